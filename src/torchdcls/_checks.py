@@ -1,0 +1,102 @@
+"""Argument checks shared by `ops` and `nn`. Every error names the argument, what was expected and what came."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from .profiles import PROFILES, Interpolation, Profile
+
+# What the PyPI package DCLS calls the interpolations, for a hint in the error message.
+_DCLS_NAMES = {"v0": "bilinear", "v1": "bilinear", "max": "triangle", "gauss": "gaussian"}
+
+
+def integer(name: str, value: object, minimum: int) -> int:
+    """`value` as an int, refused below `minimum`. NaN, fractions and booleans are not integers."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+        raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
+    return int(value)
+
+
+def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
+    """One integer for all axes, or one for each of `count` axes, as a tuple of `count`."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        values = tuple(value)
+        if len(values) != count:
+            raise ValueError(f"{name}: expected one integer or {count} of them, one an axis, got {values!r}")
+        return tuple(integer(f"{name}[{axis}]", entry, minimum) for axis, entry in enumerate(values))
+    return (integer(name, value, minimum),) * count
+
+
+def channels(in_channels: object, out_channels: object, groups: object) -> tuple[int, int, int]:
+    """The three as integers, both channel counts divisible by the groups."""
+    inside, outside = integer("in_channels", in_channels, 1), integer("out_channels", out_channels, 1)
+    group_count = integer("groups", groups, 1)
+    for name, value in (("in_channels", inside), ("out_channels", outside)):
+        if value % group_count:
+            raise ValueError(f"{name}: expected a multiple of groups={group_count}, got {value}")
+    return inside, outside, group_count
+
+
+def axes(learned_dims: Sequence[int] | None, dims: int) -> tuple[int, ...]:
+    """The axes along which positions are learned, ascending; all of them for None."""
+    if learned_dims is None:
+        return tuple(range(dims))
+    given = tuple(learned_dims)
+    chosen = tuple(sorted(integer("learned_dims", dim, 0) for dim in given))
+    if not chosen or len(set(chosen)) != len(chosen) or chosen[-1] >= dims:
+        raise ValueError(
+            f"learned_dims: expected distinct axes out of {tuple(range(dims))}, at least one, got {given!r}"
+        )
+    return chosen
+
+
+def profile(interpolation: Interpolation | Profile) -> Profile:
+    """The profile of this name, or the profile itself."""
+    if isinstance(interpolation, Profile):
+        return interpolation
+    if interpolation in PROFILES:
+        return PROFILES[interpolation]
+    hint = f" (DCLS's {interpolation!r} is {_DCLS_NAMES[interpolation]!r} here)" if interpolation in _DCLS_NAMES else ""
+    names = ", ".join(repr(name) for name in PROFILES)
+    raise ValueError(f"interpolation: expected {names} or a torchdcls.Profile, got {interpolation!r}{hint}")
+
+
+def one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuses a value that is not among the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def axis_count(name: str, tensor: Tensor, count: int) -> None:
+    """The tensor has this many axes."""
+    if tensor.dim() != count:
+        raise ValueError(f"{name}: expected {count} axes, got shape {tuple(tensor.shape)}")
+
+
+def elements(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, learned: int, dense_sizes: tuple[int, ...], profile: Profile
+) -> None:
+    """Weight, position and sigma fit each other, the dense axes and the interpolation."""
+    if weight.dim() != 3 + len(dense_sizes) or tuple(weight.shape[2:-1]) != dense_sizes:
+        dense = "".join(f", {size}" for size in dense_sizes)
+        raise ValueError(
+            f"weight: expected shape (out_channels, in_channels/groups{dense}, kernel_count), got {tuple(weight.shape)}"
+        )
+    expected = (learned, *weight.shape)
+    if tuple(position.shape) != tuple(expected):
+        raise ValueError(
+            f"position: expected shape {tuple(expected)}, one number an axis for every weight, "
+            f"got {tuple(position.shape)}"
+        )
+    if profile.start is None:
+        if sigma is not None:
+            raise ValueError(f"sigma: expected None, as {profile.name} interpolation has none, got a tensor")
+    elif sigma is None:
+        raise ValueError(
+            f"sigma: expected a tensor of shape {tuple(expected)} for {profile.name} interpolation, got None"
+        )
+    elif tuple(sigma.shape) != tuple(expected):
+        raise ValueError(f"sigma: expected the shape of position, {tuple(expected)}, got {tuple(sigma.shape)}")

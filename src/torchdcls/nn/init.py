@@ -1,0 +1,55 @@
+"""Where the positions of elements start."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+# ("normal", standard deviation) or ("uniform", radius), in grid cells, or the positions themselves.
+PositionInit = tuple[Literal["normal", "uniform"], float] | Tensor
+
+
+def check_position_init(position_init: PositionInit) -> PositionInit:
+    """`position_init` itself if it can be understood.
+
+    Raises:
+        ValueError: It is neither a tensor nor a name with a finite width of at least 0.
+    """
+    if isinstance(position_init, Tensor):
+        return position_init
+    if isinstance(position_init, tuple | list) and len(position_init) == 2:
+        name, width = position_init
+        if name in ("normal", "uniform") and isinstance(width, int | float) and 0 <= width < math.inf:
+            return name, float(width)
+    raise ValueError(
+        "position_init: expected ('normal', standard deviation), ('uniform', radius) with a width of at least 0 cells, "
+        f"or a tensor of positions, got {position_init!r}"
+    )
+
+
+def position_start_(position: Tensor, position_init: PositionInit) -> Tensor:
+    """Fills `position` in place.
+
+    Args:
+        position: (learned axes, ...). Unit: grid cells.
+        position_init: See `PositionInit`; a tensor must broadcast to the shape of `position`.
+
+    Returns:
+        `position`.
+
+    Raises:
+        ValueError: A tensor that does not broadcast.
+    """
+    if isinstance(position_init, Tensor):
+        try:
+            values = position_init.detach().expand(position.shape)
+        except RuntimeError:
+            raise ValueError(
+                f"position_init: expected a tensor that broadcasts to {tuple(position.shape)}, "
+                f"got shape {tuple(position_init.shape)}"
+            ) from None
+        with torch.no_grad():
+            return position.copy_(values)
+    name, width = position_init
+    return nn.init.normal_(position, std=width) if name == "normal" else nn.init.uniform_(position, -width, width)

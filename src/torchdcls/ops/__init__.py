@@ -1,0 +1,15 @@
+"""Functions: tensors in, tensors out."""
+
+from .conv import large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
+from .dcls_conv import dcls_conv1d, dcls_conv2d, dcls_conv3d
+from .kernel import construct_kernel
+
+__all__ = [
+    "construct_kernel",
+    "dcls_conv1d",
+    "dcls_conv2d",
+    "dcls_conv3d",
+    "large_kernel_conv1d",
+    "large_kernel_conv2d",
+    "large_kernel_conv3d",
+]

@@ -1,0 +1,131 @@
+"""Making a dense kernel out of elements: separable over the axes, any number of axes."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..profiles import Interpolation, Profile
+
+# Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
+EPSILON = 1e-7
+
+
+def construct_kernel(
+    weight: Tensor,
+    position: Tensor,
+    sigma: Tensor | None,
+    size: int | Sequence[int],
+    interpolation: Interpolation | Profile = "gaussian",
+    *,
+    learned_dims: Sequence[int] | None = None,
+) -> Tensor:
+    """Dense kernel of elements that sit at real-valued positions.
+
+    With `g` the profile, `c = size // 2` the origin, and all products over the learned axes `d`:
+
+        kernel[x] = sum_k weight[k] * prod_d g((x_d - c_d - position[d, k]) / scale[d, k])
+                    / (1e-7 + the same product, summed over the grid)
+
+    The product and its normaliser separate over the axes, so that the kernel is one batched matrix product of per-axis
+    factors; a tensor of kernel size times kernel count never exists.
+
+    Args:
+        weight: (out_channels, in_channels/groups, *dense sizes, kernel_count). Each tap of the dense axes has elements
+            of its own; with all axes learned there are no dense sizes.
+        position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2`. Along an axis of size `s`
+            the grid is [-(s // 2), s - 1 - s // 2]. Axes in torch's order: depth, height, width.
+        sigma: The shape of `position`; scale is the profile's smallest scale plus |sigma|. None for "bilinear".
+        size: Kernel size, one integer for all axes or one an axis, dense axes included. The number of axes follows
+            from `learned_dims`, `position` and `weight`.
+        interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
+        learned_dims: Axes along which positions are learned, ascending as in `position`. None: all.
+
+    Returns:
+        (out_channels, in_channels/groups, *size), dtype of `weight`. Computed in float32 at least, also under autocast.
+
+    Raises:
+        ValueError: Shapes, sizes or interpolation that do not fit.
+
+    Gradients:
+        To weight, position and sigma, of any order.
+
+    Source:
+        Khalfaoui-Hassani et al., arXiv:2306.00817, sections 2 and 3; arXiv:2112.03740 for "bilinear".
+
+    Example:
+        >>> import torch
+        >>> weight, position = torch.ones(1, 1, 1), torch.tensor([[[[0.5]]], [[[-1.0]]]])
+        >>> construct_kernel(weight, position, None, 3, "bilinear")[0, 0]
+        tensor([[0.0000, 0.0000, 0.0000],
+                [0.5000, 0.0000, 0.0000],
+                [0.5000, 0.0000, 0.0000]])
+    """
+    profile = _checks.profile(interpolation)
+    if not isinstance(size, Sequence):
+        # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
+        dims = position.shape[0] + weight.dim() - 3 if position.dim() and weight.dim() > 2 else 1
+        size = _checks.integers("size", size, max(dims, 1), 1)
+    size = _checks.integers("size", size, len(size), 1)
+    learned = _checks.axes(learned_dims, len(size))
+    dense = tuple(dim for dim in range(len(size)) if dim not in learned)
+    _checks.elements(weight, position, sigma, len(learned), tuple(size[dim] for dim in dense), profile)
+
+    with _autocast_disabled(weight.device.type):
+        kernel = _separable(weight, position, sigma, [size[dim] for dim in learned], profile)
+        # (out, in/groups, *dense, *learned) -> axes in their own order.
+        kernel = kernel.permute(0, 1, *(2 + (*dense, *learned).index(dim) for dim in range(len(size))))
+        return kernel.to(weight.dtype).contiguous()
+
+
+def _separable(weight: Tensor, position: Tensor, sigma: Tensor | None, size: Sequence[int], profile: Profile) -> Tensor:
+    # weight: (..., n), position and sigma: (axes, ..., n) -> (..., *size)
+    dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
+    # One division an element, not one a cell.
+    scale = profile.scale(None if sigma is None else sigma.to(dtype))
+    inverse = 1 / scale
+    factors = []
+    for axis, cells in enumerate(size):
+        cell = torch.arange(cells, dtype=dtype, device=weight.device) - cells // 2
+        distance = cell - position[axis].to(dtype).unsqueeze(-1)  # (..., n, cells)
+        factors.append(profile.function(distance * (inverse[axis].unsqueeze(-1) if sigma is not None else inverse)))
+
+    mass = factors[0].sum(-1)
+    for factor in factors[1:]:
+        mass = mass * factor.sum(-1)
+    share = weight.to(dtype) / (mass + EPSILON)
+
+    # The largest axis stays alone on the right: what the others make together on the left is as small as it can be.
+    right = max(range(len(size)), key=lambda axis: (size[axis], axis))
+    others = [axis for axis in range(len(size)) if axis != right]
+    left = share.unsqueeze(-1)
+    for axis in others:
+        left = (left.unsqueeze(-1) * factors[axis].unsqueeze(-2)).flatten(-2)  # (..., n, product of sizes so far)
+    kernel = left.transpose(-2, -1) @ factors[right]
+    kernel = kernel.unflatten(-2, [size[axis] for axis in others]) if others else kernel.squeeze(-2)
+    return kernel.movedim(-1, right - len(size))
+
+
+def clamp_position_(position: Tensor, size: Sequence[int]) -> Tensor:
+    """Moves positions that are off the grid to its nearest edge, in place and without gradient.
+
+    Args:
+        position: (learned axes, ...). Unit: grid cells; origin: cell `size // 2`.
+        size: Kernel size along each learned axis.
+
+    Returns:
+        `position`.
+    """
+    with torch.no_grad():
+        for axis, cells in enumerate(size):
+            position[axis].clamp_(-(cells // 2), cells - 1 - cells // 2)
+    return position
+
+
+def _autocast_disabled(device_type: str) -> AbstractContextManager[object]:
+    # Entered only where autocast is on: it refuses device types that have none, "meta" among them.
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

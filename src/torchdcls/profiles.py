@@ -1,0 +1,98 @@
+"""Interpolation profiles: how one kernel element spreads over the cells around its position.
+
+A profile is a function of one number, the distance of a cell from the element in units of the element's scale. The
+kernel of any number of axes is made from it by `torchdcls.construct_kernel`; nothing here knows about tensors' axes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Interpolation = Literal["bilinear", "triangle", "gaussian"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An interpolation: a profile, the smallest scale it may have, and where its sigma starts.
+
+    The scale of an element along an axis is `smallest_scale + |sigma|`, in grid cells. Pass a `Profile` of your own as
+    `interpolation=` wherever a name is accepted.
+
+    Args:
+        function: Maps `distance / scale` (any shape, signed) to the unnormalised profile (same shape, not negative),
+            elementwise and differentiable. Use a module-level function, not a lambda, where layers are pickled.
+        smallest_scale: Scale at sigma 0, positive. Unit: grid cells.
+        start: What sigma starts from, or None where sigma is not learned and the scale stays at `smallest_scale`.
+        name: What `repr` shows.
+
+    Raises:
+        ValueError: `smallest_scale` is not a positive finite number, or `start` is not finite.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls import Dcls1d, Profile
+        >>> def cauchy(u):
+        ...     return 1 / (1 + u * u)
+        >>> layer = Dcls1d(4, 4, 3, dilated_kernel_size=9, groups=4, interpolation=Profile(cauchy, 0.3, 0.2, "cauchy"))
+        >>> layer.kernel().shape
+        torch.Size([4, 1, 9])
+    """
+
+    function: Callable[[Tensor], Tensor]
+    smallest_scale: float
+    start: float | None
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest_scale < float("inf"):
+            raise ValueError(f"smallest_scale: expected a positive finite number, got {self.smallest_scale!r}")
+        if self.start is not None and not abs(self.start) < float("inf"):
+            raise ValueError(f"start: expected a finite number or None, got {self.start!r}")
+
+    def scale(self, sigma: Tensor | None) -> Tensor | float:
+        """Scale of elements with this sigma, `smallest_scale + |sigma|`, in grid cells.
+
+        Gradients:
+            The derivative with respect to sigma is +1 at sigma = 0 (not torch's 0), so that a sigma that starts at 0
+            can leave it.
+        """
+        if sigma is None:
+            return self.smallest_scale
+        return self.smallest_scale + torch.where(sigma < 0, -sigma, sigma)
+
+
+def triangle(u: Tensor) -> Tensor:
+    """Triangle profile `max(0, 1 - |u|)`: falls linearly from 1 at the element to 0 at one scale from it.
+
+    Args:
+        u: Distance over scale, any shape.
+
+    Gradients:
+        At the three kinks the derivative is 0.
+
+    Source:
+        With scale 1: Khalfaoui-Hassani et al., arXiv:2112.03740 (bilinear). With a learned scale: arXiv:2306.00817.
+    """
+    return torch.relu(1 - u.abs())
+
+
+def gaussian(u: Tensor) -> Tensor:
+    """Gaussian profile `exp(-u^2 / 2)`, of which the scale is the standard deviation.
+
+    Args:
+        u: Distance over scale, any shape.
+
+    Source:
+        Khalfaoui-Hassani et al., arXiv:2306.00817.
+    """
+    return torch.exp(-0.5 * u * u)
+
+
+PROFILES: dict[str, Profile] = {
+    "bilinear": Profile(triangle, smallest_scale=1.0, start=None, name="bilinear"),
+    "triangle": Profile(triangle, smallest_scale=1.0, start=0.0, name="triangle"),
+    "gaussian": Profile(gaussian, smallest_scale=0.27, start=0.23, name="gaussian"),
+}
