@@ -1,5 +1,6 @@
 """Dilated Convolution with Learnable Spacings (DCLS) for PyTorch."""
 
+from .conversion import ConversionReport, convert
 from .nn import Dcls1d, Dcls2d, Dcls3d
 from .ops import (
     construct_kernel,
@@ -11,20 +12,26 @@ from .ops import (
     large_kernel_conv3d,
 )
 from .profiles import Profile
+from .train.params import clamp_positions_, param_groups, repulsion_loss
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConversionReport",
     "Dcls1d",
     "Dcls2d",
     "Dcls3d",
     "Profile",
     "__version__",
+    "clamp_positions_",
     "construct_kernel",
+    "convert",
     "dcls_conv1d",
     "dcls_conv2d",
     "dcls_conv3d",
     "large_kernel_conv1d",
     "large_kernel_conv2d",
     "large_kernel_conv3d",
+    "param_groups",
+    "repulsion_loss",
 ]

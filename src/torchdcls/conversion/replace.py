@@ -1,0 +1,232 @@
+"""Putting DCLS layers in the place of a model's convolutions."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from .. import _checks
+from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsNd
+from ..nn.init import PositionInit
+from ..ops.conv import Method
+from ..profiles import Interpolation, Profile
+from . import select
+from .report import ConversionReport, Replaced, Skipped
+from .select import Convolution, Share, Where
+
+_LAYERS: dict[type[nn.Module], type[DclsNd]] = {nn.Conv1d: Dcls1d, nn.Conv2d: Dcls2d, nn.Conv3d: Dcls3d}
+
+
+@dataclass
+class _Job:
+    """A convolution to replace; layers of one `key` share their positions."""
+
+    name: str
+    module: Convolution
+    kernel_size: tuple[int, ...]
+    stage: str
+    key: Hashable
+
+
+def convert(
+    model: nn.Module,
+    *,
+    dilated_kernel_size: int | Sequence[int],
+    kernel_count: int | Literal["iso"],
+    interpolation: Interpolation | Profile = "gaussian",
+    where: Where | None = None,
+    share: Literal["stage", "none"] | Share = "stage",
+    learned_dims: Sequence[int] | None = None,
+    position_init: PositionInit = ("normal", 0.5),
+    weight_std: float | None = None,
+    method: Method = "auto",
+) -> ConversionReport:
+    """Replaces convolutions of any model by DCLS layers, in place.
+
+    Stride, output size, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. The weights
+    are new: elements at other places cannot repeat what a dense kernel had learned, so train the model afterwards.
+
+    Args:
+        model: The model; its modules are exchanged.
+        dilated_kernel_size: Size of the new dense kernels, one integer or one an axis.
+        kernel_count: Elements a kernel, or "iso" for the largest count at which the model has no more parameters than
+            before.
+        interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
+        where: Predicate on (name, module), asked about every convolution. None picks depthwise ones with as many
+            channels out as in, stride 1 and more than one tap.
+        share: "stage" gives layers of one shape in one stage the same positions and sigmas, as in the papers; a stage
+            is found from the numbers in the modules' names. "none" gives every layer its own. A function of
+            (name, module) returns the stage instead.
+        learned_dims: Axes along which positions are learned; None for all.
+        position_init: Where positions start, see `torchdcls.Dcls2d`.
+        weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
+            None for torch's convolution default.
+        method: How the new layers convolve, see `torchdcls.large_kernel_conv2d`.
+
+    Returns:
+        A report: layers replaced, convolutions skipped with reasons, parameters before and after. `print` shows it.
+
+    Raises:
+        ValueError: An argument is out of range, nothing would be replaced, the model itself is the convolution, or
+            "iso" leaves less than one element. The model is as it was.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from torchdcls import convert
+        >>> model = nn.Sequential(nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.ReLU(), nn.Conv2d(8, 8, 1))
+        >>> print(convert(model, dilated_kernel_size=17, kernel_count="iso", interpolation="bilinear"))
+        1 layers replaced, 1 convolutions skipped, 16 elements a kernel
+        parameters: 472 before, 464 after (-8)
+          0  7x7 -> 17x17  8 channels, stage 0
+          2  skipped: not depthwise (8 to 8 channels in 1 group)
+    """
+    if kernel_count != "iso":
+        kernel_count = _checks.integer("kernel_count", kernel_count, 1)
+    if not callable(share):
+        _checks.one_of("share", share, ("stage", "none"))
+    if weight_std is not None and not 0 < weight_std < float("inf"):
+        raise ValueError(f"weight_std: expected a positive number or None, got {weight_std!r}")
+    profile = _checks.profile(interpolation)
+
+    jobs, skipped = _plan(model, dilated_kernel_size, where, share)
+    before = parameter_count(model)
+    if kernel_count == "iso":
+        kernel_count = iso_kernel_count(jobs, profile, learned_dims)
+
+    layers: dict[nn.Module, DclsNd] = {}
+    first: dict[Hashable, DclsNd] = {}
+    for job in jobs:
+        layer = _layer_like(job, kernel_count, profile, learned_dims, position_init, weight_std, method)
+        leader = first.setdefault(job.key, layer)
+        layer.position, layer.sigma = leader.position, leader.sigma
+        layers[job.module] = layer
+    # A module may hang at several places; all of them get the new one.
+    for parent in list(model.modules()):
+        for attribute, child in list(parent.named_children()):
+            if child in layers:
+                setattr(parent, attribute, layers[child])
+
+    replaced = tuple(
+        Replaced(job.name, job.stage, job.module.out_channels, job.module.kernel_size, job.kernel_size) for job in jobs
+    )
+    return ConversionReport(replaced, tuple(skipped), kernel_count, before, parameter_count(model))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of parameters, each counted once however many layers share it."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _plan(
+    model: nn.Module, size: int | Sequence[int], where: Where | None, share: str | Share
+) -> tuple[list[_Job], list[Skipped]]:
+    chosen: list[tuple[str, Convolution, tuple[int, ...]]] = []
+    skipped: list[Skipped] = []
+    for name, module in model.named_modules():
+        if not select.is_convolution(module):
+            continue
+        if where is not None and not where(name, module):
+            skipped.append(Skipped(name, "not picked by where"))
+            continue
+        kernel_size = _kernel_size(size, module)
+        reason = select.impossible_reason(module, kernel_size)
+        if where is None and type(module) in _LAYERS:
+            reason = select.default_reason(module) or reason
+        if reason is not None:
+            skipped.append(Skipped(name, reason))
+            continue
+        if module is model:
+            raise ValueError(
+                "model: expected a module that contains convolutions, got a convolution itself, which cannot be "
+                "replaced in place; make a torchdcls.Dcls layer instead"
+            )
+        assert kernel_size is not None
+        chosen.append((name, module, kernel_size))  # type: ignore[arg-type]
+    if not chosen:
+        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped[:5]) or "it has no convolutions"
+        raise ValueError(f"model: expected at least one convolution to replace, got none ({reasons}); see where=")
+
+    stage_of = select.stages(name for name, _, _ in chosen)
+    jobs = []
+    for name, module, kernel_size in chosen:
+        stage: Hashable = name
+        if callable(share):
+            stage = share(name, module)
+        elif share == "stage":
+            stage = stage_of[name]
+        place = (module.weight.device, module.weight.dtype, module.weight.requires_grad)
+        shape = (module.in_channels, module.out_channels, module.groups, module.kernel_size, kernel_size)
+        jobs.append(_Job(name, module, kernel_size, str(stage), (stage, shape, place)))
+    return jobs, skipped
+
+
+def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...] | None:
+    axes = len(getattr(module, "kernel_size", ()))
+    if isinstance(size, Sequence) and len(size) != axes:
+        return None
+    return _checks.integers("dilated_kernel_size", size, axes, 1)
+
+
+def iso_kernel_count(jobs: Sequence[_Job], profile: Profile, learned_dims: Sequence[int] | None) -> int:
+    """The largest kernel count at which the new layers have no more parameters than the convolutions they replace.
+
+    Raises:
+        ValueError: Even one element a kernel is more.
+    """
+    dense = sum(job.module.weight.numel() for job in jobs)
+    an_element = 0
+    shared: dict[Hashable, int] = defaultdict(int)
+    for job in jobs:
+        learned = _checks.axes(learned_dims, len(job.kernel_size))
+        elements = job.module.weight.shape[0] * job.module.weight.shape[1]
+        for dim, size in enumerate(job.kernel_size):
+            elements *= 1 if dim in learned else size
+        an_element += elements
+        shared[job.key] = elements * len(learned) * (1 if profile.start is None else 2)
+    count = dense // (an_element + sum(shared.values()))
+    if count < 1:
+        raise ValueError(
+            "kernel_count: expected layers with room for at least one element, got 'iso' with "
+            f"{dense} dense weights against {an_element + sum(shared.values())} parameters an element; give a number"
+        )
+    return int(count)
+
+
+def _layer_like(
+    job: _Job,
+    kernel_count: int,
+    profile: Profile,
+    learned_dims: Sequence[int] | None,
+    position_init: PositionInit,
+    weight_std: float | None,
+    method: Method,
+) -> DclsNd:
+    old = job.module
+    layer = _LAYERS[type(old)](
+        old.in_channels,
+        old.out_channels,
+        kernel_count,
+        stride=old.stride,
+        padding=select.converted_padding(old, job.kernel_size),  # type: ignore[arg-type]
+        dilated_kernel_size=job.kernel_size,
+        groups=old.groups,
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,  # type: ignore[arg-type]
+        interpolation=profile,
+        learned_dims=learned_dims,
+        position_init=position_init,
+        method=method,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
+    )
+    if weight_std is not None:
+        nn.init.trunc_normal_(layer.weight, std=weight_std, a=-2 * weight_std, b=2 * weight_std)
+    # The bias is the old one itself, with its values and its requires_grad.
+    layer.bias = old.bias  # type: ignore[assignment]
+    for parameter in (layer.weight, layer.position, layer.sigma):
+        if parameter is not None:
+            parameter.requires_grad_(old.weight.requires_grad)
+    return layer.train(old.training)

@@ -1,0 +1,61 @@
+"""What a conversion did, for a person to read and for code to ask."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A layer that was replaced. `stage` names the layers it shares positions with."""
+
+    name: str
+    stage: str
+    channels: int
+    old_kernel_size: tuple[int, ...]
+    new_kernel_size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A convolution that was left alone, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `torchdcls.convert` did.
+
+    Attributes:
+        replaced: Layers that are DCLS layers now, in the model's order.
+        skipped: Convolutions that were left alone, each with the reason.
+        kernel_count: Elements a layer, as given or as found by "iso".
+        parameters_before: Parameters of the model before, each counted once however many layers share it.
+        parameters_after: The same after.
+    """
+
+    replaced: tuple[Replaced, ...]
+    skipped: tuple[Skipped, ...]
+    kernel_count: int
+    parameters_before: int
+    parameters_after: int
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.replaced)} layers replaced, {len(self.skipped)} convolutions skipped, "
+            f"{self.kernel_count} elements a kernel",
+            f"parameters: {self.parameters_before:,} before, {self.parameters_after:,} after "
+            f"({self.parameters_after - self.parameters_before:+,})",
+        ]
+        names = [row.name for row in self.replaced] + [row.name for row in self.skipped]
+        width = max(map(len, names))
+        for row in self.replaced:
+            kernels = f"{_size(row.old_kernel_size)} -> {_size(row.new_kernel_size)}"
+            lines.append(f"  {row.name:<{width}}  {kernels}  {row.channels} channels, stage {row.stage}")
+        for skip in self.skipped:
+            lines.append(f"  {skip.name:<{width}}  skipped: {skip.reason}")
+        return "\n".join(lines)
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))

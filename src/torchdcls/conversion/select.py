@@ -1,0 +1,108 @@
+"""Which layers of a model are converted, why the others are not, and which of them share positions."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Where = Callable[[str, nn.Module], bool]
+Share = Callable[[str, nn.Module], Hashable]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_OTHER_CONVOLUTIONS = (
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.LazyConv1d,
+    nn.LazyConv2d,
+    nn.LazyConv3d,
+)
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether a report should say something about this module."""
+    return isinstance(module, _CONVOLUTIONS + _OTHER_CONVOLUTIONS)
+
+
+def default_reason(module: Convolution) -> str | None:
+    """Why the default leaves a convolution alone, or None for depthwise ones with stride 1 and more than one tap."""
+    if not (module.groups == module.in_channels == module.out_channels):
+        groups = "group" if module.groups == 1 else "groups"
+        return f"not depthwise ({module.in_channels} to {module.out_channels} channels in {module.groups} {groups})"
+    if math.prod(module.kernel_size) == 1:
+        return "its kernel has one tap"
+    if any(step != 1 for step in module.stride):
+        return f"stride {module.stride}"
+    return None
+
+
+def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> str | None:
+    """Why no DCLS layer of this kernel size can stand in for a module, or None if one can."""
+    if type(module) not in _CONVOLUTIONS:
+        if isinstance(module, _CONVOLUTIONS) and not isinstance(module, _OTHER_CONVOLUTIONS):
+            return f"{type(module).__name__} is a subclass with a behaviour of its own"
+        return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
+    assert isinstance(module, _CONVOLUTIONS)
+    if parametrize.is_parametrized(module) or not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return "its weight is computed by a parametrization"
+    if any(step != 1 for step in module.dilation):
+        return f"dilation {module.dilation}, which a DCLS layer replaces by positions"
+    if kernel_size is None:
+        return f"dilated_kernel_size has not as many axes as its kernel {module.kernel_size}"
+    if converted_padding(module, kernel_size) is None:
+        return f"no padding keeps its output size with kernel {tuple(kernel_size)} in place of {module.kernel_size}"
+    return None
+
+
+def converted_padding(module: Convolution, kernel_size: Sequence[int]) -> tuple[int, ...] | str | None:
+    """Padding that keeps a convolution's output size when its kernel becomes `kernel_size`; None if there is none."""
+    if module.padding == "same":
+        return "same"
+    old = module.kernel_size
+    pads = (0,) * len(old) if isinstance(module.padding, str) else module.padding
+    totals = [2 * pad + new - taps for pad, new, taps in zip(pads, kernel_size, old, strict=True)]
+    if all(total >= 0 and total % 2 == 0 for total in totals):
+        return tuple(total // 2 for total in totals)
+    if all(step == 1 for step in module.stride) and totals == [new - 1 for new in kernel_size]:
+        return "same"
+    return None
+
+
+def stages(names: Iterable[str]) -> dict[str, str]:
+    """The stage of each layer, from the numbers in their names.
+
+    In names of one form, such as `stages.0.blocks.2.conv_dw`, the first number that varies counts stages if a later one
+    varies too, and blocks of a single stage if none does. Numbers that never vary, such as a wrapper's, count nothing.
+
+    Args:
+        names: Dotted module names.
+
+    Returns:
+        For each name the stage's own name, such as `stages.0`.
+    """
+    forms: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
+    for name in names:
+        tokens = name.split(".")
+        forms[tuple("*" if token.isdecimal() else token for token in tokens)].append(tokens)
+    ends: list[tuple[list[str], int | None]] = []
+    known: set[str] = set()
+    for form, members in forms.items():
+        varying = [at for at, token in enumerate(form) if token == "*" and len({row[at] for row in members}) > 1]
+        if len(varying) > 1:
+            known.update(_path(tokens, varying[0] + 1) for tokens in members)
+        ends += [(tokens, varying[0] if varying else None) for tokens in members]
+
+    found = {}
+    for tokens, at in ends:
+        # One layer of its kind a stage varies in one number only; other kinds tell that it counts stages.
+        prefixes = [_path(tokens, length) for length in range(len(tokens), 0, -1)]
+        stage = next((prefix for prefix in prefixes if prefix in known), None)
+        found[".".join(tokens)] = _path(tokens, len(tokens) - 1 if at is None else at) if stage is None else stage
+    return found
+
+
+def _path(tokens: Sequence[str], length: int) -> str:
+    return ".".join(tokens[:length])

@@ -1,0 +1,1 @@
+"""Training: helpers for any loop, and the comparison of methods."""

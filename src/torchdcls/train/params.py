@@ -1,0 +1,128 @@
+"""What a training loop needs to know about DCLS parameters; needs torch alone."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from ..nn import DclsNd
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+
+
+def dcls_layers(model: nn.Module) -> list[DclsNd]:
+    """The DCLS layers of a model.
+
+    Raises:
+        ValueError: There are none.
+    """
+    layers = [module for module in model.modules() if isinstance(module, DclsNd)]
+    if not layers:
+        raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
+    return layers
+
+
+def param_groups(
+    model: nn.Module, lr: float, weight_decay: float, position_lr_scale: float = 5.0
+) -> list[dict[str, Any]]:
+    """Parameter groups for any torch optimiser, by the papers' recipe.
+
+    Positions and sigmas learn at `position_lr_scale` times the base rate, without weight decay. Biases, the parameters
+    of norms, and others of at most one axis have none either. A parameter that several layers share appears once;
+    frozen parameters do not appear.
+
+    Args:
+        model: Any model, with or without DCLS layers.
+        lr: Base learning rate.
+        weight_decay: Weight decay of what is left: weights.
+        position_lr_scale: Learning rate of positions and sigmas over `lr`.
+
+    Returns:
+        Up to three groups (weights, no decay, positions) with "params", "lr" and "weight_decay".
+
+    Raises:
+        ValueError: A number below 0 or not finite.
+
+    Source:
+        Khalfaoui-Hassani et al., arXiv:2306.00817.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls import Dcls2d, param_groups
+        >>> model = Dcls2d(8, 8, 5, dilated_kernel_size=9, groups=8)
+        >>> optimizer = torch.optim.AdamW(param_groups(model, lr=1e-3, weight_decay=0.05))
+        >>> [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+        [(0.001, 0.05), (0.001, 0.0), (0.005, 0.0)]
+    """
+    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("position_lr_scale", position_lr_scale)):
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+    positions: dict[Tensor, None] = {}
+    undecayed: dict[Tensor, None] = {}
+    weights: dict[Tensor, None] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            if isinstance(module, DclsNd) and name in ("position", "sigma"):
+                positions[parameter] = None
+            elif parameter.dim() <= 1 or name == "bias" or isinstance(module, _NORMS):
+                undecayed[parameter] = None
+            else:
+                weights[parameter] = None
+    groups = [
+        {"params": list(weights), "lr": lr, "weight_decay": weight_decay},
+        {"params": list(undecayed), "lr": lr, "weight_decay": 0.0},
+        {"params": list(positions), "lr": lr * position_lr_scale, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def clamp_positions_(model: nn.Module) -> None:
+    """Moves every position of a model back onto its grid, in place. Call it after each optimizer step for "bilinear".
+
+    Raises:
+        ValueError: The model has no DCLS layers.
+    """
+    for layer in dcls_layers(model):
+        layer.clamp_position_()
+
+
+def repulsion_loss(model: nn.Module) -> Tensor:
+    """How much elements of a kernel crowd each other: 0 when all of them are a cell apart.
+
+    For each layer, with `d_ij` the distance of elements i and j and `n` the kernel count:
+
+        2 sum_{i<j} max(0, 1 - d_ij) / (n (n - 1)), averaged over pairs of channels (and taps of dense axes)
+
+    then averaged over layers; positions that layers share count once. The papers add its square to the loss of bilinear
+    models, after epoch 20 of 300.
+
+    Args:
+        model: A model with DCLS layers.
+
+    Returns:
+        Scalar, float32 at least. Layers of one element count as 0.
+
+    Raises:
+        ValueError: The model has no DCLS layers.
+
+    Gradients:
+        To positions. Elements at exactly the same place have none.
+
+    Source:
+        Khalfaoui-Hassani et al., arXiv:2112.03740, section 4, and the authors' training code.
+    """
+    losses = []
+    for position in {layer.position: None for layer in dcls_layers(model)}:
+        # position: (axes, ..., n) -> points: (..., n, axes)
+        points = position.movedim(0, -1)
+        count = points.shape[-2]
+        if count < 2:
+            losses.append(position.new_zeros(()))
+            continue
+        distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        crowding = torch.relu(1 - distance).triu(diagonal=1).sum((-2, -1))
+        losses.append(2 * crowding.mean() / (count * (count - 1)))
+    return torch.stack(losses).mean()
