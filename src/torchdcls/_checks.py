@@ -1,7 +1,7 @@
 """Argument checks shared by `ops` and `nn`. Every error names the argument, what was expected and what came."""
 
-import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 
 from torch import Tensor
 
@@ -13,11 +13,13 @@ _DCLS_NAMES = {"v0": "bilinear", "v1": "bilinear", "max": "triangle", "gauss": "
 
 def integer(name: str, value: object, minimum: int) -> int:
     """`value` as an int, refused below `minimum`. NaN, fractions and booleans are not integers."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+    if isinstance(value, Real) and not isinstance(value, int) and float(value).is_integer():
+        value = int(float(value))
+    if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
-    return int(value)
+    return value
 
 
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
@@ -44,11 +46,11 @@ def axes(learned_dims: Sequence[int] | None, dims: int) -> tuple[int, ...]:
     """The axes along which positions are learned, ascending; all of them for None."""
     if learned_dims is None:
         return tuple(range(dims))
-    given = tuple(learned_dims)
+    given = tuple(learned_dims) if isinstance(learned_dims, Iterable) else ()
     chosen = tuple(sorted(integer("learned_dims", dim, 0) for dim in given))
     if not chosen or len(set(chosen)) != len(chosen) or chosen[-1] >= dims:
         raise ValueError(
-            f"learned_dims: expected distinct axes out of {tuple(range(dims))}, at least one, got {given!r}"
+            f"learned_dims: expected distinct axes out of {tuple(range(dims))}, at least one, got {learned_dims!r}"
         )
     return chosen
 
@@ -57,9 +59,10 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
     """The profile of this name, or the profile itself."""
     if isinstance(interpolation, Profile):
         return interpolation
-    if interpolation in PROFILES:
-        return PROFILES[interpolation]
-    hint = f" (DCLS's {interpolation!r} is {_DCLS_NAMES[interpolation]!r} here)" if interpolation in _DCLS_NAMES else ""
+    name = str(interpolation)
+    if name in PROFILES:
+        return PROFILES[name]
+    hint = f" (DCLS's {name!r} is {_DCLS_NAMES[name]!r} here)" if name in _DCLS_NAMES else ""
     names = ", ".join(repr(name) for name in PROFILES)
     raise ValueError(f"interpolation: expected {names} or a torchdcls.Profile, got {interpolation!r}{hint}")
 

@@ -52,15 +52,13 @@ class Profile:
         if self.start is not None and not abs(self.start) < float("inf"):
             raise ValueError(f"start: expected a finite number or None, got {self.start!r}")
 
-    def scale(self, sigma: Tensor | None) -> Tensor | float:
+    def scale(self, sigma: Tensor) -> Tensor:
         """Scale of elements with this sigma, `smallest_scale + |sigma|`, in grid cells.
 
         Gradients:
             The derivative with respect to sigma is +1 at sigma = 0 (not torch's 0), so that a sigma that starts at 0
             can leave it.
         """
-        if sigma is None:
-            return self.smallest_scale
         return self.smallest_scale + torch.where(sigma < 0, -sigma, sigma)
 
 

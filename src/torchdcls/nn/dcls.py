@@ -7,14 +7,14 @@ them are `torchdcls.construct_kernel` and `torchdcls.dcls_conv1d` to `dcls_conv3
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _checks
-from ..ops.conv import Method, Padding, large_kernel_conv, padding_pairs
+from ..ops.conv import METHODS, Method, Padding, large_kernel_conv, padding_pairs
 from ..ops.kernel import clamp_position_, construct_kernel
 from ..profiles import Interpolation, Profile
 from .init import PositionInit, check_position_init, position_start_
@@ -42,14 +42,14 @@ class DclsNd(nn.Module):
             `kernel_count` elements of its own. None: all axes.
         position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
             broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
-        method: How to convolve: "auto", "direct" or "fft", see `torchdcls.large_kernel_conv2d`.
+        method: How to convolve: "auto", "direct", "fft" or "matmul", see `torchdcls.large_kernel_conv2d`.
         device: Where parameters are made.
         dtype: Of weight and bias. Position and sigma are kept in float32 at least, also by `.to(torch.bfloat16)`.
 
     Attributes:
         weight: (out_channels, in_channels/groups, *dense sizes, kernel_count).
-        position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2` of each axis; axes in torch's
-            order. On the grid [-(s // 2), s - 1 - s // 2] at the start; call `clamp_position_` to keep it there.
+        position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2` of each axis; axes in
+            torch's order. At the start on the grid [-(s // 2), s - 1 - s // 2], where `clamp_position_` keeps it.
         sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
         bias: (out_channels) or None.
 
@@ -95,7 +95,7 @@ class DclsNd(nn.Module):
         self.padding: Padding = padding if isinstance(padding, str) else tuple(before for before, _ in pads)
         _checks.one_of("padding_mode", padding_mode, _PADDING_MODES)
         self.padding_mode = padding_mode
-        _checks.one_of("method", method, ("auto", "direct", "fft"))
+        _checks.one_of("method", method, METHODS)
         self.method: Method = method
         self.interpolation = _checks.profile(interpolation)
         self.learned_dims = _checks.axes(learned_dims, self.dims)
@@ -104,11 +104,14 @@ class DclsNd(nn.Module):
         dense = [self.dilated_kernel_size[dim] for dim in range(self.dims) if dim not in self.learned_dims]
         shape = (self.out_channels, self.in_channels // self.groups, *dense, self.kernel_count)
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        place = {"device": device, "dtype": torch.promote_types(dtype, torch.float32)}
+        precise = torch.promote_types(dtype, torch.float32)
+
+        def per_axis() -> nn.Parameter:
+            return nn.Parameter(torch.empty((len(self.learned_dims), *shape), device=device, dtype=precise))
+
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.position = nn.Parameter(torch.empty((len(self.learned_dims), *shape), **place))
-        learned_sigma = self.interpolation.start is not None
-        self.sigma = nn.Parameter(torch.empty((len(self.learned_dims), *shape), **place)) if learned_sigma else None
+        self.position = per_axis()
+        self.sigma = None if self.interpolation.start is None else per_axis()
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
@@ -118,7 +121,7 @@ class DclsNd(nn.Module):
         return tuple(self.dilated_kernel_size[dim] for dim in self.learned_dims)
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias as torch's convolutions do, with the elements as taps, and positions by `position_init`."""
+        """Draws weight and bias as torch's convolutions do, elements being the taps, positions by `position_init`."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
@@ -174,7 +177,7 @@ class DclsNd(nn.Module):
             fields.append(f"method={self.method}")
         return ", ".join(fields)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DclsNd":
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # In half precision a position would be off by a sixteenth of a cell at size 23: it moves, but keeps its dtype.
         precise = [self.position] if self.sigma is None else [self.position, self.sigma]
         kept = {id(tensor) for parameter in precise for tensor in (parameter, parameter.grad) if tensor is not None}
@@ -185,7 +188,7 @@ class DclsNd(nn.Module):
                 return tensor.to(result.device)
             return result
 
-        return super()._apply(moved, recurse)
+        return super()._apply(moved, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Dcls1d(DclsNd):
@@ -230,7 +233,7 @@ class Dcls3d(DclsNd):
     Example:
         >>> import torch
         >>> from torchdcls import Dcls3d
-        >>> layer = Dcls3d(4, 4, kernel_count=5, dilated_kernel_size=(3, 7, 7), padding="same", groups=4, learned_dims=(1, 2))
+        >>> layer = Dcls3d(4, 4, 5, padding="same", dilated_kernel_size=(3, 7, 7), groups=4, learned_dims=(1, 2))
         >>> layer.position.shape, layer(torch.randn(4, 8, 9, 9)).shape
         (torch.Size([2, 4, 1, 3, 5]), torch.Size([4, 8, 9, 9]))
     """

@@ -68,7 +68,7 @@ def construct_kernel(
         # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
         dims = position.shape[0] + weight.dim() - 3 if position.dim() and weight.dim() > 2 else 1
         size = _checks.integers("size", size, max(dims, 1), 1)
-    size = _checks.integers("size", size, len(size), 1)
+    size = _checks.integers("size", size, max(len(size), 1), 1)
     learned = _checks.axes(learned_dims, len(size))
     dense = tuple(dim for dim in range(len(size)) if dim not in learned)
     _checks.elements(weight, position, sigma, len(learned), tuple(size[dim] for dim in dense), profile)
@@ -84,13 +84,14 @@ def _separable(weight: Tensor, position: Tensor, sigma: Tensor | None, size: Seq
     # weight: (..., n), position and sigma: (axes, ..., n) -> (..., *size)
     dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
     # One division an element, not one a cell.
-    scale = profile.scale(None if sigma is None else sigma.to(dtype))
-    inverse = 1 / scale
+    inverse: Tensor | list[float] = [1 / profile.smallest_scale] * len(size)
+    if sigma is not None:
+        inverse = (1 / profile.scale(sigma.to(dtype))).unsqueeze(-1)  # (axes, ..., n, 1)
     factors = []
     for axis, cells in enumerate(size):
         cell = torch.arange(cells, dtype=dtype, device=weight.device) - cells // 2
         distance = cell - position[axis].to(dtype).unsqueeze(-1)  # (..., n, cells)
-        factors.append(profile.function(distance * (inverse[axis].unsqueeze(-1) if sigma is not None else inverse)))
+        factors.append(profile.function(distance * inverse[axis]))
 
     mass = factors[0].sum(-1)
     for factor in factors[1:]:
@@ -104,7 +105,7 @@ def _separable(weight: Tensor, position: Tensor, sigma: Tensor | None, size: Seq
     for axis in others:
         left = (left.unsqueeze(-1) * factors[axis].unsqueeze(-2)).flatten(-2)  # (..., n, product of sizes so far)
     kernel = left.transpose(-2, -1) @ factors[right]
-    kernel = kernel.unflatten(-2, [size[axis] for axis in others]) if others else kernel.squeeze(-2)
+    kernel = kernel.reshape(*weight.shape[:-1], *(size[axis] for axis in others), size[right])
     return kernel.movedim(-1, right - len(size))
 
 

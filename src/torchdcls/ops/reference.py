@@ -75,7 +75,8 @@ def reference_convolution(
         dtype=input.dtype,
     )
     inside = tuple(slice(before, before + n) for n, (before, _) in zip(input.shape[2:], padding, strict=True))
-    padded[(..., *inside)] = input
+    window: tuple[slice | int, ...] = (slice(None), slice(None), *inside)
+    padded[window] = input
     cells = [(n - k) // s + 1 for n, k, s in zip(padded.shape[2:], kernel, stride, strict=True)]
 
     channels = []
@@ -85,7 +86,8 @@ def reference_convolution(
         total = torch.zeros(input.shape[0], *cells, dtype=input.dtype)
         for i in range(inputs_a_group):
             for tap in itertools.product(*map(range, kernel)):
-                window = tuple(slice(t, t + (c - 1) * s + 1, s) for t, c, s in zip(tap, cells, stride, strict=True))
-                total = total + padded[(slice(None), first + i, *window)] * weight[(out, i, *tap)]
+                seen = (slice(t, t + (c - 1) * s + 1, s) for t, c, s in zip(tap, cells, stride, strict=True))
+                window = (slice(None), first + i, *seen)
+                total = total + padded[window] * weight[(out, i, *tap)]
         channels.append(total if bias is None else total + bias[out])
     return torch.stack(channels, dim=1)

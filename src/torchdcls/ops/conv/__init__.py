@@ -8,9 +8,10 @@ from .api import (
     large_kernel_conv3d,
     padding_pairs,
 )
-from .select import Method
+from .select import METHODS, Method
 
 __all__ = [
+    "METHODS",
     "Method",
     "Padding",
     "large_kernel_conv",

@@ -10,11 +10,12 @@ from ... import _checks
 from . import select
 from .direct import convolve_direct
 from .fft import convolve_fft
+from .matmul import convolve_matmul
 from .select import Method, Problem
 
 Padding = int | Sequence[int] | Literal["same", "valid"]
 
-_METHODS = {"direct": convolve_direct, "fft": convolve_fft}
+_METHODS = {"direct": convolve_direct, "fft": convolve_fft, "matmul": convolve_matmul}
 
 
 def large_kernel_conv(
@@ -34,8 +35,8 @@ def large_kernel_conv(
         weight: (out_channels, in_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch. padding="same" needs stride 1.
-        method: "direct" is torch's own, "fft" goes through `torch.fft`, "auto" takes the one expected to be faster. A
-            method that is named never falls back to another.
+        method: "direct" is torch's own, "fft" goes through `torch.fft`, "matmul" multiplies small maps by a dense
+            matrix, "auto" takes the one expected to be fastest. A method that is named never falls back to another.
 
     Returns:
         (batch, out_channels, *map out), or without batch where the input had none.
@@ -43,7 +44,7 @@ def large_kernel_conv(
     Raises:
         ValueError: Shapes that do not fit, or a named method that cannot run the call; the reason is in the message.
     """
-    _checks.one_of("method", method, ("auto", *_METHODS))
+    _checks.one_of("method", method, select.METHODS)
     problem = _state(input, weight, bias, stride, padding, groups)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if not torch.compiler.is_exporting():
@@ -54,7 +55,20 @@ def large_kernel_conv(
     if reason is not None:
         raise ValueError(f"method: {method!r} cannot run this call: {reason}. Use method='auto' or 'direct'")
     output = _METHODS[method](batched, weight, bias, problem)
+    if method != "direct":
+        output = output.contiguous(memory_format=_memory_format(batched))
     return output if input.dim() == weight.dim() else output.squeeze(0)
+
+
+def _memory_format(input: Tensor) -> torch.memory_format:
+    # As torch's convolutions do: channels_last in, channels_last out.
+    if torch.compiler.is_exporting() or input.is_contiguous():
+        return torch.contiguous_format
+    for memory_format in (torch.channels_last, torch.channels_last_3d):
+        axes = 4 if memory_format is torch.channels_last else 5
+        if input.dim() == axes and input.is_contiguous(memory_format=memory_format):
+            return memory_format
+    return torch.contiguous_format
 
 
 def large_kernel_conv1d(

@@ -19,16 +19,17 @@ def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Pr
         problem: Sizes, padding and groups of the call.
 
     Returns:
-        (batch, out_channels, *map out), contiguous.
+        (batch, out_channels, *map out).
 
     Raises:
         ValueError: input and weight differ in dtype, outside autocast.
     """
     device = input.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
+        dtype: torch.dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return _convolve(input.float(), weight.float(), None if bias is None else bias.float(), problem).to(dtype)
+            bias = None if bias is None else bias.float()
+            return _convolve(input.float(), weight.float(), bias, problem).to(dtype)
     if input.dtype != weight.dtype:
         raise ValueError(f"input: expected the dtype of weight, {weight.dtype}, got {input.dtype}")
     dtype = torch.promote_types(input.dtype, torch.float32)
@@ -38,9 +39,7 @@ def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Pr
 
 def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
     axes = list(range(2, input.dim()))
-    rows = list(zip(problem.map, problem.kernel, problem.outputs, problem.padding, strict=True))
-    # Circular products of this length leave the kept outputs free of what wraps around.
-    length = [good_size(max(size + pads[0], cells + taps - 1 - pads[0])) for size, taps, cells, pads in rows]
+    length = problem.transform_lengths
     map_spectrum = torch.fft.rfftn(input, s=length, dim=axes)
     kernel_spectrum = torch.fft.rfftn(weight.flip(axes), s=length, dim=axes)
 
@@ -52,22 +51,8 @@ def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Probl
     else:
         product = torch.einsum("ngi...,goi...->ngo...", map_spectrum, kernel_spectrum)
 
-    output = torch.fft.irfftn(product.flatten(1, 2), s=length, dim=axes)
-    for axis, (_, taps, cells, pads) in zip(axes, rows, strict=True):
-        output = output.narrow(axis, taps - 1 - pads[0], cells)
-    if bias is not None:
-        return output + bias.view(-1, *(1 for _ in axes))
-    return output.contiguous()
-
-
-def good_size(length: int) -> int:
-    """Smallest integer of at least `length` whose prime factors are 2, 3, 5 and 7: transforms are fast there."""
-    size = length
-    while True:
-        rest = size
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
+    output: Tensor = torch.fft.irfftn(product.flatten(1, 2), s=length, dim=axes)
+    rows = zip(axes, problem.kernel, problem.outputs, problem.padding, strict=True)
+    for axis, taps, cells, (before, _) in rows:
+        output = output.narrow(axis, taps - 1 - before, cells)
+    return output if bias is None else output + bias.view(-1, *(1 for _ in axes))

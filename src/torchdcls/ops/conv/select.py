@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-Method = Literal["auto", "direct", "fft"]
+Method = Literal["auto", "direct", "fft", "matmul"]
+METHODS: tuple[str, ...] = ("auto", "direct", "fft", "matmul")
 
 
 @dataclass(frozen=True)
@@ -30,37 +31,99 @@ class Problem:
         rows = zip(self.map, self.kernel, self.stride, self.padding, strict=True)
         return tuple((size + sum(pads) - taps) // step + 1 for size, taps, step, pads in rows)
 
+    @property
+    def transform_lengths(self) -> tuple[int, ...]:
+        """Shortest good transforms whose circular products leave the outputs free of what wraps around (stride 1)."""
+        rows = zip(self.map, self.kernel, self.outputs, self.padding, strict=True)
+        return tuple(good_size(max(size + pads[0], cells + taps - 1 - pads[0])) for size, taps, cells, pads in rows)
+
     def with_kernel(self, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> "Problem":
         """The same problem with another kernel size and padding."""
         return replace(self, kernel=kernel, padding=padding)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a method's steps cost on two CPU cores in float32, in nanoseconds a piece.
+
+    Rounded from timings of depthwise layers at 3x3 to 56x56 cells with kernels of 7x7 to 31x31. Direct convolution
+    leaves torch's fast path above 14x14 taps when it trains.
+    """
+
+    call: float
+    tap: float = 0  # a multiplication of a depthwise direct convolution
+    far_tap: float = 0  # the same above 14x14 taps
+    cell: float = 0  # a cell of all maps: in and out, or of the padded map for the transform
+    weight: float = 0  # an element of the matrices that the small maps are multiplied with
+
+
+_INFERENCE = {
+    "direct": Cost(call=5e4, tap=0.007, far_tap=0.007),
+    "fft": Cost(call=3e5, cell=2.8),
+    "matmul": Cost(call=1e5, cell=1.0, weight=2.5),
+}
+_TRAINING = {
+    "direct": Cost(call=1e5, tap=0.12, far_tap=0.33),
+    "fft": Cost(call=7e5, cell=8.0),
+    "matmul": Cost(call=7e5, cell=3.0, weight=5.0),
+}
+
+
 def unsupported_reason(method: Method, problem: Problem) -> str | None:
     """Why `method` cannot run the problem, or None if it can. `auto` and the error of a named method both ask here."""
-    if method != "fft":
+    if method in ("auto", "direct"):
         return None
     if not problem.floating:
-        return "the transform needs real floating-point tensors"
-    if any(step != 1 for step in problem.stride):
-        return f"the transform gives every output, and stride {problem.stride} would throw most of them away"
-    if any(max(pads) >= size for pads, size in zip(problem.padding, problem.kernel, strict=True)):
-        return f"padding {problem.padding} reaches beyond the kernel {problem.kernel}"
+        return "it needs real floating-point tensors"
     if problem.batch == 0:
         return "the batch is empty"
+    if method == "fft":
+        if any(step != 1 for step in problem.stride):
+            return f"the transform gives every output, and stride {problem.stride} would throw most of them away"
+        if any(max(pads) >= size for pads, size in zip(problem.padding, problem.kernel, strict=True)):
+            return f"padding {problem.padding} reaches beyond the kernel {problem.kernel}"
     return None
+
+
+def estimate(method: Method, problem: Problem) -> float:
+    """Expected time of a depthwise problem, forward and, where gradients are asked for, backward. Unit: nanoseconds."""
+    cost = (_TRAINING if problem.training else _INFERENCE)[method]
+    maps = problem.batch * problem.in_channels
+    cells_in, cells_out = math.prod(problem.map), math.prod(problem.outputs)
+    if method == "direct":
+        taps = math.prod(problem.kernel)
+        return cost.call + maps * cells_out * taps * (cost.tap if taps <= 14 * 14 else cost.far_tap)
+    if method == "fft":
+        return cost.call + (maps + 2 * problem.out_channels) * math.prod(problem.transform_lengths) * cost.cell
+    matrices = problem.out_channels * cells_in * cells_out
+    return cost.call + matrices * cost.weight + maps * (cells_in + cells_out) * cost.cell
 
 
 def choose(problem: Problem) -> Method:
     """The method expected to be the fastest.
 
-    Direct convolution costs one multiplication a tap, the transform the same for every kernel. The transform is taken
-    for depthwise kernels from 15x15 taps on in training and 31x31 in inference, on maps of 12x12 cells and more. Exported
-    programs get the direct convolution, one node that holds for every map size.
+    Depthwise: the one with the lowest estimate among those that can run it. With more than one input channel a group:
+    direct. Exported programs get the direct convolution, one node that holds for every map size.
     """
-    if torch.compiler.is_exporting() or unsupported_reason("fft", problem) is not None:
+    if torch.compiler.is_exporting() or problem.in_channels != problem.groups:
         return "direct"
-    depthwise = problem.in_channels == problem.groups
-    taps = math.prod(problem.kernel)
-    if depthwise and math.prod(problem.map) >= 144 and taps >= (225 if problem.training else 961):
-        return "fft"
-    return "direct"
+    best: Method = "direct"
+    others: tuple[Method, ...] = ("fft", "matmul")
+    for method in others:
+        # Written as a comparison: torch.compile guards it where sizes are dynamic, and cannot trace min().
+        if unsupported_reason(method, problem) is None and estimate(method, problem) < estimate(best, problem):
+            best = method
+    return best
+
+
+def good_size(length: int) -> int:
+    """Smallest integer of at least `length` whose prime factors are 2, 3, 5 and 7: transforms are fast there."""
+    size = length
+    while True:
+        rest = size
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 1

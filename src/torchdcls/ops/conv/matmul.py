@@ -1,0 +1,48 @@
+"""Convolution of small maps as one dense matrix product a group: every output cell against every input cell."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .select import Problem
+
+
+def convolve_matmul(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
+    """Convolution as a product of the map with a Toeplitz matrix, for any stride and any number of groups.
+
+    Costs (map cells in x map cells out) whatever the kernel's size, and multiplies nothing by padding.
+
+    Args:
+        input: (batch, in_channels, *map).
+        weight: (out_channels, in_channels/groups, *kernel).
+        bias: (out_channels) or None.
+        problem: Sizes, stride, padding and groups of the call.
+
+    Returns:
+        (batch, out_channels, *map out).
+    """
+    dims = len(problem.kernel)
+    # Along an axis, the weight between cells i (in) and o (out) is tap i - o * stride + before. Taps are laid out so
+    # that each output cell, from the last to the first, sees a window of them.
+    spans, edges = [], []
+    for size, taps, cells, step, (before, _) in zip(
+        problem.map, problem.kernel, problem.outputs, problem.stride, problem.padding, strict=True
+    ):
+        first, span = (cells - 1) * step - before, size + (cells - 1) * step
+        spans.append((max(0, -first), span))
+        edges.append((max(0, first), max(0, span - first - taps)))
+    matrix = F.pad(weight, [edge for pair in reversed(edges) for edge in pair])
+    for axis, (start, span) in enumerate(spans):
+        matrix = matrix.narrow(2 + axis, start, span).unfold(2 + axis, problem.map[axis], problem.stride[axis])
+    matrix = matrix.flip(list(range(2, 2 + dims)))  # (C_out, C_in/groups, *map out, *map)
+
+    cells_in, cells_out = math.prod(problem.map), math.prod(problem.outputs)
+    # (groups, C_out/groups, C_in/groups, out, in) -> (groups, C_in/groups * in, C_out/groups * out)
+    matrix = matrix.reshape(problem.groups, -1, weight.shape[1], cells_out, cells_in).permute(0, 2, 4, 1, 3)
+    matrix = matrix.reshape(problem.groups, weight.shape[1] * cells_in, -1)
+    rows = input.reshape(problem.batch, problem.groups, -1, *problem.map).transpose(0, 1)
+    product = torch.bmm(rows.reshape(problem.groups, problem.batch, -1), matrix)
+    output = product.view(problem.groups, problem.batch, -1, *problem.outputs).transpose(0, 1).flatten(1, 2)
+    return output if bias is None else output + bias.to(output.dtype).view(-1, *(1 for _ in range(dims)))
