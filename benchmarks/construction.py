@@ -1,0 +1,193 @@
+"""Kernel construction, forward and backward, against the PyPI package DCLS 0.1.1; Gaussian elements, float32.
+
+Both sides get the same elements at the recipe's start values and the same gradient of the kernel, and give the kernel
+and the gradients of weights, positions and sigmas. Memory is what one layer's forward pass saves for its backward pass,
+parameters aside; the model's is the sum over its layers.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchdcls import construct_kernel
+
+from . import problems as named
+from .memory import saved_bytes
+from .problems import ConstructionProblem
+from .timing import compare_in_turns
+
+SUMMARY = "kernel construction, forward and backward, against DCLS 0.1.1"
+PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
+
+MIB = 2**20
+# Kernels of the parity check: what one of them is does not depend on how many there are.
+PARITY_CHANNELS = 8
+# Largest difference allowed, as a part of the largest value: float64 rounds at 1e-16, sums of some hundred terms above.
+PARITY_TOLERANCE = 1e-12
+
+
+class ParityError(Exception):
+    """The two sides do not compute the same, so that their times must not be compared."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to construct kernels, with its inputs: weight, position and sigma in the order of axes it wants."""
+
+    construct: Callable[[Tensor, Tensor, Tensor], Tensor]
+    inputs: tuple[Tensor, Tensor, Tensor]
+
+    def forward(self) -> Tensor:
+        return self.construct(*self.inputs)
+
+    def forward_and_backward(self, cotangent: Tensor) -> tuple[Tensor, ...]:
+        """The kernel and the gradients of the inputs, `cotangent` being the gradient of the kernel."""
+        kernel = self.forward()
+        return kernel, *torch.autograd.grad(kernel, self.inputs, cotangent)
+
+
+def problems() -> Mapping[str, ConstructionProblem]:
+    """The problems by name."""
+    return named.CONSTRUCTION
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """This benchmark has no arguments of its own."""
+
+
+def verify(names: Sequence[str]) -> None:
+    """Checks in float64 and at a few channels that both sides make the same kernels and gradients.
+
+    Raises:
+        ParityError: They do not; the message names the problem and the tensor.
+    """
+    for name in names:
+        problem = replace(problems()[name], channels=PARITY_CHANNELS)
+        ours, theirs, cotangent = _sides(problem, torch.float64)
+        kernel, weight, position, sigma = theirs.forward_and_backward(cotangent)
+        expected = (kernel, weight, position.flip(0), sigma.flip(0))
+        results = ours.forward_and_backward(cotangent)
+        for what, result, wanted in zip(("kernel", "weight", "position", "sigma"), results, expected, strict=True):
+            error = ((result - wanted).abs().max() / wanted.abs().max()).item()
+            if not error <= PARITY_TOLERANCE:
+                tensor = what if what == "kernel" else f"gradient of {what}"
+                raise ParityError(f"{name}: {tensor} differs from DCLS by {error:.1e} of its largest value")
+
+
+def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
+    """Measures the problems one after the other.
+
+    Args:
+        names: Names of problems.
+        arguments: `turns` is used.
+        after_turn: Called after each turn of each problem.
+    """
+    measured = [_measure_problem(name, problems()[name], arguments.turns, after_turn) for name in names]
+    return {"problems": measured, "total": _total(measured)}
+
+
+def rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The result as a table, the header first."""
+    table = [["stage", "torchdcls, ms", "DCLS, ms", "times faster", "torchdcls saves, MiB", "DCLS saves, MiB"]]
+    for problem in result["problems"]:
+        low, high = problem["spread"]
+        ratio = f"{_short(problem['ratio'])} ({_short(low)} to {_short(high)})"
+        table.append(
+            [
+                problem["name"],
+                f"{problem['candidate_ms']:.2f}",
+                f"{problem['baseline_ms']:.0f}",
+                "no difference" if problem["verdict"] == "no difference" else ratio,
+                f"{problem['candidate_saved_bytes'] / MIB:.1f}",
+                f"{problem['baseline_saved_bytes'] / MIB:.1f}",
+            ]
+        )
+    total = result["total"]
+    table.append(
+        [
+            f"all {total['layers']} layers",
+            f"{total['candidate_ms']:.0f}",
+            f"{total['baseline_ms']:.0f}",
+            "",
+            f"{total['candidate_saved_bytes'] / MIB:.1f}",
+            f"{total['baseline_saved_bytes'] / MIB:.1f}",
+        ]
+    )
+    return table
+
+
+def note(result: Mapping[str, Any]) -> str:
+    """One sentence on what the table's columns mean."""
+    turns = len(result["problems"][0]["ratio_by_turn"])
+    return (
+        f"Construction of one layer's kernels, forward and backward, threads: {result['settings']['threads']}, median "
+        f"of {turns} turns (the ratio's spread in brackets), and the memory saved for backward."
+    )
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
+def _measure_problem(
+    name: str, problem: ConstructionProblem, turns: int, after_turn: Callable[[], None]
+) -> dict[str, Any]:
+    ours, theirs, cotangent = _sides(problem, torch.float32)
+    comparison = compare_in_turns(
+        lambda: ours.forward_and_backward(cotangent),
+        lambda: theirs.forward_and_backward(cotangent),
+        turns=turns,
+        after_turn=after_turn,
+    )
+    return {
+        "name": name,
+        "channels": problem.channels,
+        "dilated_kernel_size": list(problem.dilated_kernel_size),
+        "kernel_count": problem.kernel_count,
+        "layers": problem.layers,
+        **comparison.to_json(),
+        "candidate_saved_bytes": saved_bytes(ours.forward, ours.inputs),
+        "baseline_saved_bytes": saved_bytes(theirs.forward, theirs.inputs),
+    }
+
+
+def _total(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    # Of a model: each problem as often as it has layers.
+    keys = ("candidate_ms", "baseline_ms", "candidate_saved_bytes", "baseline_saved_bytes")
+    totals = {key: sum(problem["layers"] * problem[key] for problem in measured) for key in keys}
+    return {"layers": sum(problem["layers"] for problem in measured), **totals}
+
+
+def _sides(problem: ConstructionProblem, dtype: torch.dtype) -> tuple[Side, Side, Tensor]:
+    from DCLS.construct.modules import ConstructKernel2d
+
+    generator = torch.Generator().manual_seed(0)
+    shape = (problem.channels, 1, problem.kernel_count)
+    weight = torch.randn(shape, generator=generator, dtype=dtype)
+    position = 0.5 * torch.randn(2, *shape, generator=generator, dtype=dtype)
+    sigma = torch.full_like(position, 0.23)
+    cotangent = torch.randn(problem.channels, 1, *problem.dilated_kernel_size, generator=generator, dtype=dtype)
+
+    def ours(weight: Tensor, position: Tensor, sigma: Tensor) -> Tensor:
+        return construct_kernel(weight, position, sigma, problem.dilated_kernel_size, "gaussian")
+
+    # Groups 1 and one input channel: what a depthwise layer of DCLS gives its construction.
+    theirs = ConstructKernel2d(problem.channels, 1, 1, problem.kernel_count, problem.dilated_kernel_size, "gauss")
+    # DCLS counts a position's axes as (column, row).
+    return (
+        Side(ours, _leaves(weight, position, sigma)),
+        Side(theirs, _leaves(weight, position.flip(0), sigma.flip(0))),
+        cotangent,
+    )
+
+
+def _leaves(weight: Tensor, position: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        weight.clone().requires_grad_(),
+        position.clone().requires_grad_(),
+        sigma.clone().requires_grad_(),
+    )

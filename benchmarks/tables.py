@@ -1,0 +1,138 @@
+"""Puts the newest results into README.md: `python -m benchmarks.tables`; `--check` only says what is stale.
+
+A table stands between two comments, `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file
+`NAME-*.json` that has the latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import construction
+from .record import RESULTS, ROOT
+
+Result = Mapping[str, Any]
+
+
+class TableError(Exception):
+    """A table that cannot be made or has no place."""
+
+
+def update(text: str, results: Path) -> tuple[str, list[str]]:
+    """Replaces every table in a text.
+
+    Args:
+        text: Markdown with markers.
+        results: Folder of the result files.
+
+    Returns:
+        The text with all tables new, and the names of those that were stale.
+
+    Raises:
+        TableError: A marker without its partner, without results or of an unknown name; results without a marker.
+    """
+    newest = {name: result for name in TABLES if (result := newest_result(name, results)) is not None}
+    places = _names(text)
+    if missing := [name for name in newest if name not in places]:
+        raise TableError(
+            f"no place for table {missing[0]!r}: expected {_opening(missing[0])} and {_closing(missing[0])}"
+        )
+    stale = []
+    for name in places:
+        if name not in TABLES:
+            raise TableError(f"unknown table {name!r}, expected one of {', '.join(TABLES)}")
+        if name not in newest:
+            raise TableError(f"no complete result for table {name!r} among the result files")
+        replaced = _replace(text, name, TABLES[name](newest[name]))
+        if replaced != text:
+            stale.append(name)
+        text = replaced
+    return text, stale
+
+
+def newest_result(name: str, results: Path) -> Result | None:
+    """The complete result `NAME-*.json` with the latest date recorded in it, or None."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
+    return max((result for result in found if result.get("complete", True)), key=lambda r: r["date"], default=None)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the header first, as Markdown: the first column to the left, the others to the right."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def caption(result: Result) -> str:
+    """The line below a table: machine, versions, commit, date and command of the result."""
+    machine = result["machine"]
+    memory = f", {machine['memory_gib']} GiB" if machine.get("memory_gib") is not None else ""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    commit = (result["commit"] or "unknown")[:10] + (" with uncommitted changes" if result["dirty"] else "")
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}; {versions}; "
+        f"commit {commit}, {result['date'][:10]}; `{result['command']}`"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes or checks the tables of README.md; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Update the tables of README.md.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a table is stale")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the tables")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    arguments = parser.parse_args(argv)
+    try:
+        text, stale = update(arguments.readme.read_text(encoding="utf-8"), arguments.results)
+    except TableError as error:
+        print(f"{arguments.readme.name}: {error}", file=sys.stderr)
+        return 1
+    if arguments.check:
+        for name in stale:
+            print(f"{arguments.readme.name}: table {name!r} is stale, run python -m benchmarks.tables", file=sys.stderr)
+        return 1 if stale else 0
+    arguments.readme.write_text(text, encoding="utf-8")
+    print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated")
+    return 0
+
+
+def _construction(result: Result) -> str:
+    return f"{markdown_table(construction.rows(result))}\n\n{construction.note(result)} {caption(result)}"
+
+
+# Table name, which result files are named by too, to what makes its Markdown out of a result.
+TABLES: dict[str, Callable[[Result], str]] = {"construction": _construction}
+
+
+def _names(text: str) -> list[str]:
+    opening = re.findall(r"^<!-- table:(\S+) -->$", text, re.MULTILINE)
+    closing = re.findall(r"^<!-- /table:(\S+) -->$", text, re.MULTILINE)
+    for name in [*opening, *closing]:
+        if opening.count(name) != 1 or closing.count(name) != 1 or not _between(name).search(text):
+            raise TableError(f"table {name!r}: expected {_opening(name)} once and below it {_closing(name)} once")
+    return opening
+
+
+def _replace(text: str, name: str, table: str) -> str:
+    place = f"{_opening(name)}\n{table}\n{_closing(name)}"
+    return _between(name).sub(lambda _: place, text)
+
+
+def _between(name: str) -> re.Pattern[str]:
+    return re.compile(f"^{re.escape(_opening(name))}$.*^{re.escape(_closing(name))}$", re.MULTILINE | re.DOTALL)
+
+
+def _opening(name: str) -> str:
+    return f"<!-- table:{name} -->"
+
+
+def _closing(name: str) -> str:
+    return f"<!-- /table:{name} -->"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Timing two callables against each other, in turns, in one process.
+
+A machine's speed drifts: its clock, its temperature, what else runs on it. Two callables timed one after the other in
+turns see the same drift, so that each turn gives one ratio, and the ratios of all turns give its spread.
+
+In a turn each side runs once untimed and then several times timed; the turn keeps the median of those. The untimed call
+is not there for warm caches alone. A callable that takes and frees hundreds of MiB makes the allocator give memory back
+to the operating system, and whoever runs next pays for getting it again: without the untimed call a side would be
+charged for what the other one did. Both sides are treated alike, and the side that goes first changes with every turn.
+
+The callables time themselves as a whole: one that starts work elsewhere (on a GPU) has to wait for its end.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# How sure the spread is to hold the true median ratio, where there are turns enough (six).
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out of comparing a candidate with a baseline.
+
+    Args:
+        candidate: Seconds a call, one number a turn.
+        baseline: The same of the baseline.
+    """
+
+    candidate: tuple[float, ...]
+    baseline: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """How many times faster than the baseline the candidate was, one number a turn."""
+        return tuple(baseline / candidate for candidate, baseline in zip(self.candidate, self.baseline, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """Median of `ratios`."""
+        return statistics.median(self.ratios)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Interval of `ratios` that holds their true median with `CONFIDENCE`; below six turns, least and greatest."""
+        ordered = sorted(self.ratios)
+        outside = _ranks_outside(len(ordered))
+        return ordered[outside], ordered[-1 - outside]
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "no difference"]:
+        """What the candidate is. A ratio of 1 inside the spread is no difference, and one turn has no spread."""
+        low, high = self.spread
+        if len(self.ratios) < 2 or low <= 1 <= high:
+            return "no difference"
+        return "faster" if low > 1 else "slower"
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison for a result file, times in milliseconds a call."""
+        return {
+            "candidate_ms": statistics.median(self.candidate) * 1e3,
+            "baseline_ms": statistics.median(self.baseline) * 1e3,
+            "ratio": self.ratio,
+            "spread": list(self.spread),
+            "verdict": self.verdict,
+            "candidate_ms_by_turn": [seconds * 1e3 for seconds in self.candidate],
+            "baseline_ms_by_turn": [seconds * 1e3 for seconds in self.baseline],
+            "ratio_by_turn": list(self.ratios),
+        }
+
+
+def compare_in_turns(
+    candidate: Callable[[], object],
+    baseline: Callable[[], object],
+    *,
+    turns: int,
+    seconds: float = 0.2,
+    least_calls: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+    after_turn: Callable[[], None] | None = None,
+) -> Comparison:
+    """Times two callables against each other; the module says how.
+
+    Args:
+        candidate: What is measured.
+        baseline: What it is measured against.
+        turns: How often each side has its turn, at least 1.
+        seconds: How long the timed calls of a side's turn go on. Unit: seconds.
+        least_calls: How many timed calls a turn has even where they take longer.
+        clock: Gives the time in seconds.
+        after_turn: Called when both sides have had a turn.
+
+    Raises:
+        ValueError: `turns` or `least_calls` below 1.
+    """
+    if turns < 1 or least_calls < 1:
+        raise ValueError(f"turns and least_calls: expected at least 1, got {turns} and {least_calls}")
+    times: dict[str, list[float]] = {"candidate": [], "baseline": []}
+    sides = [("candidate", candidate), ("baseline", baseline)]
+    for _ in range(turns):
+        for name, run in sides:
+            times[name].append(_seconds_a_call(run, seconds, least_calls, clock))
+        sides.reverse()
+        if after_turn is not None:
+            after_turn()
+    return Comparison(tuple(times["candidate"]), tuple(times["baseline"]))
+
+
+def _seconds_a_call(run: Callable[[], object], seconds: float, least_calls: int, clock: Callable[[], float]) -> float:
+    run()
+    calls: list[float] = []
+    while len(calls) < least_calls or sum(calls) < seconds:
+        start = clock()
+        run()
+        calls.append(clock() - start)
+    return statistics.median(calls)
+
+
+def _ranks_outside(count: int) -> int:
+    # How many values each end of the spread may leave out. The median lies outside only if at most that many of `count`
+    # values fall on one side of it; each does so as likely as not, hence binomial terms, twice for the two ends.
+    outside, missed = 0, 2 / 2**count
+    while 2 * (outside + 1) < count:
+        missed += 2 * math.comb(count, outside + 1) / 2**count
+        if missed > 1 - CONFIDENCE:
+            break
+        outside += 1
+    return outside
