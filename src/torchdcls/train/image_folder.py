@@ -1,0 +1,198 @@
+"""Reads an image folder with train/ and test/ (or val/), one folder a class, into tensors.
+
+Differs from `torchvision.datasets.ImageFolder` in that every image is decoded once at the start, so that a broken file
+is met there and not in the middle of an epoch.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.transforms import v2
+
+_NAMES_SHOWN = 3
+
+
+class FolderImages(NamedTuple):
+    """What an image folder holds: images (N, C, H, W) uint8, labels (N,) int64, and how many were unreadable."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    skipped: int
+
+
+class _Split(NamedTuple):
+    images: list[Tensor]
+    labels: list[int]
+    unreadable: list[Path]
+
+
+def read_image_folder(folder: Path, image_size: int) -> FolderImages:
+    """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
+
+    Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
+    folder is greyscale. Class numbers are the places of train/'s folder names in alphabetical order.
+
+    Args:
+        folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder a class.
+        image_size: Height and width of the result. Unit: pixels.
+
+    Raises:
+        ValueError: The folder is missing or not laid out as above, has fewer than two classes, a class in test/ that
+            train/ lacks, a class without a readable training image, or no readable test image.
+    """
+    train_folder, test_folder = _split_folders(folder)
+    classes = _class_names(train_folder)
+    _check_classes(train_folder, classes, test_folder, _class_names(test_folder))
+
+    class_to_index = {name: index for index, name in enumerate(classes)}
+    train = _decode_split(train_folder, class_to_index, image_size)
+    test = _decode_split(test_folder, class_to_index, image_size)
+    unreadable = [*train.unreadable, *test.unreadable]
+    _report_unreadable(unreadable, folder)
+    _check_readable(train_folder, train, classes, test_folder, test)
+
+    # One channel only where it loses nothing: a single coloured image makes all of them RGB.
+    channels = max(image.shape[0] for image in (*train.images, *test.images))
+    return FolderImages(
+        train_images=_stack(train.images, channels),
+        train_labels=torch.tensor(train.labels),
+        test_images=_stack(test.images, channels),
+        test_labels=torch.tensor(test.labels),
+        classes=classes,
+        skipped=len(unreadable),
+    )
+
+
+def _split_folders(folder: Path) -> tuple[Path, Path]:
+    layout = "a folder with train/ and test/ (or val/), one folder a class"
+    if not folder.exists():
+        raise ValueError(
+            f"data: expected 'embedded', 'fashion-mnist' or {layout}, got '{folder}', which does not exist; "
+            "check the spelling of the name or path"
+        )
+    if not folder.is_dir():
+        raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
+    present = ", ".join(sorted(f"{entry.name}/" for entry in folder.iterdir() if entry.is_dir())) or "no folders"
+    if not (folder / "train").is_dir():
+        raise ValueError(
+            f"data: expected {layout}, got '{folder}', which has no train/ ({present}); put the training images there"
+        )
+    for name in ("test", "val"):
+        if (folder / name).is_dir():
+            return folder / "train", folder / name
+    raise ValueError(
+        f"data: expected {layout}, got '{folder}', which has neither test/ nor val/ ({present}); "
+        "set some images of every class aside there"
+    )
+
+
+def _class_names(split_folder: Path) -> tuple[str, ...]:
+    # Hidden folders (.ipynb_checkpoints) are no classes.
+    names = sorted(entry.name for entry in split_folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise ValueError(
+            f"data: expected one folder a class in '{split_folder}', got no folders; "
+            f"move the images to '{split_folder}/CLASS/'"
+        )
+    return tuple(names)
+
+
+def _check_classes(train_folder: Path, train: tuple[str, ...], test_folder: Path, test: tuple[str, ...]) -> None:
+    if len(train) < 2:
+        raise ValueError(f"data: expected at least two classes in '{train_folder}', got only '{train[0]}'; add another")
+    unknown = sorted(set(test) - set(train))
+    if unknown:
+        raise ValueError(
+            f"data: expected the classes of '{test_folder}' to be among those of '{train_folder}', "
+            f"got {_some(unknown)} besides; rename them or add training images"
+        )
+
+
+def _check_readable(
+    train_folder: Path, train: _Split, classes: tuple[str, ...], test_folder: Path, test: _Split
+) -> None:
+    for split_folder, split in ((train_folder, train), (test_folder, test)):
+        if not split.images:
+            count = len(split.unreadable)
+            found = f"{count} files of which none can be read" if count else "no image files"
+            raise ValueError(
+                f"data: expected images in the class folders of '{split_folder}', got {found}; "
+                f"the formats read are {' '.join(IMG_EXTENSIONS)}"
+            )
+    seen = set(train.labels)
+    missing = [name for index, name in enumerate(classes) if index not in seen]
+    if missing:
+        raise ValueError(
+            f"data: expected a readable image of every class in '{train_folder}', got none of {_some(missing)}; "
+            "add images or remove the folder"
+        )
+
+
+def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size: int) -> _Split:
+    samples = make_dataset(str(split_folder), class_to_index, extensions=IMG_EXTENSIONS, allow_empty=True)
+    split = _Split([], [], [])
+    console = Console(stderr=True)
+    for file_name, label in track(
+        samples,
+        description=f"Reading {split_folder.name}/",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ):
+        path = Path(file_name)
+        # Pillow's decoders answer broken files with many kinds of exception, SyntaxError and struct.error among them.
+        try:
+            image = _decode(path, image_size)
+        except Exception:
+            split.unreadable.append(path)
+        else:
+            split.images.append(image)
+            split.labels.append(label)
+    return split
+
+
+def _decode(path: Path, image_size: int) -> Tensor:
+    """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is greyscale."""
+    with Image.open(path) as file:
+        image = _eight_bit(file)
+    # Cropping first gives the same picture as resizing the short side first, and a panorama costs no more.
+    square = v2.functional.center_crop(image, [min(image.size)])
+    resized = v2.functional.resize(square, [image_size, image_size], antialias=True)
+    pixels: Tensor = v2.functional.pil_to_tensor(resized)
+    return pixels
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point images have no agreed range")
+    if image.mode.startswith("I"):
+        # Sixteen bits: Pillow's own conversion would clip everything above 255 to white.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def _stack(images: list[Tensor], channels: int) -> Tensor:
+    return torch.stack([image.expand(channels, -1, -1) for image in images])
+
+
+def _report_unreadable(paths: list[Path], folder: Path) -> None:
+    if paths:
+        names = _some([str(path.relative_to(folder)) for path in paths])
+        noun = "image" if len(paths) == 1 else "images"
+        print(f"Left out {len(paths)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(f"'{name}'" for name in names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
