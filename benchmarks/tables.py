@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torchdcls.train.record import markdown, markdown_table
+
 from . import construction
 from .record import RESULTS, ROOT
 
@@ -60,13 +62,6 @@ def newest_result(name: str, results: Path) -> Result | None:
     return max((result for result in found if result.get("complete", True)), key=lambda r: r["date"], default=None)
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the header first, as Markdown: the first column to the left, the others to the right."""
-    header, *body = rows
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def caption(result: Result) -> str:
     """The line below a table: machine, versions, commit, date and command of the result."""
     machine = result["machine"]
@@ -104,8 +99,12 @@ def _construction(result: Result) -> str:
     return f"{markdown_table(construction.rows(result))}\n\n{construction.note(result)} {caption(result)}"
 
 
+def _comparison(result: Result) -> str:
+    return f"{markdown(result)}\n\n{caption(result)}"
+
+
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
-TABLES: dict[str, Callable[[Result], str]] = {"construction": _construction}
+TABLES: dict[str, Callable[[Result], str]] = {"construction": _construction, "comparison": _comparison}
 
 
 def _names(text: str) -> list[str]:

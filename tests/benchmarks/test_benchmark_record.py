@@ -3,7 +3,6 @@
 import json
 import platform
 import socket
-import subprocess
 from datetime import datetime
 from pathlib import Path
 
@@ -11,43 +10,6 @@ import pytest
 import torch
 
 from benchmarks import record
-
-
-def git(root: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A git tree with one commit."""
-    git(tmp_path, "init", "-q")
-    (tmp_path / "file").write_text("1")
-    git(tmp_path, "add", "file")
-    git(tmp_path, "commit", "-q", "-m", "first")
-    return tmp_path
-
-
-def test_clean_tree(tree: Path) -> None:
-    assert record.git_state(tree) == {"commit": git(tree, "rev-parse", "HEAD"), "dirty": False}
-
-
-@pytest.mark.parametrize("name", ["file", "new"])
-def test_changed_and_untracked_files_make_a_tree_dirty(tree: Path, name: str) -> None:
-    (tree / name).write_text("2")
-    assert record.git_state(tree)["dirty"] is True
-
-
-def test_result_files_do_not_make_a_tree_dirty(tree: Path) -> None:
-    (tree / "benchmarks" / "results").mkdir(parents=True)
-    (tree / "benchmarks" / "results" / "a.json").write_text("{}")
-    assert record.git_state(tree)["dirty"] is False
-
-
-def test_no_git_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert record.git_state(tmp_path) == {"commit": None, "dirty": None}
 
 
 def test_fields() -> None:
@@ -67,14 +29,8 @@ def test_neither_host_nor_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "a-host-of-mine")
     monkeypatch.setattr(platform, "node", lambda: "a-host-of-mine")
     text = json.dumps(record.record("construction", ["construction", "--out", "/some/where"], ["torch"]))
-    for private in ("a-host-of-mine", str(record.ROOT), "/some/where"):
+    for private in ("a-host-of-mine", str(record.RESULTS.parents[1]), "/some/where"):
         assert private not in text
-
-
-@pytest.mark.parametrize("out", [["--out", "/some/where"], ["--out=/some/where"]])
-def test_command_line_leaves_out_where_the_result_goes(out: list[str]) -> None:
-    command = record.command_line(["construction", *out, "--turns", "3"])
-    assert command == "python -m benchmarks.run construction --turns 3"
 
 
 @pytest.mark.parametrize(

@@ -58,23 +58,25 @@ def param_groups(
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("position_lr_scale", position_lr_scale)):
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
-    positions: dict[Tensor, None] = {}
-    undecayed: dict[Tensor, None] = {}
-    weights: dict[Tensor, None] = {}
+    weights: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
+    positions: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad:
+            if parameter in seen or not parameter.requires_grad:
                 continue
+            seen.add(parameter)
             if isinstance(module, DclsNd) and name in ("position", "sigma"):
-                positions[parameter] = None
+                positions.append(parameter)
             elif parameter.dim() <= 1 or name == "bias" or isinstance(module, _NORMS):
-                undecayed[parameter] = None
+                undecayed.append(parameter)
             else:
-                weights[parameter] = None
+                weights.append(parameter)
     groups = [
-        {"params": list(weights), "lr": lr, "weight_decay": weight_decay},
-        {"params": list(undecayed), "lr": lr, "weight_decay": 0.0},
-        {"params": list(positions), "lr": lr * position_lr_scale, "weight_decay": 0.0},
+        {"params": weights, "lr": lr, "weight_decay": weight_decay},
+        {"params": undecayed, "lr": lr, "weight_decay": 0.0},
+        {"params": positions, "lr": lr * position_lr_scale, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -119,10 +121,7 @@ def repulsion_loss(model: nn.Module) -> Tensor:
         # position: (axes, ..., n) -> points: (..., n, axes)
         points = position.movedim(0, -1)
         count = points.shape[-2]
-        if count < 2:
-            losses.append(position.new_zeros(()))
-            continue
         distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
         crowding = torch.relu(1 - distance).triu(diagonal=1).sum((-2, -1))
-        losses.append(2 * crowding.mean() / (count * (count - 1)))
+        losses.append(2 * crowding.mean() / max(count * (count - 1), 1))
     return torch.stack(losses).mean()

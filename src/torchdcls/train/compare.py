@@ -1,0 +1,180 @@
+"""The comparison of 7x7 and DCLS layers: the same small model, trained once for each method and seed."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_model
+from torch import nn
+
+from ..conversion import ConversionReport, convert, parameter_count
+from ..models import small_model
+from .config import BASELINE, CompareConfig, Method
+from .data import ImageData, ImageSet, load_data
+from .environment import without_out
+from .loop import train
+from .pictures import StageView, draw_pictures, stage_views
+from .progress import ProgressBar
+from .record import Record, comparison_rows, markdown, verdicts
+
+
+def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
+    """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
+
+    The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
+    `accuracy.png`, `positions.png` and `kernels.png`.
+
+    Args:
+        config: Settings.
+        argv: The command's arguments, for the record; by default those of the process.
+        console: Where to print; by default standard output.
+
+    Returns:
+        What `results.json` holds. `result["status"]` is "finished" or "interrupted".
+
+    Raises:
+        ValueError: A setting or the data cannot be used; the message says what to do.
+        FloatingPointError: A loss is not finite.
+    """
+    console = console or Console()
+    config = config.checked()
+    device = _device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    data = load_data(config.data, config.data_dir, config.image_size)
+    if data.skipped:
+        console.print(f"{data.skipped} unreadable images left out")
+    if config.train_images is not None:
+        data = replace(data, train=_balanced(data.train, config.train_images))
+    folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    command = shlex.join(["torchdcls", *without_out(sys.argv[1:] if argv is None else argv)])
+    record = Record(folder, config, command, data, _device_name(device), torch.get_num_threads())
+    console.print(
+        f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, {data.image_size} pixels, "
+        f"{data.num_classes} classes. Run folder: {folder}"
+    )
+
+    views: dict[str, list[StageView]] = {}
+    assert config.epochs is not None
+    try:
+        with ProgressBar(console, len(config.methods) * config.seeds * config.epochs * len(data.train)) as progress:
+            for seed in range(config.seeds):
+                for method in config.methods:
+                    model = _run(config, method, seed, data, device, record, progress)
+                    views.setdefault(method, stage_views(model))
+        record.finish("finished")
+    except KeyboardInterrupt:
+        record.finish("interrupted")
+        console.print("Interrupted; what was done so far is in the run folder")
+    except Exception as error:
+        record.finish(f"failed: {error}")
+        raise
+    _present(record.result, folder, views, console)
+    return record.result
+
+
+def build_model(
+    config: CompareConfig, method: Method, data: ImageData, seed: int
+) -> tuple[nn.Module, ConversionReport | None]:
+    """The small model of a method; other weights than those of depthwise layers are the same for all methods.
+
+    Args:
+        config: Settings.
+        method: What stands in the place of the depthwise layers.
+        data: Decides on channels, classes and size.
+        seed: Of all initial values.
+
+    Returns:
+        The model, and the report of its conversion, None for the baseline.
+    """
+    torch.manual_seed(seed)
+    model = small_model(config.model, data.channels, data.num_classes, data.image_size)
+    if method == BASELINE:
+        return model, None
+    start = ("uniform", config.position_radius) if config.position_radius else ("normal", 0.5)
+    report = convert(
+        model,
+        dilated_kernel_size=config.dilated_kernel_size,
+        kernel_count=config.kernel_count or "iso",
+        interpolation=method,  # type: ignore[arg-type]
+        position_init=start,  # type: ignore[arg-type]
+        weight_std=0.02,
+    )
+    return model, report
+
+
+def _run(
+    config: CompareConfig,
+    method: Method,
+    seed: int,
+    data: ImageData,
+    device: torch.device,
+    record: Record,
+    progress: ProgressBar,
+) -> nn.Module:
+    model, report = build_model(config, method, data, seed)
+    if report is not None and config.kernel_count is None and report.parameters_after > report.parameters_before:
+        raise AssertionError(f"{method} has more parameters than {BASELINE}: {report}")
+    model.to(device)
+    record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
+    title = f"{method}, seed {seed}"
+    progress.describe(title)
+    for epoch in train(model, method, data, config, seed=seed, device=device, on_batch=progress.advance):
+        record.add(epoch)
+        progress.say(
+            f"{title:<18} epoch {epoch.epoch}/{config.epochs}  training loss {epoch.train_loss:.3f}  "
+            f"test accuracy {epoch.test_accuracy:.2f} %  {epoch.images_per_second:.0f} images/s"
+        )
+    checkpoints = record.path.parent / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    save_model(model, str(checkpoints / f"{method}-seed{seed}.safetensors"))
+    return model
+
+
+def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[StageView]], console: Console) -> None:
+    header, *body = comparison_rows(result)
+    if body:
+        (folder / "table.md").write_text(markdown(result) + "\n", encoding="utf-8")
+        table = Table(*header)
+        for row in body:
+            table.add_row(*row)
+        console.print(table)
+        for sentence in verdicts(result):
+            console.print(sentence, highlight=False)
+    for path in [*sorted(folder.glob("*.md")), *draw_pictures(folder, result, views)]:
+        console.print(f"wrote {path}", highlight=False)
+
+
+def _balanced(images: ImageSet, count: int) -> ImageSet:
+    # Rank within the class, then class: the first `count` have as many of each class as there are, give or take one.
+    if count >= len(images):
+        return images
+    rank = torch.empty_like(images.labels)
+    for label in range(int(images.labels.max()) + 1):
+        members = (images.labels == label).nonzero().flatten()
+        rank[members] = torch.arange(len(members))
+    kept = rank.argsort(stable=True)[:count].sort().values
+    return ImageSet(images.images[kept], images.labels[kept])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

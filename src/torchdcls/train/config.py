@@ -1,0 +1,90 @@
+"""The settings of a comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import _checks
+from ..models import SmallModel
+
+Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
+METHODS: tuple[Method, ...] = ("7x7", "bilinear", "triangle", "gaussian")
+BASELINE: Method = "7x7"
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Settings of a comparison; each is an option of `torchdcls compare`, with the help that stands beside it."""
+
+    model: SmallModel = _setting("convnext", "which of timm's model families, at a small size")
+    data: str = _setting(
+        "embedded",
+        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), or the path of a "
+        "folder with train/ and test/ (or val/), one folder a class",
+    )
+    data_dir: Path | None = _setting(
+        None, "where the files of 'fashion-mnist' are (default: Debian's package, then a download)"
+    )
+    image_size: int | None = _setting(None, "pixels a side (default: 28 for Fashion-MNIST, 64 for a folder)")
+    methods: Sequence[Method] = _setting(
+        METHODS, "what stands in the place of the depthwise layers: their own 7x7, or DCLS layers"
+    )
+    seeds: int = _setting(1, "number of seeds; each method is trained once with each of 0, 1, ...")
+    epochs: int | None = _setting(None, "passes over the training images (default: 7, and 2 with --quick)")
+    train_images: int | None = _setting(
+        None, "train on so many images only, as many of each class (default: all, and 2,000 with --quick)"
+    )
+    quick: bool = _setting(False, "a short run that shows that everything works; its accuracies mean nothing")
+    dilated_kernel_size: int = _setting(17, "size of the DCLS kernels")
+    kernel_count: int | None = _setting(
+        None, "elements a kernel (default: the most that do not exceed the parameters of 7x7)"
+    )
+    position_radius: float = _setting(
+        3.0,
+        "positions start uniformly within so many cells; 0 for the papers' normal start of width 0.5, from which a "
+        "short run has no time to spread",
+    )
+    batch_size: int = _setting(64, "images a step")
+    lr: float = _setting(2e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
+    weight_decay: float = _setting(0.05, "weight decay of weights")
+    label_smoothing: float = _setting(0.1, "of the cross-entropy")
+    warmup_epochs: float = _setting(1.0, "epochs of rising learning rate, before its cosine; a quarter of all at most")
+    out: Path | None = _setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
+    device: str = _setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
+    threads: int | None = _setting(None, "CPU threads (default: torch's)")
+
+    def checked(self) -> "CompareConfig":
+        """The same settings with `epochs` and `train_images` filled in.
+
+        Raises:
+            ValueError: A setting is out of range; the message names its argument.
+        """
+        _checks.one_of("--model", self.model, ("convnext", "convformer"))
+        for method in self.methods:
+            _checks.one_of("--methods", method, METHODS)
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"--methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
+        for name in ("seeds", "batch_size", "dilated_kernel_size"):
+            _checks.integer(_flag(name), getattr(self, name), 1)
+        for name in ("epochs", "train_images", "kernel_count", "threads"):
+            if getattr(self, name) is not None:
+                _checks.integer(_flag(name), getattr(self, name), 1)
+        for name in ("lr", "weight_decay", "position_radius", "warmup_epochs"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{_flag(name)}: expected a finite number of at least 0, got {getattr(self, name)!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"--label-smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
+        return replace(
+            self,
+            epochs=self.epochs or (2 if self.quick else 7),
+            train_images=self.train_images or (2000 if self.quick else None),
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

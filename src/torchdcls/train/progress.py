@@ -1,0 +1,57 @@
+"""A progress bar that counts images, with their rate and the remaining time."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class ProgressBar:
+    """A bar at the bottom of a terminal, below the lines that are said; in a file only the lines appear.
+
+    Args:
+        console: Where to draw.
+        images: Number of images that all of the work will take.
+    """
+
+    def __init__(self, console: Console, images: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            _Rate(),
+            TextColumn("remaining"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=images)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def describe(self, title: str) -> None:
+        """Says beside the bar what is being worked on."""
+        self._progress.update(self._task, description=title)
+
+    def advance(self, images: int) -> None:
+        """Moves the bar."""
+        self._progress.advance(self._task, images)
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self._progress.console.print(line, highlight=False)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.0f} images/s")

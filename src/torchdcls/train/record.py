@@ -1,0 +1,172 @@
+"""The record of a comparison: what is written to its run folder, and the table made from it."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .config import BASELINE, CompareConfig
+from .data import ImageData
+from .environment import environment
+from .loop import Epoch
+
+_PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
+
+
+class Record:
+    """What a comparison has come to so far; `results.json` in its folder is rewritten whole after each epoch.
+
+    Args:
+        folder: The run folder, made if it is missing.
+        config: Settings, checked.
+        command: What the user typed.
+        data: The images.
+        device: Where models are trained, in words.
+        threads: CPU threads.
+    """
+
+    def __init__(
+        self, folder: Path, config: CompareConfig, command: str, data: ImageData, device: str, threads: int
+    ) -> None:
+        self.path = folder / "results.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {name: value for name, value in asdict(config).items() if name not in ("data", "data_dir", "out")}
+        self.result: dict[str, Any] = {
+            "benchmark": "comparison",
+            **environment(command, _PACKAGES),
+            "complete": False,
+            "status": "running",
+            "device": device,
+            "threads": threads,
+            "config": settings,
+            "data": {
+                "name": data.name,
+                "train_images": len(data.train),
+                "test_images": len(data.test),
+                "image_size": data.image_size,
+                "channels": data.channels,
+                "classes": list(data.classes),
+                "skipped_images": data.skipped,
+            },
+            "runs": [],
+        }
+        self.write()
+
+    def start(self, method: str, seed: int, parameters: int, kernel_count: int | None) -> None:
+        """A new run of one method with one seed; epochs are added to it."""
+        self.result["runs"].append(
+            {"method": method, "seed": seed, "parameters": parameters, "kernel_count": kernel_count, "epochs": []}
+        )
+
+    def add(self, epoch: Epoch) -> None:
+        """One more epoch of the run that was started last."""
+        self.result["runs"][-1]["epochs"].append(asdict(epoch))
+        self.write()
+
+    def finish(self, status: str) -> None:
+        """Sets how the comparison ended: "finished", "interrupted" or "failed: ..."."""
+        self.result["status"] = status
+        self.result["complete"] = status == "finished"
+        self.write()
+
+    def write(self) -> None:
+        """Writes `results.json`; a reader sees the old file or the new one, never half of one."""
+        unfinished = self.path.with_suffix(".json.part")
+        unfinished.write_text(json.dumps(self.result, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(self.path)
+
+
+def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Runs that went through all their epochs, by method, in the order of the settings."""
+    epochs = result["config"]["epochs"]
+    done = [run for run in result["runs"] if len(run["epochs"]) == epochs]
+    methods = [method for method in result["config"]["methods"] if any(run["method"] == method for run in done)]
+    return {method: [run for run in done if run["method"] == method] for method in methods}
+
+
+def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The table, header first: one row a method, of the runs that finished."""
+    rows = [["method", "elements", "parameters", "test accuracy (%)", "training images/s"]]
+    for method, runs in finished_runs(result).items():
+        accuracies = [run["epochs"][-1]["test_accuracy"] for run in runs]
+        speeds = [epoch["images_per_second"] for run in runs for epoch in run["epochs"]]
+        count = runs[0]["kernel_count"]
+        rows.append(
+            [
+                method,
+                "-" if count is None else str(count),
+                f"{runs[0]['parameters']:,}",
+                _mean_and_interval(accuracies),
+                f"{statistics.median(speeds):.0f}",
+            ]
+        )
+    return rows
+
+
+def verdicts(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each method: whether it did better than the baseline, by as much as the seeds can tell."""
+    runs = finished_runs(result)
+    if BASELINE not in runs:
+        return []
+    baseline = {run["seed"]: run["epochs"][-1]["test_accuracy"] for run in runs[BASELINE]}
+    sentences = []
+    for method in (name for name in runs if name != BASELINE):
+        differences = [
+            run["epochs"][-1]["test_accuracy"] - baseline[run["seed"]]
+            for run in runs[method]
+            if run["seed"] in baseline
+        ]
+        if not differences:
+            continue
+        mean = statistics.mean(differences)
+        if len(differences) == 1:
+            # What two accuracies on so many images differ by through the choice of images alone, at most.
+            accuracy = baseline[runs[method][0]["seed"]] / 100
+            error = 100 * math.sqrt(2 * accuracy * (1 - accuracy) / result["data"]["test_images"])
+            sentences.append(
+                f"{method}: {mean:+.2f} points against {BASELINE} with one seed, which shows nothing by itself "
+                f"(standard error through the test images alone: up to {error:.1f})"
+            )
+            continue
+        half = half_interval(differences)
+        verdict = "no difference shown" if abs(mean) <= half else ("better" if mean > 0 else "worse")
+        pairs = f"{len(differences)} pairs of seeds"
+        sentences.append(f"{method}: {mean:+.2f} ± {half:.2f} points against {BASELINE}, {pairs}: {verdict}")
+    return sentences
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The table and the verdicts as Markdown."""
+    table = markdown_table(comparison_rows(result))
+    config, data = result["config"], result["data"]
+    count = len({run["seed"] for runs in finished_runs(result).values() for run in runs})
+    setting = (
+        f"Small {config['model']} on {data['name']} ({data['train_images']:,} training and "
+        f"{data['test_images']:,} test images), {config['epochs']} epochs, "
+        f"{count} {'seed' if count == 1 else 'seeds, mean ± 95 % interval'}; "
+        f"DCLS kernels {config['dilated_kernel_size']}x{config['dilated_kernel_size']}."
+    )
+    sentences = "\n".join(f"- {sentence}." for sentence in verdicts(result))
+    return "\n\n".join(part for part in (table, setting, sentences) if part)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the header first, as Markdown: the first column to the left, the others to the right."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean (Student's t), for two values or more."""
+    from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
+
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _mean_and_interval(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {half_interval(values):.2f}"
