@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import construction, problems, record
+from benchmarks import construction, problems
 from benchmarks.construction import ParityError
 from benchmarks.problems import ConstructionProblem
 from benchmarks.run import main
+from torchdcls.train import environment
 
 pytest.importorskip("DCLS")
 
@@ -79,7 +80,7 @@ def test_a_busy_machine_is_recorded_and_told(
     load: float | None,
     warned: bool,
 ) -> None:
-    monkeypatch.setattr(record, "load", lambda: load)
+    monkeypatch.setattr(environment, "load", lambda: load)
     assert run(tmp_path, "--problem", "one")["load"] == load
     assert ("The machine is busy" in capsys.readouterr().out) is warned
 

@@ -54,11 +54,16 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     if config.train_images is not None:
         data = replace(data, train=_balanced(data.train, config.train_images))
     folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    if (folder / "results.json").exists():
+        raise ValueError(f"--out: expected a folder without a run in it, got '{folder}'; take another one")
+    for method in config.methods:
+        build_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
     command = shlex.join(["torchdcls", *without_out(sys.argv[1:] if argv is None else argv)])
     record = Record(folder, config, command, data, _device_name(device), torch.get_num_threads())
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, {data.image_size} pixels, "
-        f"{data.num_classes} classes. Run folder: {folder}"
+        f"{data.num_classes} classes. Run folder: {folder}",
+        soft_wrap=True,
     )
 
     views: dict[str, list[StageView]] = {}
@@ -93,6 +98,9 @@ def build_model(
 
     Returns:
         The model, and the report of its conversion, None for the baseline.
+
+    Raises:
+        ValueError: A kernel count with which the model would have more parameters than the baseline.
     """
     torch.manual_seed(seed)
     model = small_model(config.model, data.channels, data.num_classes, data.image_size)
@@ -107,6 +115,11 @@ def build_model(
         position_init=start,  # type: ignore[arg-type]
         weight_std=0.02,
     )
+    if report.parameters_after > report.parameters_before:
+        raise ValueError(
+            f"--kernel-count: expected a count at which {method} has at most the {report.parameters_before:,} parameters "
+            f"of {BASELINE}, got {report.kernel_count} with {report.parameters_after:,}; leave it out for the largest"
+        )
     return model, report
 
 
@@ -120,8 +133,6 @@ def _run(
     progress: ProgressBar,
 ) -> nn.Module:
     model, report = build_model(config, method, data, seed)
-    if report is not None and config.kernel_count is None and report.parameters_after > report.parameters_before:
-        raise AssertionError(f"{method} has more parameters than {BASELINE}: {report}")
     model.to(device)
     record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
     title = f"{method}, seed {seed}"
@@ -147,9 +158,9 @@ def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[S
             table.add_row(*row)
         console.print(table)
         for sentence in verdicts(result):
-            console.print(sentence, highlight=False)
+            console.print(sentence, highlight=False, soft_wrap=True)
     for path in [*sorted(folder.glob("*.md")), *draw_pictures(folder, result, views)]:
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def _balanced(images: ImageSet, count: int) -> ImageSet:

@@ -49,7 +49,7 @@ class ProgressBar:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        self._progress.console.print(line, highlight=False)
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
