@@ -1,0 +1,469 @@
+"""Convolution with a large kernel by every method, against the oracle and against torch."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import (
+    CONVOLUTIONS,
+    answers,
+    assert_as_exact_as,
+    assert_equal_to_rounding,
+    normal,
+    oracle_convolution,
+    padding_pairs,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchdcls import large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
+from torchdcls.ops.conv import METHODS, select
+from torchdcls.ops.conv.select import good_size
+
+LARGE_KERNEL_CONVOLUTIONS = {1: large_kernel_conv1d, 2: large_kernel_conv2d, 3: large_kernel_conv3d}
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call's sizes. Channels are (in, out, groups)."""
+
+    map: tuple[int, ...]
+    kernel: tuple[int, ...]
+    padding: int | tuple[int, ...] | str = 0
+    stride: int | tuple[int, ...] = 1
+    channels: tuple[int, int, int] = (2, 2, 2)
+    batch: tuple[int, ...] = (2,)
+
+    def leaves(self, dtype=torch.float64):
+        inside, outside, groups = self.channels
+        return {
+            "input": normal(*self.batch, inside, *self.map, seed=1, dtype=dtype),
+            "weight": normal(outside, inside // groups, *self.kernel, seed=2, dtype=dtype),
+            "bias": normal(outside, seed=3, dtype=dtype),
+        }
+
+    def options(self):
+        return {"stride": self.stride, "padding": self.padding, "groups": self.channels[2]}
+
+    def run(self, leaves, method):
+        convolve = LARGE_KERNEL_CONVOLUTIONS[len(self.kernel)]
+        return answers(lambda: convolve(**leaves, **self.options(), method=method), leaves)
+
+    def torch(self, leaves):
+        """Torch's own convolution of a map padded beforehand."""
+        pads = [cells for pair in reversed(padding_pairs(self.padding, self.kernel)) for cells in pair]
+        convolve = CONVOLUTIONS[len(self.kernel)]
+
+        def call():
+            padded = F.pad(leaves["input"], pads)
+            return convolve(padded, leaves["weight"], leaves["bias"], self.stride, 0, 1, self.channels[2])
+
+        return answers(call, leaves)
+
+    def defeats(self, method):
+        """Whether the method cannot run the call: the transform takes neither strides nor padding beyond the kernel."""
+        stride = (self.stride,) if isinstance(self.stride, int) else self.stride
+        pads = padding_pairs(self.padding, self.kernel)
+        far = any(max(pair) >= taps for pair, taps in zip(pads, self.kernel, strict=True))
+        return method == "fft" and (far or any(step > 1 for step in stride))
+
+    def check(self, method, leaves=None, expected=None):
+        """The method gives the oracle's answers, or refuses what it cannot run."""
+        leaves = leaves or self.leaves()
+        if self.defeats(method):
+            with pytest.raises(ValueError, match=rf"method: '{method}' cannot run this call"):
+                self.run(leaves, method)
+        else:
+            assert_equal_to_rounding(self.run(leaves, method), expected or oracle(self))
+
+
+@cache  # the methods of one call share it
+def oracle(call):
+    """The oracle's answers to the call's leaves as they are drawn."""
+    leaves = call.leaves()
+    return answers(lambda: oracle_convolution(**leaves, **call.options()), leaves)
+
+
+CHANNELS = {
+    "depthwise": (3, 3, 3),
+    "multiplier": (2, 4, 2),
+    "grouped": (4, 6, 2),
+    "dense": (2, 3, 1),
+    "one": (1, 1, 1),
+}
+SIZES = [
+    Call((7,), (5,), 2),
+    Call((9,), (4,), "same"),
+    Call((13,), (13,), "valid"),
+    Call((3,), (7,), 3),
+    Call((1,), (5,), "same"),
+    Call((8,), (3,), 4),
+    Call((11,), (4,), 3, 3),
+    Call((7, 7), (3, 3), 1),
+    Call((5, 8), (4, 3), "same"),
+    Call((8, 5), (2, 6), "same"),
+    Call((3, 3), (7, 7), 3),
+    Call((1, 1), (5, 5), "same"),
+    Call((1, 6), (4, 2), (3, 0)),
+    Call((5, 4), (5, 4), "valid"),
+    Call((6, 5), (1, 1)),
+    Call((4, 6), (9, 2), "same"),
+    Call((5, 4), (3, 3), (2, 0)),
+    Call((4, 4), (3, 3), 4),
+    Call((9, 8), (5, 4), (2, 1), (2, 3)),
+    Call((2, 3), (7, 5), 5, (3, 2)),
+    Call((1, 4), (2, 3), 3, (6, 1)),
+    Call((13, 12), (15, 16), "same"),
+    Call((3, 4, 2), (3, 2, 3), "same"),
+    Call((2, 2, 2), (5, 3, 1), "same"),
+    Call((1, 1, 1), (3, 3, 3), 1),
+    Call((5, 3, 4), (2, 3, 1), (1, 0, 0), (2, 1, 3)),
+]
+every_size = pytest.mark.parametrize("call", SIZES, ids=lambda call: f"{call.map}-{call.kernel}-{call.padding}")
+
+
+def with_channels(call, channels):
+    return Call(call.map, call.kernel, call.padding, call.stride, channels, call.batch)
+
+
+# The oracle
+
+
+@every_method
+@pytest.mark.parametrize("channels", CHANNELS)
+@every_size
+def test_output_and_every_gradient_are_the_oracles(call, channels, method):
+    with_channels(call, CHANNELS[channels]).check(method)
+
+
+@st.composite
+def calls(draw):
+    """Any small convolution whose map, padded, is not smaller than its kernel."""
+    dims = draw(st.integers(1, 3))
+    each = st.lists(st.integers(1, (12, 7, 4)[dims - 1]), min_size=dims, max_size=dims)
+    kernel, stride = draw(each), (1,) * dims
+    if draw(st.booleans()):
+        padding = "same"
+    else:
+        padding = tuple(draw(st.lists(st.integers(0, 6), min_size=dims, max_size=dims)))
+        stride = tuple(draw(st.one_of(st.just([1] * dims), st.lists(st.integers(1, 7), min_size=dims, max_size=dims))))
+    pads = padding_pairs(padding, kernel)
+    map = tuple(max(cells, taps - sum(pair)) for cells, taps, pair in zip(draw(each), kernel, pads, strict=True))
+    groups, inside, outside = (draw(st.integers(1, 2)) for _ in range(3))
+    channels = (groups * inside, groups * outside, groups)
+    return Call(map, tuple(kernel), padding, stride, channels, (draw(st.integers(1, 2)),))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(call=calls())
+def test_any_sizes_are_torchs_by_every_method(call):
+    leaves = call.leaves()
+    expected = call.torch(leaves)
+    for method in METHODS:
+        call.check(method, leaves, expected)
+
+
+@every_method
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call((16, 16), (23, 23), "same", channels=(4, 4, 4)),
+        Call((30, 28), (17, 16), "same", channels=(4, 4, 4)),
+        Call((9, 10), (7, 5), 3, channels=(4, 6, 2)),
+        Call((200,), (31,), 15, channels=(3, 3, 1)),
+    ],
+    ids=str,
+)
+def test_float32_is_as_exact_as_torchs(call, method):
+    leaves = call.leaves(torch.float32)
+    truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
+    assert_as_exact_as(call.run(leaves, method), call.torch(leaves), truth)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("kernel", [(4,), (2, 6), (5, 4), (2, 3, 4)], ids=str)
+@every_method
+def test_same_padding_of_even_kernels_is_torchs(kernel, method):
+    """The odd cell goes after the map."""
+    call = Call((9, 8, 7)[: len(kernel)], kernel, "same", channels=(2, 2, 1))
+    leaves = call.leaves()
+    expected = answers(lambda: CONVOLUTIONS[len(kernel)](*leaves.values(), padding="same"), leaves)
+    call.check(method, leaves, expected)
+
+
+# Layouts and batches
+
+
+def channels_last(tensor):
+    return tensor.to(memory_format=torch.channels_last)
+
+
+def every_second(tensor):
+    return tensor.repeat_interleave(2, dim=-1)[..., ::2]
+
+
+def transposed(tensor):
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+@every_method
+@pytest.mark.parametrize("layout", [channels_last, every_second, transposed])
+@pytest.mark.parametrize("argument", ["input", "weight"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call((7, 6), (3, 5), "same", channels=(4, 4, 4)),
+        Call((13, 12), (15, 14), "same", channels=(3, 3, 3)),
+        Call((5, 6), (4, 3), 2, channels=(4, 4, 2)),
+    ],
+    ids=str,
+)
+def test_layout_does_not_matter(call, argument, layout, method):
+    leaves = call.leaves()
+    scattered = {**leaves, argument: layout(leaves[argument].detach()).requires_grad_()}
+    assert not scattered[argument].is_contiguous() or leaves[argument].shape[1] == 1
+    call.check(method, scattered)
+
+
+@every_method
+def test_expanded_inputs(method):
+    """A stride of 0: one image, seen as a batch."""
+    call = Call((6, 5), (3, 4), "same")
+    leaves = call.leaves()
+    leaves["input"] = normal(1, 2, 6, 5).detach().expand(3, -1, -1, -1)
+    leaves["input"].requires_grad_()
+    expected = answers(lambda: oracle_convolution(**leaves, **call.options()), leaves)
+    call.check(method, leaves, expected)
+
+
+@every_method
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("size", [Call((9,), (5,), 2), Call((4, 6), (5, 4), "same"), Call((2, 3, 4), (3, 3, 2), 1)])
+def test_without_batch(size, channels, method):
+    Call(size.map, size.kernel, size.padding, 1, CHANNELS[channels], batch=()).check(method)
+
+
+@pytest.mark.parametrize("method", ["direct", "auto"])
+@pytest.mark.parametrize("size", [Call((9,), (5,), 2), Call((13, 12), (15, 15), "same"), Call((2, 3, 4), (3, 3, 2), 1)])
+def test_an_empty_batch(size, method):
+    Call(size.map, size.kernel, size.padding, batch=(0,)).check(method)
+
+
+@every_method
+@pytest.mark.parametrize("size", [Call((5,), (3,), 1), Call((13, 12), (15, 15), "same"), Call((3, 3), (7, 7), 3)])
+def test_without_bias(size, method):
+    leaves = size.leaves()
+    del leaves["bias"]
+    expected = answers(lambda: oracle_convolution(**leaves, **size.options()), leaves)
+    size.check(method, leaves, expected)
+
+
+@every_method
+@pytest.mark.parametrize("kernel", [(5, 5), (15, 15)], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_output_has_the_inputs_memory_format(memory_format, kernel, method):
+    """As with torch's convolutions: the next layer finds what it would have found."""
+    input = normal(2, 3, 16, 16).detach().to(memory_format=memory_format)
+    output = large_kernel_conv2d(input, normal(3, 1, *kernel).detach(), padding="same", groups=3, method=method)
+    assert output.is_contiguous(memory_format=memory_format)
+
+
+# Derivatives
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "auto"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call((4,), (3,), "same", batch=(1,)),
+        Call((2, 2), (2, 3), "same", channels=(2, 2, 1), batch=(1,)),
+        Call((2, 2), (5, 4), "same", channels=(1, 1, 1), batch=(1,)),
+        Call((2, 2, 1), (2, 2, 3), 1, channels=(1, 2, 1), batch=(1,)),
+    ],
+    ids=str,
+)
+def test_gradcheck_and_gradgradcheck(call, method):
+    convolve, leaves = LARGE_KERNEL_CONVOLUTIONS[len(call.kernel)], call.leaves()
+
+    def run(*tensors):
+        return convolve(*tensors, **call.options(), method=method)
+
+    assert torch.autograd.gradcheck(run, tuple(leaves.values()))
+    assert torch.autograd.gradgradcheck(run, tuple(leaves.values()), fast_mode=True)
+
+
+# What is done
+
+
+class Operations(TorchDispatchMode):
+    """Notes the operations that run, and the kernel sizes that reach torch's convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.kernels = set(), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        if func.overloadpacket is torch.ops.aten.convolution:
+            self.kernels.append(tuple(args[1].shape[2:]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("map", "kernel", "padding", "stride", "reached"),
+    [
+        ((7, 7), (23, 23), "same", 1, (13, 13)),
+        ((7, 7), (23, 23), 11, 1, (13, 13)),
+        ((1, 1), (5, 6), "same", 1, (1, 1)),
+        ((3, 30), (8, 5), "same", 1, (5, 5)),
+        ((12, 12), (23, 23), 11, 1, (23, 23)),
+        ((11, 11), (23, 23), 11, 1, (21, 21)),
+        ((4, 4), (9, 9), 4, 3, (7, 7)),
+    ],
+    ids=str,
+)
+def test_taps_that_only_see_padding_are_dropped(map, kernel, padding, stride, reached):
+    """A map of m cells under "same" padding sees 2 m - 1 taps of a kernel."""
+    call = Call(map, kernel, padding, stride)
+    with torch.no_grad(), Operations() as operations:
+        large_kernel_conv2d(**call.leaves(), **call.options(), method="direct")
+    assert operations.kernels == [reached]
+    call.check("direct")
+
+
+def test_a_named_method_is_the_one_that_runs():
+    call = Call((6, 6), (3, 3), 1)
+    for method, transforms in (("direct", False), ("fft", True)):
+        with torch.no_grad(), Operations() as operations:
+            large_kernel_conv2d(**call.leaves(), **call.options(), method=method)
+        assert ("_fft_r2c" in operations.names) == transforms
+        assert ("convolution" in operations.names) != transforms
+
+
+@pytest.mark.parametrize(
+    ("call", "transforms"),
+    [
+        (Call((56, 56), (31, 31), "same"), True),
+        (Call((56, 56), (3, 3), "same"), False),
+        (Call((56, 56), (31, 31), 15, 2), False),
+        (Call((56, 56), (31, 31), "same", batch=(0,)), False),
+        (Call((56, 56), (31, 31), 40), False),
+        (Call((1, 1), (31, 31), "same"), False),
+    ],
+    ids=str,
+)
+def test_auto_takes_the_transform_where_it_pays_and_can_run(call, transforms):
+    with Operations() as operations:
+        large_kernel_conv2d(**call.leaves(), **call.options())
+    assert ("_fft_r2c" in operations.names) == transforms
+
+
+def test_auto_and_a_named_method_ask_the_same_question():
+    """Whatever `choose` takes has no reason against it."""
+    problem = select.Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, True, True)
+    for changed in (problem, problem.with_kernel((9, 9), ((20, 20),) * 2)):
+        assert select.unsupported_reason(select.choose(changed), changed) is None
+
+
+def test_good_sizes_are_the_smallest_products_of_small_primes():
+    smooth = sorted(2**a * 3**b * 5**c * 7**d for a in range(12) for b in range(8) for c in range(6) for d in range(5))
+    for length in range(1, 2000):
+        assert good_size(length) == next(size for size in smooth if size >= length)
+
+
+# Precision
+
+
+@every_method
+@pytest.mark.parametrize("call", [Call((16, 16), (15, 15), "same"), Call((9,), (4,), "same", channels=(2, 4, 1))])
+def test_autocast_gives_torchs_dtype_and_is_as_exact(call, method):
+    leaves = call.leaves(torch.float32)
+    truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain, actual = call.torch(leaves), call.run(leaves, method)
+    assert plain["output"].dtype == torch.bfloat16
+    assert_as_exact_as({"output": actual["output"]}, plain, {"output": truth["output"]})
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_as_exact_as_torchs(method, dtype):
+    call = Call((16, 14), (15, 15), "same")
+    leaves = call.leaves(dtype)
+    truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
+    assert_as_exact_as(call.run(leaves, method), call.torch(leaves), truth)
+
+
+# Bad input
+
+
+def good_call(dims=2, **changed):
+    size = {1: (8,), 2: (8, 6), 3: (4, 5, 3)}[dims]
+    call = {"input": torch.zeros(2, 4, *size), "weight": torch.zeros(4, 1, *(3,) * dims), "groups": 4, **changed}
+    return LARGE_KERNEL_CONVOLUTIONS[dims](**call)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input": torch.zeros(2, 3, 8, 6), "groups": 1}, r"input: expected 1 channels, got shape \(2, 3, 8, 6\)"),
+        ({"input": torch.zeros(2, 8, 8, 6)}, r"input: expected 4 channels, got shape \(2, 8, 8, 6\)"),
+        ({"input": torch.zeros(2, 3, 8, 6)}, r"in_channels: expected a multiple of groups=4, got 3"),
+        ({"input": torch.zeros(8, 6)}, r"input: expected 4 axes \(batch, .* got shape \(8, 6\)"),
+        ({"input": torch.zeros(1, 2, 4, 8, 6)}, r"input: expected 4 axes .* got shape \(1, 2, 4, 8, 6\)"),
+        ({"input": torch.zeros(2, 4, 2, 6)}, r"input: expected a map of at least 3 along axis 0 .*\(2, 4, 2, 6\)"),
+        ({"input": torch.zeros(2, 4, 6, 0), "padding": 1}, r"input: expected a map of at least 1 along axis 1"),
+        ({"weight": torch.zeros(4, 1, 3)}, r"weight: expected 4 axes, got shape \(4, 1, 3\)"),
+        ({"weight": torch.zeros(6, 1, 3, 3)}, r"out_channels: expected a multiple of groups=4, got 6"),
+        ({"bias": torch.zeros(3)}, r"bias: expected shape \(4,\), got \(3,\)"),
+        ({"bias": torch.zeros(4, 1)}, r"bias: expected shape \(4,\), got \(4, 1\)"),
+        ({"groups": 0}, r"groups: expected at least 1, got 0"),
+        ({"groups": True}, r"groups: expected an integer of at least 1, got True"),
+        ({"stride": 0}, r"stride: expected at least 1, got 0"),
+        ({"stride": (1, 2, 1)}, r"stride: expected one integer or 2 of them, .* got \(1, 2, 1\)"),
+        ({"stride": math.nan}, r"stride: expected an integer .*got nan"),
+        ({"padding": -1}, r"padding: expected at least 0, got -1"),
+        ({"padding": (1, -2)}, r"padding\[1\]: expected at least 0, got -2"),
+        ({"padding": "full"}, r"padding: expected one of 'same', 'valid', got 'full'"),
+        ({"padding": (1,)}, r"padding: expected one integer or 2 of them, .* got \(1,\)"),
+        ({"padding": "same", "stride": 2}, r"padding: expected numbers with stride \(2, 2\), as 'same' needs"),
+        ({"method": "magic"}, r"method: expected one of 'auto', 'direct', 'fft'.*, got 'magic'"),
+        ({"method": None}, r"method: expected one of .*got None"),
+        ({"method": "fft", "stride": 2}, r"method: 'fft' cannot run this call: .*stride \(2, 2\)"),
+        ({"method": "fft", "padding": 3}, r"method: 'fft' cannot run this call: padding .* beyond the kernel \(3, 3\)"),
+        (
+            {"method": "fft", "input": torch.zeros(0, 4, 8, 6)},
+            r"method: 'fft' cannot run this call: the batch is empty",
+        ),
+        ({"method": "fft", "input": torch.zeros(2, 4, 8, 6).double()}, r"input: expected the dtype of weight.*float64"),
+        (
+            {"method": "fft", "input": torch.zeros(2, 4, 8, 6).long(), "weight": torch.zeros(4, 1, 3, 3).long()},
+            r"method: 'fft' cannot run this call: it needs real floating-point",
+        ),
+    ],
+)
+def test_refuses(changed, message):
+    good_call()
+    with pytest.raises(ValueError, match=message):
+        good_call(**changed)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("axes", [2, 3, 4, 5, 6])
+def test_each_name_takes_kernels_of_its_own_dimension(dims, axes):
+    good_call(dims)
+    if axes != dims + 2:
+        with pytest.raises(ValueError, match=rf"weight: expected {dims + 2} axes, got shape"):
+            good_call(dims, weight=torch.zeros(4, 1, *(3,) * (axes - 2)))
+
+
+def test_auto_falls_to_direct_where_the_transform_cannot_run():
+    call = Call((20, 20), (17, 17), 8, 2)
+    with pytest.raises(ValueError, match="stride"):
+        call.run(call.leaves(), "fft")
+    call.check("auto")
