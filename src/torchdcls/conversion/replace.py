@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .. import _checks
 from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsNd
@@ -45,7 +46,7 @@ def convert(
 ) -> ConversionReport:
     """Replaces convolutions of any model by DCLS layers, in place.
 
-    Stride, output size, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. The weights
+    Stride, output size, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Weights
     are new: elements at other places cannot repeat what a dense kernel had learned, so train the model afterwards.
 
     Args:
@@ -58,7 +59,8 @@ def convert(
             channels out as in, stride 1 and more than one tap.
         share: "stage" gives layers of one shape in one stage the same positions and sigmas, as in the papers; a stage
             is found from the numbers in the modules' names. "none" gives every layer its own. A function of
-            (name, module) returns the stage instead.
+            (name, module) returns the stage instead. Shared means one Parameter at several layers, which torch's
+            `to_empty` and `load_state_dict(assign=True)` take apart.
         learned_dims: Axes along which positions are learned; None for all.
         position_init: Where positions start, see `torchdcls.Dcls2d`.
         weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
@@ -80,7 +82,7 @@ def convert(
         >>> print(convert(model, dilated_kernel_size=17, kernel_count="iso", interpolation="bilinear"))
         1 layers replaced, 1 convolutions skipped, 16 elements a kernel
         parameters: 472 before, 464 after (-8)
-          0  7x7 -> 17x17  8 channels, stage 0
+          0  7x7 -> 17x17  8 channels, stage (root)
           2  skipped: not depthwise (8 to 8 channels in 1 group)
     """
     if kernel_count != "iso":
@@ -103,9 +105,9 @@ def convert(
         leader = first.setdefault(job.key, layer)
         layer.position, layer.sigma = leader.position, leader.sigma
         layers[job.module] = layer
-    # A module may hang at several places; all of them get the new one.
+    # A module may hang at several places, of one parent even, which named_children tells once; all get the new one.
     for parent in list(model.modules()):
-        for attribute, child in list(parent.named_children()):
+        for attribute, child in list(parent._modules.items()):
             if child in layers:
                 setattr(parent, attribute, layers[child])
 
@@ -116,13 +118,18 @@ def convert(
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of parameters, each counted once however many layers share it."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Number of parameters, each counted once however many layers share it; lazy ones have no size yet and count 0."""
+    return sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
 
 
 def _plan(
     model: nn.Module, size: int | Sequence[int], where: Where | None, share: str | Share
 ) -> tuple[list[_Job], list[Skipped]]:
+    if select.is_convolution(model):
+        raise ValueError(
+            "model: expected a module that contains convolutions, got a convolution itself, which cannot be "
+            "replaced in place; make a torchdcls.Dcls layer instead"
+        )
     chosen: list[tuple[str, Convolution, tuple[int, ...]]] = []
     skipped: list[Skipped] = []
     for name, module in model.named_modules():
@@ -138,11 +145,6 @@ def _plan(
         if reason is not None:
             skipped.append(Skipped(name, reason))
             continue
-        if module is model:
-            raise ValueError(
-                "model: expected a module that contains convolutions, got a convolution itself, which cannot be "
-                "replaced in place; make a torchdcls.Dcls layer instead"
-            )
         assert kernel_size is not None
         chosen.append((name, module, kernel_size))  # type: ignore[arg-type]
     if not chosen:
@@ -176,7 +178,7 @@ def iso_kernel_count(jobs: Sequence[_Job], profile: Profile, learned_dims: Seque
     Raises:
         ValueError: Even one element a kernel is more.
     """
-    dense = sum(job.module.weight.numel() for job in jobs)
+    dense = sum(weight.numel() for weight in {job.module.weight for job in jobs})
     an_element = 0
     shared: dict[Hashable, int] = defaultdict(int)
     for job in jobs:

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Where = Callable[[str, nn.Module], bool]
@@ -41,13 +40,14 @@ def default_reason(module: Convolution) -> str | None:
 
 def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> str | None:
     """Why no DCLS layer of this kernel size can stand in for a module, or None if one can."""
+    # A parametrization makes a subclass of its module's type, so that it is asked about first; a bias of None is known.
+    if not module._parameters.keys() >= {"weight", "bias"}:
+        return "its weight or bias is computed by a parametrization"
     if type(module) not in _CONVOLUTIONS:
         if isinstance(module, _CONVOLUTIONS) and not isinstance(module, _OTHER_CONVOLUTIONS):
             return f"{type(module).__name__} is a subclass with a behaviour of its own"
         return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
     assert isinstance(module, _CONVOLUTIONS)
-    if parametrize.is_parametrized(module) or not isinstance(module._parameters.get("weight"), nn.Parameter):
-        return "its weight is computed by a parametrization"
     if any(step != 1 for step in module.dilation):
         return f"dilation {module.dilation}, which a DCLS layer replaces by positions"
     if kernel_size is None:
@@ -81,7 +81,7 @@ def stages(names: Iterable[str]) -> dict[str, str]:
         names: Dotted module names.
 
     Returns:
-        For each name the stage's own name, such as `stages.0`.
+        For each name the stage's own name, such as `stages.0`, or `(root)` where that is the whole model.
     """
     forms: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
     for name in names:
@@ -97,12 +97,13 @@ def stages(names: Iterable[str]) -> dict[str, str]:
 
     found = {}
     for tokens, at in ends:
-        # One layer of its kind a stage varies in one number only; other kinds tell that it counts stages.
-        prefixes = [_path(tokens, length) for length in range(len(tokens), 0, -1)]
+        # One layer of its kind a stage varies in one number only; other kinds tell that it counts stages. Outermost
+        # first: a kind that only one stage has, several times a block, takes its blocks for stages.
+        prefixes = [_path(tokens, length) for length in range(1, len(tokens))]
         stage = next((prefix for prefix in prefixes if prefix in known), None)
         found[".".join(tokens)] = _path(tokens, len(tokens) - 1 if at is None else at) if stage is None else stage
     return found
 
 
 def _path(tokens: Sequence[str], length: int) -> str:
-    return ".".join(tokens[:length])
+    return ".".join(tokens[:length]) or "(root)"
