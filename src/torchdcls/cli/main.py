@@ -24,11 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
 
-    parser = ArgumentParser(prog="torchdcls", description="Dilated Convolution with Learnable Spacings.")
+    parser = ArgumentParser(
+        prog="torchdcls", description="Dilated Convolution with Learnable Spacings.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"torchdcls {__version__}")
     commands = parser.add_subcommands(required=True, dest="command")
     comparison = ArgumentParser(
-        description="Train the same small model with 7x7 and with DCLS layers on real images, and compare them."
+        description="Train the same small model with 7x7 and with DCLS layers on real images, and compare them.",
+        allow_abbrev=False,
     )
     comparison.add_argument("--config", action="config", help="YAML file with settings")
     types = get_type_hints(CompareConfig)

@@ -117,8 +117,8 @@ def build_model(
     )
     if report.parameters_after > report.parameters_before:
         raise ValueError(
-            f"--kernel-count: expected a count at which {method} has at most the {report.parameters_before:,} parameters "
-            f"of {BASELINE}, got {report.kernel_count} with {report.parameters_after:,}; leave it out for the largest"
+            f"--kernel-count: expected a count at which {method} has at most {BASELINE}'s {report.parameters_before:,} "
+            f"parameters, got {report.kernel_count} with {report.parameters_after:,}; leave it out for the largest"
         )
     return model, report
 

@@ -34,6 +34,7 @@ class Record:
         self.path = folder / "results.json"
         folder.mkdir(parents=True, exist_ok=True)
         settings = {name: value for name, value in asdict(config).items() if name not in ("data", "data_dir", "out")}
+        settings["methods"] = list(config.methods)
         self.result: dict[str, Any] = {
             "benchmark": "comparison",
             **environment(command, _PACKAGES),

@@ -1,0 +1,47 @@
+"""Pictures show the data they are given, where it belongs."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from torchdcls.plots import draw_accuracy, draw_kernel, draw_positions
+
+
+@pytest.fixture
+def axes() -> Axes:
+    return Figure().subplots()
+
+
+def test_positions_are_drawn_as_column_and_row(axes: Axes) -> None:
+    draw_positions(axes, torch.tensor([[-2.0, 1.0], [3.0, 0.5]]), torch.tensor([1.0, -4.0]), (5, 8))
+    (dots,) = axes.collections
+    assert np.asarray(dots.get_offsets()).tolist() == [[3.0, -2.0], [0.5, 1.0]]
+    small, large = dots.get_sizes()
+    assert large == 25
+    assert small == 7
+    assert axes.get_xlim() == (-4.5, 3.5)
+    assert axes.get_ylim() == (2.5, -2.5)  # rows count downwards
+
+
+def test_no_weight_is_no_error(axes: Axes) -> None:
+    draw_positions(axes, torch.zeros(2, 3), torch.zeros(3), (3, 3))
+    assert np.isfinite(axes.collections[0].get_sizes()).all()
+
+
+def test_kernel_has_zero_in_the_middle_of_its_scale(axes: Axes) -> None:
+    image = draw_kernel(axes, torch.tensor([[0.0, 1.0], [-3.0, 2.0]], requires_grad=True))
+    assert image.get_clim() == (-3.0, 3.0)
+    assert np.asarray(image.get_array()).tolist() == [[0.0, 1.0], [-3.0, 2.0]]
+
+
+def test_accuracy_is_the_mean_of_seeds_with_their_range(axes: Axes) -> None:
+    draw_accuracy(axes, {"7x7": [[10.0, 20.0], [30.0, 40.0]], "gaussian": [[50.0, 60.0]]})
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[20.0, 30.0], [50.0, 60.0]]
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2], [1, 2]]
+    (band,) = axes.collections
+    assert (band.get_paths()[0].vertices[:, 1].min(), band.get_paths()[0].vertices[:, 1].max()) == (10.0, 40.0)
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["7x7", "gaussian"]

@@ -1,0 +1,172 @@
+"""The comparison from end to end, on images small enough to train on in seconds."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_model
+
+from torchdcls.train import compare as comparison
+from torchdcls.train.compare import _balanced, build_model, compare
+from torchdcls.train.config import METHODS, CompareConfig
+from torchdcls.train.data import ImageSet, load_data
+from torchdcls.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of greyscale images, dark and bright."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for name, base in (("dark", 40), ("bright", 200)):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = (base + random.integers(-30, 30, (16, 16))).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def config(folder: Path, tmp_path: Path) -> CompareConfig:
+    return CompareConfig(
+        data=str(folder), image_size=16, epochs=1, batch_size=8, dilated_kernel_size=9, out=tmp_path / "run"
+    )
+
+
+def quietly(config: CompareConfig) -> tuple[dict[str, Any], str]:
+    console = Console(file=io.StringIO(), width=200)
+    return compare(config, argv=["compare"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("model", ["convnext", "convformer"])
+def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
+    result, printed = quietly(replace(config, model=model))
+    folder = config.out
+    assert folder is not None
+    assert json.loads((folder / "results.json").read_text()) == result
+    assert result["status"] == "finished"
+    assert [run["method"] for run in result["runs"]] == list(METHODS)
+    baseline, *others = [run["parameters"] for run in result["runs"]]
+    assert all(count <= baseline for count in others)
+    for method in METHODS:
+        assert f"{method}, seed 0" in printed
+        assert method in (folder / "table.md").read_text()
+    for name in ("accuracy", "positions", "kernels"):
+        with Image.open(folder / f"{name}.png") as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        assert pixels.std() > 1, f"{name}.png is blank"
+
+    data = load_data(config.data, image_size=16)
+    loaded, _ = build_model(replace(config, model=model), "gaussian", data, seed=5)
+    load_model(loaded, str(folder / "checkpoints" / "gaussian-seed0.safetensors"))
+    images = data.test.images.float()
+    assert torch.isfinite(loaded.eval()(images)).all()
+
+
+def test_same_seed_same_result_other_seed_another(config: CompareConfig, tmp_path: Path) -> None:
+    def losses(name: str) -> list[float]:
+        result, _ = quietly(replace(config, methods=("gaussian",), seeds=2, out=tmp_path / name))
+        return [run["epochs"][-1]["train_loss"] for run in result["runs"]]
+
+    first = losses("a")
+    assert first == losses("b")
+    assert first[0] != first[1]
+
+
+def test_methods_start_alike_but_for_their_depthwise_layers(config: CompareConfig) -> None:
+    data = load_data(config.data, image_size=16)
+    start = {method: build_model(config, method, data, seed=3)[0].state_dict() for method in METHODS}
+    for method in METHODS[1:]:
+        common = [name for name in start[method] if name in start["7x7"] and "conv_dw.weight" not in name]
+        assert len(common) > 50
+        assert all(torch.equal(start[method][name], start["7x7"][name]) for name in common)
+
+
+def test_interruption_leaves_a_readable_folder(config: CompareConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield next(train(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "train", interrupted)
+    result, printed = quietly(replace(config, epochs=2))
+    assert result["status"] == "interrupted"
+    assert "Interrupted" in printed
+    assert config.out is not None
+    assert json.loads((config.out / "results.json").read_text())["runs"][0]["epochs"][0]["epoch"] == 1
+    assert (config.out / "accuracy.png").exists()
+    assert not (config.out / "table.md").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config: CompareConfig) -> None:
+    with pytest.raises(FloatingPointError, match="training loss of epoch"):
+        quietly(replace(config, methods=("7x7",), epochs=8, lr=1e30, warmup_epochs=0))
+    assert config.out is not None
+    assert json.loads((config.out / "results.json").read_text())["status"].startswith("failed: the training loss")
+
+
+def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
+    data = load_data(config.data, image_size=16)
+    bilinear = replace(config, lr=0.5, epochs=4, position_radius=4.0).checked()
+    model, report = build_model(bilinear, "bilinear", data, seed=0)
+    assert report is not None
+    run = train(model, "bilinear", data, bilinear, seed=0, device=torch.device("cpu"), on_batch=lambda images: None)
+    list(run)
+    positions = torch.cat([model.get_submodule(row.name).position.flatten() for row in report.replaced])
+    assert positions.abs().max() == 4  # pushed against the edge, not over it
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ("7x7", "dense")}, "--methods: expected one of .* got 'dense'"),
+        ({"methods": ("7x7", "7x7")}, "--methods: expected each method once"),
+        ({"methods": ()}, "--methods: expected each method once, at least one"),
+        ({"model": "resnet"}, "--model: expected one of .* got 'resnet'"),
+        ({"seeds": 0}, "--seeds: expected at least 1, got 0"),
+        ({"epochs": 0}, "--epochs: expected at least 1, got 0"),
+        ({"batch_size": -1}, "--batch-size: expected at least 1, got -1"),
+        ({"dilated_kernel_size": 0}, "--dilated-kernel-size: expected at least 1, got 0"),
+        ({"lr": float("nan")}, "--lr: expected a finite number of at least 0, got nan"),
+        ({"label_smoothing": 1.0}, "--label-smoothing: expected a number from 0 to below 1, got 1.0"),
+        ({"device": "gpu"}, "--device: expected 'auto' or a device of this machine, got 'gpu'"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"kernel_count": 60}, "--kernel-count: expected a count at which bilinear has at most 7x7's"),
+    ],
+)
+def test_bad_settings_are_refused_before_training(config: CompareConfig, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quietly(replace(config, **change))
+    assert config.out is not None
+    assert not config.out.exists()
+
+
+def test_a_run_is_not_overwritten(config: CompareConfig) -> None:
+    assert config.out is not None
+    config.out.mkdir()
+    (config.out / "results.json").write_text("{}")
+    with pytest.raises(ValueError, match="--out: expected a folder without a run in it"):
+        quietly(config)
+
+
+def test_quick_is_short() -> None:
+    quick, usual = CompareConfig(quick=True).checked(), CompareConfig().checked()
+    assert (quick.epochs, quick.train_images) == (2, 2000)
+    assert usual.train_images is None
+    assert CompareConfig(quick=True, epochs=5).checked().epochs == 5
+
+
+def test_balanced_subset() -> None:
+    labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 2)
+    images = ImageSet(torch.zeros(22, 1, 8, 8, dtype=torch.uint8), labels)
+    assert _balanced(images, 6).labels.bincount().tolist() == [2, 2, 2]
+    assert _balanced(images, 12).labels.bincount().tolist() == [5, 5, 2]
+    assert len(_balanced(images, 100)) == 22
