@@ -5,6 +5,10 @@ import sys
 import pytest
 import torch
 
+# torch lists what a device context acts on at its first use; it must not find a `torch.empty` that a test replaced.
+with torch.device("meta"):
+    torch.empty(0)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "compiles: torch.compile traces this test, with nothing compiled before it")

@@ -6,10 +6,6 @@ from torch import nn
 
 from torchdcls.nn import DclsNd
 
-# torch lists what a device context acts on at its first use; it must not find a `torch.empty` that a test replaced.
-with torch.device("meta"):
-    torch.empty(0)
-
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 

@@ -40,7 +40,7 @@ def test_text_of_more_parameters():
     model = nn.Sequential(depthwise(dims=1, channels=1, kernel_size=3))
     report = convert(model, dilated_kernel_size=5, kernel_count=2)
     assert str(report).splitlines() == [
-        "1 layers replaced, 0 convolutions skipped, 2 elements a kernel",
+        "1 layer replaced, 0 convolutions skipped, 2 elements a kernel",
         "parameters: 4 before, 7 after (+3)",
         "  0  3 -> 5  1 channels, stage (root)",
     ]

@@ -370,7 +370,13 @@ class LargestStorage(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("size", "learned", "count"),
-    [((23, 23), (0, 1), 26), ((17, 23), (0, 1), 34), ((9, 9, 9), (0, 1, 2), 20), ((5, 11, 11), (1, 2), 12)],
+    [
+        ((23, 23), (0, 1), 26),
+        ((17, 23), (0, 1), 34),
+        ((9, 9, 9), (0, 1, 2), 20),
+        ((3, 15, 5), (0, 1, 2), 26),
+        ((5, 11, 11), (1, 2), 12),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("spread", ["bilinear", "gaussian"])

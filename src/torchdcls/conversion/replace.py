@@ -80,12 +80,14 @@ def convert(
         >>> from torchdcls import convert
         >>> model = nn.Sequential(nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.ReLU(), nn.Conv2d(8, 8, 1))
         >>> print(convert(model, dilated_kernel_size=17, kernel_count="iso", interpolation="bilinear"))
-        1 layers replaced, 1 convolutions skipped, 16 elements a kernel
+        1 layer replaced, 1 convolution skipped, 16 elements a kernel
         parameters: 472 before, 464 after (-8)
           0  7x7 -> 17x17  8 channels, stage (root)
           2  skipped: not depthwise (8 to 8 channels in 1 group)
     """
-    if kernel_count != "iso":
+    if isinstance(kernel_count, str):
+        _checks.one_of("kernel_count", kernel_count, ("iso",))
+    else:
         kernel_count = _checks.integer("kernel_count", kernel_count, 1)
     if not callable(share):
         _checks.one_of("share", share, ("stage", "none"))

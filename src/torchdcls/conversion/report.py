@@ -42,8 +42,8 @@ class ConversionReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.replaced)} layers replaced, {len(self.skipped)} convolutions skipped, "
-            f"{self.kernel_count} elements a kernel",
+            f"{_count(len(self.replaced), 'layer')} replaced, {_count(len(self.skipped), 'convolution')} skipped, "
+            f"{_count(self.kernel_count, 'element')} a kernel",
             f"parameters: {self.parameters_before:,} before, {self.parameters_after:,} after "
             f"({self.parameters_after - self.parameters_before:+,})",
         ]
@@ -55,6 +55,10 @@ class ConversionReport:
         for skip in self.skipped:
             lines.append(f"  {skip.name:<{width}}  skipped: {skip.reason}")
         return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _size(size: tuple[int, ...]) -> str:

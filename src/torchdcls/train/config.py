@@ -35,7 +35,7 @@ class CompareConfig:
         METHODS, "what stands in the place of the depthwise layers: their own 7x7, or DCLS layers"
     )
     seeds: int = _setting(1, "number of seeds; each method is trained once with each of 0, 1, ...")
-    epochs: int | None = _setting(None, "passes over the training images (default: 7, and 2 with --quick)")
+    epochs: int | None = _setting(None, "passes over the training images (default: 6, and 2 with --quick)")
     train_images: int | None = _setting(
         None, "train on so many images only, as many of each class (default: all, and 2,000 with --quick)"
     )
@@ -81,7 +81,7 @@ class CompareConfig:
             raise ValueError(f"--label-smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
         return replace(
             self,
-            epochs=self.epochs or (2 if self.quick else 7),
+            epochs=self.epochs or (2 if self.quick else 6),
             train_images=self.train_images or (2000 if self.quick else None),
         )
 

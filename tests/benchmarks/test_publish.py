@@ -1,0 +1,38 @@
+"""A finished comparison goes into the repository whole; anything else is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.publish import PICTURES, publish
+
+
+def make_run(folder: Path, status: str) -> dict[str, Any]:
+    folder.mkdir()
+    machine = {"cpu": "AMD EPYC", "cores": 2}
+    result = {"benchmark": "comparison", "commit": "0123456789ab", "dirty": False, "machine": machine, "status": status}
+    (folder / "results.json").write_text(json.dumps(result))
+    for name in PICTURES:
+        (folder / name).write_bytes(name.encode())
+    return result
+
+
+def test_finished_run(tmp_path: Path) -> None:
+    result = make_run(tmp_path / "run", "finished")
+    path = publish(tmp_path / "run", tmp_path / "results", tmp_path / "images")
+    assert path.name == "comparison-amd-epyc-2-cores-0123456789.json"
+    assert json.loads(path.read_text()) == result
+    assert {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()} == {
+        name: name.encode() for name in PICTURES
+    }
+
+
+@pytest.mark.parametrize("status", ["interrupted", "running", None])
+def test_unfinished_run(tmp_path: Path, status: str | None) -> None:
+    if status is not None:
+        make_run(tmp_path / "run", status)
+    with pytest.raises(ValueError, match=f"expected the folder of a finished comparison, got '.*run' .{status}"):
+        publish(tmp_path / "run", tmp_path / "results", tmp_path / "images")
+    assert not (tmp_path / "images").exists()
