@@ -28,7 +28,8 @@ def small_model(name: SmallModel, channels: int, classes: int, image_size: int) 
         Maps (batch, channels, image_size, image_size) to (batch, classes).
     """
     if name == "convnext":
-        convnext = ConvNeXt(in_chans=channels, num_classes=classes, depths=_DEPTHS, dims=_WIDTHS)
+        # A run of a few epochs has no time to grow layer scales from ConvNeXt's 1e-6.
+        convnext = ConvNeXt(in_chans=channels, num_classes=classes, depths=_DEPTHS, dims=_WIDTHS, ls_init_value=1.0)
         convnext.stem[0] = _stem(channels, image_size)
         return convnext
     convformer = MetaFormer(

@@ -50,7 +50,7 @@ class CompareConfig:
         "short run has no time to spread",
     )
     batch_size: int = _setting(64, "images a step")
-    lr: float = _setting(2e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
+    lr: float = _setting(4e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
     weight_decay: float = _setting(0.05, "weight decay of weights")
     label_smoothing: float = _setting(0.1, "of the cross-entropy")
     warmup_epochs: float = _setting(1.0, "epochs of rising learning rate, before its cosine; a quarter of all at most")

@@ -146,7 +146,9 @@ def _state(
             f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
             f"got shape {tuple(input.shape)}"
         )
-    _, out_channels, groups = _checks.channels(input.shape[-dims - 1], weight.shape[0], groups)
+    out_channels, groups = weight.shape[0], _checks.integer("groups", groups, 1)
+    if out_channels % groups:
+        raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight.shape)}")
     if input.shape[-dims - 1] != weight.shape[1] * groups:
         raise ValueError(f"input: expected {weight.shape[1] * groups} channels, got shape {tuple(input.shape)}")
     if bias is not None and tuple(bias.shape) != (out_channels,):

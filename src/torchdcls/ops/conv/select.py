@@ -34,8 +34,7 @@ class Problem:
     @property
     def transform_lengths(self) -> tuple[int, ...]:
         """Shortest good transforms whose circular products leave the outputs free of what wraps around (stride 1)."""
-        rows = zip(self.map, self.kernel, self.outputs, self.padding, strict=True)
-        return tuple(good_size(max(size + pads[0], cells + taps - 1 - pads[0])) for size, taps, cells, pads in rows)
+        return tuple(good_size(size + max(pads)) for size, pads in zip(self.map, self.padding, strict=True))
 
     def with_kernel(self, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> "Problem":
         """The same problem with another kernel size and padding."""
