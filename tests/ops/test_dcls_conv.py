@@ -193,7 +193,7 @@ def good_call(dims=2, **changed):
         ({"position": torch.zeros(4, 4, 1, 3)}, r"position: expected shape \([123], 4, 1, 3\).*got \(4, 4, 1, 3\)"),
         ({"interpolation": "max"}, r"interpolation: .*'max' is 'triangle' here"),
         ({"input": torch.zeros(4)}, r"input: expected [345] axes .* got shape \(4,\)"),
-        ({"groups": 3}, r"expected a multiple of groups=3, got 4"),
+        ({"groups": 3}, r"expected a multiple of groups=3 output channels"),
         ({"bias": torch.zeros(5)}, r"bias: expected shape \(4,\), got \(5,\)"),
         ({"stride": 2, "padding": "same"}, r"padding: expected numbers with stride \(2,"),
         ({"padding": "reflect"}, r"padding: expected one of 'same', 'valid', got 'reflect'"),
