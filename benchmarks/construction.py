@@ -55,10 +55,6 @@ def problems() -> Mapping[str, ConstructionProblem]:
     return named.CONSTRUCTION
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """This benchmark has no arguments of its own."""
-
-
 def verify(names: Sequence[str]) -> None:
     """Checks in float64 and at a few channels that both sides make the same kernels and gradients.
 

@@ -8,9 +8,9 @@ class ConstructionProblem:
     """The kernels of one stage's depthwise layers: how many, how large, out of how many elements.
 
     Args:
-        channels: Kernels a layer, one a channel.
+        channels: Kernels per layer, one per channel.
         dilated_kernel_size: Size of the dense kernel (rows, columns). Unit: cells.
-        kernel_count: Elements a kernel.
+        kernel_count: Elements per kernel.
         layers: How many layers of the model have this shape.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls.train.environment import environment, without_out
+from torchdcls.train.environment import environment, repeatable
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,7 +20,7 @@ def record(benchmark: str, argv: Sequence[str], packages: Iterable[str]) -> dict
         argv: Arguments of `python -m benchmarks.run`, the benchmark's name first.
         packages: Distributions whose versions matter.
     """
-    command = " ".join(["python -m benchmarks.run", *without_out(argv)])
+    command = " ".join(["python -m benchmarks.run", *repeatable(argv)])
     return {"benchmark": benchmark, **environment(command, packages)}
 
 

@@ -32,8 +32,6 @@ class Benchmark(Protocol):
 
     def problems(self) -> Mapping[str, object]: ...
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
-
     def verify(self, names: Sequence[str]) -> None: ...
 
     def measure(
@@ -100,7 +98,9 @@ def _table(benchmark: Benchmark, result: Mapping[str, Any]) -> Table:
     header, *rows = benchmark.rows(result)
     table = Table(caption=benchmark.note(result))
     for index, title in enumerate(header):
-        table.add_column(title, justify="right" if index else "left", no_wrap=index == 0)
+        # A title may wrap between its words, not within one.
+        longest = max(map(len, title.split()))
+        table.add_column(title, justify="right" if index else "left", no_wrap=index == 0, min_width=longest)
     for row in rows:
         table.add_row(*row)
     return table
@@ -123,7 +123,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--turns", type=_positive, default=9, help="turns a side has (default: %(default)s)")
         sub.add_argument("--threads", type=_positive, help="threads that torch uses (default: its own choice)")
         sub.add_argument("--out", type=Path, default=RESULTS, help="folder of the result (default: benchmarks/results)")
-        benchmark.add_arguments(sub)
     return parser
 
 

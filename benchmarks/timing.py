@@ -27,7 +27,7 @@ class Comparison:
     """What came out of comparing a candidate with a baseline.
 
     Args:
-        candidate: Seconds a call, one number a turn.
+        candidate: Seconds per call, one number per turn.
         baseline: The same of the baseline.
     """
 
@@ -36,7 +36,7 @@ class Comparison:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times faster than the baseline the candidate was, one number a turn."""
+        """How many times faster than the baseline the candidate was, one number per turn."""
         return tuple(baseline / candidate for candidate, baseline in zip(self.candidate, self.baseline, strict=True))
 
     @property

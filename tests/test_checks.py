@@ -29,7 +29,7 @@ def test_integers_are_one_for_all_or_one_an_axis():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ((1, 2, 3), r"stride: expected one integer or 2 of them, one an axis, got \(1, 2, 3\)"),
+        ((1, 2, 3), r"stride: expected one integer or 2 of them, one per axis, got \(1, 2, 3\)"),
         ((), r"stride: .* got \(\)"),
         ((1, 0), r"stride\[1\]: expected at least 1, got 0"),
         ((math.nan, 1), r"stride\[0\]: expected an integer of at least 1, got nan"),

@@ -27,7 +27,7 @@ def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, .
     if isinstance(value, Iterable) and not isinstance(value, str):
         values = tuple(value)
         if len(values) != count:
-            raise ValueError(f"{name}: expected one integer or {count} of them, one an axis, got {values!r}")
+            raise ValueError(f"{name}: expected one integer or {count} of them, one per axis, got {values!r}")
         return tuple(integer(f"{name}[{axis}]", entry, minimum) for axis, entry in enumerate(values))
     return (integer(name, value, minimum),) * count
 
@@ -50,7 +50,8 @@ def axes(learned_dims: Sequence[int] | None, dims: int) -> tuple[int, ...]:
     chosen = tuple(sorted(integer("learned_dims", dim, 0) for dim in given))
     if not chosen or len(set(chosen)) != len(chosen) or chosen[-1] >= dims:
         raise ValueError(
-            f"learned_dims: expected distinct axes out of {tuple(range(dims))}, at least one, got {learned_dims!r}"
+            f"learned_dims: expected a tuple of different spatial axes out of {tuple(range(dims))}, such as (0,), "
+            f"got {learned_dims!r}"
         )
     return chosen
 
@@ -82,7 +83,10 @@ def axis_count(name: str, tensor: Tensor, count: int) -> None:
 def elements(
     weight: Tensor, position: Tensor, sigma: Tensor | None, learned: int, dense_sizes: tuple[int, ...], profile: Profile
 ) -> None:
-    """Weight, position and sigma fit each other, the dense axes and the interpolation."""
+    """Weight, position and sigma are real numbers and fit each other, the dense axes and the interpolation."""
+    for name, tensor in (("weight", weight), ("position", position), ("sigma", sigma)):
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(f"{name}: expected a floating-point tensor, got {tensor.dtype}")
     if weight.dim() != 3 + len(dense_sizes) or tuple(weight.shape[2:-1]) != dense_sizes:
         dense = "".join(f", {size}" for size in dense_sizes)
         raise ValueError(
@@ -91,8 +95,7 @@ def elements(
     expected = (learned, *weight.shape)
     if tuple(position.shape) != tuple(expected):
         raise ValueError(
-            f"position: expected shape {tuple(expected)}, one number an axis for every weight, "
-            f"got {tuple(position.shape)}"
+            f"position: expected shape (axes, *weight.shape) = {tuple(expected)}, got {tuple(position.shape)}"
         )
     if profile.start is None:
         if sigma is not None:

@@ -78,7 +78,7 @@ def test_words_that_cannot_be_parsed(
 def test_unusable_settings_end_with_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["compare", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("torchdcls compare: data: ")
+    assert error.startswith("torchdcls compare: --data: ")
     assert "nowhere" in error
     assert error.count("\n") == 1
 

@@ -528,12 +528,12 @@ def test_an_error_in_the_middle_changes_nothing():
 def test_iso_without_room():
     """Where even one element is more than the old kernel, "iso" says so and asks for a number."""
     model = nn.Sequential(depthwise(kernel_size=2, padding="same"))
-    reason = "kernel_count: .*'iso' with 16 dense weights against 20 parameters an element; give a number"
+    reason = "kernel_count: .*'iso' with 16 weights to replace and 20 parameters for one element each; give a number"
     assert_refused(model, reason, kernel_count="iso")
 
 
 NOTHING = {
-    "no convolutions": (lambda: nn.Sequential(nn.Linear(3, 3), nn.ReLU()), {}, "it has no convolutions"),
+    "no convolutions": (lambda: nn.Sequential(nn.Linear(3, 3), nn.ReLU()), {}, "got Sequential without any"),
     "none depthwise": (
         lambda: timm.create_model("resnet18"),
         {},
@@ -541,7 +541,7 @@ NOTHING = {
     ),
     "only one tap": (lambda: nn.Sequential(depthwise(kernel_size=1)), {}, "0: its kernel has one tap"),
     "where refuses": (lambda: nn.Sequential(depthwise()), {"where": lambda *_: False}, "0: not picked by where"),
-    "already converted": (lambda: nn.Sequential(Dcls2d(4, 4, 3, groups=4)), {}, "it has no convolutions"),
+    "already converted": (lambda: nn.Sequential(Dcls2d(4, 4, 3, groups=4)), {}, "got Sequential without any"),
 }
 
 

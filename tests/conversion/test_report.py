@@ -24,7 +24,7 @@ def test_text():
     report = convert(some_of_each(), dilated_kernel_size=(9, 17), kernel_count=6, interpolation="bilinear")
     # 6 weights a channel instead of 25 or 21, and two sets of positions in stage 2, as its kernels were of two shapes.
     assert str(report).splitlines() == [
-        "4 layers replaced, 2 convolutions skipped, 6 elements a kernel",
+        "4 layers replaced, 2 convolutions skipped, 6 elements per kernel",
         "parameters: 6,440 before, 6,296 after (-144)",
         "  0.0  5x5 -> 9x17  4 channels, stage 0",
         "  0.1  5x5 -> 9x17  4 channels, stage 0",
@@ -40,7 +40,7 @@ def test_text_of_more_parameters():
     model = nn.Sequential(depthwise(dims=1, channels=1, kernel_size=3))
     report = convert(model, dilated_kernel_size=5, kernel_count=2)
     assert str(report).splitlines() == [
-        "1 layer replaced, 0 convolutions skipped, 2 elements a kernel",
+        "1 layer replaced, 0 convolutions skipped, 2 elements per kernel",
         "parameters: 4 before, 7 after (+3)",
         "  0  3 -> 5  1 channels, stage (root)",
     ]
@@ -65,7 +65,7 @@ def test_values():
 @pytest.mark.parametrize("kernel_count", [1, 4, "iso"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "gaussian"])
 def test_counts_are_those_of_the_model(kernel_count, interpolation):
-    """Parameters before and after, and elements a kernel, are what one counts in the model itself."""
+    """Parameters before and after, and elements per kernel, are what one counts in the model itself."""
     model = convnext()
     before = unique_parameters(model)
     report = convert(model, dilated_kernel_size=11, kernel_count=kernel_count, interpolation=interpolation)

@@ -160,7 +160,7 @@ SKIPPED = {
     "lazy": (lambda: nn.LazyConv2d(4, 3), "LazyConv2d is not a Conv1d, Conv2d or Conv3d"),
     "dilated": (
         lambda: depthwise(kernel_size=3, dilation=2),
-        "dilation (2, 2), which a DCLS layer replaces by positions",
+        "it has dilation (2, 2), and DCLS layers have none",
     ),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(depthwise()), COMPUTED),
     "parametrized bias": (
@@ -176,7 +176,7 @@ SKIPPED = {
     ),
     "fewer axes than the size has": (
         lambda: depthwise(dims=1),
-        "dilated_kernel_size has not as many axes as its kernel (7,)",
+        "dilated_kernel_size has another number of axes than its kernel (7,)",
     ),
 }
 

@@ -285,18 +285,14 @@ class TestHalfPrecision:
         kernel = oracle_kernel(layer)
         truth = CONVOLUTIONS[2](input.double(), kernel, layer.bias.double(), padding=11, groups=4)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(layer.kernel(), make_again(layer).kernel())
+            inside = layer.kernel()
             output = layer(input)
             plain = CONVOLUTIONS[2](input, kernel.float(), layer.bias, padding=11, groups=4)
-        assert torch.equal(layer.kernel(), make_again(layer).kernel())
+        assert torch.equal(inside, layer.kernel())
         assert largest(layer.kernel() - kernel) < 1e-5
         assert_as_exact_as({"output": output}, {"output": plain}, {"output": truth})
         output.float().sum().backward()
         assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float32}
-
-
-def make_again(layer):
-    return copy.deepcopy(layer)
 
 
 # What torch does to modules
@@ -448,6 +444,40 @@ def test_functional_transforms(dims, method):
 
 
 @every_method
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_vmap_of_a_large_kernel(method, memory_format):
+    """vmap knows no memory formats, which large kernels and channels_last maps would otherwise ask for."""
+    layer = make_layer(dilated_kernel_size=(17, 17), method=method)
+    input = torch.randn(3, 2, 4, 14, 14, dtype=torch.float64)
+    input = input.flatten(0, 1).contiguous(memory_format=memory_format).unflatten(0, (3, 2))
+    torch.testing.assert_close(torch.func.vmap(layer)(input), torch.stack([layer(batch) for batch in input]))
+
+
+@pytest.mark.compiles
+def test_compile_for_any_map():
+    """More sizes than dynamo would compile one function for."""
+    layer = make_layer(dilated_kernel_size=(17, 17))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
+    for side in (40, 7, 23, 14, 31, 3, 17, 28, 11):
+        input = torch.randn(2, 4, side, side + 1, dtype=torch.float64)
+        assert_equal_to_rounding({"output": compiled(input)}, {"output": layer(input)})
+
+
+def test_positions_given_as_a_parameter_stay_its_own():
+    """A layer that starts from another's positions has copies, and no parameter more."""
+    first = Dcls2d(2, 2, 3, dilated_kernel_size=5)
+    second = Dcls2d(2, 2, 3, dilated_kernel_size=5, position_init=first.position)
+    assert list(second.state_dict()) == list(first.state_dict())
+    assert torch.equal(first.position, second.position)
+    start = second.position.detach().clone()
+    with torch.no_grad():
+        first.position.zero_()
+    second.reset_parameters()
+    assert torch.equal(second.position, start)
+    copy.deepcopy(second)
+
+
+@every_method
 def test_double_backward(method):
     """The gradient of a gradient penalty, against central differences along a random direction."""
     layer, input = make_layer(method=method), make_input()
@@ -527,12 +557,12 @@ def test_two_layers_share_positions():
         ({"interpolation": "gauss"}, r"interpolation: .* got 'gauss' \(DCLS's 'gauss' is 'gaussian' here\)"),
         ({"interpolation": "v1"}, r"interpolation: .* got 'v1' \(DCLS's 'v1' is 'bilinear' here\)"),
         ({"interpolation": "lanczos"}, r"interpolation: expected 'bilinear', .* got 'lanczos'$"),
-        ({"learned_dims": ()}, r"learned_dims: expected distinct axes .* got \(\)"),
-        ({"learned_dims": (0, 0)}, r"learned_dims: expected distinct axes .* got \(0, 0\)"),
-        ({"learned_dims": (3,)}, r"learned_dims: expected distinct axes .* got \(3,\)"),
+        ({"learned_dims": ()}, r"learned_dims: expected a tuple of different spatial axes .* got \(\)"),
+        ({"learned_dims": (0, 0)}, r"learned_dims: expected a tuple of different spatial axes .* got \(0, 0\)"),
+        ({"learned_dims": (3,)}, r"learned_dims: expected a tuple of different spatial axes .* got \(3,\)"),
         ({"learned_dims": (-1,)}, r"learned_dims: expected at least 0, got -1"),
         ({"learned_dims": (True,)}, r"learned_dims: expected an integer .*got True"),
-        ({"learned_dims": 0}, r"learned_dims: expected distinct axes .* got 0"),
+        ({"learned_dims": 0}, r"learned_dims: expected a tuple of different spatial axes .* got 0"),
         ({"method": "winograd"}, r"method: expected one of 'auto', .* got 'winograd'"),
         ({"position_init": ("normal", -1)}, r"position_init: .* got \('normal', -1\)"),
     ],

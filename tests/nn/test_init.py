@@ -136,3 +136,9 @@ def test_refuses(given):
 def test_refuses_a_tensor_that_does_not_broadcast():
     with pytest.raises(ValueError, match=r"position_init: expected .* broadcasts to \(1, 2, 2, 3\), got shape \(4,\)"):
         Dcls1d(2, 2, 3, position_init=torch.zeros(4))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_positions_that_are_no_numbers(value):
+    with pytest.raises(ValueError, match="position_init: expected finite positions"):
+        check_position_init(torch.tensor([0.0, value]))

@@ -190,7 +190,10 @@ def good_call(dims=2, **changed):
         ({"dilated_kernel_size": (5, 5, 5, 5)}, r"dilated_kernel_size: expected one integer or .* got \(5, 5, 5, 5\)"),
         ({"dilated_kernel_size": 7}, r"input: expected a map of at least 7 along axis 0"),
         ({"sigma": None}, r"sigma: expected a tensor of shape .* got None"),
-        ({"position": torch.zeros(4, 4, 1, 3)}, r"position: expected shape \([123], 4, 1, 3\).*got \(4, 4, 1, 3\)"),
+        (
+            {"position": torch.zeros(4, 4, 1, 3)},
+            r"position: expected shape .* = \([123], 4, 1, 3\).*got \(4, 4, 1, 3\)",
+        ),
         ({"interpolation": "max"}, r"interpolation: .*'max' is 'triangle' here"),
         ({"input": torch.zeros(4)}, r"input: expected [345] axes .* got shape \(4,\)"),
         ({"groups": 3}, r"expected a multiple of groups=3 output channels"),
@@ -198,7 +201,7 @@ def good_call(dims=2, **changed):
         ({"stride": 2, "padding": "same"}, r"padding: expected numbers with stride \(2,"),
         ({"padding": "reflect"}, r"padding: expected one of 'same', 'valid', got 'reflect'"),
         ({"method": "fft", "stride": 2}, r"method: 'fft' cannot run this call: .*stride"),
-        ({"learned_dims": (3,)}, r"learned_dims: expected distinct axes .* got \(3,\)"),
+        ({"learned_dims": (3,)}, r"learned_dims: expected a tuple of different spatial axes .* got \(3,\)"),
     ],
 )
 def test_refuses(dims, changed, message):

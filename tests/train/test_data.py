@@ -20,6 +20,7 @@ from torchdcls.train.data import (
     ImageData,
     ImageSet,
     channel_mean_std,
+    images_per_epoch,
     load_data,
     make_loader,
     read_fashion_mnist,
@@ -249,7 +250,7 @@ def test_idx_file_that_is_missing_is_named(tmp_path: Path) -> None:
             r"expected images of shape \(28, 28\), got \(20, 32, 32",
         ),
         ("t10k-images-idx3", np.zeros((0, 28, 28), np.uint8), r"expected images of shape"),
-        ("train-labels-idx1", np.zeros(19, np.uint8), "expected 20 labels, one an image, got 19"),
+        ("train-labels-idx1", np.zeros(19, np.uint8), "expected 20 labels, one per image, got 19"),
         ("t10k-labels-idx1", np.full(20, 10, np.uint8), "expected labels from 0 to 9, got 10"),
     ],
 )
@@ -354,6 +355,26 @@ def test_crop_takes_the_centre(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         Image.fromarray(pixels).save(path)
     assert load_data(folder, image_size=8).train.images.unique().tolist() == [200]
+
+
+def test_photographs_are_turned_upright(folder: Path) -> None:
+    """A camera stores pixels as the sensor saw them, and beside them which way was up."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 200
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    for path in folder.rglob("*.png"):
+        Image.fromarray(pixels).save(path, exif=turned)
+    images = load_data(folder, image_size=8).train.images
+    assert images[:, :, :4].max() == 0
+    assert images[:, :, 4:].min() == 200
+
+
+@pytest.mark.parametrize(("count", "expected"), [(100, 64), (128, 128), (10, 10)])
+def test_images_per_epoch_are_those_of_the_loader(count: int, expected: int) -> None:
+    images = ImageSet(torch.zeros(count, 1, 8, 8, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    loader = make_loader(images, 64, training=True, seed=0, mean=torch.zeros(1), std=torch.ones(1))
+    assert sum(len(labels) for _, labels in loader) == images_per_epoch(images, 64) == expected
 
 
 def test_large_images_are_reduced_with_averaging(folder: Path) -> None:
@@ -463,9 +484,9 @@ BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file": (replace_by_file, r"which is a file; pass the folder"),
     "empty": (lambda f: (remove(f), f.mkdir()), r"has no train/ \(no folders\); put"),
     "no train": (lambda f: remove(f / "train"), r"has no train/ \(test/\); put"),
-    "no test": (lambda f: remove(f / "test"), r"has neither test/ nor val/ \(train/\); set"),
-    "train without classes": (lambda f: flatten(f / "train"), r"one folder a class in '.*train', got no folders; move"),
-    "test without classes": (lambda f: flatten(f / "test"), r"one folder a class in '.*test', got no folders; move"),
+    "no test": (lambda f: remove(f / "test"), r"has neither test/ nor val/ \(train/\); make test/"),
+    "train without classes": (lambda f: flatten(f / "train"), r"folder per class in '.*train', got no folders; move"),
+    "test without classes": (lambda f: flatten(f / "test"), r"one folder per class in '.*test', got no folders; move"),
     "one class": (lambda f: remove(f / "train" / "pear"), r"at least two classes in .* got only 'apple'; add"),
     "class unknown to train": (
         lambda f: write_image(f / "test" / "plum" / "0.png"),
@@ -614,9 +635,9 @@ def test_batch_size_is_checked(images: ImageSet, batch_size: int) -> None:
 
 def test_mean_and_std_are_checked(images: ImageSet) -> None:
     for mean in (MEAN[:1], MEAN[None], torch.tensor([0.1, float("nan"), 0.3])):
-        with pytest.raises(ValueError, match=r"mean: expected 3 finite numbers, one a channel"):
+        with pytest.raises(ValueError, match=r"mean: expected 3 finite numbers, one per channel"):
             make_loader(images, 4, training=True, seed=0, mean=mean, std=STD)
-    with pytest.raises(ValueError, match=r"std: expected 3 finite numbers, one a channel"):
+    with pytest.raises(ValueError, match=r"std: expected 3 finite numbers, one per channel"):
         make_loader(images, 4, training=True, seed=0, mean=MEAN, std=STD[:2])
     with pytest.raises(ValueError, match=r"std: expected positive numbers"):
         make_loader(images, 4, training=True, seed=0, mean=MEAN, std=STD - 0.5)

@@ -47,7 +47,12 @@ def test_no_git_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("out", [["--out", "/some/where"], ["--out=/some/where"]])
 def test_where_the_result_goes_is_left_out_of_its_command(out: list[str]) -> None:
-    assert environment.without_out(["construction", *out, "--turns", "3"]) == ["construction", "--turns", "3"]
+    assert environment.repeatable(["construction", *out, "--turns", "3"]) == ["construction", "--turns", "3"]
+
+
+@pytest.mark.parametrize("data", [["--data", "/home/me/birds"], ["--data=/home/me/birds"]])
+def test_paths_are_left_out_of_the_command(data: list[str]) -> None:
+    assert " ".join(environment.repeatable(["compare", *data])).replace("=", " ") == "compare --data birds"
 
 
 def test_an_installed_copy_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,16 @@ def make_result(accuracies: dict[str, list[float]], epochs: int = 2, test_images
         for method, values in accuracies.items()
         for seed, value in enumerate(values)
     ]
-    config = {"methods": list(accuracies), "epochs": epochs, "model": "convnext", "dilated_kernel_size": 17}
-    data = {"name": "images", "train_images": 6000, "test_images": test_images}
-    return {"runs": runs, "config": config, "data": data}
+    config = {
+        "methods": list(accuracies),
+        "epochs": epochs,
+        "model": "convnext",
+        "dilated_kernel_size": 17,
+        "position_radius": 3.0,
+        "quick": False,
+    }
+    data = {"name": "images", "train_images": 6000, "test_images": test_images, "image_size": 28}
+    return {"status": "finished", "runs": runs, "config": config, "data": data}
 
 
 def test_interval_is_student_s() -> None:
@@ -42,10 +49,10 @@ def test_interval_is_student_s() -> None:
 
 
 def test_rows() -> None:
-    rows = comparison_rows(make_result({"7x7": [80.0, 82.0], "gaussian": [83.0, 84.0]}))
-    assert rows[0] == ["method", "elements", "parameters", "test accuracy (%)", "training images/s"]
-    assert rows[1] == ["7x7", "-", "1,234", "81.00 ± 12.71", "100"]
-    assert rows[2] == ["gaussian", "26", "1,200", "83.50 ± 6.35", "100"]
+    rows = comparison_rows(make_result({"7x7": [80.0, 82.0], "gaussian": [83.0, 84.0, 85.0]}))
+    assert rows[0] == ["method", "elements", "parameters", "seeds", "test accuracy (%)", "training images/s"]
+    assert rows[1] == ["7x7", "-", "1,234", "2", "81.00", "100"]
+    assert rows[2] == ["gaussian", "26", "1,200", "3", "84.00 ± 2.48", "100"]
 
 
 def test_a_run_that_was_cut_short_is_not_in_the_table() -> None:
@@ -59,9 +66,9 @@ def test_a_run_that_was_cut_short_is_not_in_the_table() -> None:
 @pytest.mark.parametrize(
     ("gaussian", "verdict"),
     [
-        ([82.0, 83.0, 84.1], "+2.03 ± 0.14 points against 7x7, 3 pairs of seeds: better"),
-        ([78.0, 79.0, 80.1], "-1.97 ± 0.14 points against 7x7, 3 pairs of seeds: worse"),
-        ([80.0, 81.5, 81.5], "no difference shown"),
+        ([82.0, 83.0, 84.1], "+2.03 points against 7x7, 95 % interval +1.89 to +2.18 over 3 seeds, paired: better"),
+        ([78.0, 79.0, 80.1], "-1.97 points against 7x7, 95 % interval -2.11 to -1.82 over 3 seeds, paired: worse"),
+        ([80.0, 81.5, 81.5], "paired: no difference shown"),
     ],
 )
 def test_verdict_of_several_seeds_is_paired(gaussian: list[float], verdict: str) -> None:
@@ -70,10 +77,12 @@ def test_verdict_of_several_seeds_is_paired(gaussian: list[float], verdict: str)
     assert verdict in sentence
 
 
-def test_one_seed_shows_nothing() -> None:
-    (sentence,) = verdicts(make_result({"7x7": [80.0], "gaussian": [85.0]}))
-    assert sentence.startswith("gaussian: +5.00 points against 7x7 with one seed, which shows nothing by itself")
-    assert "up to 1.8" in sentence  # sqrt(2 * 0.8 * 0.2 / 1000)
+@pytest.mark.parametrize(("seeds", "words"), [(1, "one seed"), (2, "2 seeds")])
+def test_few_seeds_show_nothing(seeds: int, words: str) -> None:
+    """Two equal differences would have an interval of width 0."""
+    (sentence,) = verdicts(make_result({"7x7": [80.0] * seeds, "gaussian": [90.0] * seeds}))
+    assert sentence.startswith(f"gaussian: +10.00 points against 7x7, {words}: no conclusion")
+    assert "about 1.6 points" in sentence  # sqrt((0.8 * 0.2 + 0.9 * 0.1) / 1000)
 
 
 def test_no_baseline_no_verdict() -> None:
@@ -83,10 +92,20 @@ def test_no_baseline_no_verdict() -> None:
 def test_markdown() -> None:
     text = markdown(make_result({"7x7": [80.0], "gaussian": [85.0]}))
     assert text.splitlines()[:2] == [
-        "| method | elements | parameters | test accuracy (%) | training images/s |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| method | elements | parameters | seeds | test accuracy (%) | training images/s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    assert "Small convnext on images (6,000 training and 1,000 test images), 2 epochs, 1 seed" in text
+    assert "Small convnext on images (6,000 training and 1,000 test images of 28 pixels), 2 epochs" in text
+    assert "positions start uniform within 3 cells" in text
+    assert "no conclusion" in text
+
+
+def test_quick_and_interrupted_runs_say_so_first() -> None:
+    quick = make_result({"7x7": [80.0], "gaussian": [85.0]})
+    quick["config"]["quick"] = True
+    assert markdown(quick).startswith("**A quick run")
+    assert "points against" not in markdown(quick)
+    assert markdown({**quick, "status": "interrupted"}).startswith("**The comparison is not complete (interrupted)")
 
 
 def test_file_is_whole_after_every_epoch(tmp_path: Path) -> None:

@@ -10,6 +10,13 @@ from .. import __version__
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         from jsonargparse import ArgumentParser
@@ -51,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = compare(CompareConfig(**settings), argv=arguments)
     except (ValueError, FloatingPointError, OSError) as error:
-        print(f"torchdcls compare: {error}", file=sys.stderr)
+        # Errors begin with the name of the setting, which is an option here.
+        name, colon, rest = str(error).partition(":")
+        option = "--" + name.replace("_", "-") if name in settings else name
+        print(f"torchdcls compare: {option}{colon}{rest}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     return 130 if result["status"] == "interrupted" else 0
 
 

@@ -19,6 +19,8 @@ from .select import Convolution, Share, Where
 
 _LAYERS: dict[type[nn.Module], type[DclsNd]] = {nn.Conv1d: Dcls1d, nn.Conv2d: Dcls2d, nn.Conv3d: Dcls3d}
 
+_NOT_PICKED = "not picked by where"
+
 
 @dataclass
 class _Job:
@@ -48,11 +50,12 @@ def convert(
 
     Stride, output size, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Weights
     are new: elements at other places cannot repeat what a dense kernel had learned, so train the model afterwards.
+    Hooks of the replaced layers are gone.
 
     Args:
         model: The model; its modules are exchanged.
-        dilated_kernel_size: Size of the new dense kernels, one integer or one an axis.
-        kernel_count: Elements a kernel, or "iso" for the largest count at which the model has no more parameters than
+        dilated_kernel_size: Size of the new dense kernels, one integer or one per axis.
+        kernel_count: Elements per kernel, or "iso" for the largest count at which the model has no more parameters than
             before.
         interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
         where: Predicate on (name, module), asked about every convolution. None picks depthwise ones with as many
@@ -80,7 +83,7 @@ def convert(
         >>> from torchdcls import convert
         >>> model = nn.Sequential(nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.ReLU(), nn.Conv2d(8, 8, 1))
         >>> print(convert(model, dilated_kernel_size=17, kernel_count="iso", interpolation="bilinear"))
-        1 layer replaced, 1 convolution skipped, 16 elements a kernel
+        1 layer replaced, 1 convolution skipped, 16 elements per kernel
         parameters: 472 before, 464 after (-8)
           0  7x7 -> 17x17  8 channels, stage (root)
           2  skipped: not depthwise (8 to 8 channels in 1 group)
@@ -138,7 +141,7 @@ def _plan(
         if not select.is_convolution(module):
             continue
         if where is not None and not where(name, module):
-            skipped.append(Skipped(name, "not picked by where"))
+            skipped.append(Skipped(name, _NOT_PICKED))
             continue
         kernel_size = _kernel_size(size, module)
         reason = select.impossible_reason(module, kernel_size)
@@ -149,9 +152,16 @@ def _plan(
             continue
         assert kernel_size is not None
         chosen.append((name, module, kernel_size))  # type: ignore[arg-type]
+    if not chosen and not skipped:
+        raise ValueError(f"model: expected at least one convolution to replace, got {type(model).__name__} without any")
     if not chosen:
-        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in skipped[:5]) or "it has no convolutions"
-        raise ValueError(f"model: expected at least one convolution to replace, got none ({reasons}); see where=")
+        # Why a layer cannot be replaced says more than that it was not asked for.
+        told = [skip for skip in skipped if skip.reason != _NOT_PICKED] or skipped
+        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in told[:5])
+        raise ValueError(
+            f"model: expected at least one convolution to replace, got {len(skipped)} of which none can be "
+            f"({reasons}); where= picks others, for example where=lambda name, module: name.endswith('conv2')"
+        )
 
     stage_of = select.stages(name for name, _, _ in chosen)
     jobs = []
@@ -178,7 +188,7 @@ def iso_kernel_count(jobs: Sequence[_Job], profile: Profile, learned_dims: Seque
     """The largest kernel count at which the new layers have no more parameters than the convolutions they replace.
 
     Raises:
-        ValueError: Even one element a kernel is more.
+        ValueError: Even one element per kernel is more.
     """
     dense = sum(weight.numel() for weight in {job.module.weight for job in jobs})
     an_element = 0
@@ -193,8 +203,8 @@ def iso_kernel_count(jobs: Sequence[_Job], profile: Profile, learned_dims: Seque
     count = dense // (an_element + sum(shared.values()))
     if count < 1:
         raise ValueError(
-            "kernel_count: expected layers with room for at least one element, got 'iso' with "
-            f"{dense} dense weights against {an_element + sum(shared.values())} parameters an element; give a number"
+            f"kernel_count: expected room for at least one element per kernel, got 'iso' with {dense} weights to "
+            f"replace and {an_element + sum(shared.values())} parameters for one element each; give a number"
         )
     return int(count)
 

@@ -29,7 +29,7 @@ class ConversionReport:
     Attributes:
         replaced: Layers that are DCLS layers now, in the model's order.
         skipped: Convolutions that were left alone, each with the reason.
-        kernel_count: Elements a layer, as given or as found by "iso".
+        kernel_count: Elements per layer, as given or as found by "iso".
         parameters_before: Parameters of the model before, each counted once however many layers share it.
         parameters_after: The same after.
     """
@@ -43,7 +43,7 @@ class ConversionReport:
     def __str__(self) -> str:
         lines = [
             f"{_count(len(self.replaced), 'layer')} replaced, {_count(len(self.skipped), 'convolution')} skipped, "
-            f"{_count(self.kernel_count, 'element')} a kernel",
+            f"{_count(self.kernel_count, 'element')} per kernel",
             f"parameters: {self.parameters_before:,} before, {self.parameters_after:,} after "
             f"({self.parameters_after - self.parameters_before:+,})",
         ]

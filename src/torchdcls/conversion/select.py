@@ -49,9 +49,9 @@ def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> s
         return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
     assert isinstance(module, _CONVOLUTIONS)
     if any(step != 1 for step in module.dilation):
-        return f"dilation {module.dilation}, which a DCLS layer replaces by positions"
+        return f"it has dilation {module.dilation}, and DCLS layers have none"
     if kernel_size is None:
-        return f"dilated_kernel_size has not as many axes as its kernel {module.kernel_size}"
+        return f"dilated_kernel_size has another number of axes than its kernel {module.kernel_size}"
     if converted_padding(module, kernel_size) is None:
         return f"no padding keeps its output size with kernel {tuple(kernel_size)} in place of {module.kernel_size}"
     return None

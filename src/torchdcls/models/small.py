@@ -8,7 +8,7 @@ from torch import nn
 
 SmallModel = Literal["convnext", "convformer"]
 
-# Three layers a stage at least: fewer leave too few elements when a stage shares its positions.
+# Three layers per stage at least: fewer leave too few elements when a stage shares its positions.
 _DEPTHS = (3, 3, 9, 3)
 _WIDTHS = (16, 32, 64, 128)
 
@@ -16,7 +16,7 @@ _WIDTHS = (16, 32, 64, 128)
 def small_model(name: SmallModel, channels: int, classes: int, image_size: int) -> nn.Module:
     """A ConvNeXt or ConvFormer of about 0.8 million parameters, randomly initialised.
 
-    The stem strides only as far as it leaves a first stage of about 32 cells a side, several times a 7x7 kernel.
+    The stem strides only as far as it leaves a first stage of about 32 cells per side, several times a 7x7 kernel.
 
     Args:
         name: "convnext" or "convformer".

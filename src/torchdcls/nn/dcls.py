@@ -32,14 +32,17 @@ class DclsNd(nn.Module):
         kernel_count: Elements for each pair of an output channel and an input channel of its group (and for each tap of
             the dense axes, if any).
         stride: As in torch.
-        padding: As in torch: one integer, one an axis, "same" or "valid".
-        dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one an axis.
+        padding: As in torch: one integer, one per axis, "same" or "valid". For even sizes "same" pads one cell less
+            before the map than after it, as in torch, so that an element at position 0 reads the cell after the
+            output's own.
+        dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of 1
+            there is nowhere to move: always give it.
         groups: As in torch.
         bias: Whether to add a learned bias.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
         interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
-        learned_dims: Axes along which positions are learned; the others are dense, each of their taps with
-            `kernel_count` elements of its own. None: all axes.
+        learned_dims: Spatial axes (0 is the first after the channels) along which positions are learned; the others are
+            dense, each of their taps with `kernel_count` elements of its own. None: all axes.
         position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
             broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
         method: How to convolve: "auto", "direct", "fft" or "matmul", see `torchdcls.large_kernel_conv2d`.
@@ -192,15 +195,18 @@ class DclsNd(nn.Module):
 
 
 class Dcls1d(DclsNd):
-    """1-D convolution whose kernel elements learn where to sit: delays, for a spiking network.
+    """1-D convolution whose kernel elements learn where to sit.
 
     Maps (batch, in_channels, length) to (batch, out_channels, length out). See `DclsNd` for arguments and attributes.
+    As a layer of delays, with zeros in front of the signal so that nothing reads the future, the delay of an element is
+    `size - 1 - size // 2 - position`, from 0 to `size - 1` steps.
 
     Example:
         >>> import torch
         >>> from torchdcls import Dcls1d
-        >>> delays = Dcls1d(16, 8, kernel_count=1, dilated_kernel_size=31, padding="same")
-        >>> delays(torch.randn(4, 16, 100)).shape
+        >>> delays = Dcls1d(16, 8, kernel_count=1, dilated_kernel_size=31, position_init=("uniform", 15))
+        >>> spikes = torch.nn.functional.pad(torch.randn(4, 16, 100), (30, 0))
+        >>> delays(spikes).shape
         torch.Size([4, 8, 100])
     """
 

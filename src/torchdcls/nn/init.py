@@ -11,13 +11,15 @@ PositionInit = tuple[Literal["normal", "uniform"], float] | Tensor
 
 
 def check_position_init(position_init: PositionInit) -> PositionInit:
-    """`position_init` itself if it can be understood.
+    """`position_init` if it can be understood, a tensor as a copy.
 
     Raises:
-        ValueError: It is neither a tensor nor a name with a finite width of at least 0.
+        ValueError: It is neither a finite tensor nor a name with a finite width of at least 0.
     """
     if isinstance(position_init, Tensor):
-        return position_init
+        if not position_init.is_meta and not position_init.isfinite().all():
+            raise ValueError("position_init: expected finite positions, got a tensor with NaN or infinity")
+        return position_init.detach().clone()  # the layer's own, and no parameter of it
     if isinstance(position_init, tuple | list) and len(position_init) == 2:
         name, width = position_init
         if name in ("normal", "uniform") and isinstance(width, int | float) and 0 <= width < math.inf:

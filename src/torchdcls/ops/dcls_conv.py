@@ -68,7 +68,7 @@ def dcls_conv2d(
         weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch.
-        dilated_kernel_size: Size of the dense kernel, one integer or one an axis.
+        dilated_kernel_size: Size of the dense kernel, one integer or one per axis.
         method: How to convolve, see `torchdcls.large_kernel_conv2d`.
 
     Returns:
@@ -104,7 +104,7 @@ def dcls_conv3d(
         weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch.
-        dilated_kernel_size: Size of the dense kernel, one integer or one an axis.
+        dilated_kernel_size: Size of the dense kernel, one integer or one per axis.
         method: How to convolve, see `torchdcls.large_kernel_conv3d`.
 
     Returns:

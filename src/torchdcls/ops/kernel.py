@@ -38,7 +38,7 @@ def construct_kernel(
         position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2`. Along an axis of size `s`
             the grid is [-(s // 2), s - 1 - s // 2]. Axes in torch's order: depth, height, width.
         sigma: The shape of `position`; scale is the profile's smallest scale plus |sigma|. None for "bilinear".
-        size: Kernel size, one integer for all axes or one an axis, dense axes included. The number of axes follows
+        size: Kernel size, one integer for all axes or one per axis, dense axes included. The number of axes follows
             from `learned_dims`, `position` and `weight`.
         interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
         learned_dims: Axes along which positions are learned, ascending as in `position`. None: all.
@@ -83,7 +83,7 @@ def construct_kernel(
 def _separable(weight: Tensor, position: Tensor, sigma: Tensor | None, size: Sequence[int], profile: Profile) -> Tensor:
     # weight: (..., n), position and sigma: (axes, ..., n) -> (..., *size)
     dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
-    # One division an element, not one a cell.
+    # One division per element, not one per cell.
     inverse: Tensor | list[float] = [1 / profile.smallest_scale] * len(size)
     if sigma is not None:
         inverse = (1 / profile.scale(sigma.to(dtype))).unsqueeze(-1)  # (axes, ..., n, 1)

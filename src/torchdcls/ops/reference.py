@@ -24,7 +24,7 @@ def reference_kernel(
         weight: (..., kernel_count).
         position: (axes, ..., kernel_count). Unit: grid cells; origin: cell `size // 2`.
         scale: The shape of `position`, positive. Unit: grid cells.
-        size: Kernel size, one integer an axis.
+        size: Kernel size, one integer per axis.
         profile: Function of distance over scale.
 
     Returns:
@@ -59,8 +59,8 @@ def reference_convolution(
         input: (batch, in_channels, *map).
         weight: (out_channels, in_channels/groups, *kernel).
         bias: (out_channels) or None.
-        stride: One integer an axis; None for 1.
-        padding: Zeros (before, after) the map, a pair an axis; None for none.
+        stride: One integer per axis; None for 1.
+        padding: Zeros (before, after) the map, a pair per axis; None for none.
         groups: Number of blocked connections.
 
     Returns:

@@ -7,11 +7,11 @@ from matplotlib.ticker import MaxNLocator
 
 
 def draw_accuracy(axes: Axes, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """Draws accuracy by epoch: a line a method, and a band from the worst to the best seed.
+    """Draws accuracy by epoch: one line per method, and a band from the worst to the best seed.
 
     Args:
         axes: Where to draw.
-        curves: For each method its seeds' accuracies, one number an epoch. Unit: percent.
+        curves: For each method its seeds' accuracies, one number per epoch. Unit: percent.
     """
     for method, seeds in curves.items():
         columns = list(zip(*seeds, strict=True))

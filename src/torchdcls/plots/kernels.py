@@ -11,7 +11,7 @@ def draw_positions(axes: Axes, position: Tensor, weight: Tensor, size: tuple[int
     Args:
         axes: Where to draw.
         position: (2, ...), rows then columns. Unit: grid cells; origin: cell `size // 2`.
-        weight: (...), one number an element; only its magnitude counts.
+        weight: (...), one number per element; only its magnitude counts.
         size: Kernel size, (height, width).
     """
     rows, columns = position.detach().float().reshape(2, -1)

@@ -17,12 +17,12 @@ from torch import nn
 from ..conversion import ConversionReport, convert, parameter_count
 from ..models import small_model
 from .config import BASELINE, CompareConfig, Method
-from .data import ImageData, ImageSet, load_data
-from .environment import without_out
+from .data import ImageData, ImageSet, images_per_epoch, load_data
+from .environment import repeatable
 from .loop import train
 from .pictures import StageView, draw_pictures, stage_views
 from .progress import ProgressBar
-from .record import Record, comparison_rows, markdown, verdicts
+from .record import Record, comparison_rows, markdown, notice, verdicts
 
 
 def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
@@ -49,16 +49,14 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     data = load_data(config.data, config.data_dir, config.image_size)
-    if data.skipped:
-        console.print(f"{data.skipped} unreadable images left out")
     if config.train_images is not None:
         data = replace(data, train=_balanced(data.train, config.train_images))
     folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     if (folder / "results.json").exists():
-        raise ValueError(f"--out: expected a folder without a run in it, got '{folder}'; take another one")
+        raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
     for method in config.methods:
         build_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
-    command = shlex.join(["torchdcls", *without_out(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     record = Record(folder, config, command, data, _device_name(device), torch.get_num_threads())
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, {data.image_size} pixels, "
@@ -69,7 +67,8 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     views: dict[str, list[StageView]] = {}
     assert config.epochs is not None
     try:
-        with ProgressBar(console, len(config.methods) * config.seeds * config.epochs * len(data.train)) as progress:
+        runs = len(config.methods) * config.seeds
+        with ProgressBar(console, runs * config.epochs * images_per_epoch(data.train, config.batch_size)) as progress:
             for seed in range(config.seeds):
                 for method in config.methods:
                     model = _run(config, method, seed, data, device, record, progress)
@@ -79,7 +78,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         record.finish("interrupted")
         console.print("Interrupted; what was done so far is in the run folder")
     except Exception as error:
-        record.finish(f"failed: {error}")
+        record.finish(f"failed: {type(error).__name__}")
         raise
     _present(record.result, folder, views, console)
     return record.result
@@ -117,7 +116,7 @@ def build_model(
     )
     if report.parameters_after > report.parameters_before:
         raise ValueError(
-            f"--kernel-count: expected a count at which {method} has at most {BASELINE}'s {report.parameters_before:,} "
+            f"kernel_count: expected a count at which {method} has at most {BASELINE}'s {report.parameters_before:,} "
             f"parameters, got {report.kernel_count} with {report.parameters_after:,}; leave it out for the largest"
         )
     return model, report
@@ -145,21 +144,28 @@ def _run(
         )
     checkpoints = record.path.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    save_model(model, str(checkpoints / f"{method}-seed{seed}.safetensors"))
+    # A file that is being written has another name, so that an interruption leaves no broken checkpoint.
+    path = checkpoints / f"{method}-seed{seed}.safetensors"
+    unfinished = path.with_suffix(".part")
+    save_model(model, str(unfinished))
+    unfinished.replace(path)
     return model
 
 
 def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[StageView]], console: Console) -> None:
     header, *body = comparison_rows(result)
+    written = [folder / "results.json"]
     if body:
-        (folder / "table.md").write_text(markdown(result) + "\n", encoding="utf-8")
+        written.append(folder / "table.md")
+        written[-1].write_text(markdown(result) + "\n", encoding="utf-8")
         table = Table(*header)
         for row in body:
             table.add_row(*row)
         console.print(table)
-        for sentence in verdicts(result):
+        sentences = [] if result["config"]["quick"] else verdicts(result)
+        for sentence in filter(None, [notice(result).strip("*"), *sentences]):
             console.print(sentence, highlight=False, soft_wrap=True)
-    for path in [*sorted(folder.glob("*.md")), *draw_pictures(folder, result, views)]:
+    for path in [*written, *draw_pictures(folder, result, views)]:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
@@ -183,7 +189,7 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
+        raise ValueError(f"device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
     return device
 
 

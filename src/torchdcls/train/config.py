@@ -25,35 +25,36 @@ class CompareConfig:
     data: str = _setting(
         "embedded",
         "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), or the path of a "
-        "folder with train/ and test/ (or val/), one folder a class",
+        "folder with train/ and test/ (or val/), one folder per class",
     )
     data_dir: Path | None = _setting(
         None, "where the files of 'fashion-mnist' are (default: Debian's package, then a download)"
     )
-    image_size: int | None = _setting(None, "pixels a side (default: 28 for Fashion-MNIST, 64 for a folder)")
+    image_size: int | None = _setting(None, "pixels per side (default: 28 for Fashion-MNIST, 64 for a folder)")
     methods: Sequence[Method] = _setting(
-        METHODS, "what stands in the place of the depthwise layers: their own 7x7, or DCLS layers"
+        METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
     )
-    seeds: int = _setting(1, "number of seeds; each method is trained once with each of 0, 1, ...")
+    seeds: int = _setting(1, "number of seeds, 0, 1, ...; at least 3 for a verdict")
     epochs: int | None = _setting(None, "passes over the training images (default: 6, and 2 with --quick)")
     train_images: int | None = _setting(
-        None, "train on so many images only, as many of each class (default: all, and 2,000 with --quick)"
+        None,
+        "use only this many training images, the same number from each class (default: all, and 2,000 with --quick)",
     )
     quick: bool = _setting(False, "a short run that shows that everything works; its accuracies mean nothing")
-    dilated_kernel_size: int = _setting(17, "size of the DCLS kernels")
+    dilated_kernel_size: int = _setting(17, "height and width of the DCLS kernels")
     kernel_count: int | None = _setting(
-        None, "elements a kernel (default: the most that do not exceed the parameters of 7x7)"
+        None, "elements per kernel (default: as many as possible without exceeding the parameters of the 7x7 model)"
     )
     position_radius: float = _setting(
         3.0,
-        "positions start uniformly within so many cells; 0 for the papers' normal start of width 0.5, from which a "
-        "short run has no time to spread",
+        "positions start uniformly within this many cells of the centre along each axis; 0 for the papers' start "
+        "(normal, standard deviation 0.5), from which a short run has no time to spread",
     )
-    batch_size: int = _setting(64, "images a step")
+    batch_size: int = _setting(64, "images per step")
     lr: float = _setting(4e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
-    weight_decay: float = _setting(0.05, "weight decay of weights")
-    label_smoothing: float = _setting(0.1, "of the cross-entropy")
-    warmup_epochs: float = _setting(1.0, "epochs of rising learning rate, before its cosine; a quarter of all at most")
+    weight_decay: float = _setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
+    label_smoothing: float = _setting(0.1, "label smoothing of the training loss")
+    warmup_epochs: float = _setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of all")
     out: Path | None = _setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
     device: str = _setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
     threads: int | None = _setting(None, "CPU threads (default: torch's)")
@@ -64,27 +65,23 @@ class CompareConfig:
         Raises:
             ValueError: A setting is out of range; the message names its argument.
         """
-        _checks.one_of("--model", self.model, ("convnext", "convformer"))
+        _checks.one_of("model", self.model, ("convnext", "convformer"))
         for method in self.methods:
-            _checks.one_of("--methods", method, METHODS)
+            _checks.one_of("methods", method, METHODS)
         if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError(f"--methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
+            raise ValueError(f"methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
         for name in ("seeds", "batch_size", "dilated_kernel_size"):
-            _checks.integer(_flag(name), getattr(self, name), 1)
+            _checks.integer(name, getattr(self, name), 1)
         for name in ("epochs", "train_images", "kernel_count", "threads"):
             if getattr(self, name) is not None:
-                _checks.integer(_flag(name), getattr(self, name), 1)
+                _checks.integer(name, getattr(self, name), 1)
         for name in ("lr", "weight_decay", "position_radius", "warmup_epochs"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{_flag(name)}: expected a finite number of at least 0, got {getattr(self, name)!r}")
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)!r}")
         if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"--label-smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
+            raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
         return replace(
             self,
             epochs=self.epochs or (2 if self.quick else 6),
             train_images=self.train_images or (2000 if self.quick else None),
         )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

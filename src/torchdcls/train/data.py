@@ -106,12 +106,12 @@ class ImageData:
 
 
 def load_data(data: str | Path = "embedded", data_dir: Path | None = None, image_size: int | None = None) -> ImageData:
-    """Loads a data set into memory (one byte a pixel and channel).
+    """Loads a data set into memory (one byte per pixel and channel).
 
     Args:
         data: "embedded" for the subset of Fashion-MNIST inside the package (6,000 training and 1,000 test images),
             "fashion-mnist" for the whole of it (60,000 and 10,000), else the path of a folder with train/ and test/
-            (or val/), one folder a class.
+            (or val/), one folder per class.
         data_dir: Where the files of "fashion-mnist" are, gzipped or plain, also as torchvision stores them in
             `FashionMNIST/raw` below it. None looks for Debian's package `dataset-fashion-mnist`, then downloads with
             torchvision to the user's cache.
@@ -202,7 +202,7 @@ def make_loader(
 
     Args:
         images: What to load.
-        batch_size: Images a batch, at least 1.
+        batch_size: Images per batch, at least 1.
         training: Shuffle and augment.
         seed: Seed of order and augmentation; without effect for testing.
         mean: (C,) subtracted from the images on the scale of 0 to 1, usually the training set's.
@@ -224,6 +224,11 @@ def make_loader(
         generator=order,
         collate_fn=_NormalisedBatch(mean, std),
     )
+
+
+def images_per_epoch(images: ImageSet, batch_size: int) -> int:
+    """How many images a pass over the training loader takes: those of a last batch that is not full are left out."""
+    return len(images) // batch_size * batch_size or len(images)
 
 
 class _PlainImages(Dataset[tuple[Tensor, Tensor]]):
@@ -276,7 +281,7 @@ def _check_mean_std(channels: int, mean: Tensor, std: Tensor) -> None:
     for name, value in (("mean", mean), ("std", std)):
         if tuple(value.shape) != (channels,) or not bool(value.isfinite().all()):
             raise ValueError(
-                f"{name}: expected {channels} finite numbers, one a channel, got {value.tolist()} "
+                f"{name}: expected {channels} finite numbers, one per channel, got {value.tolist()} "
                 f"of shape {tuple(value.shape)}"
             )
     if not bool((std > 0).all()):
@@ -350,7 +355,7 @@ def _read_idx_pair(image_file: Path, label_file: Path) -> ImageSet:
     if len(images) == 0 or tuple(images.shape[1:]) != expected:
         raise ValueError(f"{image_file}: expected images of shape {expected}, got {tuple(images.shape)}")
     if len(labels) != len(images):
-        raise ValueError(f"{label_file}: expected {len(images)} labels, one an image, got {len(labels)}")
+        raise ValueError(f"{label_file}: expected {len(images)} labels, one per image, got {len(labels)}")
     if int(labels.max()) >= len(FASHION_MNIST_CLASSES):
         raise ValueError(f"{label_file}: expected labels from 0 to 9, got {int(labels.max())}")
     return ImageSet(images.unsqueeze(1), labels.long())

@@ -33,15 +33,16 @@ def environment(command: str, packages: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def without_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments that make the same result again: where it is written is left out."""
+def repeatable(arguments: Sequence[str]) -> list[str]:
+    """The arguments that make the same result again, without `--out` and with the last part alone of every path."""
     kept: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         if argument == "--out":
             next(rest, None)
         elif not argument.startswith("--out="):
-            kept.append(argument)
+            option, equals, value = argument.rpartition("=")
+            kept.append(option + equals + (Path(value).name if os.sep in value else value))
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Reads an image folder with train/ and test/ (or val/), one folder a class, into tensors.
+"""Reads an image folder with train/ and test/ (or val/), one folder per class, into tensors.
 
 Differs from `torchvision.datasets.ImageFolder` in that every image is decoded once at the start, so that a broken file
 is met there and not in the middle of an epoch.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -44,7 +44,7 @@ def read_image_folder(folder: Path, image_size: int) -> FolderImages:
     folder is greyscale. Class numbers are the places of train/'s folder names in alphabetical order.
 
     Args:
-        folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder a class.
+        folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder per class.
         image_size: Height and width of the result. Unit: pixels.
 
     Raises:
@@ -75,7 +75,7 @@ def read_image_folder(folder: Path, image_size: int) -> FolderImages:
 
 
 def _split_folders(folder: Path) -> tuple[Path, Path]:
-    layout = "a folder with train/ and test/ (or val/), one folder a class"
+    layout = "a folder with train/ and test/ (or val/), one folder per class"
     if not folder.exists():
         raise ValueError(
             f"data: expected 'embedded', 'fashion-mnist' or {layout}, got '{folder}', which does not exist; "
@@ -93,7 +93,7 @@ def _split_folders(folder: Path) -> tuple[Path, Path]:
             return folder / "train", folder / name
     raise ValueError(
         f"data: expected {layout}, got '{folder}', which has neither test/ nor val/ ({present}); "
-        "set some images of every class aside there"
+        "make test/ and move some images of every class into it"
     )
 
 
@@ -102,8 +102,8 @@ def _class_names(split_folder: Path) -> tuple[str, ...]:
     names = sorted(entry.name for entry in split_folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise ValueError(
-            f"data: expected one folder a class in '{split_folder}', got no folders; "
-            f"move the images to '{split_folder}/CLASS/'"
+            f"data: expected one folder per class in '{split_folder}', got no folders; "
+            f"move the images into one folder per class, for example '{split_folder}/cat/'"
         )
     return tuple(names)
 
@@ -115,7 +115,7 @@ def _check_classes(train_folder: Path, train: tuple[str, ...], test_folder: Path
     if unknown:
         raise ValueError(
             f"data: expected the classes of '{test_folder}' to be among those of '{train_folder}', "
-            f"got {_some(unknown)} besides; rename them or add training images"
+            f"got {_some(unknown)} besides; rename or remove these folders, or add training images of their classes"
         )
 
 
@@ -165,7 +165,7 @@ def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size
 def _decode(path: Path, image_size: int) -> Tensor:
     """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is greyscale."""
     with Image.open(path) as file:
-        image = _eight_bit(file)
+        image = _eight_bit(ImageOps.exif_transpose(file))
     # Cropping first gives the same picture as resizing the short side first, and a panorama costs no more.
     square = v2.functional.center_crop(image, [min(image.size)])
     resized = v2.functional.resize(square, [image_size, image_size], antialias=True)

@@ -88,7 +88,7 @@ def train(
         train_loss = total.item() / images
         seconds = time.perf_counter() - started
         if not torch.isfinite(total):
-            raise FloatingPointError(f"the training loss of epoch {epoch} is {train_loss}; try a smaller --lr")
+            raise FloatingPointError(f"the training loss of epoch {epoch} is {train_loss}; try a smaller learning rate")
         test_loss, test_accuracy = evaluate(model, data.test, config.batch_size, mean, std, device)
         yield Epoch(epoch, train_loss, test_loss, test_accuracy, seconds, images / seconds)
 

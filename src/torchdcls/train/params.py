@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ..nn import DclsNd
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+# The norms whose parameters may have several axes.
+_NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
 def dcls_layers(model: nn.Module) -> list[DclsNd]:
@@ -92,7 +92,7 @@ def clamp_positions_(model: nn.Module) -> None:
 
 
 def repulsion_loss(model: nn.Module) -> Tensor:
-    """How much elements of a kernel crowd each other: 0 when all of them are a cell apart.
+    """Repulsive loss of elements that overlap: 0 when all elements of each kernel are a cell apart.
 
     For each layer, with `d_ij` the distance of elements i and j and `n` the kernel count:
 

@@ -36,7 +36,7 @@ def stage_views(model: nn.Module, kernels: int = 2) -> list[StageView]:
 
     Args:
         model: The model.
-        kernels: Number of kernels to keep a stage.
+        kernels: Number of kernels to keep per stage.
     """
     layers = {
         name: module
@@ -103,7 +103,7 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
                 draw_positions(axes, view.position, view.weight, view.size)
                 axes.set_title(f"{method}, {view.name}", fontsize="small")
                 axes.tick_params(labelsize="x-small")
-        figure.suptitle("Where the elements sit after training (cells; area: weight)")
+        figure.suptitle("Learned positions after training (in cells; dot area: |weight|)")
         save(figure, "positions.png")
 
     if views:

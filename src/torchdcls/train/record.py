@@ -13,6 +13,8 @@ from .data import ImageData
 from .environment import environment
 from .loop import Epoch
 
+# With fewer, an interval over seeds would say more than they can.
+_SEEDS_FOR_A_VERDICT = 3
 _PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
 
 
@@ -33,8 +35,8 @@ class Record:
     ) -> None:
         self.path = folder / "results.json"
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {name: value for name, value in asdict(config).items() if name not in ("data", "data_dir", "out")}
-        settings["methods"] = list(config.methods)
+        settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
+        settings.update(data=Path(config.data).name, methods=list(config.methods))
         self.result: dict[str, Any] = {
             "benchmark": "comparison",
             **environment(command, _PACKAGES),
@@ -89,10 +91,10 @@ def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]
 
 
 def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The table, header first: one row a method, of the runs that finished."""
-    rows = [["method", "elements", "parameters", "test accuracy (%)", "training images/s"]]
+    """The table, header first: one row per method, of the runs that finished."""
+    rows = [["method", "elements", "parameters", "seeds", "test accuracy (%)", "training images/s"]]
     for method, runs in finished_runs(result).items():
-        accuracies = [run["epochs"][-1]["test_accuracy"] for run in runs]
+        accuracies = [_accuracy(run) for run in runs]
         speeds = [epoch["images_per_second"] for run in runs for epoch in run["epochs"]]
         count = runs[0]["kernel_count"]
         rows.append(
@@ -100,6 +102,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
                 method,
                 "-" if count is None else str(count),
                 f"{runs[0]['parameters']:,}",
+                str(len(runs)),
                 _mean_and_interval(accuracies),
                 f"{statistics.median(speeds):.0f}",
             ]
@@ -110,48 +113,63 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
 def verdicts(result: Mapping[str, Any]) -> list[str]:
     """A sentence for each method: whether it did better than the baseline, by as much as the seeds can tell."""
     runs = finished_runs(result)
-    if BASELINE not in runs:
-        return []
-    baseline = {run["seed"]: run["epochs"][-1]["test_accuracy"] for run in runs[BASELINE]}
+    baseline = {run["seed"]: _accuracy(run) for run in runs.get(BASELINE, [])}
     sentences = []
     for method in (name for name in runs if name != BASELINE):
-        differences = [
-            run["epochs"][-1]["test_accuracy"] - baseline[run["seed"]]
-            for run in runs[method]
-            if run["seed"] in baseline
-        ]
-        if not differences:
-            continue
-        mean = statistics.mean(differences)
-        if len(differences) == 1:
-            # What two accuracies on so many images differ by through the choice of images alone, at most.
-            accuracy = baseline[runs[method][0]["seed"]] / 100
-            error = 100 * math.sqrt(2 * accuracy * (1 - accuracy) / result["data"]["test_images"])
-            sentences.append(
-                f"{method}: {mean:+.2f} points against {BASELINE} with one seed, which shows nothing by itself "
-                f"(standard error through the test images alone: up to {error:.1f})"
-            )
-            continue
-        half = half_interval(differences)
-        verdict = "no difference shown" if abs(mean) <= half else ("better" if mean > 0 else "worse")
-        pairs = f"{len(differences)} pairs of seeds"
-        sentences.append(f"{method}: {mean:+.2f} ± {half:.2f} points against {BASELINE}, {pairs}: {verdict}")
+        pairs = {run["seed"]: _accuracy(run) for run in runs[method] if run["seed"] in baseline}
+        differences = [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
+        if differences:
+            mean = f"{method}: {statistics.mean(differences):+.2f} points against {BASELINE}"
+            sentences.append(f"{mean}, {_conclusion(differences, baseline, pairs, result['data']['test_images'])}")
     return sentences
 
 
+def _conclusion(
+    differences: Sequence[float], baseline: Mapping[int, float], other: Mapping[int, float], test_images: int
+) -> str:
+    if len(differences) < _SEEDS_FOR_A_VERDICT:
+        # What two accuracies differ by through the choice of test images alone, if the models err independently.
+        seed = next(iter(other))
+        variance = sum(share * (1 - share) for share in (baseline[seed] / 100, other[seed] / 100)) / test_images
+        seeds = "one seed" if len(differences) == 1 else f"{len(differences)} seeds"
+        return (
+            f"{seeds}: no conclusion; the {test_images:,} test images alone give a standard error of about "
+            f"{100 * math.sqrt(variance):.1f} points, and seeds vary as well (--seeds {_SEEDS_FOR_A_VERDICT} or more)"
+        )
+    mean, half = statistics.mean(differences), half_interval(differences)
+    verdict = "no difference shown" if abs(mean) <= half else ("better" if mean > 0 else "worse")
+    return f"95 % interval {mean - half:+.2f} to {mean + half:+.2f} over {len(differences)} seeds, paired: {verdict}"
+
+
 def markdown(result: Mapping[str, Any]) -> str:
-    """The table and the verdicts as Markdown."""
-    table = markdown_table(comparison_rows(result))
+    """The table, how it came about, and the verdicts, as Markdown."""
     config, data = result["config"], result["data"]
-    count = len({run["seed"] for runs in finished_runs(result).values() for run in runs})
+    size = config["dilated_kernel_size"]
+    start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
     setting = (
-        f"Small {config['model']} on {data['name']} ({data['train_images']:,} training and "
-        f"{data['test_images']:,} test images), {config['epochs']} epochs, "
-        f"{count} {'seed' if count == 1 else 'seeds, mean ± 95 % interval'}; "
-        f"DCLS kernels {config['dilated_kernel_size']}x{config['dilated_kernel_size']}."
+        f"Small {config['model']} on {data['name']} ({data['train_images']:,} training and {data['test_images']:,} "
+        f"test images of {data['image_size']} pixels), {config['epochs']} epochs. DCLS kernels are {size}x{size}, "
+        f"their positions start {start}. Accuracy is that after the last epoch; ± is the 95 % interval of the mean "
+        "over seeds (Student's t), which says nothing of other test images and is not corrected for the number of "
+        "comparisons. Images per second are those of whole training steps."
     )
-    sentences = "\n".join(f"- {sentence}." for sentence in verdicts(result))
-    return "\n\n".join(part for part in (table, setting, sentences) if part)
+    sentences = [] if config["quick"] else verdicts(result)
+    parts = [
+        notice(result),
+        markdown_table(comparison_rows(result)),
+        setting,
+        "\n".join(f"- {sentence}." for sentence in sentences),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def notice(result: Mapping[str, Any]) -> str:
+    """What a reader of the table must know first, or nothing."""
+    if result["status"] != "finished":
+        return f"**The comparison is not complete ({result['status']}): only runs that finished are shown.**"
+    if result["config"]["quick"]:
+        return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
+    return ""
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -170,4 +188,8 @@ def half_interval(values: Sequence[float]) -> float:
 
 def _mean_and_interval(values: Sequence[float]) -> str:
     mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {half_interval(values):.2f}"
+    return mean if len(values) < _SEEDS_FOR_A_VERDICT else f"{mean} ± {half_interval(values):.2f}"
+
+
+def _accuracy(run: Mapping[str, Any]) -> float:
+    return float(run["epochs"][-1]["test_accuracy"])

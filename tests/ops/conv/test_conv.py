@@ -1,7 +1,7 @@
 """Convolution with a large kernel by every method, against the oracle and against torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -365,7 +365,7 @@ def test_auto_takes_the_transform_where_it_pays_and_can_run(call, transforms):
 
 def test_auto_and_a_named_method_ask_the_same_question():
     """Whatever `choose` takes has no reason against it."""
-    problem = select.Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, True, True)
+    problem = select.Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True, True)
     for changed in (problem, problem.with_kernel((9, 9), ((20, 20),) * 2)):
         assert select.unsupported_reason(select.choose(changed), changed) is None
 
@@ -388,6 +388,22 @@ def test_autocast_gives_torchs_dtype_and_is_as_exact(call, method):
         plain, actual = call.torch(leaves), call.run(leaves, method)
     assert plain["output"].dtype == torch.bfloat16
     assert_as_exact_as({"output": actual["output"]}, plain, {"output": truth["output"]})
+
+
+@every_method
+def test_autocast_leaves_double_alone(method):
+    call = Call((16, 16), (15, 15), "same")
+    leaves = call.leaves(torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual, plain = call.run(leaves, method)["output"], call.torch(leaves)["output"]
+    assert actual.dtype == plain.dtype == torch.float64
+    torch.testing.assert_close(actual, plain)
+
+
+def test_other_devices_than_the_measured_one_convolve_directly():
+    problem = select.Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True, True)
+    assert select.choose(problem) == "fft"
+    assert select.choose(replace(problem, device="cuda")) == "direct"
 
 
 @every_method

@@ -10,6 +10,7 @@ from ... import _checks
 from . import select
 from .direct import convolve_direct
 from .fft import convolve_fft
+from .layout import is_channels_last, to_channels_last
 from .matmul import convolve_matmul
 from .select import Method, Problem
 
@@ -56,19 +57,10 @@ def large_kernel_conv(
         raise ValueError(f"method: {method!r} cannot run this call: {reason}. Use method='auto' or 'direct'")
     output = _METHODS[method](batched, weight, bias, problem)
     if method != "direct":
-        output = output.contiguous(memory_format=_memory_format(batched))
+        # As torch's convolutions do: channels_last in, channels_last out.
+        keep = is_channels_last(batched) and not torch.compiler.is_exporting()
+        output = to_channels_last(output) if keep else output.contiguous()
     return output if input.dim() == weight.dim() else output.squeeze(0)
-
-
-def _memory_format(input: Tensor) -> torch.memory_format:
-    # As torch's convolutions do: channels_last in, channels_last out.
-    if torch.compiler.is_exporting() or input.is_contiguous():
-        return torch.contiguous_format
-    for memory_format in (torch.channels_last, torch.channels_last_3d):
-        axes = 4 if memory_format is torch.channels_last else 5
-        if input.dim() == axes and input.is_contiguous(memory_format=memory_format):
-            return memory_format
-    return torch.contiguous_format
 
 
 def large_kernel_conv1d(
@@ -171,13 +163,14 @@ def _state(
         kernel=kernel,
         stride=strides,
         padding=pads,
+        device=input.device.type,
         floating=input.is_floating_point() and weight.is_floating_point(),
         training=torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad),
     )
 
 
 def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Zeros before and after each axis, a pair an axis, for what `padding` accepts in torch.
+    """Zeros before and after each axis, a pair per axis, for what `padding` accepts in torch.
 
     Raises:
         ValueError: An unknown word, negative padding, or "same" with a stride.

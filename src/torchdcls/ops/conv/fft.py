@@ -25,7 +25,8 @@ def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Pr
         ValueError: input and weight differ in dtype, outside autocast.
     """
     device = input.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and torch.float64 not in (input.dtype, weight.dtype):  # autocast leaves double alone
         dtype: torch.dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             bias = None if bias is None else bias.float()

@@ -1,4 +1,4 @@
-"""Convolution of small maps as one dense matrix product a group: every output cell against every input cell."""
+"""Convolution of small maps as one dense matrix product per group: every output cell against every input cell."""
 
 import math
 

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 
 Method = Literal["auto", "direct", "fft", "matmul"]
+# Torch's direct depthwise convolution on CPU is at its fastest up to this many taps.
+NEAR_TAPS = 14 * 14
 METHODS: tuple[str, ...] = ("auto", "direct", "fft", "matmul")
 
 
@@ -22,6 +24,7 @@ class Problem:
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
+    device: str
     floating: bool
     training: bool
 
@@ -43,15 +46,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method's steps cost on two CPU cores in float32, in nanoseconds a piece.
+    """What a method's steps cost on two CPU cores in float32, in nanoseconds each.
 
     Rounded from timings of depthwise layers at 3x3 to 56x56 cells with kernels of 7x7 to 31x31. Direct convolution
-    leaves torch's fast path above 14x14 taps when it trains.
+    leaves torch's fast path above NEAR_TAPS when it trains.
     """
 
     call: float
     tap: float = 0  # a multiplication of a depthwise direct convolution
-    far_tap: float = 0  # the same above 14x14 taps
+    far_tap: float = 0  # the same above NEAR_TAPS
     cell: float = 0  # a cell of all maps: in and out, or of the padded map for the transform
     weight: float = 0  # an element of the matrices that the small maps are multiplied with
 
@@ -91,7 +94,7 @@ def estimate(method: Method, problem: Problem) -> float:
     cells_in, cells_out = math.prod(problem.map), math.prod(problem.outputs)
     if method == "direct":
         taps = math.prod(problem.kernel)
-        return cost.call + maps * cells_out * taps * (cost.tap if taps <= 14 * 14 else cost.far_tap)
+        return cost.call + maps * cells_out * taps * (cost.tap if taps <= NEAR_TAPS else cost.far_tap)
     if method == "fft":
         return cost.call + (maps + 2 * problem.out_channels) * math.prod(problem.transform_lengths) * cost.cell
     matrices = problem.out_channels * cells_in * cells_out
@@ -101,10 +104,11 @@ def estimate(method: Method, problem: Problem) -> float:
 def choose(problem: Problem) -> Method:
     """The method expected to be the fastest.
 
-    Depthwise: the one with the lowest estimate among those that can run it. With more than one input channel a group:
-    direct. Exported programs get the direct convolution, one node that holds for every map size.
+    Depthwise on CPU: the one with the lowest estimate among those that can run it. Direct elsewhere: nothing is
+    measured for more than one input channel per group, nor for other devices. Exported programs get the direct
+    convolution too, one node that holds for every map size.
     """
-    if torch.compiler.is_exporting() or problem.in_channels != problem.groups:
+    if torch.compiler.is_exporting() or problem.device != "cpu" or problem.in_channels != problem.groups:
         return "direct"
     best: Method = "direct"
     others: tuple[Method, ...] = ("fft", "matmul")
