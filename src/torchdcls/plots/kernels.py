@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 
@@ -23,6 +24,8 @@ def draw_positions(axes: Axes, position: Tensor, weight: Tensor, size: tuple[int
     # Rows count downwards, as in the kernel.
     axes.set_ylim(height - 1 - height // 2 + 0.5, -(height // 2) - 0.5)
     axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)
 
 
