@@ -93,6 +93,14 @@ def test_methods_start_alike_but_for_their_depthwise_layers(config: CompareConfi
         assert all(torch.equal(start[method][name], start["7x7"][name]) for name in common)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seed_decides_on_the_start(config: CompareConfig, method: Any) -> None:
+    data = load_data(config.data, image_size=16)
+    first, again, other = (build_model(config, method, data, seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
 def test_interruption_leaves_a_readable_folder(config: CompareConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
         yield next(train(*args, **kwargs))
