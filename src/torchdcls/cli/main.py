@@ -37,8 +37,7 @@ def _run(argv: Sequence[str] | None) -> int:
     parser.add_argument("--version", action="version", version=f"torchdcls {__version__}")
     commands = parser.add_subcommands(required=True, dest="command")
     comparison = ArgumentParser(
-        description="Train the same small model with 7x7 and with DCLS layers on real images, and compare them.",
-        allow_abbrev=False,
+        description="Train the same small model with 7x7 and with DCLS layers on real images, and compare them."
     )
     comparison.add_argument("--config", action="config", help="YAML file with settings")
     types = get_type_hints(CompareConfig)
