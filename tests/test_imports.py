@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from torchdcls.ops.conv import METHODS
+
 SOURCE = Path(__file__).parent.parent / "src" / "torchdcls"
 # profiles, _checks <- ops <- nn <- conversion <- models <- train <- cli
 ORDER = {"profiles": 0, "_checks": 0, "ops": 1, "nn": 2, "conversion": 3, "models": 4, "train": 5, "cli": 6}
@@ -139,7 +141,7 @@ def test_making_kernels_and_convolving_do_not_know_each_other():
 
 def test_methods_of_convolving_do_not_know_each_other():
     methods = [f"ops.conv.{path.stem}" for path in (SOURCE / "ops" / "conv").glob("*.py")]
-    methods = [method for method in methods if method.rpartition(".")[2] not in ("__init__", "api", "layout", "select")]
+    methods = [method for method in methods if method.rpartition(".")[2] in METHODS]
     assert len(methods) >= 2
     for method in methods:
         others = [other for other in methods if other != method]

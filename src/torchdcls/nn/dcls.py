@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from .. import _checks
 from ..ops.conv import METHODS, Method, Padding, large_kernel_conv, padding_pairs
 from ..ops.kernel import clamp_position_, construct_kernel
+from ..ops.tracing import special_tensors
 from ..profiles import Interpolation, Profile
+from .cache import KernelCache
 from .init import PositionInit, check_position_init, position_start_
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -116,6 +118,7 @@ class DclsNd(nn.Module):
         self.position = per_axis()
         self.sigma = None if self.interpolation.start is None else per_axis()
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
+        self._cache = KernelCache()
         self.reset_parameters()
 
     @property
@@ -156,7 +159,19 @@ class DclsNd(nn.Module):
             pads = padding_pairs(padding, self.dilated_kernel_size, self.stride)
             input = F.pad(input, [cells for pair in reversed(pads) for cells in pair], mode=self.padding_mode)
             padding = 0
-        return large_kernel_conv(input, self.kernel(), self.bias, self.stride, padding, self.groups, method=self.method)
+        kernel = self._kept_kernel()
+        return large_kernel_conv(input, kernel, self.bias, self.stride, padding, self.groups, method=self.method)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; in evaluation the kernel is kept until an element changes, while no gradient is asked for."""
+        if mode:
+            self._cache.clear()
+        return super().train(mode)
+
+    def _kept_kernel(self) -> Tensor:
+        if self.training or torch.is_grad_enabled() or special_tensors() or self.weight.is_meta:
+            return self.kernel()
+        return self._cache.get([self.weight, self.position, self.sigma], self.kernel)
 
     def extra_repr(self) -> str:
         """What a reader of `print(model)` needs: torch's fields first, defaults left out."""

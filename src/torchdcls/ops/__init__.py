@@ -1,6 +1,6 @@
 """Functions: tensors in, tensors out."""
 
-from .conv import large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
+from .conv import explain_method, large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
 from .dcls_conv import dcls_conv1d, dcls_conv2d, dcls_conv3d
 from .kernel import construct_kernel
 
@@ -9,6 +9,7 @@ __all__ = [
     "dcls_conv1d",
     "dcls_conv2d",
     "dcls_conv3d",
+    "explain_method",
     "large_kernel_conv1d",
     "large_kernel_conv2d",
     "large_kernel_conv3d",

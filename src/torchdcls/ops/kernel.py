@@ -1,16 +1,14 @@
 """Making a dense kernel out of elements: separable over the axes, any number of axes."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from .. import _checks
 from ..profiles import Interpolation, Profile
-
-# Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
-EPSILON = 1e-7
+from .autocast import autocast_disabled
+from .separable import separable_kernel
 
 
 def construct_kernel(
@@ -73,40 +71,14 @@ def construct_kernel(
     dense = tuple(dim for dim in range(len(size)) if dim not in learned)
     _checks.elements(weight, position, sigma, len(learned), tuple(size[dim] for dim in dense), profile)
 
-    with _autocast_disabled(weight.device.type):
-        kernel = _separable(weight, position, sigma, [size[dim] for dim in learned], profile)
+    with autocast_disabled(weight.device.type):
+        dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
+        inverse = None if sigma is None else 1 / profile.scale(sigma.to(dtype))
+        sizes = [size[dim] for dim in learned]
+        kernel = separable_kernel(weight.to(dtype), position.to(dtype), inverse, sizes, profile)
         # (out, in/groups, *dense, *learned) -> axes in their own order.
         kernel = kernel.permute(0, 1, *(2 + (*dense, *learned).index(dim) for dim in range(len(size))))
         return kernel.to(weight.dtype).contiguous()
-
-
-def _separable(weight: Tensor, position: Tensor, sigma: Tensor | None, size: Sequence[int], profile: Profile) -> Tensor:
-    # weight: (..., n), position and sigma: (axes, ..., n) -> (..., *size)
-    dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
-    # One division per element, not one per cell.
-    inverse: Tensor | list[float] = [1 / profile.smallest_scale] * len(size)
-    if sigma is not None:
-        inverse = (1 / profile.scale(sigma.to(dtype))).unsqueeze(-1)  # (axes, ..., n, 1)
-    factors = []
-    for axis, cells in enumerate(size):
-        cell = torch.arange(cells, dtype=dtype, device=weight.device) - cells // 2
-        distance = cell - position[axis].to(dtype).unsqueeze(-1)  # (..., n, cells)
-        factors.append(profile.function(distance * inverse[axis]))
-
-    mass = factors[0].sum(-1)
-    for factor in factors[1:]:
-        mass = mass * factor.sum(-1)
-    share = weight.to(dtype) / (mass + EPSILON)
-
-    # The largest axis stays alone on the right: what the others make together on the left is as small as it can be.
-    right = max(range(len(size)), key=lambda axis: (size[axis], axis))
-    others = [axis for axis in range(len(size)) if axis != right]
-    left = share.unsqueeze(-1)
-    for axis in others:
-        left = (left.unsqueeze(-1) * factors[axis].unsqueeze(-2)).flatten(-2)  # (..., n, product of sizes so far)
-    kernel = left.transpose(-2, -1) @ factors[right]
-    kernel = kernel.reshape(*weight.shape[:-1], *(size[axis] for axis in others), size[right])
-    return kernel.movedim(-1, right - len(size))
 
 
 def clamp_position_(position: Tensor, size: Sequence[int]) -> Tensor:
@@ -123,10 +95,3 @@ def clamp_position_(position: Tensor, size: Sequence[int]) -> Tensor:
         for axis, cells in enumerate(size):
             position[axis].clamp_(-(cells // 2), cells - 1 - cells // 2)
     return position
-
-
-def _autocast_disabled(device_type: str) -> AbstractContextManager[object]:
-    # Entered only where autocast is on: it refuses device types that have none, "meta" among them.
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

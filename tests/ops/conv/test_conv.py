@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchdcls import large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
 from torchdcls.ops.conv import METHODS, select
-from torchdcls.ops.conv.select import good_size
+from torchdcls.ops.conv.fft import good_size
+from torchdcls.ops.conv.problem import Problem
 
 LARGE_KERNEL_CONVOLUTIONS = {1: large_kernel_conv1d, 2: large_kernel_conv2d, 3: large_kernel_conv3d}
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -341,7 +342,7 @@ def test_a_named_method_is_the_one_that_runs():
     for method, transforms in (("direct", False), ("fft", True)):
         with torch.no_grad(), Operations() as operations:
             large_kernel_conv2d(**call.leaves(), **call.options(), method=method)
-        assert ("_fft_r2c" in operations.names) == transforms
+        assert ("bmm" in operations.names) == transforms
         assert ("convolution" in operations.names) != transforms
 
 
@@ -358,16 +359,22 @@ def test_a_named_method_is_the_one_that_runs():
     ids=str,
 )
 def test_auto_takes_the_transform_where_it_pays_and_can_run(call, transforms):
+    leaves = call.leaves()
+    output = large_kernel_conv2d(**leaves, **call.options())
     with Operations() as operations:
-        large_kernel_conv2d(**call.leaves(), **call.options())
-    assert ("_fft_r2c" in operations.names) == transforms
+        output.sum().backward()
+    assert ("bmm" in operations.names) == transforms
+
+
+LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True)
 
 
 def test_auto_and_a_named_method_ask_the_same_question():
     """Whatever `choose` takes has no reason against it."""
-    problem = select.Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True, True)
-    for changed in (problem, problem.with_kernel((9, 9), ((20, 20),) * 2)):
-        assert select.unsupported_reason(select.choose(changed), changed) is None
+    for changed in (LARGE, LARGE.with_kernel((9, 9), ((20, 20),) * 2)):
+        plan = select.choose(changed, True, True)
+        for method in (plan.output, plan.input_gradient, plan.weight_gradient):
+            assert select.unsupported_reason(method, changed) is None
 
 
 def test_good_sizes_are_the_smallest_products_of_small_primes():
@@ -401,9 +408,8 @@ def test_autocast_leaves_double_alone(method):
 
 
 def test_other_devices_than_the_measured_one_convolve_directly():
-    problem = select.Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True, True)
-    assert select.choose(problem) == "fft"
-    assert select.choose(replace(problem, device="cuda")) == "direct"
+    assert select.choose(LARGE, True, True).weight_gradient == "fft"
+    assert select.choose(replace(LARGE, device="cuda"), True, True) == select.Plan.of_one("direct")
 
 
 @every_method

@@ -2,6 +2,7 @@
 
 from .api import (
     Padding,
+    explain_method,
     large_kernel_conv,
     large_kernel_conv1d,
     large_kernel_conv2d,
@@ -14,6 +15,7 @@ __all__ = [
     "METHODS",
     "Method",
     "Padding",
+    "explain_method",
     "large_kernel_conv",
     "large_kernel_conv1d",
     "large_kernel_conv2d",

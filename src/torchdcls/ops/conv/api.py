@@ -1,5 +1,6 @@
 """Convolution with a large kernel, whoever made it: checks, chooses a method, calls it. No arithmetic here."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -7,16 +8,16 @@ import torch
 from torch import Tensor
 
 from ... import _checks
+from ..autocast import autocast_disabled
 from . import select
+from .autograd import OUTPUTS, Convolution
 from .direct import convolve_direct
-from .fft import convolve_fft
 from .layout import is_channels_last, to_channels_last
 from .matmul import convolve_matmul
-from .select import Method, Problem
+from .problem import Problem
+from .select import Method, Plan
 
 Padding = int | Sequence[int] | Literal["same", "valid"]
-
-_METHODS = {"direct": convolve_direct, "fft": convolve_fft, "matmul": convolve_matmul}
 
 
 def large_kernel_conv(
@@ -36,8 +37,9 @@ def large_kernel_conv(
         weight: (out_channels, in_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch. padding="same" needs stride 1.
-        method: "direct" is torch's own, "fft" goes through `torch.fft`, "matmul" multiplies small maps by a dense
-            matrix, "auto" takes the one expected to be fastest. A method that is named never falls back to another.
+        method: "direct" is torch's own, "fft" multiplies spectra, "matmul" multiplies small maps by a dense matrix,
+            "auto" takes for the output and for each gradient the one expected to be fastest, see
+            `torchdcls.explain_method`. A method that is named never falls back to another.
 
     Returns:
         (batch, out_channels, *map out), or without batch where the input had none.
@@ -46,21 +48,49 @@ def large_kernel_conv(
         ValueError: Shapes that do not fit, or a named method that cannot run the call; the reason is in the message.
     """
     _checks.one_of("method", method, select.METHODS)
-    problem = _state(input, weight, bias, stride, padding, groups)
+    weight, problem = state(input, weight, bias, stride, padding, groups)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
-    if not torch.compiler.is_exporting():
-        weight, problem = _crop(weight, problem)
     if method == "auto":
-        method = select.choose(problem)
-    reason = select.unsupported_reason(method, problem)
-    if reason is not None:
-        raise ValueError(f"method: {method!r} cannot run this call: {reason}. Use method='auto' or 'direct'")
-    output = _METHODS[method](batched, weight, bias, problem)
-    if method != "direct":
-        # As torch's convolutions do: channels_last in, channels_last out.
-        keep = is_channels_last(batched) and not torch.compiler.is_exporting()
-        output = to_channels_last(output) if keep else output.contiguous()
+        tracked = torch.is_grad_enabled()
+        plan = select.choose(problem, tracked and input.requires_grad, tracked and weight.requires_grad)
+    else:
+        reason = select.unsupported_reason(method, problem)
+        if reason is not None:
+            raise ValueError(f"method: {method!r} cannot run this call: {reason}. Use method='auto' or 'direct'")
+        plan = Plan.of_one(method)
+    output = _run(batched, weight, bias, problem, plan)
     return output if input.dim() == weight.dim() else output.squeeze(0)
+
+
+def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
+    if plan == Plan.of_one("direct"):
+        return convolve_direct(input, weight, bias, problem)
+    if plan.output == "matmul":
+        output = convolve_matmul(input, weight, bias, problem)
+    else:
+        device = input.device.type
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if autocast and torch.float64 not in (input.dtype, weight.dtype):  # autocast leaves double alone
+            dtype: torch.dtype = torch.get_autocast_dtype(device)
+            with autocast_disabled(device):
+                output = _apply(input.float(), weight.float(), bias, problem, plan).to(dtype)
+        elif input.dtype != weight.dtype:
+            raise ValueError(f"input: expected the dtype of weight, {weight.dtype}, got {input.dtype}")
+        else:
+            precise = torch.promote_types(input.dtype, torch.float32)
+            output = _apply(input.to(precise), weight.to(precise), bias, problem, plan).to(input.dtype)
+    # As torch's convolutions do: channels_last in, channels_last out.
+    return to_channels_last(output) if is_channels_last(input) else output.contiguous()
+
+
+def _apply(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
+    bias = None if bias is None else bias.to(input.dtype)
+    if torch.autograd.forward_ad._current_level >= 0:
+        # Forward-mode differentiation goes through the steps themselves.
+        with autocast_disabled(input.device.type):
+            return OUTPUTS[plan.output](input, weight, bias, problem)
+    output: Tensor = Convolution.apply(input, weight, bias, problem, plan)  # type: ignore[no-untyped-call]
+    return output
 
 
 def large_kernel_conv1d(
@@ -120,14 +150,58 @@ def large_kernel_conv3d(
     return large_kernel_conv(input, weight, bias, stride, padding, groups, method=method)
 
 
-def _state(
+def explain_method(
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    groups: int = 1,
+    *,
+    training: bool = True,
+    channels_last: bool = False,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Prints what each method is expected to take for a convolution, or why it cannot run, and what "auto" takes.
+
+    Args:
+        input_shape: (batch, in_channels, *map).
+        weight_shape: (out_channels, in_channels/groups, *kernel).
+        stride, padding, groups: As in torch.
+        training: Whether gradients of input and weight are asked for.
+        channels_last: Whether the input is in that memory format.
+        device: Where the tensors would be.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+
+    Example:
+        >>> from torchdcls import explain_method
+        >>> explain_method((4, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96)  # doctest: +ELLIPSIS
+        method              output    input gradient   weight gradient    both gradients   (expected, ms)
+        direct  ...
+        auto takes: ...
+    """
+    input = torch.empty(tuple(input_shape), device="meta")
+    if channels_last:
+        input = to_channels_last(input)
+    _, problem = state(input, torch.empty(tuple(weight_shape), device="meta"), None, stride, padding, groups)
+    problem = dataclasses.replace(problem, device=torch.device(device).type)
+    print(select.explain(problem, training, training))
+
+
+def state(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     stride: int | Sequence[int],
     padding: Padding,
     groups: int,
-) -> Problem:
+) -> tuple[Tensor, Problem]:
+    """The problem that a call poses, without the taps that only see padding; and the weight without them.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
     dims = weight.dim() - 2
     if dims not in (1, 2, 3):
         raise ValueError(
@@ -138,7 +212,8 @@ def _state(
             f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
             f"got shape {tuple(input.shape)}"
         )
-    out_channels, groups = weight.shape[0], _checks.integer("groups", groups, 1)
+    fixed = _fixed if torch.compiler.is_compiling() and not torch.compiler.is_exporting() else tuple
+    (out_channels,), groups = fixed(weight.shape[:1]), _checks.integer("groups", groups, 1)
     if out_channels % groups:
         raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight.shape)}")
     if input.shape[-dims - 1] != weight.shape[1] * groups:
@@ -146,7 +221,7 @@ def _state(
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ValueError(f"bias: expected shape ({out_channels},), got {tuple(bias.shape)}")
     strides = _checks.integers("stride", stride, dims, 1)
-    kernel, map_size = tuple(weight.shape[2:]), tuple(input.shape[-dims:])
+    kernel, map_size = fixed(weight.shape[2:]), fixed(input.shape[-dims:])
     pads = padding_pairs(padding, kernel, strides)
     for axis in range(dims):
         if map_size[axis] + sum(pads[axis]) < kernel[axis]:
@@ -154,9 +229,9 @@ def _state(
                 f"input: expected a map of at least {kernel[axis] - sum(pads[axis])} along axis {axis} "
                 f"(kernel {kernel}, padding {pads}), got shape {tuple(input.shape)}"
             )
-    return Problem(
+    problem = Problem(
         batch=input.shape[0] if input.dim() == dims + 2 else 1,
-        in_channels=input.shape[-dims - 1],
+        in_channels=fixed(weight.shape[1:2])[0] * groups,
         out_channels=out_channels,
         groups=groups,
         map=map_size,
@@ -165,8 +240,16 @@ def _state(
         padding=pads,
         device=input.device.type,
         floating=input.is_floating_point() and weight.is_floating_point(),
-        training=torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad),
+        channels_last=is_channels_last(input if input.dim() == dims + 2 else input.unsqueeze(0)),
     )
+    # An exported program holds for every map size: there, which taps see padding alone is not known.
+    return (weight, problem) if torch.compiler.is_exporting() else _crop(weight, problem)
+
+
+def _fixed(sizes: Sequence[int]) -> tuple[int, ...]:
+    # Tiles and transforms are made for a map and a kernel: a compiled graph holds for one of each, and for any batch.
+    # What `range` is given, a compiler takes for a constant.
+    return tuple(len(range(size)) for size in sizes)
 
 
 def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -1,59 +1,313 @@
-"""Convolution through the real Fourier transform: the cost does not grow with the kernel's taps."""
+"""Convolution as a product of spectra: the cost hardly grows with the kernel's taps.
+
+With X, W and G the spectra of input, kernel and gradient of the output, where torch's convolution is a correlation:
+
+    output = inverse(X conj(W))    gradient of input = inverse(G W)    gradient of weight = inverse(sum of X conj(G))
+
+Every map is transformed in blocks of the batch that stay in cache, a large map in tiles that overlap (overlap-save).
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .select import Problem
+from ..scratch import Scratch
+from .layout import is_channels_last
+from .problem import Part, Problem
+from .spectrum import FastTransform, MatrixTransform, Transform, correlate, kept, multiply
+
+# Up to this many cells around an axis a matrix product is faster than torch.fft (on CPU).
+MATRIX_LENGTH = 192
+# Of the spectra of a block of maps, so that they stay in cache. Unit: bytes.
+BLOCK_BYTES = 2**21
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the outputs, the cells of the input that it reads, and where the first of those sits in the circle."""
+
+    outputs: tuple[slice, ...]
+    window: tuple[slice, ...]
+    offset: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a problem is cut: circles of `lengths` cells, tiles of at most `cells` outputs, `rows` samples at a time."""
+
+    lengths: tuple[int, ...]
+    cells: tuple[int, ...]
+    rows: int
+
+    @property
+    def by_matrix(self) -> bool:
+        """Whether the transform is a product with a matrix, not `torch.fft`."""
+        return max(self.lengths) <= MATRIX_LENGTH
+
+    def transform(self) -> Transform:
+        """What takes maps to spectra and back."""
+        return MatrixTransform(self.lengths) if self.by_matrix else FastTransform(self.lengths)
+
+
+def tiling(problem: Problem) -> Tiling:
+    """Lengths, tiles and blocks for a problem of stride 1."""
+    axes = [_axis(*row) for row in zip(problem.map, problem.kernel, problem.outputs, problem.padding, strict=True)]
+    lengths, cells = (tuple(column) for column in zip(*axes, strict=True))
+    if max(lengths) > MATRIX_LENGTH:
+        lengths = tuple(good_size(length) for length in lengths)
+    channels = max(problem.in_channels, problem.out_channels)
+    spectrum = 4 * math.prod(lengths) * channels  # float32, half of the frequencies
+    # Each block of a grouped or dense problem reads the whole spectrum of the kernel: few blocks then.
+    budget = BLOCK_BYTES if problem.depthwise else 2**28
+    return Tiling(lengths, cells, max(1, budget // spectrum))
+
+
+def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int]) -> tuple[int, int]:
+    # Circle and tile of an axis. The whole map at once needs a circle only as long as keeps what wraps around off the
+    # outputs; a tile needs all the cells that its outputs read.
+    whole = max(size + max(pads), taps)
+    if whole <= max(96, 3 * taps):
+        return whole, outputs
+    target = max(64, 2 * taps) if 3 * taps <= MATRIX_LENGTH else 4 * taps
+    cells = -(-outputs // -(-outputs // target))
+    return (cells + taps - 1, cells) if cells + taps - 1 < whole else (whole, outputs)
 
 
 def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
-    """Convolution as a product of transforms, for stride 1.
-
-    The map is padded only as far as wrapped-around values would reach an output that is kept. Computed in float32 at
-    least, also under autocast; the result has the dtype that torch's convolution would give.
+    """Convolution for stride 1.
 
     Args:
-        input: (batch, in_channels, *map).
-        weight: (out_channels, in_channels/groups, *kernel).
-        bias: (out_channels) or None.
+        input: (batch, in_channels, *map), float32 or float64.
+        weight: (out_channels, in_channels/groups, *kernel), same dtype.
+        bias: (out_channels), same dtype, or None.
         problem: Sizes, padding and groups of the call.
 
     Returns:
         (batch, out_channels, *map out).
-
-    Raises:
-        ValueError: input and weight differ in dtype, outside autocast.
     """
-    device = input.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if autocast and torch.float64 not in (input.dtype, weight.dtype):  # autocast leaves double alone
-        dtype: torch.dtype = torch.get_autocast_dtype(device)
-        with torch.autocast(device, enabled=False):
-            bias = None if bias is None else bias.float()
-            return _convolve(input.float(), weight.float(), bias, problem).to(dtype)
-    if input.dtype != weight.dtype:
-        raise ValueError(f"input: expected the dtype of weight, {weight.dtype}, got {input.dtype}")
-    dtype = torch.promote_types(input.dtype, torch.float32)
-    bias = None if bias is None else bias.to(dtype)
-    return _convolve(input.to(dtype), weight.to(dtype), bias, problem).to(input.dtype)
+    plan, scratch = tiling(problem), Scratch(input)
+    transform = plan.transform()
+    start = (0,) * len(problem.kernel)
+    kernel = _kernel_spectrum(weight, transform, scratch)
+    shape = (problem.batch, problem.out_channels, *problem.outputs)
+    output = _Maps(shape, is_channels_last(input), False, scratch)
+    for rows, tile in _blocks(problem, plan, scratch):
+        maps = transform.forward(_cells(input, rows, tile.window), tile.offset, scratch, "maps")
+        product = multiply(maps, kernel, problem.groups, scratch, conjugate=True)
+
+        def cells(out: Tensor | None, product: Tensor = product, tile: Tile = tile) -> Tensor:
+            made = transform.inverse(product, _sizes(tile.outputs), start, scratch, out)
+            if bias is None:
+                return made
+            return made.add_(bias) if scratch.usable else made + bias
+
+        output.put(rows, tile.outputs, cells)
+    return output.whole()
 
 
-def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
-    axes = list(range(2, input.dim()))
-    length = problem.transform_lengths
-    map_spectrum = torch.fft.rfftn(input, s=length, dim=axes)
-    kernel_spectrum = torch.fft.rfftn(weight.flip(axes), s=length, dim=axes)
+def gradients_fft(
+    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `convolve_fft` to input and weight: three transforms of maps where both are asked for.
 
-    # (N, groups, 1, in/groups, *) x (groups, out/groups, in/groups, *): summed over in/groups.
-    map_spectrum = map_spectrum.unflatten(1, (problem.groups, -1))
-    kernel_spectrum = kernel_spectrum.unflatten(0, (problem.groups, -1))
-    if weight.shape[1] == 1:
-        product = map_spectrum * kernel_spectrum.squeeze(2)
+    Args:
+        input, weight, problem: As given to `convolve_fft`.
+        gradient: Of the output, (batch, out_channels, *map out).
+        of_input, of_weight: Which gradients to make.
+
+    Returns:
+        Gradients of the input and of the weight, None where not asked for.
+    """
+    plan, scratch = tiling(problem), Scratch(gradient)
+    transform = plan.transform()
+    start = (0,) * len(problem.kernel)
+    kernel = _kernel_spectrum(weight, transform, scratch) if of_input else None
+    overlap = plan.cells != problem.outputs
+    to_input = _Maps((problem.batch, problem.in_channels, *problem.map), is_channels_last(input), overlap, scratch)
+    to_kernel: Tensor | None = None
+    for rows, tile in _blocks(problem, plan, scratch):
+        outputs = transform.forward(_cells(gradient, rows, tile.outputs), start, scratch, "outputs")
+        if kernel is not None:
+            product = multiply(outputs, kernel, problem.groups, scratch, transposed=True)
+
+            def cells(out: Tensor | None, product: Tensor = product, tile: Tile = tile) -> Tensor:
+                return transform.inverse(product, _sizes(tile.window), tile.offset, scratch, out)
+
+            to_input.put(rows, tile.window, cells)
+        if of_weight:
+            maps = transform.forward(_cells(input, rows, tile.window), tile.offset, scratch, "maps")
+            more = correlate(maps, outputs, problem.groups, scratch)
+            to_kernel = more if to_kernel is None else to_kernel + more
+    to_weight = None
+    if to_kernel is not None:
+        to_weight = transform.inverse(to_kernel, problem.kernel, start, scratch, None).squeeze(0).movedim(-1, 0)
+        to_weight = to_weight.reshape(problem.out_channels, -1, *problem.kernel).clone(
+            memory_format=torch.contiguous_format
+        )
+    return to_input.whole() if of_input else None, to_weight
+
+
+def _kernel_spectrum(weight: Tensor, transform: Transform, scratch: Scratch) -> Tensor:
+    # (1, planes, frequencies, out_channels * in_channels/groups)
+    cells = weight.flatten(0, 1).movedim(0, -1).unsqueeze(0)
+    return transform.forward(cells, (0,) * len(transform.lengths), scratch, "kernel")
+
+
+def _blocks(problem: Problem, plan: Tiling, scratch: Scratch) -> Iterator[tuple[slice, Tile]]:
+    # Where there is no scratch memory there are no blocks of the batch: a compiled graph holds for other batches too.
+    rows = [slice(None)]
+    if scratch.usable:
+        rows = [slice(first, first + plan.rows) for first in range(0, problem.batch, plan.rows)]
+    yield from itertools.product(rows, _tiles(problem, plan))
+
+
+def _tiles(problem: Problem, plan: Tiling) -> Iterator[Tile]:
+    axes = []
+    for size, taps, outputs, (before, _), cells in zip(
+        problem.map, problem.kernel, problem.outputs, problem.padding, plan.cells, strict=True
+    ):
+        axis = []
+        for first in range(0, outputs, cells):
+            stop = min(first + cells, outputs)
+            start = max(0, first - before)
+            window = slice(start, min(size, stop - 1 - before + taps))
+            axis.append((slice(first, stop), window, start - (first - before)))
+        axes.append(axis)
+    for parts in itertools.product(*axes):
+        outputs, windows, offsets = zip(*parts, strict=True)
+        yield Tile(outputs, windows, offsets)
+
+
+def _cells(maps: Tensor, rows: slice, region: tuple[slice, ...]) -> Tensor:
+    # (batch, channels, *map) -> (rows, *region, channels)
+    return maps.movedim(1, -1)[(rows, *region)]
+
+
+def _sizes(region: tuple[slice, ...]) -> tuple[int, ...]:
+    return tuple(part.stop - part.start for part in region)
+
+
+class _Maps:
+    """Maps put together from parts, which add up where they overlap."""
+
+    def __init__(self, shape: Sequence[int], channels_last: bool, overlap: bool, scratch: Scratch) -> None:
+        self.batch, self.channels, *self.sizes = shape
+        self.channels_last = channels_last
+        self.overlap = overlap
+        self.scratch = scratch
+        self.maps: Tensor | None = None  # (batch, *sizes, channels)
+
+    def put(self, rows: slice, region: tuple[slice, ...], make: Callable[[Tensor | None], Tensor]) -> None:
+        """Adds the (rows, *region, channels) that `make` gives, which may write them where it is told."""
+        if self.scratch.usable:
+            if self.maps is None:
+                self.maps = self._allocate()
+            place = self.maps[(rows, *region)]
+            if place.is_contiguous() and not self.overlap:
+                make(place)
+                return
+            cells = make(self.scratch.take("cells", *place.shape))
+        else:
+            cells = make(None)
+            if list(_sizes(region)) == self.sizes:
+                self.maps = cells
+                return
+            if self.maps is None:
+                # Made from a part: under vmap it then has the hidden axis that the part has.
+                self.maps = cells.new_zeros((cells.shape[0], *self.sizes, self.channels))
+            place = self.maps[(rows, *region)]
+        if self.overlap:
+            place.add_(cells)
+        else:
+            place.copy_(cells)
+
+    def whole(self) -> Tensor:
+        """(batch, channels, *sizes)."""
+        assert self.maps is not None
+        return self.maps.movedim(-1, 1)
+
+    def _allocate(self) -> Tensor:
+        allocate = torch.zeros if self.overlap else torch.empty
+        if self.channels_last:
+            return allocate(self.batch, *self.sizes, self.channels, dtype=self.scratch.dtype)
+        return allocate(self.batch, self.channels, *self.sizes, dtype=self.scratch.dtype).movedim(1, -1)
+
+
+def fft_operations(problem: Problem, part: Part) -> dict[str, float]:
+    """How many of which operations a part takes: what the cost rule multiplies by measured times."""
+    plan = tiling(problem)
+    tiles = math.prod(-(-out // cells) for out, cells in zip(problem.outputs, plan.cells, strict=True))
+    window = [
+        min(size, cells + taps - 1) for size, cells, taps in zip(problem.map, plan.cells, problem.kernel, strict=True)
+    ]
+    maps_in = (window, problem.in_channels, problem.batch * tiles)
+    maps_out = (plan.cells, problem.out_channels, problem.batch * tiles)
+    weights = problem.out_channels * problem.in_channels // problem.groups
+    kernel = (problem.kernel, weights, 1)
+    transformed = {
+        "output": [maps_in, maps_out, kernel],
+        "input gradient": [maps_in, maps_out, kernel],
+        "weight gradient": [maps_in, maps_out, kernel],
+        "gradients": [maps_in, maps_in, maps_out, kernel, kernel],
+    }[part]
+    products = 2 if part == "gradients" else 1
+    kind = "matrix" if plan.by_matrix else "fast"
+    frequencies = math.prod(plan.lengths)
+    spectra = sum(channels * maps * frequencies for _, channels, maps in transformed)
+    counts = {
+        f"fft {kind} call": 1.0,
+        f"fft {kind} block": float(products * tiles * -(-problem.batch // plan.rows)),
+        f"fft {kind} spectrum cell": float(spectra),
+    }
+    if plan.by_matrix:
+        for sizes, channels, maps in transformed:
+            flops, matrices = _matrix_work(plan.lengths, sizes, channels, maps)
+            counts["fft matrix flop"] = counts.get("fft matrix flop", 0.0) + flops
+            counts["fft matrix narrow flop"] = counts.get("fft matrix narrow flop", 0.0) + flops / channels
+            counts["fft matrix product"] = counts.get("fft matrix product", 0.0) + matrices
     else:
-        product = torch.einsum("ngi...,goi...->ngo...", map_spectrum, kernel_spectrum)
+        counts["fft fast step"] = spectra * math.log2(frequencies)
+    if not problem.depthwise:
+        # Where channels of a group are few, the matrices of a frequency are too small to be fast.
+        products_flops = 4.0 * products * problem.batch * tiles * frequencies * weights
+        least = min(problem.batch * tiles, problem.in_channels // problem.groups, weights // problem.in_channels)
+        counts[f"fft {kind} channels flop"] = products_flops
+        counts[f"fft {kind} channels narrow flop"] = products_flops / least
+        counts[f"fft {kind} channels product"] = float(products * frequencies * problem.groups)
+    if not problem.channels_last:
+        counts["fft moved cell"] = float(
+            sum(math.prod(sizes) * channels * maps for sizes, channels, maps in transformed[: 1 + products])
+        )
+    return counts
 
-    output: Tensor = torch.fft.irfftn(product.flatten(1, 2), s=length, dim=axes)
-    rows = zip(axes, problem.kernel, problem.outputs, problem.padding, strict=True)
-    for axis, taps, cells, (before, _) in rows:
-        output = output.narrow(axis, taps - 1 - before, cells)
-    return output if bias is None else output + bias.view(-1, *(1 for _ in axes))
+
+def _matrix_work(lengths: Sequence[int], sizes: Sequence[int], channels: int, maps: int) -> tuple[int, int]:
+    # Operations of one matrix transform, forward or inverse, and how many matrix products they are in. The last axis is
+    # real on one side, the others are complex.
+    flops, products, behind = 0, 0, channels
+    for axis in reversed(range(len(sizes))):
+        last = axis == len(sizes) - 1
+        frequencies = kept(lengths[axis], last)
+        rows, columns = 2 * frequencies, sizes[axis] if last else 2 * sizes[axis]
+        before = maps * math.prod(sizes[:axis])
+        flops += 2 * before * rows * columns * behind
+        products += before
+        behind *= frequencies
+    return flops, products
+
+
+def good_size(length: int) -> int:
+    """Smallest integer of at least `length` whose prime factors are 2, 3, 5 and 7: `torch.fft` is fast there."""
+    size = length
+    while True:
+        rest = size
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 1

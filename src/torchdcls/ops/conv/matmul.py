@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .select import Problem
+from .problem import Part, Problem
 
 
 def convolve_matmul(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
@@ -46,3 +46,27 @@ def convolve_matmul(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
     product = torch.bmm(rows.reshape(problem.groups, problem.batch, -1), matrix)
     output = product.view(problem.groups, problem.batch, -1, *problem.outputs).transpose(0, 1).flatten(1, 2)
     return output if bias is None else output + bias.to(output.dtype).view(-1, *(1 for _ in range(dims)))
+
+
+def matmul_operations(problem: Problem, part: Part) -> dict[str, float]:
+    """How many of which operations a part takes: what the cost rule multiplies by measured times."""
+    elements = matrix_bytes(problem) // 4
+    cells = problem.in_channels * math.prod(problem.map) + problem.out_channels * math.prod(problem.outputs)
+    kind = f"{len(problem.kernel)}-D {'depthwise' if problem.depthwise else 'grouped'} {part}"
+    counts = {
+        f"matmul {kind} call": 1.0,
+        f"matmul {kind} element": float(elements),
+        f"matmul {kind} flop": 2.0 * problem.batch * elements,
+        f"matmul {kind} cell": float(problem.batch * cells),
+        f"matmul {kind} product": float(problem.groups),
+    }
+    if problem.channels_last:
+        counts[f"matmul {kind} moved cell"] = float(problem.batch * cells)
+    return counts
+
+
+def matrix_bytes(problem: Problem) -> int:
+    """Memory of the Toeplitz matrices in float32."""
+    return (
+        4 * problem.out_channels * problem.in_channels // problem.groups * math.prod((*problem.map, *problem.outputs))
+    )

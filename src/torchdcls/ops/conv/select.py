@@ -1,74 +1,36 @@
-"""Which method can run a convolution, and which is expected to be the fastest."""
+"""Which method can run a convolution, which is expected to be the fastest, and why."""
 
-import math
+import functools
+import itertools
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from ..tracing import constant_when_compiled
+from .costs import NANOSECONDS
+from .direct import direct_operations
+from .fft import fft_operations
+from .matmul import matmul_operations, matrix_bytes
+from .problem import Part, Problem
+
 Method = Literal["auto", "direct", "fft", "matmul"]
-# Torch's direct depthwise convolution on CPU is at its fastest up to this many taps.
-NEAR_TAPS = 14 * 14
 METHODS: tuple[str, ...] = ("auto", "direct", "fft", "matmul")
+OPERATIONS = {"direct": direct_operations, "fft": fft_operations, "matmul": matmul_operations}
 
 
 @dataclass(frozen=True)
-class Problem:
-    """The sizes of one convolution call; `padding` holds (before, after) pairs."""
+class Plan:
+    """The method of each part of a convolution. "matmul" makes all parts or none."""
 
-    batch: int
-    in_channels: int
-    out_channels: int
-    groups: int
-    map: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    device: str
-    floating: bool
-    training: bool
+    output: Method
+    input_gradient: Method
+    weight_gradient: Method
 
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        """Map size of the output."""
-        rows = zip(self.map, self.kernel, self.stride, self.padding, strict=True)
-        return tuple((size + sum(pads) - taps) // step + 1 for size, taps, step, pads in rows)
-
-    @property
-    def transform_lengths(self) -> tuple[int, ...]:
-        """Shortest good transforms whose circular products leave the outputs free of what wraps around (stride 1)."""
-        return tuple(good_size(size + max(pads)) for size, pads in zip(self.map, self.padding, strict=True))
-
-    def with_kernel(self, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> "Problem":
-        """The same problem with another kernel size and padding."""
-        return replace(self, kernel=kernel, padding=padding)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a method's steps cost on two CPU cores in float32, in nanoseconds each.
-
-    Rounded from timings of depthwise layers at 3x3 to 56x56 cells with kernels of 7x7 to 31x31. Direct convolution
-    leaves torch's fast path above NEAR_TAPS when it trains.
-    """
-
-    call: float
-    tap: float = 0  # a multiplication of a depthwise direct convolution
-    far_tap: float = 0  # the same above NEAR_TAPS
-    cell: float = 0  # a cell of all maps: in and out, or of the padded map for the transform
-    weight: float = 0  # an element of the matrices that the small maps are multiplied with
-
-
-_INFERENCE = {
-    "direct": Cost(call=5e4, tap=0.007, far_tap=0.007),
-    "fft": Cost(call=3e5, cell=2.8),
-    "matmul": Cost(call=1e5, cell=1.0, weight=2.5),
-}
-_TRAINING = {
-    "direct": Cost(call=1e5, tap=0.12, far_tap=0.33),
-    "fft": Cost(call=7e5, cell=8.0),
-    "matmul": Cost(call=7e5, cell=3.0, weight=5.0),
-}
+    @classmethod
+    def of_one(cls, method: Method) -> "Plan":
+        """The plan that makes all parts by one method."""
+        return cls(method, method, method)
 
 
 def unsupported_reason(method: Method, problem: Problem) -> str | None:
@@ -87,46 +49,115 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
     return None
 
 
-def estimate(method: Method, problem: Problem) -> float:
-    """Expected time of a depthwise problem, forward and, where gradients are asked for, backward. Unit: nanoseconds."""
-    cost = (_TRAINING if problem.training else _INFERENCE)[method]
-    maps = problem.batch * problem.in_channels
-    cells_in, cells_out = math.prod(problem.map), math.prod(problem.outputs)
+def undesired_reason(method: Method, problem: Problem) -> str | None:
+    """Why `auto` leaves `method` out although it could run, or None."""
     if method == "direct":
-        taps = math.prod(problem.kernel)
-        return cost.call + maps * cells_out * taps * (cost.tap if taps <= NEAR_TAPS else cost.far_tap)
-    if method == "fft":
-        return cost.call + (maps + 2 * problem.out_channels) * math.prod(problem.transform_lengths) * cost.cell
-    matrices = problem.out_channels * cells_in * cells_out
-    return cost.call + matrices * cost.weight + maps * (cells_in + cells_out) * cost.cell
+        return None
+    if problem.device != "cpu":
+        return f"nothing is measured on {problem.device}"
+    if method == "matmul" and matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
+        return f"its matrices would take more than {LARGEST_MATRIX_BYTES >> 20} MiB"
+    return None
 
 
-def choose(problem: Problem) -> Method:
-    """The method expected to be the fastest.
+# Another method is taken where its estimate is below this part of direct's: a wrong guess must not cost anything.
+MARGIN = 0.85
+# What `auto` lets the matrices of "matmul" take.
+LARGEST_MATRIX_BYTES = 2**28
 
-    Depthwise on CPU: the one with the lowest estimate among those that can run it. Direct elsewhere: nothing is
-    measured for more than one input channel per group, nor for other devices. Exported programs get the direct
-    convolution too, one node that holds for every map size.
+
+def estimate(method: Method, part: Part, problem: Problem) -> float:
+    """Expected time of a part: each operation's count times what it costs. Unit: nanoseconds (two cores, float32)."""
+    counts = OPERATIONS[method](problem, part)
+    return sum(count * NANOSECONDS.get(name, 0.0) for name, count in counts.items())
+
+
+def estimate_plan(plan: Plan, problem: Problem, of_input: bool, of_weight: bool) -> float:
+    """Expected time of a plan with the gradients that are asked for. Unit: nanoseconds."""
+    time = estimate(plan.output, "output", problem)
+    if of_input and of_weight and plan.input_gradient == plan.weight_gradient:
+        return time + estimate(plan.input_gradient, "gradients", problem)
+    if of_input:
+        time += estimate(plan.input_gradient, "input gradient", problem)
+    if of_weight:
+        time += estimate(plan.weight_gradient, "weight gradient", problem)
+    return time
+
+
+def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) -> Plan:
+    """The plan expected to be the fastest.
+
+    On CPU: the one with the lowest estimate among those that can run. Direct elsewhere, as nothing is measured there,
+    and in exported programs: one node that holds for every map size.
     """
-    if torch.compiler.is_exporting() or problem.device != "cpu" or problem.in_channels != problem.groups:
-        return "direct"
-    best: Method = "direct"
-    others: tuple[Method, ...] = ("fft", "matmul")
-    for method in others:
-        # Written as a comparison: torch.compile guards it where sizes are dynamic, and cannot trace min().
-        if unsupported_reason(method, problem) is None and estimate(method, problem) < estimate(best, problem):
-            best = method
+    if problem.device != "cpu" or torch.compiler.is_exporting():
+        return Plan.of_one("direct")
+    if torch.compiler.is_compiling():
+        # The batch may be any number there: a plan for the power of two that it fits in makes few graphs.
+        batch = 0 if problem.batch == 0 else 1
+        while batch < problem.batch:
+            batch *= 2
+        problem = replace(problem, batch=batch)
+    # Compilers take tuples for constants, and strings.
+    return Plan(*_cheapest(problem.fields(), of_input, of_weight))
+
+
+@constant_when_compiled
+def _cheapest(fields: tuple[Any, ...], of_input: bool, of_weight: bool) -> tuple[Method, Method, Method]:
+    plan = _known_cheapest(Problem(*fields), of_input, of_weight)
+    return plan.output, plan.input_gradient, plan.weight_gradient
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_cheapest(problem: Problem, of_input: bool, of_weight: bool) -> Plan:
+    best = Plan.of_one("direct")
+    time = estimate_plan(best, problem, of_input, of_weight) * MARGIN
+    for plan in _plans(problem, of_input, of_weight):
+        other = estimate_plan(plan, problem, of_input, of_weight)
+        if other < time:
+            best, time = plan, other
     return best
 
 
-def good_size(length: int) -> int:
-    """Smallest integer of at least `length` whose prime factors are 2, 3, 5 and 7: transforms are fast there."""
-    size = length
-    while True:
-        rest = size
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
+def _plans(problem: Problem, of_input: bool, of_weight: bool) -> list[Plan]:
+    plans = []
+    able = {method for method in ("fft", "matmul") if _reason(method, problem) is None}
+    if "matmul" in able:
+        plans.append(Plan.of_one("matmul"))
+    if "fft" in able:
+        either: tuple[Method, ...] = ("direct", "fft")
+        mixed = itertools.product(either, either if of_input else ("direct",), either if of_weight else ("direct",))
+        plans.extend(Plan(*parts) for parts in mixed)
+    return plans
+
+
+def _reason(method: Method, problem: Problem) -> str | None:
+    reason = unsupported_reason(method, problem)
+    return undesired_reason(method, problem) if reason is None else reason
+
+
+def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
+    """A table of what each method is expected to take, or why it cannot run, and what `auto` takes."""
+    parts: list[tuple[Part, bool]] = [
+        ("output", True),
+        ("input gradient", of_input),
+        ("weight gradient", of_weight),
+        ("gradients", of_input and of_weight),
+    ]
+    asked = [part for part, wanted in parts if wanted]
+    titles = ["both gradients" if part == "gradients" else part for part in asked]
+    lines = [f"{'method':8}" + "".join(f"{title:>18}" for title in titles) + "   (expected, ms)"]
+    methods: tuple[Method, ...] = ("direct", "fft", "matmul")
+    for method in methods:
+        reason = _reason(method, problem)
+        if reason is None:
+            times = [estimate(method, part, problem) / 1e6 for part in asked]
+            lines.append(f"{method:8}" + "".join(f"{time:18.2f}" for time in times))
+        else:
+            lines.append(f"{method:8}  not taken: {reason}")
+    plan = choose(problem, of_input, of_weight)
+    taken = [f"output by {plan.output}"]
+    taken += [f"input gradient by {plan.input_gradient}"] * of_input
+    taken += [f"weight gradient by {plan.weight_gradient}"] * of_weight
+    lines.append(f"auto takes: {', '.join(taken)}")
+    return "\n".join(lines)

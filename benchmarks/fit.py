@@ -1,0 +1,165 @@
+"""Fits the cost rule of `method="auto"`: `python -m benchmarks.fit --measure`, or without, from the last measurement.
+
+Every method makes every part of random convolutions (`benchmarks/shapes.py`) and is timed. What a method counts as its
+operations (`direct_operations` and its twins) is then fitted to the times, least squares of relative errors, no cost
+below zero. The measurement is kept in `benchmarks/results/costs-*.json`, the costs in `torchdcls/ops/conv/costs.py`.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy
+import torch
+from rich.progress import track
+from scipy.optimize import least_squares, nnls
+
+from torchdcls.ops.conv.direct import convolve_direct, gradients_direct
+from torchdcls.ops.conv.fft import convolve_fft, gradients_fft
+from torchdcls.ops.conv.matmul import convolve_matmul, matrix_bytes
+from torchdcls.ops.conv.problem import Part
+from torchdcls.ops.conv.select import LARGEST_MATRIX_BYTES, OPERATIONS
+
+from .record import RESULTS, ROOT, record, write
+from .shapes import Shape, draw_shapes
+from .tables import newest_result
+
+COSTS = ROOT / "src" / "torchdcls" / "ops" / "conv" / "costs.py"
+SEED, COUNT = 0, 240
+PARTS: tuple[Part, ...] = ("output", "input gradient", "weight gradient", "gradients")
+# Longest single run that is repeated. Unit: seconds.
+LONGEST = 0.5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, if asked to, fits, and writes the costs; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description="Fit the cost rule.")
+    parser.add_argument("--measure", action="store_true", help="measure first (some minutes)")
+    arguments = parser.parse_args(argv)
+    if arguments.measure:
+        start = record("costs", argv, ("torch", "torchdcls"))
+        start["command"] = " ".join(["python -m benchmarks.fit", *argv])
+        shapes = track(draw_shapes(COUNT, SEED), "shapes")
+        result = {**start, "threads": torch.get_num_threads(), "shapes": [measure(shape) for shape in shapes]}
+        print(f"Written to {write(result, RESULTS)}")
+    found = newest_result("costs", RESULTS)
+    if found is None:
+        print("Nothing is measured: python -m benchmarks.fit --measure", file=sys.stderr)
+        return 1
+    costs, errors = fit(found)
+    COSTS.write_text(source(costs, found), encoding="utf-8")
+    for kind, ratios in sorted(errors.items()):
+        within = sum(max(ratio, 1 / ratio) < 1.5 for ratio in ratios) / len(ratios)
+        print(f"{kind:32} {len(ratios):4} times, {within:4.0%} of estimates within 1.5x")
+    return 0
+
+
+def measure(shape: Shape) -> dict[str, Any]:
+    """Milliseconds of each method's parts; a part that took too long to repeat is left out."""
+    times: dict[str, dict[str, float]] = defaultdict(dict)
+    for part in PARTS:
+        for method, run in _runs(shape, part).items():
+            with torch.no_grad():
+                taken = milliseconds(run)
+            if taken is not None:
+                times[method][part] = taken
+    return {"shape": shape.to_json(), "ms": times}
+
+
+def _runs(shape: Shape, part: Part) -> dict[str, Callable[[], object]]:
+    # What makes a part, by method.
+    problem, input, weight, gradient = shape.problem()
+    of_input, of_weight = part in ("input gradient", "gradients"), part in ("weight gradient", "gradients")
+    runs: dict[str, Callable[[], object]]
+    if part == "output":
+        runs = {
+            "direct": lambda: convolve_direct(input, weight, None, problem),
+            "fft": lambda: convolve_fft(input, weight, None, problem),
+        }
+    else:
+        runs = {
+            "direct": lambda: gradients_direct(input, weight, gradient, problem, of_input, of_weight),
+            "fft": lambda: gradients_fft(input, weight, gradient, problem, of_input, of_weight),
+        }
+    if matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
+        return runs
+    if part == "output":
+        return {**runs, "matmul": lambda: convolve_matmul(input, weight, None, problem)}
+    input, weight = input.requires_grad_(of_input), weight.requires_grad_(of_weight)
+    leaves = [leaf for leaf in (input, weight) if leaf.requires_grad]
+    output = convolve_matmul(input, weight, None, problem)
+    return {**runs, "matmul": lambda: torch.autograd.grad(output, leaves, gradient, retain_graph=True)}
+
+
+def milliseconds(run: Callable[[], object]) -> float | None:
+    """Median time of a call after one that is not timed; None where that one takes too long."""
+    start = time.perf_counter()
+    run()
+    if time.perf_counter() - start > LONGEST:
+        return None
+    calls: list[float] = []
+    while len(calls) < 3 or (sum(calls) < 0.05 and len(calls) < 50):
+        start = time.perf_counter()
+        run()
+        calls.append(time.perf_counter() - start)
+    return statistics.median(calls) * 1e3
+
+
+def fit(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Nanoseconds an operation, and by method and part the ratios of estimated to measured times."""
+    rows = []
+    for entry in result["shapes"]:
+        problem = Shape.from_json(entry["shape"]).problem_alone()
+        for method, parts in entry["ms"].items():
+            for part, taken in parts.items():
+                rows.append((f"{method}, {part}", OPERATIONS[method](problem, part), taken * 1e6))
+    names = sorted({name for _, counts, _ in rows for name in counts})
+    taken = numpy.array([time for *_, time in rows])
+    table = numpy.array([[counts.get(name, 0.0) for name in names] for _, counts, _ in rows])
+    scale = (table / taken[:, None]).max(axis=0)
+    table = table / scale
+    start, _ = nnls(table / taken[:, None], numpy.ones(len(rows)), maxiter=100 * len(names))
+
+    # Costs as exponentials stay above zero; errors of logarithms make half and twice equally wrong.
+    def errors_of(logarithms: Any) -> Any:
+        return numpy.log(table @ numpy.exp(logarithms)) - numpy.log(taken)
+
+    def slopes_of(logarithms: Any) -> Any:
+        parts = table * numpy.exp(logarithms)
+        return parts / parts.sum(axis=1, keepdims=True)
+
+    logarithms = numpy.log(numpy.maximum(start, 1e-3))
+    solved = least_squares(errors_of, logarithms, slopes_of, loss="soft_l1", f_scale=0.3, max_nfev=500)
+    costs = {name: float(f"{cost:.4g}") for name, cost in zip(names, numpy.exp(solved.x) / scale, strict=True)}
+    errors: dict[str, list[float]] = defaultdict(list)
+    for kind, counts, taken in rows:
+        errors[kind].append(max(sum(count * costs[name] for name, count in counts.items()), 1.0) / taken)
+    return costs, errors
+
+
+def source(costs: Mapping[str, float], result: Mapping[str, Any]) -> str:
+    """The module that holds the costs."""
+    machine = result["machine"]
+    lines = [
+        '"""What operations cost on CPU, in nanoseconds each. Written by `python -m benchmarks.fit`, not by hand.',
+        "",
+        f"Fitted on {len(result['shapes'])} random convolutions in float32, {result['threads']} threads of "
+        f"{machine['cpu']},",
+        f"torch {result['versions']['torch']}, {result['date'][:10]}.",
+        '"""',
+        "",
+        "NANOSECONDS: dict[str, float] = {",
+        *(f'    "{name}": {cost!r},' for name, cost in sorted(costs.items())),
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

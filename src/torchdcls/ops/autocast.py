@@ -1,0 +1,12 @@
+"""Steps that need float32 under autocast too."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def autocast_disabled(device_type: str) -> AbstractContextManager[object]:
+    """A context without autocast; entered only where it is on, as it refuses devices that have none, "meta" say."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,103 @@
+"""Convolution whose output and gradients are each made by the method that suits them.
+
+A convolution is linear in the input and in the weight, and so are its gradients: the gradient of a gradient is again a
+convolution, or a gradient of one. Two functions that name each other are therefore differentiable any number of times.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..autocast import autocast_disabled
+from .direct import convolve_direct, gradients_direct
+from .fft import convolve_fft, gradients_fft
+from .problem import Problem
+from .select import Plan
+
+OUTPUTS = {"direct": convolve_direct, "fft": convolve_fft}
+_GRADIENTS = {"direct": gradients_direct, "fft": gradients_fft}
+
+
+class Convolution(torch.autograd.Function):
+    """Output of a convolution of stride 1: `Convolution.apply(input, weight, bias, problem, plan)`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
+        """Output, (batch, out_channels, *map out)."""
+        with autocast_disabled(input.device.type):
+            return OUTPUTS[plan.output](input, weight, bias, problem)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keeps the input and the weight, and no more."""
+        input, weight, _, ctx.problem, ctx.plan = inputs
+        ctx.save_for_backward(input, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of input, weight and bias."""
+        input, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        *wanted, of_bias, _, _ = ctx.needs_input_grad
+        to_input, to_weight = _gradients(input, weight, gradient, ctx.problem, ctx.plan, *wanted)
+        to_bias = gradient.sum([0, *range(2, gradient.dim())]) if of_bias else None
+        return to_input, to_weight, to_bias, None, None
+
+
+class _Gradients(torch.autograd.Function):
+    """Gradients of a convolution to input and weight; one that is not wanted is an empty tensor."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, plan: Plan, wanted: tuple[bool, bool]
+    ) -> tuple[Tensor, Tensor]:
+        of_input, of_weight = wanted
+        with autocast_disabled(gradient.device.type):
+            if plan.input_gradient == plan.weight_gradient:
+                make = _GRADIENTS[plan.input_gradient]
+                to_input, to_weight = make(input, weight, gradient, problem, of_input, of_weight)
+            else:
+                to_input, _ = _GRADIENTS[plan.input_gradient](input, weight, gradient, problem, of_input, False)
+                _, to_weight = _GRADIENTS[plan.weight_gradient](input, weight, gradient, problem, False, of_weight)
+        return (
+            gradient.new_zeros(()) if to_input is None else to_input,
+            gradient.new_zeros(()) if to_weight is None else to_weight,
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        input, weight, gradient, ctx.problem, ctx.plan, ctx.wanted = inputs
+        ctx.save_for_backward(input, weight, gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # With T(x, w, g) = <g, x * w>, what is differentiated is T(a, w, g) + T(x, b, g), a and b the cotangents.
+        input, weight, gradient = ctx.saved_tensors
+        problem, plan = ctx.problem, ctx.plan
+        of_input, of_weight = ctx.wanted
+        need_input, need_weight, need_gradient, *_ = ctx.needs_input_grad
+        along_input, along_weight = gradients
+        to_input = to_weight = to_gradient = None
+        if of_input and need_weight:
+            _, to_weight = _gradients(along_input, weight, gradient, problem, plan, False, True)
+        if of_weight and need_input:
+            to_input, _ = _gradients(input, along_weight, gradient, problem, plan, True, False)
+        if need_gradient:
+            parts = [(along_input, weight)] * of_input + [(input, along_weight)] * of_weight
+            outputs = [Convolution.apply(*part, None, problem, plan) for part in parts]  # type: ignore[no-untyped-call]
+            to_gradient = outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
+        return to_input, to_weight, to_gradient, None, None, None
+
+
+def _gradients(
+    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, plan: Plan, of_input: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    if not (of_input or of_weight):
+        return None, None
+    made = _Gradients.apply(input, weight, gradient, problem, plan, (of_input, of_weight))  # type: ignore[no-untyped-call]
+    return made[0] if of_input else None, made[1] if of_weight else None

@@ -1,0 +1,224 @@
+"""Into frequencies and back, channels last: by matrix products where an axis is short, by `torch.fft` where it is long.
+
+A spectrum is (batch, planes, frequencies, channels), frequencies of all axes in one, half of those of the last axis, as
+the rest follows from real cells. Matrix products give two real planes, the real and the imaginary parts; `torch.fft`
+gives one complex plane. For short axes the matrix product needs more operations but runs at many times the rate, takes
+any length, cells at any offset, gives only the cells that are wanted, and leaves channels where they are.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..scratch import Scratch
+from ..tracing import constant_when_compiled
+
+
+class Transform(Protocol):
+    """A discrete Fourier transform over circles of `lengths` cells."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Cells around each axis."""
+
+    def forward(self, cells: Tensor, offsets: Sequence[int], scratch: Scratch, name: str) -> Tensor:
+        """Spectrum of (batch, *sizes, channels) whose first cell sits at `offsets`, all others being zero."""
+
+    def inverse(
+        self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int], scratch: Scratch, out: Tensor | None
+    ) -> Tensor:
+        """The (batch, *sizes, channels) cells of a spectrum, the first one at `offsets`; written to `out`, if given."""
+
+
+@dataclass(frozen=True)
+class MatrixTransform:
+    """The transform as one product with a matrix of sines and cosines per axis."""
+
+    lengths: tuple[int, ...]
+
+    def forward(self, cells: Tensor, offsets: Sequence[int], scratch: Scratch, name: str) -> Tensor:
+        """See `Transform`. Each step maps (cell, plane) of one axis to (plane, frequency), the last axis first."""
+        batch, sizes, channels = cells.shape[0], cells.shape[1:-1], cells.shape[-1]
+        behind = channels
+        for axis in reversed(range(len(sizes))):
+            last = axis == len(sizes) - 1
+            matrix = _matrix(self.lengths[axis], sizes[axis], offsets[axis], last, False, cells.dtype, cells.device)
+            columns, frequencies = sizes[axis] if last else 2 * sizes[axis], kept(self.lengths[axis], last)
+            before = batch * math.prod(sizes[:axis])
+            out = scratch.take(name if axis == 0 else f"step {axis}", before, 2 * frequencies, behind)
+            cells = cells.reshape(before, columns, behind)
+            cells = torch.bmm(matrix.expand(before, 2 * frequencies, columns), cells, out=out)
+            behind *= frequencies
+        return cells.view(batch, 2, -1, channels)
+
+    def inverse(
+        self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int], scratch: Scratch, out: Tensor | None
+    ) -> Tensor:
+        """See `Transform`. Each step maps (plane, frequency) of one axis to (cell, plane)."""
+        batch, _, frequencies, channels = spectrum.shape
+        behind = frequencies * channels
+        cells = spectrum
+        for axis, length in enumerate(self.lengths):
+            last = axis == len(sizes) - 1
+            matrix = _matrix(length, sizes[axis], offsets[axis], last, True, spectrum.dtype, spectrum.device)
+            rows, columns = sizes[axis] if last else 2 * sizes[axis], 2 * kept(length, last)
+            before = batch * math.prod(sizes[:axis])
+            behind //= columns // 2
+            step = scratch.take(f"step {axis}", before, rows, behind)
+            if last and out is not None:
+                step = out.view(before, rows, behind)
+            cells = cells.reshape(before, columns, behind)
+            cells = torch.bmm(matrix.expand(before, rows, columns), cells, out=step)
+        return cells.view(batch, *sizes, channels)
+
+
+@dataclass(frozen=True)
+class FastTransform:
+    """The transform by `torch.fft`, for long axes; offsets must leave the cells inside the circle."""
+
+    lengths: tuple[int, ...]
+
+    def forward(self, cells: Tensor, offsets: Sequence[int], scratch: Scratch, name: str) -> Tensor:
+        """See `Transform`."""
+        batch, sizes, channels = cells.shape[0], cells.shape[1:-1], cells.shape[-1]
+        if any(offsets):
+            pads = [pad for offset in reversed(offsets) for pad in (offset, 0)]
+            cells = torch.nn.functional.pad(cells, [0, 0, *pads])
+        spectrum: Tensor = torch.fft.rfftn(cells, s=self.lengths, dim=list(range(1, 1 + len(sizes))))
+        return spectrum.reshape(batch, 1, -1, channels)
+
+    def inverse(
+        self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int], scratch: Scratch, out: Tensor | None
+    ) -> Tensor:
+        """See `Transform`."""
+        batch, _, _, channels = spectrum.shape
+        dims = list(range(1, 1 + len(sizes)))
+        half = (*self.lengths[:-1], kept(self.lengths[-1], True))
+        cells: Tensor = torch.fft.irfftn(spectrum.reshape(batch, *half, channels), s=self.lengths, dim=dims)
+        for dim, size, offset in zip(dims, sizes, offsets, strict=True):
+            cells = cells.narrow(dim, offset, size)
+        return cells if out is None else out.copy_(cells)
+
+
+def kept(length: int, last: bool) -> int:
+    """Frequencies of an axis that are kept: half of those of the last one."""
+    return length // 2 + 1 if last else length
+
+
+def multiply(
+    left: Tensor, right: Tensor, groups: int, scratch: Scratch, *, conjugate: bool = False, transposed: bool = False
+) -> Tensor:
+    """Spectrum of maps times that of a kernel, or times its complex conjugate.
+
+    Args:
+        left: (batch, planes, frequencies, groups * in), spectrum of maps.
+        right: (1, planes, frequencies, groups * out * in), or groups * in * out if `transposed`, spectrum of a kernel.
+        groups: Groups of channels.
+        scratch: Where the product may be written.
+        conjugate: Whether to take the complex conjugate of `right`.
+        transposed: Whether `right` maps the other way.
+
+    Returns:
+        (batch, planes, frequencies, groups * out), summed over `in`.
+    """
+    if left.shape[-1] == right.shape[-1] == groups:
+        return _multiply(left, right, conjugate, scratch)
+    maps = _by_group(left, groups)
+    matrices = _by_group(right, groups).squeeze(2)
+    matrices = torch.unflatten(matrices, -1, (maps.shape[-1], -1) if transposed else (-1, maps.shape[-1]))
+    matrices = matrices if transposed else matrices.transpose(-2, -1)
+    return _from_groups(_matmul(maps, matrices, conjugate, scratch), groups)
+
+
+def correlate(left: Tensor, right: Tensor, groups: int, scratch: Scratch) -> Tensor:
+    """Spectrum of maps times the complex conjugate of another, summed over the batch: a kernel's spectrum.
+
+    Args:
+        left: (batch, planes, frequencies, groups * in).
+        right: (batch, planes, frequencies, groups * out).
+        groups: Groups of channels.
+        scratch: Where products may be written before they are summed.
+
+    Returns:
+        (1, planes, frequencies, groups * out * in).
+    """
+    if left.shape[-1] == right.shape[-1] == groups:
+        return _multiply(left, right, True, scratch).sum(0, keepdim=True)
+    maps = _by_group(left, groups).transpose(-2, -1)
+    product = _matmul(maps, _by_group(right, groups), True, None).transpose(-2, -1)
+    return _from_groups(product.flatten(2).unsqueeze(2), groups)
+
+
+def _multiply(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch) -> Tensor:
+    if left.is_complex():
+        return left * (right.conj_physical() if conjugate else right)
+    sign = 1 if conjugate else -1
+    product = torch.mul(left, right[:, :1], out=scratch.take("product", *left.shape))
+    if scratch.usable:
+        product[:, 0].addcmul_(left[:, 1], right[:, 1], value=sign)
+        product[:, 1].addcmul_(left[:, 0], right[:, 1], value=-sign)
+    else:  # vmap knows no addcmul_
+        product[:, 0] += left[:, 1] * right[:, 1] * sign
+        product[:, 1] -= left[:, 0] * right[:, 1] * sign
+    return product
+
+
+def _matmul(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch | None) -> Tensor:
+    # (planes, matrices, a, b) x (planes, matrices, b, c) -> (planes, matrices, a, c)
+    if left.is_complex():
+        return torch.matmul(left, right.conj() if conjugate else right)
+    sign = 1 if conjugate else -1
+    product = None if scratch is None else scratch.take("product", *left.shape[:3], right.shape[3])
+    if product is None:
+        product = torch.stack([torch.bmm(left[0], right[0]), torch.bmm(left[1], right[0])])
+    else:
+        torch.bmm(left[0], right[0], out=product[0])
+        torch.bmm(left[1], right[0], out=product[1])
+    product[0].baddbmm_(left[1], right[1], alpha=sign)
+    product[1].baddbmm_(left[0], right[1], alpha=-sign)
+    return product
+
+
+def _by_group(spectrum: Tensor, groups: int) -> Tensor:
+    # (batch, planes, frequencies, groups * channels) -> (planes, frequencies * groups, batch, channels), a view
+    return torch.unflatten(spectrum, -1, (groups, -1)).permute(1, 2, 3, 0, 4).flatten(1, 2)
+
+
+def _from_groups(spectrum: Tensor, groups: int) -> Tensor:
+    # (planes, frequencies * groups, batch, channels) -> (batch, planes, frequencies, groups * channels)
+    return torch.unflatten(spectrum, 1, (-1, groups)).permute(3, 0, 1, 2, 4).flatten(3)
+
+
+@constant_when_compiled
+def _matrix(
+    length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    return _made_matrix(length, size, offset, last, inverse, dtype, device)
+
+
+@lru_cache(maxsize=256)
+def _made_matrix(
+    length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    # The last axis reads real cells: (2 * frequencies, size). The others read planes: (2 * length, 2 * size).
+    with torch.inference_mode(False), torch.no_grad():
+        frequency = torch.arange(kept(length, last))
+        cell = torch.arange(offset, offset + size)
+        angle = (frequency[:, None] * cell % length).double() * (2 * math.pi / length)
+        cosine, sine = angle.cos(), angle.sin()
+        if inverse:
+            # The half of the last axis that is not stored repeats the other, but for frequency 0 and the middle one.
+            twice = torch.where((2 * frequency) % length == 0, 1.0, 2.0)[:, None] if last else 1.0
+            cosine, sine = cosine * twice / length, sine * twice / length
+        # e^(-i angle) as a map of (cell, plane) to (plane, frequency).
+        if last:
+            matrix = torch.cat([cosine, -sine])
+        else:
+            real, imaginary = torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)
+            matrix = torch.cat([real.flatten(1), imaginary.flatten(1)])
+        return (matrix.T if inverse else matrix).to(device, dtype).contiguous()

@@ -1,0 +1,166 @@
+"""The kernel as a product of factors, one per axis, and its gradients.
+
+With u = (cell - position) / scale, factor = profile(u), mass the product of the factors' sums over the cells, and
+share = weight / (mass + epsilon):
+
+    kernel[y, x] = sum_k share[k] * factor_y[k, y] * factor_x[k, x]
+
+Nothing but the elements is kept for backward: to make the factors again costs less than to keep them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..profiles import Profile
+from .scratch import Scratch
+from .tracing import special_tensors
+
+# Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
+EPSILON = 1e-7
+
+
+def separable_kernel(
+    weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile
+) -> Tensor:
+    """Kernel over the learned axes.
+
+    Args:
+        weight: (..., n).
+        position: (axes, ..., n). Unit: grid cells.
+        inverse: (axes, ..., n), one over the scale; None for the profile's smallest scale.
+        sizes: Cells along each axis.
+        profile: The interpolation.
+
+    Returns:
+        (..., *sizes).
+
+    Gradients:
+        To weight, position and inverse, of any order.
+    """
+    if special_tensors():
+        return _kernel(weight, position, inverse, sizes, profile, Scratch(weight))
+    kernel: Tensor = _Separable.apply(weight, position, inverse, tuple(sizes), profile)  # type: ignore[no-untyped-call]
+    return kernel
+
+
+def _kernel(
+    weight: Tensor,
+    position: Tensor,
+    inverse: Tensor | None,
+    sizes: Sequence[int],
+    profile: Profile,
+    scratch: Scratch,
+) -> Tensor:
+    factors = [profile.function(distance) for distance in _distances(position, inverse, sizes, profile, scratch)]
+    return _Products(weight, factors, scratch).kernel()
+
+
+def _distances(
+    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch
+) -> list[Tensor]:
+    # (..., n, cells) for each axis, in units of the scale
+    distances = []
+    for axis, cells in enumerate(sizes):
+        cell = torch.arange(cells, dtype=position.dtype, device=position.device) - cells // 2
+        out = scratch.take(f"distance {axis}", *position.shape[1:], cells)
+        distance = torch.sub(cell, position[axis].unsqueeze(-1), out=out)
+        scale: Tensor | float = 1 / profile.smallest_scale if inverse is None else inverse[axis].unsqueeze(-1)
+        distances.append(torch.mul(distance, scale, out=out))
+    return distances
+
+
+class _Products:
+    """What weights and factors, each (..., n, cells), make on the way to a kernel."""
+
+    def __init__(self, weight: Tensor, factors: Sequence[Tensor], scratch: Scratch) -> None:
+        self.factors = factors
+        self.sizes = [factor.shape[-1] for factor in factors]
+        self.masses = [factor.sum(-1) for factor in factors]
+        self.mass = math.prod(self.masses[1:], start=self.masses[0]) + EPSILON
+        self.share = weight / self.mass  # one division per element, not one per cell
+        # The largest axis stays alone on the right: what the others make together on the left is then the smallest.
+        self.right = max(range(len(factors)), key=lambda axis: (self.sizes[axis], axis))
+        self.others = [axis for axis in range(len(factors)) if axis != self.right]
+        self.lefts = [self.share.unsqueeze(-1)]  # each (..., n, product of the sizes so far)
+        for axis in self.others:
+            so_far = self.lefts[-1].unsqueeze(-1)
+            out = scratch.take(f"left {axis}", *so_far.shape[:-1], self.sizes[axis])
+            self.lefts.append(torch.mul(so_far, factors[axis].unsqueeze(-2), out=out).flatten(-2))
+
+    def kernel(self) -> Tensor:
+        """(..., *sizes)."""
+        kernel = self.lefts[-1].transpose(-2, -1) @ self.factors[self.right]
+        kernel = kernel.reshape(*kernel.shape[:-2], *(self.sizes[axis] for axis in self.others), kernel.shape[-1])
+        return kernel.movedim(-1, self.right - len(self.sizes))
+
+
+class _Separable(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: tuple[int, ...], profile: Profile
+    ) -> Tensor:
+        ctx.save_for_backward(weight, position, inverse)
+        ctx.sizes, ctx.profile = sizes, profile
+        return _kernel(weight, position, inverse, sizes, profile, Scratch(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (weight, position, inverse), wanted = ctx.saved_tensors, ctx.needs_input_grad
+        if not torch.is_grad_enabled():
+            return *_gradients(weight, position, inverse, ctx.sizes, ctx.profile, gradients[0]), None, None
+        # A gradient that is differentiated again goes through the steps themselves.
+        kernel = _kernel(weight, position, inverse, ctx.sizes, ctx.profile, Scratch(weight, usable=False))
+        leaves = [tensor for tensor, want in zip(ctx.saved_tensors, wanted, strict=False) if want]
+        made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=True))
+        return *(next(made) if want else None for want in wanted[:3]), None, None
+
+
+def _gradients(
+    weight: Tensor,
+    position: Tensor,
+    inverse: Tensor | None,
+    sizes: tuple[int, ...],
+    profile: Profile,
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    scratch = Scratch(weight)
+    distances = _distances(position, inverse, sizes, profile, scratch)
+    with torch.set_grad_enabled(profile.slope is None):
+        distances = [distance.detach().requires_grad_(profile.slope is None) for distance in distances]
+        profiles = [profile.function(distance) for distance in distances]
+    factors = [factor.detach() for factor in profiles]
+    products = _Products(weight, factors, scratch)
+    right = products.right
+    rows = gradient.movedim(right - len(sizes), -1).reshape(*weight.shape[:-1], -1, sizes[right])
+
+    # Through the matrix product, to each (..., n, cells).
+    left = products.lefts[-1]
+    to_factors = {right: torch.matmul(left, rows, out=scratch.take("to right", *factors[right].shape))}
+    to_left = torch.matmul(factors[right], rows.transpose(-2, -1), out=scratch.take("to left", *left.shape))
+    for axis, left in zip(reversed(products.others), reversed(products.lefts[:-1]), strict=True):
+        to_left = to_left.reshape(*to_left.shape[:-1], -1, sizes[axis])
+        to_factor = torch.mul(to_left, left.unsqueeze(-1), out=scratch.take(f"to {axis}", *to_left.shape))
+        to_factors[axis] = to_factor.squeeze(-2) if left.shape[-1] == 1 else to_factor.sum(-2)
+        to_left = to_left.mul_(factors[axis].unsqueeze(-2)).sum(-1)
+
+    # Through the share of each element and its mass.
+    to_weight = to_left.squeeze(-1) / products.mass
+    to_mass = -to_weight * products.share
+    to_position = torch.empty_like(position)
+    to_inverse = None if inverse is None else torch.empty_like(inverse)
+    for axis, distance in enumerate(distances):
+        to_own_mass = math.prod((mass for other, mass in enumerate(products.masses) if other != axis), start=to_mass)
+        to_factor = to_factors[axis].add_(to_own_mass.unsqueeze(-1))
+        if profile.slope is None:
+            (to_distance,) = torch.autograd.grad(profiles[axis], distance, to_factor)
+        else:
+            to_distance = to_factor.mul_(profile.slope(distance, factors[axis]))
+        scale: Tensor | float = 1 / profile.smallest_scale if inverse is None else inverse[axis]
+        to_position[axis] = to_distance.sum(-1) * -scale
+        if to_inverse is not None:
+            to_inverse[axis] = (to_distance * distance.detach()).sum(-1) / scale
+    return to_weight, to_position, to_inverse
