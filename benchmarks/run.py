@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from . import construction
+from . import construction, conv, model
 from .construction import ParityError
 from .record import RESULTS, record, write
 
@@ -47,7 +47,7 @@ class Benchmark(Protocol):
 # of milliseconds then become hundreds.
 BUSY = 0.5
 
-BENCHMARKS: dict[str, Benchmark] = {"construction": construction}
+BENCHMARKS: dict[str, Benchmark] = {"construction": construction, "conv": conv, "model": model}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,11 +10,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torchdcls.train.record import markdown, markdown_table
 
-from . import construction
+from . import construction, conv, model
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -95,8 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _construction(result: Result) -> str:
-    return f"{markdown_table(construction.rows(result))}\n\n{construction.note(result)} {caption(result)}"
+def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
+    def table(result: Result) -> str:
+        return f"{markdown_table(benchmark.rows(result))}\n\n{benchmark.note(result)} {caption(result)}"
+
+    return table
 
 
 def _comparison(result: Result) -> str:
@@ -104,7 +108,12 @@ def _comparison(result: Result) -> str:
 
 
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
-TABLES: dict[str, Callable[[Result], str]] = {"construction": _construction, "comparison": _comparison}
+TABLES: dict[str, Callable[[Result], str]] = {
+    "comparison": _comparison,
+    "construction": _measured(construction),
+    "conv": _measured(conv),
+    "model": _measured(model),
+}
 
 
 def _names(text: str) -> list[str]:

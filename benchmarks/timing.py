@@ -14,7 +14,7 @@ The callables time themselves as a whole: one that starts work elsewhere (on a G
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,17 +97,45 @@ def compare_in_turns(
     Raises:
         ValueError: `turns` or `least_calls` below 1.
     """
+    times = time_in_turns(
+        {"candidate": candidate, "baseline": baseline},
+        turns=turns,
+        seconds=seconds,
+        least_calls=least_calls,
+        clock=clock,
+        after_turn=after_turn,
+    )
+    return Comparison(tuple(times["candidate"]), tuple(times["baseline"]))
+
+
+def time_in_turns(
+    sides: Mapping[str, Callable[[], object]],
+    *,
+    turns: int,
+    seconds: float = 0.2,
+    least_calls: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+    after_turn: Callable[[], None] | None = None,
+) -> dict[str, list[float]]:
+    """Times any number of callables in turns; arguments as those of `compare_in_turns`.
+
+    Returns:
+        Seconds a call, one number per turn, for each side.
+
+    Raises:
+        ValueError: `turns` or `least_calls` below 1.
+    """
     if turns < 1 or least_calls < 1:
         raise ValueError(f"turns and least_calls: expected at least 1, got {turns} and {least_calls}")
-    times: dict[str, list[float]] = {"candidate": [], "baseline": []}
-    sides = [("candidate", candidate), ("baseline", baseline)]
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides.items())
     for _ in range(turns):
-        for name, run in sides:
+        for name, run in order:
             times[name].append(_seconds_a_call(run, seconds, least_calls, clock))
-        sides.reverse()
+        order.reverse()
         if after_turn is not None:
             after_turn()
-    return Comparison(tuple(times["candidate"]), tuple(times["baseline"]))
+    return times
 
 
 def _seconds_a_call(run: Callable[[], object], seconds: float, least_calls: int, clock: Callable[[], float]) -> float:

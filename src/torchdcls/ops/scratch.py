@@ -6,6 +6,7 @@ all calls.
 """
 
 import math
+import mmap
 import threading
 from typing import Any
 
@@ -39,11 +40,19 @@ class Scratch:
         pieces: dict[Any, Tensor] = self._kept.__dict__
         piece = pieces.get((name, self.dtype))
         if piece is None or piece.numel() < count:
-            with torch.inference_mode(False):
-                piece = pieces[name, self.dtype] = torch.empty(count, dtype=self.dtype)
+            piece = pieces[name, self.dtype] = _memory(count, self.dtype)
         return piece[:count].view(shape)
 
     @classmethod
     def clear(cls) -> None:
         """Frees what this thread has kept."""
         cls._kept.__dict__.clear()
+
+
+def _memory(count: int, dtype: torch.dtype) -> Tensor:
+    # Mapped apart from the heap: kept pieces in the midst of it would leave no room for a model's large tensors.
+    memory = mmap.mmap(-1, max(1, count) * dtype.itemsize)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    with torch.inference_mode(False):
+        return torch.frombuffer(memory, dtype=dtype, count=count)

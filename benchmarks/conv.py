@@ -1,0 +1,272 @@
+"""The convolution of one layer, forward and backward, float32: against torch's own, against DCLS, and method by method.
+
+The layers are the depthwise ones of ConvNeXt-T's four stages at batch 4. Torch's side is `F.conv2d` in the memory
+format in which it is the faster. `auto` is tried on random shapes that its rule was not fitted on.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchdcls import Dcls1d, large_kernel_conv2d
+from torchdcls.ops.conv import METHODS, large_kernel_conv
+from torchdcls.ops.conv.matmul import matrix_bytes
+from torchdcls.ops.conv.select import LARGEST_MATRIX_BYTES
+
+from .construction import ParityError
+from .fit import SEED
+from .shapes import Shape, draw_shapes
+from .timing import Comparison, compare_in_turns, time_in_turns
+
+SUMMARY = "one layer's convolution against torch's, against DCLS 0.1.1, and method by method"
+PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
+
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+AUTO_SHAPES, AUTO_SEED = 60, SEED + 1
+# Kernel sizes of the picture, on the map of the first stage.
+SIZES = (3, 5, 7, 11, 15, 19, 23, 31, 39, 51, 63)
+PARITY_TOLERANCE = 1e-11
+# Slower methods are not timed where one call takes longer. Unit: seconds.
+LONGEST = 2.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A depthwise layer on a square map, against another kernel size or against torch's convolution of the same."""
+
+    channels: int
+    side: int
+    kernel: int
+    batch: int = 4
+    other_kernel: int | None = None
+
+    def __str__(self) -> str:
+        against = "F.conv2d" if self.other_kernel is None else f"{self.other_kernel}x{self.other_kernel}"
+        size = f"{self.kernel}x{self.kernel} on ({self.batch}, {self.channels}, {self.side}, {self.side})"
+        return f"{size}, against {against}"
+
+
+STAGES = {
+    f"stage {stage}": Layer(channels, side, 23)
+    for stage, (channels, side) in enumerate([(96, 56), (192, 28), (384, 14), (768, 7)], start=1)
+}
+PROBLEMS: dict[str, object] = {
+    **STAGES,
+    "larger kernel": Layer(96, 56, 51, other_kernel=23),
+    "delays": "Dcls1d 512 to 512, one element, 31 taps, 100 steps, batch 32, against DCLS 0.1.1",
+    "auto": f"{AUTO_SHAPES} random shapes, each by every method",
+    "kernel sizes": f"{', '.join(map(str, SIZES))} on (4, 96, 56, 56), each by every method",
+}
+
+
+def problems() -> Mapping[str, object]:
+    """The problems by name."""
+    return PROBLEMS
+
+
+def verify(names: Sequence[str]) -> None:
+    """Checks in float64 that every method's output and gradients are torch's.
+
+    Raises:
+        ParityError: They are not; the message names the shape.
+    """
+    for kernel, side in ((23, 14), (13, 7), (7, 20)):
+        input = torch.randn(2, 4, side, side, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(4, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+        wanted = _answers(partial(F.conv2d, padding=kernel // 2, groups=4), input, weight)
+        methods: tuple[Any, ...] = METHODS
+        for method in methods:
+            ours = partial(large_kernel_conv2d, padding=kernel // 2, groups=4, method=method)
+            got = _answers(ours, input, weight)
+            for what, one, other in zip(("output", "gradient of input", "of weight"), got, wanted, strict=True):
+                error = ((one - other).abs().max() / other.abs().max()).item()
+                if not error <= PARITY_TOLERANCE:
+                    raise ParityError(f"{kernel}x{kernel} on {side}x{side}, {method}: {what} differs by {error:.1e}")
+
+
+def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
+    """Measures the problems one after the other.
+
+    Args:
+        names: Names of problems.
+        arguments: `turns` is used.
+        after_turn: Called after each turn of each problem.
+    """
+    result: dict[str, Any] = {"comparisons": []}
+    for name in names:
+        problem = PROBLEMS[name]
+        if isinstance(problem, Layer):
+            comparison = _layer(problem, arguments.turns, after_turn)
+            result["comparisons"].append({"name": name, "problem": str(problem), **comparison.to_json()})
+        elif name == "delays":
+            comparison = _delays(arguments.turns, after_turn)
+            result["comparisons"].append({"name": name, "problem": str(problem), **comparison.to_json()})
+        elif name == "auto":
+            result["auto"] = _auto(arguments.turns, after_turn)
+        else:
+            result["sizes"] = _sizes(arguments.turns, after_turn)
+    return result
+
+
+def rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The result as a table, the header first."""
+    table = [["forward and backward of", "torchdcls, ms", "other, ms", "times as fast"]]
+    for entry in result["comparisons"]:
+        low, high = entry["spread"]
+        times = f"{entry['candidate_ms']:.1f}", f"{entry['baseline_ms']:.1f}"
+        table.append(
+            [f"{entry['name']}: {entry['problem']}", *times, f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"]
+        )
+    return table
+
+
+def note(result: Mapping[str, Any]) -> str:
+    """What the table's columns mean, and how `auto` did."""
+    text = (
+        f"Median of {result['settings']['turns']} turns, threads: {result['settings']['threads']}, the ratio's spread "
+        "in brackets."
+    )
+    if "auto" in result:
+        summary = auto_summary(result["auto"])
+        text += (
+            f" On {summary['shapes']} random shapes, `auto` was within 1.25 times the best single method on "
+            f"{summary['within']:.0%}, at worst {summary['worst']:.2f} times; against torch's own convolution it took "
+            f"at worst {summary['worst_against_torch']:.2f} times, and was more than 1.1 times on "
+            f"{summary['slower_than_torch']} of them; the median was {summary['median_against_torch']:.2f} times."
+        )
+    return text
+
+
+def auto_summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How `auto` compares with the best method of each shape and with torch's own convolution; medians of turns."""
+    to_best, to_torch = [], []
+    for entry in entries:
+        times = {name: statistics.median(turns) for name, turns in entry["ms"].items()}
+        auto, torchs = times.pop("auto"), times["torch"]
+        to_best.append(auto / min(times.values()))
+        to_torch.append(auto / torchs)
+    return {
+        "shapes": len(entries),
+        "within": sum(ratio <= 1.25 for ratio in to_best) / len(to_best),
+        "worst": max(to_best),
+        "worst_against_torch": max(to_torch),
+        "slower_than_torch": sum(ratio > 1.1 for ratio in to_torch),
+        "median_against_torch": statistics.median(to_torch),
+    }
+
+
+def _layer(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+    ours = _ours(layer, layer.kernel)
+    if layer.other_kernel is not None:
+        return compare_in_turns(ours, _ours(layer, layer.other_kernel), turns=turns, after_turn=after_turn)
+    formats = [torch.contiguous_format, torch.channels_last]
+    sides = {str(format): _torchs(layer, format) for format in formats}
+    first = time_in_turns(sides, turns=1, seconds=0, least_calls=2)
+    fastest = min(sides, key=lambda name: first[name][0])
+    return compare_in_turns(ours, sides[fastest], turns=turns, after_turn=after_turn)
+
+
+def _ours(layer: Layer, kernel: int) -> Callable[[], object]:
+    input, weight, gradient = _tensors(layer, kernel, torch.channels_last)
+
+    def run() -> object:
+        output = large_kernel_conv2d(input, weight, None, 1, kernel // 2, layer.channels)
+        return torch.autograd.grad(output, (input, weight), gradient)
+
+    return run
+
+
+def _torchs(layer: Layer, memory_format: torch.memory_format) -> Callable[[], object]:
+    input, weight, gradient = _tensors(layer, layer.kernel, memory_format)
+
+    def run() -> object:
+        output = F.conv2d(input, weight, None, 1, layer.kernel // 2, 1, layer.channels)
+        return torch.autograd.grad(output, (input, weight), gradient)
+
+    return run
+
+
+def _tensors(layer: Layer, kernel: int, memory_format: torch.memory_format) -> tuple[Tensor, Tensor, Tensor]:
+    maps = (layer.batch, layer.channels, layer.side, layer.side)
+    input = torch.randn(maps).contiguous(memory_format=memory_format).requires_grad_()
+    weight = torch.randn(layer.channels, 1, kernel, kernel, requires_grad=True)
+    return input, weight, torch.randn(maps).contiguous(memory_format=memory_format)
+
+
+def _delays(turns: int, after_turn: Callable[[], None]) -> Comparison:
+    from DCLS.construct.modules import Dcls1d as Theirs
+
+    ours = Dcls1d(512, 512, 1, dilated_kernel_size=31, bias=False)
+    theirs = Theirs(512, 512, 1, dilated_kernel_size=31, bias=False, version="gauss")
+    spikes = F.pad((torch.rand(32, 512, 100) < 0.1).float(), (30, 0)).requires_grad_()
+
+    def run(layer: torch.nn.Module) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(layer(spikes).sum(), (spikes, *layer.parameters()))
+
+    return compare_in_turns(run(ours), run(theirs), turns=turns, seconds=0, after_turn=after_turn)
+
+
+def _auto(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
+    # One turn goes over all shapes, so that each shape's turns are spread over the whole time.
+    shapes = draw_shapes(AUTO_SHAPES, AUTO_SEED)
+    entries: list[dict[str, Any]] = [{"shape": shape.to_json(), "ms": {}} for shape in shapes]
+    for turn in range(turns):
+        for shape, entry in zip(shapes, entries, strict=True):
+            sides = _sides(shape)
+            if turn:
+                sides = {name: side for name, side in sides.items() if name in entry["ms"]}
+            else:
+                sides = {name: side for name, side in sides.items() if name in ("torch", "auto") or _quick(side)}
+            times = time_in_turns(sides, turns=1, seconds=0.03)
+            for name, seconds in times.items():
+                entry["ms"].setdefault(name, []).append(seconds[0] * 1e3)
+        after_turn()
+    return entries
+
+
+def _sides(shape: Shape) -> dict[str, Callable[[], object]]:
+    problem, input, _, gradient = shape.problem()
+    weight = torch.randn(shape.out_channels, shape.in_channels // shape.groups, *shape.kernel, requires_grad=True)
+    input.requires_grad_()
+    methods = ["auto", "direct", "fft"] + ["matmul"] * (matrix_bytes(problem) <= LARGEST_MATRIX_BYTES)
+
+    def of(convolve: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(convolve(), (input, weight), gradient)
+
+    def by(method: Any) -> Callable[[], Tensor]:
+        return lambda: large_kernel_conv(input, weight, None, 1, shape.padding, shape.groups, method=method)
+
+    torchs = CONVOLUTIONS[len(shape.map)]
+    return {
+        "torch": of(lambda: torchs(input, weight, None, 1, shape.padding, 1, shape.groups)),
+        **{method: of(by(method)) for method in methods},
+    }
+
+
+def _quick(run: Callable[[], object]) -> bool:
+    (times,) = time_in_turns({"": run}, turns=1, seconds=0, least_calls=1).values()
+    return times[0] < LONGEST
+
+
+def _sizes(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = [{"kernel": kernel, "ms": {}} for kernel in SIZES]
+    for _ in range(turns):
+        for entry in entries:
+            shape = Shape(4, 96, 96, 96, (56, 56), (entry["kernel"],) * 2, True)
+            times = time_in_turns(_sides(shape), turns=1, seconds=0.03, least_calls=1)
+            for name, seconds in times.items():
+                entry["ms"].setdefault(name, []).append(seconds[0] * 1e3)
+        after_turn()
+    return entries
+
+
+def _answers(convolve: Callable[[Tensor, Tensor], Tensor], input: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    output = convolve(input, weight)
+    return output.detach(), *torch.autograd.grad(output.square().sum(), (input, weight))

@@ -1,0 +1,199 @@
+"""ConvNeXt-T with 23x23 kernels of 26 Gaussian elements, against its own 7x7 layers and against DCLS 0.1.1; float32.
+
+A training step is forward, loss, backward and an SGD step on random images of 224 pixels; inference is a forward pass
+in evaluation mode. Peak memory is a process's own: each side runs in one of its own, and what it held before its first
+step does not count.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from torchdcls import convert
+from torchdcls.conversion.select import stages
+
+from .construction import ParityError
+from .timing import compare_in_turns
+
+SUMMARY = "ConvNeXt-T with 23x23 Gaussian layers against 7x7 layers and against DCLS 0.1.1"
+PACKAGES: tuple[str, ...] = ("torch", "timm", "DCLS", "torchdcls")
+
+Side = Literal["torchdcls", "7x7", "DCLS"]
+KERNEL, COUNT, PIXELS = 23, 26, 224
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class ModelProblem:
+    """What is done with which batch, against which model."""
+
+    doing: Literal["training step", "inference", "peak memory"]
+    batch: int
+    against: Side
+
+    def __str__(self) -> str:
+        return f"{self.doing}, batch {self.batch}, against {self.against}"
+
+
+PROBLEMS = {
+    **{
+        f"{doing.split()[0]}-{batch}": ModelProblem(doing, batch, "7x7")
+        for doing in ("training step", "inference")
+        for batch in (4, 16)
+    },
+    "training-4-dcls": ModelProblem("training step", 4, "DCLS"),
+    "inference-4-dcls": ModelProblem("inference", 4, "DCLS"),
+    "memory-16": ModelProblem("peak memory", 16, "7x7"),
+}
+
+
+def problems() -> Mapping[str, ModelProblem]:
+    """The problems by name."""
+    return PROBLEMS
+
+
+def verify(names: Sequence[str]) -> None:
+    """Checks that our model and DCLS's give the same output for the same elements.
+
+    Raises:
+        ParityError: They do not.
+    """
+    ours, theirs = make("torchdcls").eval(), make("DCLS").eval()
+    theirs.load_state_dict({_name_in_dcls(name): _in_dcls(name, value) for name, value in ours.state_dict().items()})
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        one, other = ours(images), theirs(images)
+    error = ((one - other).abs().max() / other.abs().max()).item()
+    if not error <= 1e-4:
+        raise ParityError(f"The outputs of the two models differ by {error:.1e} of the largest")
+
+
+def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
+    """Measures the problems one after the other.
+
+    Args:
+        names: Names of problems.
+        arguments: `turns` is used; a third of them where the other side takes many seconds.
+        after_turn: Called after each turn of each problem.
+    """
+    entries = []
+    for name in names:
+        problem = PROBLEMS[name]
+        if problem.doing == "peak memory":
+            held = {side: _peak_in_a_process(side, problem.batch) for side in ("torchdcls", problem.against)}
+            entry: dict[str, Any] = {"candidate_bytes": held["torchdcls"], "baseline_bytes": held[problem.against]}
+            entry["ratio"] = held["torchdcls"] / held[problem.against]
+        else:
+            turns = max(1, arguments.turns // 3) if problem.against == "DCLS" else arguments.turns
+            sides = [_run(side, problem) for side in ("torchdcls", problem.against)]
+            comparison = compare_in_turns(*sides, turns=turns, seconds=0, least_calls=1, after_turn=after_turn)
+            entry = comparison.to_json()
+        entries.append({"name": name, "problem": str(problem), **entry})
+    return {"problems": entries}
+
+
+def rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The result as a table, the header first."""
+    table = [["ConvNeXt-T, 23x23, 26 Gaussian elements", "torchdcls", "other", "times as fast"]]
+    for entry in result["problems"]:
+        if "candidate_bytes" in entry:
+            held = [f"{entry[side] / GIB:.2f} GiB" for side in ("candidate_bytes", "baseline_bytes")]
+            table.append([entry["problem"], *held, f"{entry['ratio']:.2f} times the memory"])
+        else:
+            low, high = entry["spread"]
+            times = [f"{entry[side]:.0f} ms" for side in ("candidate_ms", "baseline_ms")]
+            table.append([entry["problem"], *times, f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"])
+    return table
+
+
+def note(result: Mapping[str, Any]) -> str:
+    """One sentence on what the table's columns mean."""
+    return (
+        f"Images of {PIXELS} pixels, float32, threads: {result['settings']['threads']}, median of "
+        f"{result['settings']['turns']} turns (a third of them against DCLS), the ratio's spread in brackets."
+    )
+
+
+def make(side: Side) -> nn.Module:
+    """ConvNeXt-T with the layers of a side."""
+    import timm
+
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model("convnext_tiny")
+    if side == "torchdcls":
+        convert(model, dilated_kernel_size=KERNEL, kernel_count=COUNT, weight_std=0.02)
+    elif side == "DCLS":
+        _put_dcls(model)
+    return model
+
+
+def _put_dcls(model: nn.Module) -> None:
+    # As the authors' code: version "gauss", positions and sigmas shared by the layers of a stage.
+    from DCLS.construct.modules import Dcls2d
+
+    layers = {name: module for name, module in model.named_modules() if name.endswith("conv_dw")}
+    first: dict[str, nn.Module] = {}
+    for name, stage in stages(layers).items():
+        width = layers[name].in_channels
+        size = {"padding": KERNEL // 2, "dilated_kernel_size": KERNEL}
+        layer = Dcls2d(width, width, COUNT, groups=width, version="gauss", **size)
+        layer.P, layer.SIG = first.setdefault(stage, layer).P, first[stage].SIG
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, layer)
+
+
+def _name_in_dcls(name: str) -> str:
+    return name.replace(".position", ".P").replace(".sigma", ".SIG")
+
+
+def _in_dcls(name: str, value: torch.Tensor) -> torch.Tensor:
+    # DCLS counts a position's axes as (column, row).
+    return value.flip(0) if name.endswith((".position", ".sigma")) else value
+
+
+def _run(side: Side, problem: ModelProblem) -> Callable[[], object]:
+    model = make(side).train(problem.doing != "inference")
+    images = torch.randn(problem.batch, 3, PIXELS, PIXELS)
+    labels = torch.randint(0, 1000, (problem.batch,))
+    if problem.doing == "inference":
+
+        def infer() -> object:
+            with torch.inference_mode():
+                return model(images)
+
+        return infer
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+
+    def step() -> object:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return optimizer.step()
+
+    return step
+
+
+def _peak_in_a_process(side: Side, batch: int) -> int:
+    command = [sys.executable, "-m", "benchmarks.model", side, str(batch)]
+    return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def _peak(side: Side, batch: int) -> int:
+    step = _run(side, ModelProblem("peak memory", batch, "7x7"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(_peak(sys.argv[1], int(sys.argv[2]))))  # type: ignore[arg-type]
