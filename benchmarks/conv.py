@@ -21,15 +21,14 @@ from torchdcls.ops.conv.matmul import matrix_bytes
 from torchdcls.ops.conv.select import LARGEST_MATRIX_BYTES
 
 from .construction import ParityError
-from .fit import SEED
-from .shapes import Shape, draw_shapes
+from .shapes import FIT_SEED, Shape, draw_shapes
 from .timing import Comparison, compare_in_turns, time_in_turns
 
 SUMMARY = "one layer's convolution against torch's, against DCLS 0.1.1, and method by method"
 PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-AUTO_SHAPES, AUTO_SEED = 60, SEED + 1
+AUTO_SHAPES, AUTO_SEED = 60, FIT_SEED + 1
 # Kernel sizes of the picture, on the map of the first stage.
 SIZES = (3, 5, 7, 11, 15, 19, 23, 31, 39, 51, 63)
 PARITY_TOLERANCE = 1e-11

@@ -25,11 +25,11 @@ from torchdcls.ops.conv.problem import Part
 from torchdcls.ops.conv.select import LARGEST_MATRIX_BYTES, OPERATIONS
 
 from .record import RESULTS, ROOT, record, write
-from .shapes import Shape, draw_shapes
+from .shapes import FIT_SEED, Shape, draw_shapes
 from .tables import newest_result
 
 COSTS = ROOT / "src" / "torchdcls" / "ops" / "conv" / "costs.py"
-SEED, COUNT = 0, 240
+COUNT = 240
 PARTS: tuple[Part, ...] = ("output", "input gradient", "weight gradient", "gradients")
 # Longest single run that is repeated. Unit: seconds.
 LONGEST = 0.5
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.measure:
         start = record("costs", argv, ("torch", "torchdcls"))
         start["command"] = " ".join(["python -m benchmarks.fit", *argv])
-        shapes = track(draw_shapes(COUNT, SEED), "shapes")
+        shapes = track(draw_shapes(COUNT, FIT_SEED), "shapes")
         result = {**start, "threads": torch.get_num_threads(), "shapes": [measure(shape) for shape in shapes]}
         print(f"Written to {write(result, RESULTS)}")
     found = newest_result("costs", RESULTS)

@@ -11,6 +11,8 @@ from torch import Tensor
 from torchdcls.ops.conv.api import state
 from torchdcls.ops.conv.problem import Problem
 
+# Of the draw that the rule is fitted on; what it is tried on has another.
+FIT_SEED = 0
 # Bounds that keep a measurement of all methods within minutes.
 MOST_TAPS, MOST_CELLS, MOST_WEIGHTS = 1_500_000_000, 8_000_000, 20_000_000
 

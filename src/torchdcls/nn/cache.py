@@ -15,26 +15,30 @@ class KernelCache:
     """
 
     def __init__(self) -> None:
-        self._elements: list[Tensor | None] = []
-        self._kernel: Tensor | None = None
+        # Elements, settings, kernel: one tuple, so that threads see all of it or nothing.
+        self._kept: tuple[list[Tensor | None], tuple[Any, ...], Tensor] | None = None
 
-    def get(self, elements: Sequence[Tensor | None], make: Callable[[], Tensor]) -> Tensor:
-        """The kernel that `make` makes from these elements."""
-        same = len(elements) == len(self._elements) and all(map(_equal, elements, self._elements))
-        if self._kernel is None or not same:
-            self._kernel = make()
-            self._elements = [None if tensor is None else tensor.detach().clone() for tensor in elements]
-        return self._kernel
+    def get(self, elements: Sequence[Tensor | None], settings: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
+        """The kernel that `make` makes from these elements with these settings."""
+        kept = self._kept
+        if kept is None or kept[1] != settings or not _all_equal(elements, kept[0]):
+            copies = [None if tensor is None else tensor.detach().clone() for tensor in elements]
+            kept = self._kept = (copies, settings, make())
+        return kept[2]
 
     def clear(self) -> None:
         """Forgets the kernel."""
-        self._elements, self._kernel = [], None
+        self._kept = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "KernelCache":
         return KernelCache()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KernelCache, ()
+
+
+def _all_equal(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    return len(some) == len(others) and all(map(_equal, some, others))
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

@@ -171,7 +171,8 @@ class DclsNd(nn.Module):
     def _kept_kernel(self) -> Tensor:
         if self.training or torch.is_grad_enabled() or special_tensors() or self.weight.is_meta:
             return self.kernel()
-        return self._cache.get([self.weight, self.position, self.sigma], self.kernel)
+        settings = (self.dilated_kernel_size, self.interpolation, self.learned_dims)
+        return self._cache.get([self.weight, self.position, self.sigma], settings, self.kernel)
 
     def extra_repr(self) -> str:
         """What a reader of `print(model)` needs: torch's fields first, defaults left out."""

@@ -255,6 +255,12 @@ def test_an_empty_batch(size, method):
     Call(size.map, size.kernel, size.padding, batch=(0,)).check(method)
 
 
+def test_no_input_channels():
+    """Torch gives the bias."""
+    tensors = torch.zeros(2, 0, 8, 8), torch.zeros(4, 0, 3, 3), torch.ones(4)
+    torch.testing.assert_close(large_kernel_conv2d(*tensors), F.conv2d(*tensors))
+
+
 @every_method
 @pytest.mark.parametrize("size", [Call((5,), (3,), 1), Call((13, 12), (15, 15), "same"), Call((3, 3), (7, 7), 3)])
 def test_without_bias(size, method):

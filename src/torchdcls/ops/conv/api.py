@@ -37,7 +37,8 @@ def large_kernel_conv(
         weight: (out_channels, in_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch. padding="same" needs stride 1.
-        method: "direct" is torch's own, "fft" multiplies spectra, "matmul" multiplies small maps by a dense matrix,
+        method: "direct" is torch's own, "fft" multiplies spectra (one infinity in a map spreads over all of it),
+            "matmul" multiplies small maps by a dense matrix,
             "auto" takes for the output and for each gradient the one expected to be fastest, see
             `torchdcls.explain_method`. A method that is named never falls back to another.
 
@@ -181,6 +182,8 @@ def explain_method(
         direct  ...
         auto takes: ...
     """
+    for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape)):
+        _checks.integers(name, shape, len(shape), 0)
     input = torch.empty(tuple(input_shape), device="meta")
     if channels_last:
         input = to_channels_last(input)

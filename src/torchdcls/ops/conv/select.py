@@ -90,7 +90,7 @@ def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) ->
     On CPU: the one with the lowest estimate among those that can run. Direct elsewhere, as nothing is measured there,
     and in exported programs: one node that holds for every map size.
     """
-    if problem.device != "cpu" or torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or problem.device != "cpu" or 0 in (problem.in_channels, problem.out_channels):
         return Plan.of_one("direct")
     if torch.compiler.is_compiling():
         # The batch may be any number there: a plan for the power of two that it fits in makes few graphs.

@@ -1,0 +1,323 @@
+"""Which method makes which part: the rule, its costs, what it prints, and plans of several methods."""
+
+import functools
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import answers, assert_equal_to_rounding, normal, oracle_convolution
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.shapes import draw_shapes
+from torchdcls import explain_method
+from torchdcls.ops.conv import api, autograd, large_kernel_conv, select
+from torchdcls.ops.conv.costs import NANOSECONDS
+from torchdcls.ops.conv.problem import Problem
+from torchdcls.ops.conv.select import OPERATIONS, Plan, choose, estimate, undesired_reason, unsupported_reason
+
+PARTS = ("output", "input gradient", "weight gradient", "gradients")
+MIXED = [Plan(*parts) for parts in itertools.product(("direct", "fft"), repeat=3)]
+LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True)
+
+
+@st.composite
+def problems(draw, devices=("cpu",)):
+    """Any problem: strided, padded unevenly and beyond the kernel, empty, of integers."""
+    dims = draw(st.integers(1, 3))
+    largest = {1: 3000, 2: 100, 3: 20}[dims]
+    maps, kernel, padding = [], [], []
+    for _ in range(dims):
+        taps = draw(st.integers(1, largest // 2))
+        pads = draw(st.integers(0, taps)), draw(st.integers(0, taps))
+        if draw(st.booleans()):
+            pads = tuple(min(pad, taps - 1) for pad in pads)
+        maps.append(draw(st.integers(max(1, taps - sum(pads)), largest)))
+        kernel.append(taps)
+        padding.append(pads)
+    groups = draw(st.integers(1, 300))
+    inside, outside = (groups * draw(st.one_of(st.just(1), st.integers(1, 30))) for _ in range(2))
+    stride = draw(st.one_of(st.just((1,) * dims), st.tuples(*[st.integers(1, 3)] * dims)))
+    batch, floating = draw(st.integers(0, 64)), draw(st.integers(0, 9)) > 0
+    last = dims > 1 and draw(st.booleans())
+    sizes = tuple(maps), tuple(kernel), stride, tuple(padding)
+    return Problem(batch, inside, outside, groups, *sizes, draw(st.sampled_from(devices)), floating, last)
+
+
+def able(problem):
+    return [method for method in OPERATIONS if select._reason(method, problem) is None]
+
+
+# The rule
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(problem=problems(("cpu", "cpu", "cuda", "meta")), of=st.tuples(st.booleans(), st.booleans()))
+def test_no_method_is_taken_that_has_a_reason_against_it(problem, of):
+    plan = choose(problem, *of)
+    parts = {plan.output, plan.input_gradient, plan.weight_gradient}
+    for method in parts:
+        assert unsupported_reason(method, problem) is None
+        assert undesired_reason(method, problem) is None
+    assert parts <= {"direct", "fft"} or parts == {"matmul"}
+    assert "auto" not in parts
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(problem=problems())
+def test_estimates_are_positive_and_finite(problem):
+    for method in able(problem):
+        for part in PARTS:
+            assert 0 < estimate(method, part, problem) < math.inf
+
+
+@pytest.mark.parametrize("of", list(itertools.product((True, False), repeat=2)))
+def test_what_is_taken_is_the_cheapest_by_the_margin(of):
+    close = 0
+    for shape in draw_shapes(60, 2):
+        problem = shape.problem_alone()
+        plan = choose(problem, *of)
+        plans = [Plan.of_one("matmul")] * ("matmul" in able(problem)) + MIXED * ("fft" in able(problem))
+        least = min((select.estimate_plan(other, problem, *of) for other in plans), default=math.inf)
+        direct = select.estimate_plan(Plan.of_one("direct"), problem, *of)
+        close += select.MARGIN * direct <= least < direct
+        if plan == Plan.of_one("direct"):
+            assert least >= select.MARGIN * direct
+        else:
+            assert select.estimate_plan(plan, problem, *of) == least < select.MARGIN * direct
+    assert close
+
+
+def test_every_operation_has_a_cost():
+    """Of problems like those that the costs are fitted on, drawn anew."""
+    for shape in draw_shapes(150, 1):
+        problem = shape.problem_alone()
+        for method, part in itertools.product(able(problem), PARTS):
+            counts = OPERATIONS[method](problem, part)
+            assert counts.keys() <= NANOSECONDS.keys(), (str(shape), method, part)
+            assert all(0 < count < math.inf for count in counts.values())
+
+
+def test_costs_are_positive_and_finite():
+    assert all(0 < cost < math.inf for cost in NANOSECONDS.values())
+
+
+def test_estimates_add_up_to_the_plans():
+    """Both gradients by one method share work, by two they do not."""
+    direct, mixed = Plan.of_one("fft"), Plan("direct", "fft", "direct")
+    output, both = estimate("fft", "output", LARGE), estimate("fft", "gradients", LARGE)
+    assert select.estimate_plan(direct, LARGE, True, True) == output + both
+    assert select.estimate_plan(direct, LARGE, False, False) == output
+    parts = (("direct", "output"), ("fft", "input gradient"), ("direct", "weight gradient"))
+    times = [estimate(method, part, LARGE) for method, part in parts]
+    assert select.estimate_plan(mixed, LARGE, True, True) == pytest.approx(sum(times))
+    assert select.estimate_plan(mixed, LARGE, True, False) == pytest.approx(sum(times[:2]))
+    assert select.estimate_plan(mixed, LARGE, False, True) == pytest.approx(times[0] + times[2])
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "meta"])
+def test_other_devices_convolve_directly(device):
+    assert choose(LARGE, True, True) != Plan.of_one("direct")
+    assert choose(replace(LARGE, device=device), True, True) == Plan.of_one("direct")
+
+
+def test_exported_programs_convolve_directly(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert choose(LARGE, True, True) == Plan.of_one("direct")
+
+
+def test_compiled_graphs_are_made_for_the_next_power_of_two(monkeypatch):
+    """Any batch up to it has the same plan."""
+    asked = []
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(select, "_cheapest", lambda fields, *_: asked.append(Problem(*fields).batch) or ("direct",) * 3)
+    for batch in (0, 1, 2, 3, 4, 5, 64, 65):
+        choose(replace(LARGE, batch=batch), True, True)
+    assert asked == [0, 1, 2, 4, 4, 8, 64, 128]
+
+
+# Plans of several methods
+
+
+@pytest.fixture(params=MIXED, ids=lambda plan: f"{plan.output}-{plan.input_gradient}-{plan.weight_gradient}")
+def plan(request, monkeypatch):
+    """Every plan of the two methods in turn, as if it were the cheapest."""
+    monkeypatch.setattr(api.select, "choose", lambda *_: request.param)
+    return request.param
+
+
+def leaves_of(batch, channels, map, kernel):
+    inside, outside, groups = channels
+    return {
+        "input": normal(batch, inside, *map, seed=1),
+        "weight": normal(outside, inside // groups, *kernel, seed=2),
+        "bias": normal(outside, seed=3),
+    }
+
+
+@functools.cache  # all plans share it
+def oracle(channels, map, kernel, padding):
+    """The oracle's answers to the leaves as they are drawn."""
+    leaves = leaves_of(2, channels, map, kernel)
+    return answers(lambda: oracle_convolution(**leaves, padding=padding, groups=channels[2]), leaves)
+
+
+@pytest.mark.parametrize("channels", [(3, 3, 3), (2, 4, 2), (3, 2, 1)], ids=["depthwise", "multiplier", "dense"])
+@pytest.mark.parametrize(
+    ("map", "kernel", "padding"),
+    [((9,), (5,), 2), ((7, 8), (4, 3), "same"), ((16, 15), (15, 15), "same"), ((3, 4, 3), (3, 2, 2), 1)],
+    ids=str,
+)
+def test_mixed_plans_are_the_oracles(plan, map, kernel, padding, channels):
+    leaves = leaves_of(2, channels, map, kernel)
+    options = {"padding": padding, "groups": channels[2]}
+    actual = answers(lambda: large_kernel_conv(**leaves, **options), leaves)
+    assert_equal_to_rounding(actual, oracle(channels, map, kernel, padding))
+
+
+def test_each_part_is_made_by_its_method(plan, monkeypatch):
+    made = []
+
+    def noted(method, make, parts):
+        def run(*args):
+            made.extend((method, part) for part in parts or args[-2:])
+            return make(*args)
+
+        return run
+
+    for table, parts in ((autograd.OUTPUTS, ("output",)), (autograd._GRADIENTS, None)):
+        for method, make in table.items():
+            monkeypatch.setitem(table, method, noted(method, make, parts))
+    monkeypatch.setattr(api, "convolve_direct", noted("direct", api.convolve_direct, ("output",)))
+    leaves = leaves_of(1, (2, 2, 2), (5,), (3,))
+    output = large_kernel_conv(**leaves, padding=1, groups=2)
+    assert made == [(plan.output, "output")]
+    made.clear()
+    output.sum().backward()
+    if plan == Plan.of_one("direct"):
+        assert made == []  # torch's own gradients
+    elif plan.input_gradient == plan.weight_gradient:
+        assert made == [(plan.input_gradient, True)] * 2
+    else:
+        parts = [(plan.input_gradient, (True, False)), (plan.weight_gradient, (False, True))]
+        assert made == [(method, asked) for method, pair in parts for asked in pair]
+
+
+@pytest.mark.parametrize("wanted", ["input", "weight", "bias"])
+def test_mixed_plans_make_one_gradient_alone(plan, wanted):
+    leaves = {name: leaf.requires_grad_(name == wanted) for name, leaf in leaves_of(2, (2, 2, 2), (5,), (3,)).items()}
+    only, options = {wanted: leaves[wanted]}, {"padding": 1, "groups": 2}
+    expected = answers(lambda: oracle_convolution(**leaves, **options), only)
+    assert_equal_to_rounding(answers(lambda: large_kernel_conv(**leaves, **options), only), expected)
+
+
+@pytest.mark.parametrize(
+    ("channels", "map", "kernel"), [((2, 2, 2), (4,), (4,)), ((2, 1, 1), (2, 3), (3, 2)), ((1, 1, 1), (2, 2), (3, 3))]
+)
+def test_gradcheck_and_gradgradcheck(plan, channels, map, kernel):
+    leaves = tuple(leaves_of(1, channels, map, kernel).values())
+
+    def run(*tensors):
+        return large_kernel_conv(*tensors, padding="same", groups=channels[2])
+
+    assert torch.autograd.gradcheck(run, leaves)
+    assert torch.autograd.gradgradcheck(run, leaves)
+
+
+@pytest.mark.parametrize("wanted", ["input", "weight"])
+def test_second_derivatives_of_one_leaf(plan, wanted):
+    leaves = leaves_of(1, (2, 2, 2), (3, 2), (2, 3))
+
+    def run(leaf):
+        return large_kernel_conv(**{**{n: t.detach() for n, t in leaves.items()}, wanted: leaf}, padding=1, groups=2)
+
+    assert torch.autograd.gradgradcheck(lambda leaf: run(leaf).square(), (leaves[wanted],))
+
+
+# The explanation
+
+
+def explained(capsys, *shapes, **options):
+    explain_method(*shapes, **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["method", "direct", "fft", "matmul", "auto"]
+    return lines
+
+
+SHAPES = (2, 4, 56, 56), (4, 1, 31, 31)
+
+
+def test_explains_every_method(capsys):
+    """In the order of the titles, in milliseconds."""
+    lines = explained(capsys, *SHAPES, padding=15, groups=4)
+    for part in ("output", "input gradient", "weight gradient", "both gradients"):
+        assert part in lines[0]
+    for line in lines[1:3]:
+        method, *times = line.split()
+        expected = [f"{estimate(method, part, LARGE) / 1e6:.2f}" for part in PARTS]
+        assert times == expected
+    plan = choose(LARGE, True, True)
+    assert lines[-1] == (
+        f"auto takes: output by {plan.output}, input gradient by {plan.input_gradient}, "
+        f"weight gradient by {plan.weight_gradient}"
+    )
+
+
+def test_explains_the_output_alone(capsys):
+    lines = explained(capsys, *SHAPES, padding=15, groups=4, training=False)
+    assert "gradient" not in "".join(lines)
+    assert len(lines[1].split()) == 2
+    assert lines[-1] == f"auto takes: output by {choose(LARGE).output}"
+
+
+def test_explains_what_cannot_run(capsys):
+    lines = explained(capsys, *SHAPES, stride=2, padding=15, groups=4)
+    assert "not taken" in lines[2]
+    assert "stride (2, 2)" in lines[2]
+    assert lines[-1].count("direct") == 3 or lines[-1].count("matmul") == 3
+    assert "fft" not in lines[-1]
+
+
+def test_explains_matrices_that_are_too_large(capsys):
+    lines = explained(capsys, (1, 64, 128, 128), (64, 1, 5, 5), padding=2, groups=64)
+    assert "not taken: its matrices would take more than 256 MiB" in lines[3]
+
+
+def test_explains_other_devices(capsys):
+    lines = explained(capsys, *SHAPES, padding=15, groups=4, device="cuda")
+    assert "nothing is measured on cuda" in lines[2]
+    assert lines[-1].count("by direct") == 3
+
+
+def test_explains_memory_formats(capsys):
+    first = explained(capsys, *SHAPES, padding=15, groups=4)
+    last = explained(capsys, *SHAPES, padding=15, groups=4, channels_last=True)
+    problem = replace(LARGE, channels_last=True)
+    assert last[1].split()[1] == f"{estimate('direct', 'output', problem) / 1e6:.2f}"
+    assert last[1:] != first[1:]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input_shape": (2, 3, 8, 6)}, r"input: expected 4 channels, got shape \(2, 3, 8, 6\)"),
+        ({"input_shape": (8, 6)}, r"input: expected 4 axes"),
+        ({"input_shape": (2, -4, 8, 6)}, r"input_shape\[1\]: expected at least 0, got -4"),
+        ({"weight_shape": (4, 1, -3, 3)}, r"weight_shape\[2\]: expected at least 0, got -3"),
+        ({"input_shape": (2, 4, 2, 6)}, r"input: expected a map of at least 3 along axis 0"),
+        ({"weight_shape": (4, 1)}, r"weight: expected .* with 1 to 3 axes"),
+        ({"weight_shape": (6, 1, 3, 3)}, r"weight: expected a multiple of groups=4"),
+        ({"groups": 0}, r"groups: expected at least 1"),
+        ({"stride": 0}, r"stride: expected at least 1"),
+        ({"padding": -1}, r"padding: expected at least 0"),
+        ({"padding": "same", "stride": 2}, r"padding: expected numbers with stride"),
+    ],
+    ids=str,
+)
+def test_refuses_to_explain(changed, message):
+    good = {"input_shape": (2, 4, 8, 6), "weight_shape": (4, 1, 3, 3), "groups": 4}
+    explain_method(**good)
+    with pytest.raises(ValueError, match=message):
+        explain_method(**{**good, **changed})

@@ -1,0 +1,165 @@
+"""The kernel's own gradients, against autograd through the steps that make it."""
+
+import pytest
+import torch
+from cases import answers, assert_equal_to_rounding, cauchy, normal
+
+from torchdcls import Profile
+from torchdcls.ops import separable
+from torchdcls.ops.scratch import Scratch
+from torchdcls.ops.separable import separable_kernel
+from torchdcls.profiles import PROFILES
+
+EVERY_PROFILE = {
+    **PROFILES,
+    "own": Profile(cauchy, 0.3, 0.2, "cauchy"),
+    "own with slope": Profile(cauchy, 0.3, 0.2, "cauchy", lambda u, profile: -2 * u * profile**2),
+}
+every_profile = pytest.mark.parametrize("profile", EVERY_PROFILE.values(), ids=EVERY_PROFILE)
+every_size = pytest.mark.parametrize(
+    "sizes", [(1,), (5,), (4, 4), (3, 6), (7, 2), (1, 3), (3, 2, 4), (5, 3, 2), (2, 5, 5), (1, 1, 1)], ids=str
+)
+
+
+def leaves_of(sizes, inverse=True, shape=(2, 1, 3), dtype=torch.float64):
+    """Elements on the grid, away from the kinks of the triangle, with scales of 1/2 to 3 cells."""
+    draw = torch.Generator().manual_seed(0)
+    position = torch.rand(len(sizes), *shape, generator=draw, dtype=torch.float64)
+    cells = torch.tensor(sizes).view(-1, *(1,) * len(shape))
+    leaves = {
+        "weight": normal(*shape, dtype=dtype),
+        "position": (position * cells).floor() - cells // 2 + 0.3 + 0.1 * position,
+        "inverse": 0.33 + 1.6 * torch.rand(position.shape, generator=draw, dtype=torch.float64),
+    }
+    if not inverse:
+        del leaves["inverse"]
+    return {name: leaf.detach().to(dtype).requires_grad_() for name, leaf in leaves.items()}
+
+
+def own(leaves, sizes, profile):
+    return separable_kernel(leaves["weight"], leaves["position"], leaves.get("inverse"), sizes, profile)
+
+
+def steps(leaves, sizes, profile):
+    scratch = Scratch(leaves["weight"], usable=False)
+    tensors = leaves["weight"], leaves["position"], leaves.get("inverse")
+    return separable._kernel(*tensors, sizes, profile, scratch)
+
+
+@every_profile
+@every_size
+@pytest.mark.parametrize("inverse", [True, False], ids=["scales", "smallest scale"])
+def test_gradients_are_autograds_through_the_steps(sizes, profile, inverse):
+    leaves = leaves_of(sizes, inverse)
+    expected = answers(lambda: steps(leaves, sizes, profile), leaves)
+    assert_equal_to_rounding(answers(lambda: own(leaves, sizes, profile), leaves), expected)
+
+
+@every_profile
+@pytest.mark.parametrize("wanted", ["weight", "position", "inverse"])
+def test_one_gradient_alone(profile, wanted):
+    leaves = {name: leaf.requires_grad_(name == wanted) for name, leaf in leaves_of((3, 4)).items()}
+    only = {wanted: leaves[wanted]}
+    expected = answers(lambda: steps(leaves, (3, 4), profile), only)
+    assert_equal_to_rounding(answers(lambda: own(leaves, (3, 4), profile), only), expected)
+
+
+@every_profile
+@pytest.mark.parametrize("shape", [(3,), (4, 2), (2, 1, 3, 2)], ids=str)
+def test_any_axes_in_front_of_the_elements(profile, shape):
+    leaves = leaves_of((3, 4), shape=shape)
+    expected = answers(lambda: steps(leaves, (3, 4), profile), leaves)
+    assert expected["output"].shape == (*shape[:-1], 3, 4)
+    assert_equal_to_rounding(answers(lambda: own(leaves, (3, 4), profile), leaves), expected)
+
+
+def test_gradients_do_not_go_through_autograd(monkeypatch):
+    """Once: forward. Only a gradient that is differentiated again goes through the steps."""
+    calls = []
+    kernel = separable._kernel
+    monkeypatch.setattr(separable, "_kernel", lambda *args: calls.append(args) or kernel(*args))
+    leaves = leaves_of((3, 4))
+    output = own(leaves, (3, 4), PROFILES["gaussian"])
+    torch.autograd.grad(output.sum(), leaves.values(), retain_graph=True)
+    assert len(calls) == 1
+    torch.autograd.grad(output.sum(), leaves.values(), create_graph=True)
+    assert len(calls) == 2
+
+
+@every_profile
+def test_the_gradient_for_a_second_derivative_is_the_same(profile):
+    leaves = leaves_of((3, 4, 2))
+    output = own(leaves, (3, 4, 2), profile)
+    cotangent = normal(*output.shape).detach()
+    plain = torch.autograd.grad(output, leaves.values(), cotangent, retain_graph=True)
+    tracked = torch.autograd.grad(output, leaves.values(), cotangent, create_graph=True)
+    for one, other in zip(plain, tracked, strict=True):
+        assert other.requires_grad
+        torch.testing.assert_close(one, other.detach(), rtol=1e-12, atol=1e-12)
+
+
+@every_profile
+@pytest.mark.parametrize("sizes", [(4,), (2, 3), (2, 3, 2)], ids=str)
+@pytest.mark.parametrize("inverse", [True, False], ids=["scales", "smallest scale"])
+def test_gradcheck_and_gradgradcheck(sizes, profile, inverse):
+    leaves = leaves_of(sizes, inverse, (1, 2))
+
+    def call(*tensors):
+        return own(dict(zip(leaves, tensors, strict=True)), sizes, profile)
+
+    assert torch.autograd.gradcheck(call, tuple(leaves.values()))
+    assert torch.autograd.gradgradcheck(call, tuple(leaves.values()))
+
+
+@every_profile
+def test_later_kernels_leave_results_alone(profile):
+    """Scratch memory is used again, and no result lies in it."""
+    for sizes, shape in (((5,), (1,)), ((3, 4), (2, 3)), ((1, 3), (1, 1)), ((2, 3, 2), (2, 3))):
+        leaves, other = leaves_of(sizes, shape=shape), leaves_of(sizes, shape=(4, *shape))
+        results = answers(lambda: own(leaves, sizes, profile), leaves)  # noqa: B023
+        before = {name: tensor.clone() for name, tensor in results.items()}
+        answers(lambda: own(other, sizes, profile), other)  # noqa: B023
+        assert all(torch.equal(results[name], before[name]) for name in results)
+        pieces = {piece.untyped_storage().data_ptr() for piece in Scratch._kept.__dict__.values()}
+        assert not any(tensor.untyped_storage().data_ptr() in pieces for tensor in results.values())
+
+
+def test_a_kernel_made_between_forward_and_backward_does_not_matter():
+    """What backward reads is the elements, not what forward left in scratch memory."""
+    leaves, other = leaves_of((3, 4)), leaves_of((3, 4), shape=(3, 2, 4))
+    expected = answers(lambda: steps(leaves, (3, 4), PROFILES["gaussian"]), leaves)
+
+    def interrupted():
+        output = own(leaves, (3, 4), PROFILES["gaussian"])
+        own(other, (3, 4), PROFILES["gaussian"]).sum().backward()
+        return output
+
+    assert_equal_to_rounding(answers(interrupted, leaves), expected)
+
+
+# Slopes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", PROFILES)
+def test_slopes_are_autograds_derivatives(name, dtype):
+    """At the kinks, too."""
+    profile = PROFILES[name]
+    u = torch.linspace(-3, 3, 241, dtype=dtype).requires_grad_()
+    value = profile.function(u)
+    (expected,) = torch.autograd.grad(value.sum(), u)
+    slope = profile.slope(u.detach(), value.detach())
+    assert slope.dtype == dtype
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close(slope, expected, rtol=4 * unit, atol=0)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_slopes_leave_their_arguments_alone(name):
+    profile = PROFILES[name]
+    u = torch.linspace(-3, 3, 25, dtype=torch.float64)
+    value = profile.function(u)
+    before = u.clone(), value.clone()
+    profile.slope(u, value)
+    assert torch.equal(u, before[0])
+    assert torch.equal(value, before[1])
