@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchdcls.ops.conv import fft, large_kernel_conv
 from torchdcls.ops.conv.api import state
 from torchdcls.ops.conv.problem import Problem
-from torchdcls.ops.conv.spectrum import FastTransform, MatrixTransform, kept
+from torchdcls.ops.conv.spectrum import FastTransform, MatrixTransform, kept_frequencies
 from torchdcls.ops.scratch import Scratch
 
 
@@ -151,7 +151,8 @@ def test_tiles_hold_every_output_once_and_all_that_it_reads(problem):
 @every_layout
 @every_channels
 @every_large
-def test_tiled_maps_are_torchs(call, channels, channels_last, transform):
+def test_tiled_maps_are_torchs(call, channels, channels_last, transform, monkeypatch):
+    monkeypatch.setattr(fft, "UNCUT_LENGTH_OF_GROUPS", fft.UNCUT_LENGTH)
     call = replace(call, channels=channels)
     plan = fft.tiling(call.problem())
     assert plan.by_matrix == (transform == "matrix")
@@ -337,7 +338,7 @@ def test_both_transforms_give_the_same_spectrum(lengths, sizes, offsets, usable)
     scratch = Scratch(cells, usable)
     by_matrix = as_complex(MatrixTransform(lengths).forward(cells, offsets, scratch, "maps"))
     fast = FastTransform(lengths).forward(cells, offsets, scratch, "maps")
-    frequencies = [kept(length, axis == len(lengths) - 1) for axis, length in enumerate(lengths)]
+    frequencies = [kept_frequencies(length, axis == len(lengths) - 1) for axis, length in enumerate(lengths)]
     assert by_matrix.shape == (2, 1, torch.Size(frequencies).numel(), 3)
     torch.testing.assert_close(by_matrix, fast, rtol=1e-12, atol=1e-12)
 

@@ -18,10 +18,13 @@ from torch import Tensor
 from ..scratch import Scratch
 from .layout import is_channels_last
 from .problem import Part, Problem
-from .spectrum import FastTransform, MatrixTransform, Transform, correlate, kept, multiply
+from .spectrum import FastTransform, MatrixTransform, Transform, correlate, kept_frequencies, multiply
 
 # Up to this many cells around an axis a matrix product is faster than torch.fft (on CPU).
 MATRIX_LENGTH = 192
+# A map stays in one piece where the circle around it is at most this long. Tiles make matrices smaller and frequencies
+# more, which costs the more where each frequency is a matrix product over channels.
+UNCUT_LENGTH, UNCUT_LENGTH_OF_GROUPS = 96, MATRIX_LENGTH
 # Of the spectra of a block of maps, so that they stay in cache. Unit: bytes.
 BLOCK_BYTES = 2**21
 
@@ -55,7 +58,9 @@ class Tiling:
 
 def tiling(problem: Problem) -> Tiling:
     """Lengths, tiles and blocks for a problem of stride 1."""
-    axes = [_axis(*row) for row in zip(problem.map, problem.kernel, problem.outputs, problem.padding, strict=True)]
+    uncut = UNCUT_LENGTH if problem.depthwise else UNCUT_LENGTH_OF_GROUPS
+    sizes = zip(problem.map, problem.kernel, problem.outputs, problem.padding, strict=True)
+    axes = [_axis(*row, uncut) for row in sizes]
     lengths, cells = (tuple(column) for column in zip(*axes, strict=True))
     if max(lengths) > MATRIX_LENGTH:
         lengths = tuple(good_size(length) for length in lengths)
@@ -66,11 +71,11 @@ def tiling(problem: Problem) -> Tiling:
     return Tiling(lengths, cells, max(1, budget // spectrum))
 
 
-def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int]) -> tuple[int, int]:
+def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int], uncut: int) -> tuple[int, int]:
     # Circle and tile of an axis. The whole map at once needs a circle only as long as keeps what wraps around off the
     # outputs; a tile needs all the cells that its outputs read.
     whole = max(size + max(pads), taps)
-    if whole <= max(96, 3 * taps):
+    if whole <= max(uncut, 3 * taps):
         return whole, outputs
     target = max(64, 2 * taps) if 3 * taps <= MATRIX_LENGTH else 4 * taps
     cells = -(-outputs // -(-outputs // target))
@@ -291,7 +296,7 @@ def _matrix_work(lengths: Sequence[int], sizes: Sequence[int], channels: int, ma
     flops, products, behind = 0, 0, channels
     for axis in reversed(range(len(sizes))):
         last = axis == len(sizes) - 1
-        frequencies = kept(lengths[axis], last)
+        frequencies = kept_frequencies(lengths[axis], last)
         rows, columns = 2 * frequencies, sizes[axis] if last else 2 * sizes[axis]
         before = maps * math.prod(sizes[:axis])
         flops += 2 * before * rows * columns * behind

@@ -48,7 +48,7 @@ class MatrixTransform:
         for axis in reversed(range(len(sizes))):
             last = axis == len(sizes) - 1
             matrix = _matrix(self.lengths[axis], sizes[axis], offsets[axis], last, False, cells.dtype, cells.device)
-            columns, frequencies = sizes[axis] if last else 2 * sizes[axis], kept(self.lengths[axis], last)
+            columns, frequencies = sizes[axis] if last else 2 * sizes[axis], kept_frequencies(self.lengths[axis], last)
             before = batch * math.prod(sizes[:axis])
             out = scratch.take(name if axis == 0 else f"step {axis}", before, 2 * frequencies, behind)
             cells = cells.reshape(before, columns, behind)
@@ -66,7 +66,7 @@ class MatrixTransform:
         for axis, length in enumerate(self.lengths):
             last = axis == len(sizes) - 1
             matrix = _matrix(length, sizes[axis], offsets[axis], last, True, spectrum.dtype, spectrum.device)
-            rows, columns = sizes[axis] if last else 2 * sizes[axis], 2 * kept(length, last)
+            rows, columns = sizes[axis] if last else 2 * sizes[axis], 2 * kept_frequencies(length, last)
             before = batch * math.prod(sizes[:axis])
             behind //= columns // 2
             step = scratch.take(f"step {axis}", before, rows, behind)
@@ -98,14 +98,14 @@ class FastTransform:
         """See `Transform`."""
         batch, _, _, channels = spectrum.shape
         dims = list(range(1, 1 + len(sizes)))
-        half = (*self.lengths[:-1], kept(self.lengths[-1], True))
+        half = (*self.lengths[:-1], kept_frequencies(self.lengths[-1], True))
         cells: Tensor = torch.fft.irfftn(spectrum.reshape(batch, *half, channels), s=self.lengths, dim=dims)
         for dim, size, offset in zip(dims, sizes, offsets, strict=True):
             cells = cells.narrow(dim, offset, size)
         return cells if out is None else out.copy_(cells)
 
 
-def kept(length: int, last: bool) -> int:
+def kept_frequencies(length: int, last: bool) -> int:
     """Frequencies of an axis that are kept: half of those of the last one."""
     return length // 2 + 1 if last else length
 
@@ -132,7 +132,7 @@ def multiply(
     matrices = _by_group(right, groups).squeeze(2)
     matrices = torch.unflatten(matrices, -1, (maps.shape[-1], -1) if transposed else (-1, maps.shape[-1]))
     matrices = matrices if transposed else matrices.transpose(-2, -1)
-    return _from_groups(_matmul(maps, matrices, conjugate, scratch), groups)
+    return _from_groups(_matmul(maps, matrices, conjugate, scratch, "product"), groups)
 
 
 def correlate(left: Tensor, right: Tensor, groups: int, scratch: Scratch) -> Tensor:
@@ -150,7 +150,7 @@ def correlate(left: Tensor, right: Tensor, groups: int, scratch: Scratch) -> Ten
     if left.shape[-1] == right.shape[-1] == groups:
         return _multiply(left, right, True, scratch).sum(0, keepdim=True)
     maps = _by_group(left, groups).transpose(-2, -1)
-    product = _matmul(maps, _by_group(right, groups), True, None).transpose(-2, -1)
+    product = _matmul(maps, _by_group(right, groups), True, scratch, None).transpose(-2, -1)
     return _from_groups(product.flatten(2).unsqueeze(2), groups)
 
 
@@ -168,15 +168,17 @@ def _multiply(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch) ->
     return product
 
 
-def _matmul(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch | None) -> Tensor:
+def _matmul(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch, name: str | None) -> Tensor:
     # (planes, matrices, a, b) x (planes, matrices, b, c) -> (planes, matrices, a, c)
     if left.is_complex():
         return torch.matmul(left, right.conj() if conjugate else right)
     sign = 1 if conjugate else -1
-    product = None if scratch is None else scratch.take("product", *left.shape[:3], right.shape[3])
-    if product is None:
+    if not scratch.usable:
         product = torch.stack([torch.bmm(left[0], right[0]), torch.bmm(left[1], right[0])])
     else:
+        shape = (*left.shape[:3], right.shape[3])
+        kept = None if name is None else scratch.take(name, *shape)
+        product = left.new_empty(shape) if kept is None else kept
         torch.bmm(left[0], right[0], out=product[0])
         torch.bmm(left[1], right[0], out=product[1])
     product[0].baddbmm_(left[1], right[1], alpha=sign)
@@ -207,7 +209,7 @@ def _made_matrix(
 ) -> Tensor:
     # The last axis reads real cells: (2 * frequencies, size). The others read planes: (2 * length, 2 * size).
     with torch.inference_mode(False), torch.no_grad():
-        frequency = torch.arange(kept(length, last))
+        frequency = torch.arange(kept_frequencies(length, last))
         cell = torch.arange(offset, offset + size)
         angle = (frequency[:, None] * cell % length).double() * (2 * math.pi / length)
         cosine, sine = angle.cos(), angle.sin()
