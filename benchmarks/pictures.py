@@ -32,7 +32,8 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
-    axes.set_title("Depthwise layer on (4, 96, 56, 56), channels last, two cores", fontsize=10)
+    threads = result["settings"]["threads"]
+    axes.set_title(f"Depthwise layer on (4, 96, 56, 56), channels last, threads: {threads}", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Description": caption(result)})
 
