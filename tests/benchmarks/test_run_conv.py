@@ -72,12 +72,3 @@ def test_models_agree_and_are_timed(tmp_path: Path) -> None:
     assert entry["problem"] == "training step, batch 2, against DCLS"
     assert entry["ratio"] == pytest.approx(entry["baseline_ms"] / entry["candidate_ms"])
     assert len(model.rows(result)) == 2
-
-
-def test_memory_is_that_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a step holds for a while counts, whatever the process held before at its most."""
-    mebibyte = 2**20
-    held = [b"x" * (512 * mebibyte)]
-    held.clear()
-    monkeypatch.setattr(model, "_run", lambda side, problem: lambda: len(b"x" * (256 * mebibyte)))
-    assert 200 * mebibyte < model._peak("7x7", 1) < 400 * mebibyte
