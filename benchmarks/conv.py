@@ -17,8 +17,7 @@ from torch import Tensor
 
 from torchdcls import Dcls1d, large_kernel_conv2d
 from torchdcls.ops.conv import METHODS, large_kernel_conv
-from torchdcls.ops.conv.matmul import matrix_bytes
-from torchdcls.ops.conv.select import LARGEST_MATRIX_BYTES
+from torchdcls.ops.conv.select import OPERATIONS, reason_against
 
 from .construction import ParityError
 from .shapes import FIT_SEED, Shape, draw_shapes
@@ -234,7 +233,7 @@ def _sides(shape: Shape) -> dict[str, Callable[[], object]]:
     problem, input, _, gradient = shape.problem()
     weight = torch.randn(shape.out_channels, shape.in_channels // shape.groups, *shape.kernel, requires_grad=True)
     input.requires_grad_()
-    methods = ["auto", "direct", "fft"] + ["matmul"] * (matrix_bytes(problem) <= LARGEST_MATRIX_BYTES)
+    methods = ["auto", *(method for method in OPERATIONS if reason_against(method, problem) is None)]
 
     def of(convolve: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(convolve(), (input, weight), gradient)

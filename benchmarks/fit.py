@@ -11,6 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy
@@ -18,18 +19,17 @@ import torch
 from rich.progress import track
 from scipy.optimize import least_squares, nnls
 
-from torchdcls.ops.conv.direct import convolve_direct, gradients_direct
-from torchdcls.ops.conv.fft import convolve_fft, gradients_fft
-from torchdcls.ops.conv.matmul import convolve_matmul, matrix_bytes
+from torchdcls.ops.conv.autograd import GRADIENTS, OUTPUTS
+from torchdcls.ops.conv.matmul import convolve_matmul
 from torchdcls.ops.conv.problem import Part
-from torchdcls.ops.conv.select import LARGEST_MATRIX_BYTES, OPERATIONS
+from torchdcls.ops.conv.select import OPERATIONS, reason_against
 
 from .record import RESULTS, ROOT, record, write
 from .shapes import FIT_SEED, Shape, draw_shapes
 from .tables import newest_result
 
 COSTS = ROOT / "src" / "torchdcls" / "ops" / "conv" / "costs.py"
-COUNT = 240
+COUNT = 360
 PARTS: tuple[Part, ...] = ("output", "input gradient", "weight gradient", "gradients")
 # Longest single run that is repeated. Unit: seconds.
 LONGEST = 0.5
@@ -75,18 +75,16 @@ def _runs(shape: Shape, part: Part) -> dict[str, Callable[[], object]]:
     # What makes a part, by method.
     problem, input, weight, gradient = shape.problem()
     of_input, of_weight = part in ("input gradient", "gradients"), part in ("weight gradient", "gradients")
-    runs: dict[str, Callable[[], object]]
-    if part == "output":
-        runs = {
-            "direct": lambda: convolve_direct(input, weight, None, problem),
-            "fft": lambda: convolve_fft(input, weight, None, problem),
-        }
-    else:
-        runs = {
-            "direct": lambda: gradients_direct(input, weight, gradient, problem, of_input, of_weight),
-            "fft": lambda: gradients_fft(input, weight, gradient, problem, of_input, of_weight),
-        }
-    if matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
+    able = [method for method in OPERATIONS if reason_against(method, problem) is None]
+    runs: dict[str, Callable[[], object]] = {}
+    for method in able:
+        if method == "matmul":
+            continue
+        if part == "output":
+            runs[method] = partial(OUTPUTS[method], input, weight, None, problem)
+        else:
+            runs[method] = partial(GRADIENTS[method], input, weight, gradient, problem, of_input, of_weight)
+    if "matmul" not in able:
         return runs
     if part == "output":
         return {**runs, "matmul": lambda: convolve_matmul(input, weight, None, problem)}

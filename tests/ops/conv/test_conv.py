@@ -67,7 +67,12 @@ class Call:
         return answers(call, leaves)
 
     def defeats(self, method):
-        """Whether the method cannot run the call: the transform takes neither strides nor padding beyond the kernel."""
+        """Whether the method cannot run the call.
+
+        The transform takes neither strides nor padding beyond the kernel, and "depthwise" one filter for each channel.
+        """
+        if method == "depthwise":
+            return len(set(self.channels)) > 1
         stride = (self.stride,) if isinstance(self.stride, int) else self.stride
         pads = padding_pairs(self.padding, self.kernel)
         far = any(max(pair) >= taps for pair, taps in zip(pads, self.kernel, strict=True))

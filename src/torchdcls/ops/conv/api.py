@@ -37,8 +37,9 @@ def large_kernel_conv(
         weight: (out_channels, in_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch. padding="same" needs stride 1.
-        method: "direct" is torch's own, "fft" multiplies spectra (one infinity in a map spreads over all of it),
-            "matmul" multiplies small maps by a dense matrix,
+        method: "direct" is torch's own, "depthwise" is torch's forward convolution in the layout in which it is fast,
+            for gradients too (on CPU, with a filter for each channel), "fft" multiplies spectra (one infinity in a map
+            spreads over all of it), "matmul" multiplies small maps by a dense matrix,
             "auto" takes for the output and for each gradient the one expected to be fastest, see
             `torchdcls.explain_method`. A method that is named never falls back to another.
 

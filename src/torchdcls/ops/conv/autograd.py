@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ..autocast import autocast_disabled
+from .depthwise import convolve_depthwise, gradients_depthwise
 from .direct import convolve_direct, gradients_direct
 from .fft import convolve_fft, gradients_fft
 from .problem import Problem
 from .select import Plan
 
-OUTPUTS = {"direct": convolve_direct, "fft": convolve_fft}
-_GRADIENTS = {"direct": gradients_direct, "fft": gradients_fft}
+OUTPUTS = {"direct": convolve_direct, "depthwise": convolve_depthwise, "fft": convolve_fft}
+GRADIENTS = {"direct": gradients_direct, "depthwise": gradients_depthwise, "fft": gradients_fft}
 
 
 class Convolution(torch.autograd.Function):
@@ -59,11 +60,11 @@ class _Gradients(torch.autograd.Function):
         of_input, of_weight = wanted
         with autocast_disabled(gradient.device.type):
             if plan.input_gradient == plan.weight_gradient:
-                make = _GRADIENTS[plan.input_gradient]
+                make = GRADIENTS[plan.input_gradient]
                 to_input, to_weight = make(input, weight, gradient, problem, of_input, of_weight)
             else:
-                to_input, _ = _GRADIENTS[plan.input_gradient](input, weight, gradient, problem, of_input, False)
-                _, to_weight = _GRADIENTS[plan.weight_gradient](input, weight, gradient, problem, False, of_weight)
+                to_input, _ = GRADIENTS[plan.input_gradient](input, weight, gradient, problem, of_input, False)
+                _, to_weight = GRADIENTS[plan.weight_gradient](input, weight, gradient, problem, False, of_weight)
         return (
             gradient.new_zeros(()) if to_input is None else to_input,
             gradient.new_zeros(()) if to_weight is None else to_weight,

@@ -1,17 +1,18 @@
 """Direct convolution: torch's own."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layout import is_channels_last, to_channels_last
 from .problem import Part, Problem
 
-# Torch's depthwise convolution on CPU takes maps of either memory format up to this many taps.
-NEAR_TAPS = 14 * 14
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+# Depthwise kernels of at least this many taps along the last axis are fast in torch's forward convolution where
+# channels are last, and many times slower where they are not.
+WIDE = 14
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
@@ -26,12 +27,8 @@ def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
     Returns:
         (batch, out_channels, *map out).
     """
-    input, padding = _padded(input, problem)
-    convolve = _CONVOLUTIONS[len(problem.kernel)]
-    if _prefers_channels_last(input, problem):
-        input = to_channels_last(input)
-        return convolve(input, weight, bias, problem.stride, padding, 1, problem.groups).contiguous()
-    return convolve(input, weight, bias, problem.stride, padding, 1, problem.groups)
+    input, padding = evenly_padded(input, problem.padding)
+    return CONVOLUTIONS[len(problem.kernel)](input, weight, bias, problem.stride, padding, 1, problem.groups)
 
 
 def gradients_direct(
@@ -47,48 +44,32 @@ def gradients_direct(
     Returns:
         Gradients of the input and of the weight, None where not asked for.
     """
-    to_input = to_weight = None
-    if of_input and problem.depthwise and math.prod(problem.kernel) > NEAR_TAPS:
-        # Torch's forward convolution, with the kernel turned around, is twice as fast as its gradient.
-        turned = weight.flip(list(range(2, weight.dim())))
-        to_input = convolve_direct(gradient, turned, None, problem.turned())
-        of_input = False
-    if of_input or of_weight:
-        padded, padding = _padded(input, problem)
-        dims = len(problem.kernel)
-        mask = [of_input, of_weight, False]
-        made = torch.ops.aten.convolution_backward(
-            gradient, padded, weight, None, problem.stride, padding, [1] * dims, False, [0] * dims, problem.groups, mask
-        )
-        if of_input:
-            to_input = made[0]
-            for axis, (size, (before, _), even) in enumerate(
-                zip(problem.map, problem.padding, padding, strict=True), start=2
-            ):
-                to_input = to_input.narrow(axis, before - even, size)
-        to_weight = made[1] if of_weight else None
-    return to_input, to_weight
-
-
-def _padded(input: Tensor, problem: Problem) -> tuple[Tensor, list[int]]:
-    # Torch pads both ends alike: the rest is padded before.
-    padding = [min(pads) for pads in problem.padding]
-    extra = [(before - even, after - even) for (before, after), even in zip(problem.padding, padding, strict=True)]
-    if any(any(pair) for pair in extra):
-        input = F.pad(input, [cells for pair in reversed(extra) for cells in pair])
-    return input, padding
-
-
-def _prefers_channels_last(input: Tensor, problem: Problem) -> bool:
-    # On CPU, depthwise kernels beyond the near taps are many times faster on channels_last maps.
-    return (
-        problem.device == "cpu"
-        and len(problem.kernel) == 2
-        and problem.in_channels == problem.groups
-        and math.prod(problem.kernel) > NEAR_TAPS
-        and not torch.compiler.is_exporting()
-        and not is_channels_last(input)
+    padded, padding = evenly_padded(input, problem.padding)
+    dims = len(problem.kernel)
+    mask = [of_input, of_weight, False]
+    to_input, to_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, padded, weight, None, problem.stride, padding, [1] * dims, False, [0] * dims, problem.groups, mask
     )
+    if of_input:
+        for axis, (size, (before, _), even) in enumerate(
+            zip(problem.map, problem.padding, padding, strict=True), start=2
+        ):
+            to_input = to_input.narrow(axis, before - even, size)
+    return to_input if of_input else None, to_weight if of_weight else None
+
+
+def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]]) -> tuple[Tensor, list[int]]:
+    """The input, and how much torch is to pad both ends of each axis: it pads them alike, the rest is padded before.
+
+    Args:
+        input: (batch, channels, *map).
+        padding: Zeros before and after each axis; fewer than none are cells that are cut off.
+    """
+    both = [max(0, min(pads)) for pads in padding]
+    rest = [(before - even, after - even) for (before, after), even in zip(padding, both, strict=True)]
+    if any(any(pair) for pair in rest):
+        input = F.pad(input, [cells for pair in reversed(rest) for cells in pair])
+    return input, both
 
 
 def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
@@ -105,8 +86,8 @@ def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
     if inputs > 1 or problem.out_channels > problem.groups:
         kind = f"{dims}-D {'dense' if problem.groups == 1 else 'grouped'}"
     else:
-        far = "far" if math.prod(problem.kernel) > NEAR_TAPS else "near"
-        kind = f"{dims}-D depthwise {far}{' last' if problem.channels_last else ''}"
+        width = "wide" if problem.kernel[-1] >= WIDE else "narrow"
+        kind = f"{dims}-D depthwise {width}{' last' if problem.channels_last else ''}"
     name = f"direct {kind} {part}"
     return {
         f"{name} call": 1.0,

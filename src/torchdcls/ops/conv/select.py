@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,14 +10,20 @@ import torch
 
 from ..tracing import constant_when_compiled
 from .costs import NANOSECONDS
+from .depthwise import depthwise_operations
 from .direct import direct_operations
 from .fft import fft_operations
 from .matmul import matmul_operations, matrix_bytes
 from .problem import Part, Problem
 
-Method = Literal["auto", "direct", "fft", "matmul"]
-METHODS: tuple[str, ...] = ("auto", "direct", "fft", "matmul")
-OPERATIONS = {"direct": direct_operations, "fft": fft_operations, "matmul": matmul_operations}
+Method = Literal["auto", "direct", "depthwise", "fft", "matmul"]
+METHODS: tuple[str, ...] = ("auto", "direct", "depthwise", "fft", "matmul")
+OPERATIONS: dict[Method, Callable[[Problem, Part], dict[str, float]]] = {
+    "direct": direct_operations,
+    "depthwise": depthwise_operations,
+    "fft": fft_operations,
+    "matmul": matmul_operations,
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,9 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
         return "it needs real floating-point tensors"
     if problem.batch == 0:
         return "the batch is empty"
+    if method == "depthwise" and not problem.depthwise:
+        channels = f"{problem.in_channels} to {problem.out_channels} in {problem.groups} groups"
+        return f"it convolves each channel by itself, with one filter, and channels are {channels}"
     if method == "fft":
         if any(step != 1 for step in problem.stride):
             return f"the transform gives every output, and stride {problem.stride} would throw most of them away"
@@ -55,6 +65,8 @@ def undesired_reason(method: Method, problem: Problem) -> str | None:
         return None
     if problem.device != "cpu":
         return f"nothing is measured on {problem.device}"
+    if method == "depthwise" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return "this torch has no oneDNN, whose convolution it lives on"
     if method == "matmul" and matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
         return f"its matrices would take more than {LARGEST_MATRIX_BYTES >> 20} MiB"
     return None
@@ -121,17 +133,16 @@ def _known_cheapest(problem: Problem, of_input: bool, of_weight: bool) -> Plan:
 
 def _plans(problem: Problem, of_input: bool, of_weight: bool) -> list[Plan]:
     plans = []
-    able = {method for method in ("fft", "matmul") if _reason(method, problem) is None}
+    able = {method for method in ("depthwise", "fft", "matmul") if reason_against(method, problem) is None}
     if "matmul" in able:
         plans.append(Plan.of_one("matmul"))
-    if "fft" in able:
-        either: tuple[Method, ...] = ("direct", "fft")
-        mixed = itertools.product(either, either if of_input else ("direct",), either if of_weight else ("direct",))
-        plans.extend(Plan(*parts) for parts in mixed)
-    return plans
+    mixed: list[Method] = ["direct", *(method for method in ("depthwise", "fft") if method in able)]
+    parts = itertools.product(mixed, mixed if of_input else mixed[:1], mixed if of_weight else mixed[:1])
+    return plans + [Plan(*methods) for methods in parts]
 
 
-def _reason(method: Method, problem: Problem) -> str | None:
+def reason_against(method: Method, problem: Problem) -> str | None:
+    """Why `auto` does not take `method`, or None if it may."""
     reason = unsupported_reason(method, problem)
     return undesired_reason(method, problem) if reason is None else reason
 
@@ -146,15 +157,14 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
     ]
     asked = [part for part, wanted in parts if wanted]
     titles = ["both gradients" if part == "gradients" else part for part in asked]
-    lines = [f"{'method':8}" + "".join(f"{title:>18}" for title in titles) + "   (expected, ms)"]
-    methods: tuple[Method, ...] = ("direct", "fft", "matmul")
-    for method in methods:
-        reason = _reason(method, problem)
+    lines = [f"{'method':9}" + "".join(f"{title:>18}" for title in titles) + "   (expected, ms)"]
+    for method in OPERATIONS:
+        reason = reason_against(method, problem)
         if reason is None:
             times = [estimate(method, part, problem) / 1e6 for part in asked]
-            lines.append(f"{method:8}" + "".join(f"{time:18.2f}" for time in times))
+            lines.append(f"{method:9}" + "".join(f"{time:18.2f}" for time in times))
         else:
-            lines.append(f"{method:8}  not taken: {reason}")
+            lines.append(f"{method:9}  not taken: {reason}")
     plan = choose(problem, of_input, of_weight)
     taken = [f"output by {plan.output}"]
     taken += [f"input gradient by {plan.input_gradient}"] * of_input

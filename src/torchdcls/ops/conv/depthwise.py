@@ -1,0 +1,178 @@
+"""Depthwise convolution on CPU: torch's forward convolution, in the layout in which it is fast, makes every part.
+
+Torch's forward convolution of depthwise maps comes near the rate of the machine where channels are last; its gradients
+run at a tenth of that and less. Both gradients are forward convolutions themselves: that of the input has the kernel
+turned around, that of the weight has the gradient of the output for a kernel and gives as many cells as the kernel has.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .direct import CONVOLUTIONS, WIDE, direct_operations, evenly_padded, gradients_direct
+from .layout import is_channels_last, to_channels_last
+from .problem import Part, Problem
+
+# Where channels are last, kernels from this width on are slow, until they are `WIDE`.
+SLOW_WIDTH = 11
+# Samples whose maps have fewer cells than this are convolved all at once by the gradient of the weight.
+LARGE_SAMPLE = 2**15
+
+
+def convolve_depthwise(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
+    """Depthwise convolution, in the memory format of `input`.
+
+    Args:
+        input: (batch, channels, *map).
+        weight: (channels, 1, *kernel).
+        bias: (channels) or None.
+        problem: Sizes, stride and padding of the call.
+
+    Returns:
+        (batch, channels, *map out).
+    """
+    padding, stride = problem.padding, problem.stride
+    if is_channels_last(input) or problem.kernel[-1] < WIDE:
+        return _convolve(input, weight, bias, padding, stride)
+    if len(problem.kernel) > 1:
+        return _convolve(to_channels_last(input), weight, bias, padding, stride).contiguous()
+    # Torch knows no channels_last for one axis, but for two of which one is 1.
+    row = to_channels_last(input.unsqueeze(2))
+    output = _convolve(row, weight.unsqueeze(2), bias, ((0, 0), *padding), (1, *stride))
+    return output.squeeze(2).contiguous()
+
+
+def gradients_depthwise(
+    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `convolve_depthwise` without bias; with a stride, those of `gradients_direct`.
+
+    Args:
+        input, weight, problem: As given to `convolve_depthwise`.
+        gradient: Of the output, (batch, channels, *map out).
+        of_input, of_weight: Which gradients to make.
+
+    Returns:
+        Gradients of the input and of the weight, None where not asked for.
+    """
+    if _strided(problem):
+        return gradients_direct(input, weight, gradient, problem, of_input, of_weight)
+    to_input = to_weight = None
+    if of_input:
+        turned = weight.flip(list(range(2, weight.dim())))
+        to_input = convolve_depthwise(gradient, turned, None, problem.turned())
+    if of_weight:
+        to_weight = _gradient_of_weight(input, gradient, problem)
+    return to_input, to_weight
+
+
+def _gradient_of_weight(input: Tensor, gradient: Tensor, problem: Problem) -> Tensor:
+    # Channels last and at least two axes: one row for a map of one axis.
+    rows = [maps.unsqueeze(2) if maps.dim() == 3 else maps for maps in (input, gradient)]
+    input, gradient = (to_channels_last(maps) for maps in rows)
+    padding = problem.padding if len(problem.kernel) > 1 else ((0, 0), *problem.padding)
+    if _all_samples_at_once(problem):
+        # The batch is one more axis of the map, all of it under the kernel.
+        maps, kernel = input.transpose(0, 1).unsqueeze(0), gradient.transpose(0, 1).unsqueeze(1)
+        total = _convolve(maps, kernel, None, ((0, 0), *padding))
+    else:
+        samples = zip(input.unsqueeze(1).unbind(), gradient.unsqueeze(2).unbind(), strict=True)
+        parts = [_convolve(maps, kernel, None, padding) for maps, kernel in samples]
+        total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+    return total.reshape(problem.out_channels, 1, *problem.kernel)
+
+
+def _all_samples_at_once(problem: Problem) -> bool:
+    # A compiled graph holds for any batch, and torch has no convolution of four axes.
+    small = problem.in_channels * math.prod(problem.map) < LARGE_SAMPLE
+    return len(problem.kernel) < 3 and (small or torch.compiler.is_compiling())
+
+
+def _strided(problem: Problem) -> bool:
+    return any(step != 1 for step in problem.stride)
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: Sequence[tuple[int, int]],
+    stride: Sequence[int] | Literal[1] = 1,
+) -> Tensor:
+    input, both = evenly_padded(input, padding)
+    if is_channels_last(input):
+        zeros = _widening(weight.shape[-1])
+        if zeros:
+            weight, both[-1] = F.pad(weight, [zeros, zeros]), both[-1] + zeros
+    return CONVOLUTIONS[len(both)](input, weight, bias, stride, both, 1, weight.shape[0])
+
+
+def _widening(width: int) -> int:
+    # Zeros to put at both ends of a kernel's last axis.
+    return -(-(WIDE - width) // 2) if SLOW_WIDTH <= width < WIDE else 0
+
+
+def depthwise_operations(problem: Problem, part: Part) -> dict[str, float]:
+    """How many of which operations a part takes: what the cost rule multiplies by measured times."""
+    if part == "gradients":
+        counts = dict(depthwise_operations(problem, "input gradient"))
+        for name, count in depthwise_operations(problem, "weight gradient").items():
+            counts[name] = counts.get(name, 0.0) + count
+        return counts
+    if part == "output":
+        return _forward_operations(problem)
+    if _strided(problem):
+        return direct_operations(problem, part)
+    if part == "input gradient":
+        return _forward_operations(problem.turned())
+    pads = problem.padding
+    calls, maps, outputs = problem.batch, problem.map, problem.outputs
+    if _all_samples_at_once(problem):
+        calls, pads, maps, outputs = 1, ((0, 0), *pads), (problem.batch, *maps), (problem.batch, *outputs)
+    step = (1,) * len(maps)
+    turned = replace(problem, batch=1, map=maps, kernel=outputs, stride=step, padding=pads, channels_last=True)
+    counts = _forward_operations(turned)
+    counts = {f"{name} in samples" if name.endswith("call") else name: calls * n for name, n in counts.items()}
+    if not problem.channels_last:
+        counts["depthwise moved cell"] = float(problem.batch * problem.in_channels * math.prod((2, *problem.map)))
+    return counts
+
+
+def _forward_operations(problem: Problem) -> dict[str, float]:
+    width = problem.kernel[-1]
+    if problem.channels_last or width >= WIDE:
+        width += 2 * _widening(width)
+        kind = "wide" if width >= WIDE else "narrow"
+    else:
+        kind = "plain"
+    kind = f"{max(2, len(problem.kernel))}-D {kind}"
+    channels = -(-problem.in_channels // 16) * 16
+    cells_in, cells_out = math.prod(problem.map), math.prod(problem.outputs)
+    rows = problem.batch * channels * math.prod(_meetings(problem)[:-1]) * width
+    counts = {
+        "depthwise call": 1.0,
+        f"depthwise {kind} tap": float(rows * problem.outputs[-1]),
+        f"depthwise {kind} row": float(rows),
+        f"depthwise {kind} line": rows * problem.outputs[-1] / width,
+        "depthwise cell": float(problem.batch * channels * (cells_in + cells_out)),
+        "depthwise weight": float(channels * math.prod(problem.kernel)),
+    }
+    if not problem.channels_last and problem.kernel[-1] >= WIDE:
+        counts["depthwise moved cell"] = float(problem.batch * problem.in_channels * (cells_in + cells_out))
+    return counts
+
+
+def _meetings(problem: Problem) -> list[int]:
+    # Along each axis, how often a tap falls on a cell and not on padding.
+    meetings = []
+    for size, taps, cells, step, (before, _) in zip(
+        problem.map, problem.kernel, problem.outputs, problem.stride, problem.padding, strict=True
+    ):
+        starts = [cell * step - before for cell in range(cells)]
+        meetings.append(sum(max(0, min(size, start + taps) - max(0, start)) for start in starts))
+    return meetings
