@@ -17,6 +17,7 @@ from torchdcls import construct_kernel
 
 from . import problems as named
 from .memory import saved_bytes
+from .parity import check_parity
 from .problems import ConstructionProblem
 from .timing import compare_in_turns
 
@@ -28,10 +29,6 @@ MIB = 2**20
 PARITY_CHANNELS = 8
 # Largest difference allowed, as a part of the largest value: float64 rounds at 1e-16, sums of some hundred terms above.
 PARITY_TOLERANCE = 1e-12
-
-
-class ParityError(Exception):
-    """The two sides do not compute the same, so that their times must not be compared."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,8 @@ def verify(names: Sequence[str]) -> None:
         expected = (kernel, weight, position.flip(0), sigma.flip(0))
         results = ours.forward_and_backward(cotangent)
         for what, result, wanted in zip(("kernel", "weight", "position", "sigma"), results, expected, strict=True):
-            error = ((result - wanted).abs().max() / wanted.abs().max()).item()
-            if not error <= PARITY_TOLERANCE:
-                tensor = what if what == "kernel" else f"gradient of {what}"
-                raise ParityError(f"{name}: {tensor} differs from DCLS by {error:.1e} of its largest value")
+            tensor = what if what == "kernel" else f"gradient of {what}"
+            check_parity(f"{name}: {tensor} of torchdcls and of DCLS", result, wanted, PARITY_TOLERANCE)
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ format in which it is the faster. `auto` is tried on random shapes that its rule
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,8 @@ from torchdcls import Dcls1d, large_kernel_conv2d
 from torchdcls.ops.conv import METHODS, large_kernel_conv
 from torchdcls.ops.conv.select import OPERATIONS, reason_against
 
-from .construction import ParityError
+from .memory import in_a_process, peak_of_this_process
+from .parity import check_parity
 from .shapes import FIT_SEED, Shape, draw_shapes
 from .timing import Comparison, compare_in_turns, time_in_turns
 
@@ -60,6 +62,7 @@ PROBLEMS: dict[str, object] = {
     "larger kernel": Layer(96, 56, 51, other_kernel=23),
     "delays": "Dcls1d 512 to 512, one element, 31 taps, 100 steps, batch 32, against DCLS 0.1.1",
     "auto": f"{AUTO_SHAPES} random shapes, each by every method",
+    "large map": "forward of a 101x101 kernel on (1, 64, 2048, 2048)",
     "kernel sizes": f"{', '.join(map(str, SIZES))} on (4, 96, 56, 56), each by every method",
 }
 
@@ -84,9 +87,8 @@ def verify(names: Sequence[str]) -> None:
             ours = partial(large_kernel_conv2d, padding=kernel // 2, groups=4, method=method)
             got = _answers(ours, input, weight)
             for what, one, other in zip(("output", "gradient of input", "of weight"), got, wanted, strict=True):
-                error = ((one - other).abs().max() / other.abs().max()).item()
-                if not error <= PARITY_TOLERANCE:
-                    raise ParityError(f"{kernel}x{kernel} on {side}x{side}, {method}: {what} differs by {error:.1e}")
+                subject = f"{kernel}x{kernel} on {side}x{side}, {method}: {what}"
+                check_parity(subject, one, other, PARITY_TOLERANCE)
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
@@ -106,6 +108,8 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
         elif name == "delays":
             comparison = _delays(arguments.turns, after_turn)
             result["comparisons"].append({"name": name, "problem": str(problem), **comparison.to_json()})
+        elif name == "large map":
+            result["large_map"] = {"problem": problem, **in_a_process("benchmarks.conv", "run_large_map")}
         elif name == "auto":
             result["auto"] = _auto(arguments.turns, after_turn)
         else:
@@ -131,6 +135,12 @@ def note(result: Mapping[str, Any]) -> str:
         f"Median of {result['settings']['turns']} turns, threads: {result['settings']['threads']}, the ratio's spread "
         "in brackets."
     )
+    if "large_map" in result:
+        large = result["large_map"]
+        text += (
+            f" The {large['problem']}, 1 GiB in and 1 GiB out, took {large['seconds']:.0f} s and "
+            f"{large['peak_bytes'] / 2**30:.1f} GiB of memory in all."
+        )
     if "auto" in result:
         summary = auto_summary(result["auto"])
         text += (
@@ -158,6 +168,15 @@ def auto_summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "slower_than_torch": sum(ratio > 1.1 for ratio in to_torch),
         "median_against_torch": statistics.median(to_torch),
     }
+
+
+def run_large_map() -> dict[str, float]:
+    """Seconds of a forward pass over a large map, and the most memory that this process has held."""
+    input, weight = torch.randn(1, 64, 2048, 2048), torch.randn(64, 1, 101, 101)
+    start = time.perf_counter()
+    with torch.no_grad():
+        large_kernel_conv2d(input, weight, padding="same", groups=64)
+    return {"seconds": time.perf_counter() - start, "peak_bytes": peak_of_this_process()}
 
 
 def _layer(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:

@@ -6,12 +6,8 @@ step does not count.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,7 +17,8 @@ from torch import nn
 from torchdcls import convert
 from torchdcls.conversion.select import stages
 
-from .construction import ParityError
+from .memory import in_a_process, peak_beyond_start
+from .parity import check_parity
 from .timing import compare_in_turns
 
 SUMMARY = "ConvNeXt-T with 23x23 Gaussian layers against 7x7 layers and against DCLS 0.1.1"
@@ -72,9 +69,7 @@ def verify(names: Sequence[str]) -> None:
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         one, other = ours(images), theirs(images)
-    error = ((one - other).abs().max() / other.abs().max()).item()
-    if not error <= 1e-4:
-        raise ParityError(f"The outputs of the two models differ by {error:.1e} of the largest")
+    check_parity("ConvNeXt-T of torchdcls and of DCLS: the output", one, other, 1e-4)
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
@@ -89,7 +84,10 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
     for name in names:
         problem = PROBLEMS[name]
         if problem.doing == "peak memory":
-            held = {side: _peak_in_a_process(side, problem.batch) for side in ("torchdcls", problem.against)}
+            held = {
+                side: in_a_process("benchmarks.model", "peak_of_training", side, problem.batch)
+                for side in ("torchdcls", problem.against)
+            }
             entry: dict[str, Any] = {"candidate_bytes": held["torchdcls"], "baseline_bytes": held[problem.against]}
             entry["ratio"] = held["torchdcls"] / held[problem.against]
         else:
@@ -121,6 +119,11 @@ def note(result: Mapping[str, Any]) -> str:
         f"Images of {PIXELS} pixels, float32, threads: {result['settings']['threads']}, median of "
         f"{result['settings']['turns']} turns (a third of them against DCLS), the ratio's spread in brackets."
     )
+
+
+def peak_of_training(side: Side, batch: int) -> int:
+    """Bytes that training steps take beyond what this process held before the first."""
+    return peak_beyond_start(_run(side, ModelProblem("peak memory", batch, "7x7")), times=3)
 
 
 def make(side: Side) -> nn.Module:
@@ -180,27 +183,3 @@ def _run(side: Side, problem: ModelProblem) -> Callable[[], object]:
         return optimizer.step()
 
     return step
-
-
-def _peak_in_a_process(side: Side, batch: int) -> int:
-    command = [sys.executable, "-m", "benchmarks.model", side, str(batch)]
-    return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-
-
-def _peak(side: Side, batch: int) -> int:
-    # Beyond what the process held before its first step. Linux only: writing 5 there starts a new peak.
-    step = _run(side, ModelProblem("peak memory", batch, "7x7"))
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _status("VmRSS")
-    for _ in range(3):
-        step()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
-    return int(line.split()[1]) * 1024
-
-
-if __name__ == "__main__":
-    print(json.dumps(_peak(sys.argv[1], int(sys.argv[2]))))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
 from . import construction, conv, model
-from .construction import ParityError
+from .parity import ParityError
 from .record import RESULTS, record, write
 
 

@@ -93,7 +93,7 @@ def draw_shapes(count: int, seed: int) -> list[Shape]:
 
 def _draw(draw: random.Random) -> Shape:
     dims = draw.choices((1, 2, 3), (25, 55, 20))[0]
-    least_map, most_map, most_taps = {1: (16, 4000, 257), 2: (5, 128, 51), 3: (4, 24, 13)}[dims]
+    least_map, most_map, most_taps = {1: (16, 4000, 257), 2: (5, 128, 51), 3: (4, 24, 17)}[dims]
 
     def between(least: int, most: int) -> int:
         return round(math.exp(draw.uniform(math.log(least), math.log(most))))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import construction, problems
-from benchmarks.construction import ParityError
+from benchmarks.parity import ParityError
 from benchmarks.problems import ConstructionProblem
 from benchmarks.run import main
 from torchdcls.train import environment

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks import conv, model, pictures
-from benchmarks.construction import ParityError
 from benchmarks.conv import Layer, auto_summary
+from benchmarks.parity import ParityError
 from benchmarks.run import main
 from benchmarks.shapes import Shape
 
@@ -37,8 +37,11 @@ def test_layers(tmp_path: Path) -> None:
     assert [entry["name"] for entry in result["comparisons"]] == ["stage", "larger kernel"]
     assert all(entry["candidate_ms"] > 0 for entry in result["comparisons"])
     (entry,) = result["auto"]
-    assert set(entry["ms"]) == {"torch", "auto", "direct", "fft", "matmul"}
-    assert [set(entry["ms"]) >= {"torch", "auto", "direct", "fft"} for entry in result["sizes"]] == [True, True]
+    assert set(entry["ms"]) == {"torch", "auto", "direct", "depthwise", "fft", "matmul"}
+    assert [set(entry["ms"]) >= {"torch", "auto", "direct", "depthwise", "fft"} for entry in result["sizes"]] == [
+        True,
+        True,
+    ]
     assert len(conv.rows(result)) == 3
     assert "On 1 random shapes" in conv.note(result)
     pictures.draw_speed(result, tmp_path / "speed.png")

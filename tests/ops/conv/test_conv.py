@@ -78,6 +78,10 @@ class Call:
         far = any(max(pair) >= taps for pair, taps in zip(pads, self.kernel, strict=True))
         return method == "fft" and (far or any(step > 1 for step in stride))
 
+    def skip_if_defeats(self, method):
+        if self.defeats(method):
+            pytest.skip("the method cannot run the call")
+
     def check(self, method, leaves=None, expected=None):
         """The method gives the oracle's answers, or refuses what it cannot run."""
         leaves = leaves or self.leaves()
@@ -186,6 +190,7 @@ def test_any_sizes_are_torchs_by_every_method(call):
     ids=str,
 )
 def test_float32_is_as_exact_as_torchs(call, method):
+    call.skip_if_defeats(method)
     leaves = call.leaves(torch.float32)
     truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
     assert_as_exact_as(call.run(leaves, method), call.torch(leaves), truth)
@@ -300,6 +305,7 @@ def test_the_output_has_the_inputs_memory_format(memory_format, kernel, method):
     ids=str,
 )
 def test_gradcheck_and_gradgradcheck(call, method):
+    call.skip_if_defeats(method)
     convolve, leaves = LARGE_KERNEL_CONVOLUTIONS[len(call.kernel)], call.leaves()
 
     def run(*tensors):
@@ -400,6 +406,7 @@ def test_good_sizes_are_the_smallest_products_of_small_primes():
 @every_method
 @pytest.mark.parametrize("call", [Call((16, 16), (15, 15), "same"), Call((9,), (4,), "same", channels=(2, 4, 1))])
 def test_autocast_gives_torchs_dtype_and_is_as_exact(call, method):
+    call.skip_if_defeats(method)
     leaves = call.leaves(torch.float32)
     truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -468,9 +475,13 @@ def good_call(dims=2, **changed):
         ({"padding": "full"}, r"padding: expected one of 'same', 'valid', got 'full'"),
         ({"padding": (1,)}, r"padding: expected one integer or 2 of them, .* got \(1,\)"),
         ({"padding": "same", "stride": 2}, r"padding: expected numbers with stride \(2, 2\), as 'same' needs"),
-        ({"method": "magic"}, r"method: expected one of 'auto', 'direct', 'fft'.*, got 'magic'"),
+        ({"method": "magic"}, r"method: expected one of 'auto', 'direct', 'depthwise'.*, got 'magic'"),
         ({"method": None}, r"method: expected one of .*got None"),
         ({"method": "fft", "stride": 2}, r"method: 'fft' cannot run this call: .*stride \(2, 2\)"),
+        (
+            {"method": "depthwise", "groups": 1, "weight": torch.zeros(4, 4, 3, 3)},
+            r"method: 'depthwise' cannot run this call: .* channels are 4 to 4 in 1 groups",
+        ),
         ({"method": "fft", "padding": 3}, r"method: 'fft' cannot run this call: padding .* beyond the kernel \(3, 3\)"),
         (
             {"method": "fft", "input": torch.zeros(0, 4, 8, 6)},

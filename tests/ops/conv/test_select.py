@@ -19,7 +19,7 @@ from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.select import OPERATIONS, Plan, choose, estimate, undesired_reason, unsupported_reason
 
 PARTS = ("output", "input gradient", "weight gradient", "gradients")
-MIXED = [Plan(*parts) for parts in itertools.product(("direct", "fft"), repeat=3)]
+MIXED = [Plan(*parts) for parts in itertools.product(("direct", "depthwise", "fft"), repeat=3)]
 LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True)
 
 
@@ -50,6 +50,10 @@ def able(problem):
     return [method for method in OPERATIONS if select.reason_against(method, problem) is None]
 
 
+def methods_of(plan):
+    return {plan.output, plan.input_gradient, plan.weight_gradient}
+
+
 # The rule
 
 
@@ -57,11 +61,11 @@ def able(problem):
 @given(problem=problems(("cpu", "cpu", "cuda", "meta")), of=st.tuples(st.booleans(), st.booleans()))
 def test_no_method_is_taken_that_has_a_reason_against_it(problem, of):
     plan = choose(problem, *of)
-    parts = {plan.output, plan.input_gradient, plan.weight_gradient}
+    parts = methods_of(plan)
     for method in parts:
         assert unsupported_reason(method, problem) is None
         assert undesired_reason(method, problem) is None
-    assert parts <= {"direct", "fft"} or parts == {"matmul"}
+    assert parts <= {"direct", "depthwise", "fft"} or parts == {"matmul"}
     assert "auto" not in parts
 
 
@@ -79,7 +83,8 @@ def test_what_is_taken_is_the_cheapest_by_the_margin(of):
     for shape in draw_shapes(60, 2):
         problem = shape.problem_alone()
         plan = choose(problem, *of)
-        plans = [Plan.of_one("matmul")] * ("matmul" in able(problem)) + MIXED * ("fft" in able(problem))
+        plans = [Plan.of_one("matmul"), *MIXED]
+        plans = [other for other in plans if methods_of(other) <= {"direct", *able(problem)}]
         least = min((select.estimate_plan(other, problem, *of) for other in plans), default=math.inf)
         direct = select.estimate_plan(Plan.of_one("direct"), problem, *of)
         close += select.MARGIN * direct <= least < direct
@@ -143,7 +148,7 @@ def test_compiled_graphs_are_made_for_the_next_power_of_two(monkeypatch):
 
 @pytest.fixture(params=MIXED, ids=lambda plan: f"{plan.output}-{plan.input_gradient}-{plan.weight_gradient}")
 def plan(request, monkeypatch):
-    """Every plan of the two methods in turn, as if it were the cheapest."""
+    """Every plan of these methods in turn, as if it were the cheapest."""
     monkeypatch.setattr(api.select, "choose", lambda *_: request.param)
     return request.param
 
@@ -155,6 +160,11 @@ def leaves_of(batch, channels, map, kernel):
         "weight": normal(outside, inside // groups, *kernel, seed=2),
         "bias": normal(outside, seed=3),
     }
+
+
+def leave_out_what_cannot_run(plan, channels):
+    if "depthwise" in methods_of(plan) and len(set(channels)) > 1:
+        pytest.skip("channels are mixed")
 
 
 @functools.cache  # all plans share it
@@ -171,6 +181,7 @@ def oracle(channels, map, kernel, padding):
     ids=str,
 )
 def test_mixed_plans_are_the_oracles(plan, map, kernel, padding, channels):
+    leave_out_what_cannot_run(plan, channels)
     leaves = leaves_of(2, channels, map, kernel)
     options = {"padding": padding, "groups": channels[2]}
     actual = answers(lambda: large_kernel_conv(**leaves, **options), leaves)
@@ -217,6 +228,7 @@ def test_mixed_plans_make_one_gradient_alone(plan, wanted):
     ("channels", "map", "kernel"), [((2, 2, 2), (4,), (4,)), ((2, 1, 1), (2, 3), (3, 2)), ((1, 1, 1), (2, 2), (3, 3))]
 )
 def test_gradcheck_and_gradgradcheck(plan, channels, map, kernel):
+    leave_out_what_cannot_run(plan, channels)
     leaves = tuple(leaves_of(1, channels, map, kernel).values())
 
     def run(*tensors):
@@ -242,7 +254,7 @@ def test_second_derivatives_of_one_leaf(plan, wanted):
 def explained(capsys, *shapes, **options):
     explain_method(*shapes, **options)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["method", "direct", "fft", "matmul", "auto"]
+    assert [line.split()[0] for line in lines] == ["method", "direct", "depthwise", "fft", "matmul", "auto"]
     return lines
 
 
@@ -254,7 +266,7 @@ def test_explains_every_method(capsys):
     lines = explained(capsys, *SHAPES, padding=15, groups=4)
     for part in ("output", "input gradient", "weight gradient", "both gradients"):
         assert part in lines[0]
-    for line in lines[1:3]:
+    for line in lines[1:4]:
         method, *times = line.split()
         expected = [f"{estimate(method, part, LARGE) / 1e6:.2f}" for part in PARTS]
         assert times == expected
@@ -274,20 +286,35 @@ def test_explains_the_output_alone(capsys):
 
 def test_explains_what_cannot_run(capsys):
     lines = explained(capsys, *SHAPES, stride=2, padding=15, groups=4)
-    assert "not taken" in lines[2]
-    assert "stride (2, 2)" in lines[2]
-    assert lines[-1].count("direct") == 3 or lines[-1].count("matmul") == 3
+    assert "not taken" in lines[3]
+    assert "stride (2, 2)" in lines[3]
     assert "fft" not in lines[-1]
+
+
+def test_explains_that_channels_are_mixed(capsys):
+    lines = explained(capsys, (2, 4, 9, 9), (6, 2, 5, 5), padding=2, groups=2)
+    assert "not taken: it convolves each channel by itself" in lines[2]
+    assert "channels are 4 to 6 in 2 groups" in lines[2]
+    assert "depthwise" not in lines[-1]
+
+
+def test_explains_that_onednn_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    select._known_cheapest.cache_clear()
+    lines = explained(capsys, *SHAPES, padding=15, groups=4)
+    select._known_cheapest.cache_clear()
+    assert "not taken: this torch has no oneDNN" in lines[2]
+    assert "depthwise" not in lines[-1]
 
 
 def test_explains_matrices_that_are_too_large(capsys):
     lines = explained(capsys, (1, 64, 128, 128), (64, 1, 5, 5), padding=2, groups=64)
-    assert "not taken: its matrices would take more than 256 MiB" in lines[3]
+    assert "not taken: its matrices would take more than 256 MiB" in lines[4]
 
 
 def test_explains_other_devices(capsys):
     lines = explained(capsys, *SHAPES, padding=15, groups=4, device="cuda")
-    assert "nothing is measured on cuda" in lines[2]
+    assert "nothing is measured on cuda" in lines[3]
     assert lines[-1].count("by direct") == 3
 
 

@@ -14,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .direct import CONVOLUTIONS, WIDE, direct_operations, evenly_padded, gradients_direct
+from .direct import CONVOLUTIONS, SLOW_WIDTH, WIDE, direct_operations, evenly_padded, gradients_direct
 from .layout import is_channels_last, to_channels_last
 from .problem import Part, Problem
 
-# Where channels are last, kernels from this width on are slow, until they are `WIDE`.
-SLOW_WIDTH = 11
-# Samples whose maps have fewer cells than this are convolved all at once by the gradient of the weight.
-LARGE_SAMPLE = 2**15
+# Of the maps of the samples that the gradient of the weight convolves at once, so that they stay in cache.
+CELLS_AT_ONCE = 2**19
 
 
 def convolve_depthwise(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
@@ -76,21 +74,26 @@ def _gradient_of_weight(input: Tensor, gradient: Tensor, problem: Problem) -> Te
     rows = [maps.unsqueeze(2) if maps.dim() == 3 else maps for maps in (input, gradient)]
     input, gradient = (to_channels_last(maps) for maps in rows)
     padding = problem.padding if len(problem.kernel) > 1 else ((0, 0), *problem.padding)
-    if _all_samples_at_once(problem):
-        # The batch is one more axis of the map, all of it under the kernel.
-        maps, kernel = input.transpose(0, 1).unsqueeze(0), gradient.transpose(0, 1).unsqueeze(1)
-        total = _convolve(maps, kernel, None, ((0, 0), *padding))
-    else:
-        samples = zip(input.unsqueeze(1).unbind(), gradient.unsqueeze(2).unbind(), strict=True)
-        parts = [_convolve(maps, kernel, None, padding) for maps, kernel in samples]
-        total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+    dims = input.dim() - 2
+    size = _samples_at_once(problem)
+    parts = []
+    for maps, kernel in zip(torch.split(input, size), torch.split(gradient, size), strict=True):
+        if dims < 3:
+            # The samples are one more axis of the map, all of it under the kernel.
+            maps, kernel = maps.unsqueeze(0).transpose(1, 2), kernel.transpose(0, 1).unsqueeze(1)
+            parts.append(_convolve(maps, kernel, None, ((0, 0), *padding)))
+        else:  # torch has no convolution of four axes
+            parts.append(_convolve(maps, kernel.transpose(0, 1), None, padding))
+    total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
     return total.reshape(problem.out_channels, 1, *problem.kernel)
 
 
-def _all_samples_at_once(problem: Problem) -> bool:
-    # A compiled graph holds for any batch, and torch has no convolution of four axes.
-    small = problem.in_channels * math.prod(problem.map) < LARGE_SAMPLE
-    return len(problem.kernel) < 3 and (small or torch.compiler.is_compiling())
+def _samples_at_once(problem: Problem) -> int:
+    if len(problem.kernel) == 3:
+        return 1
+    if torch.compiler.is_compiling():  # a graph holds for any batch
+        return problem.batch
+    return max(1, CELLS_AT_ONCE // (problem.in_channels * math.prod(problem.map)))
 
 
 def _strided(problem: Problem) -> bool:
@@ -130,14 +133,19 @@ def depthwise_operations(problem: Problem, part: Part) -> dict[str, float]:
         return direct_operations(problem, part)
     if part == "input gradient":
         return _forward_operations(problem.turned())
-    pads = problem.padding
-    calls, maps, outputs = problem.batch, problem.map, problem.outputs
-    if _all_samples_at_once(problem):
-        calls, pads, maps, outputs = 1, ((0, 0), *pads), (problem.batch, *maps), (problem.batch, *outputs)
-    step = (1,) * len(maps)
-    turned = replace(problem, batch=1, map=maps, kernel=outputs, stride=step, padding=pads, channels_last=True)
-    counts = _forward_operations(turned)
-    counts = {f"{name} in samples" if name.endswith("call") else name: calls * n for name, n in counts.items()}
+    samples = min(_samples_at_once(problem), problem.batch)
+    one = (1,) * (3 - len(problem.kernel))  # the axis of samples, as if there were one for three
+    turned = replace(
+        problem,
+        batch=1,
+        map=(samples, *problem.map) if one else problem.map,
+        kernel=(samples, *problem.outputs) if one else problem.outputs,
+        padding=((0, 0), *problem.padding) if one else problem.padding,
+        stride=(1,) * (len(problem.kernel) + bool(one)),
+        channels_last=True,
+    )
+    calls = -(-problem.batch // samples)
+    counts = {f"{name} of gradient": calls * count for name, count in _forward_operations(turned).items()}
     if not problem.channels_last:
         counts["depthwise moved cell"] = float(problem.batch * problem.in_channels * math.prod((2, *problem.map)))
     return counts

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .problem import Part, Problem
 
-# Depthwise kernels of at least this many taps along the last axis are fast in torch's forward convolution where
-# channels are last, and many times slower where they are not.
-WIDE = 14
+# Depthwise kernels of at least `WIDE` taps along the last axis are fast in torch's forward convolution where channels
+# are last, and many times slower where they are not. Those a little narrower are slow where channels are last.
+WIDE, SLOW_WIDTH = 14, 11
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -83,11 +83,16 @@ def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
     cells = problem.batch * (
         problem.in_channels * math.prod(problem.map) + problem.out_channels * math.prod(problem.outputs)
     )
-    if inputs > 1 or problem.out_channels > problem.groups:
-        kind = f"{dims}-D {'dense' if problem.groups == 1 else 'grouped'}"
+    if problem.groups == 1 and not problem.depthwise:
+        kind = "dense"
     else:
-        width = "wide" if problem.kernel[-1] >= WIDE else "narrow"
-        kind = f"{dims}-D depthwise {width}{' last' if problem.channels_last else ''}"
+        kind = "depthwise" if problem.depthwise else "grouped"
+        if dims < 3:
+            width = problem.kernel[-1]
+            kind += " narrow" if width < SLOW_WIDTH else " slow" if width < WIDE else " wide"
+        if problem.depthwise and problem.channels_last:
+            kind += " last"
+    kind = f"{dims}-D {kind}"
     name = f"direct {kind} {part}"
     return {
         f"{name} call": 1.0,

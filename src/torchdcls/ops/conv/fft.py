@@ -27,6 +27,8 @@ MATRIX_LENGTH = 192
 UNCUT_LENGTH, UNCUT_LENGTH_OF_GROUPS = 96, MATRIX_LENGTH
 # Of the spectra of a block of maps, so that they stay in cache. Unit: bytes.
 BLOCK_BYTES = 2**21
+# Of the spectrum of a part of a dense kernel, where the maps are one block. Unit: bytes.
+KERNEL_BYTES = 15 * 2**20
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,15 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a problem is cut: circles of `lengths` cells, tiles of at most `cells` outputs, `rows` samples at a time."""
+    """How a problem is cut.
+
+    Circles of `lengths` cells, tiles of at most `cells` outputs, `rows` samples, `channels` of the outputs at a time.
+    """
 
     lengths: tuple[int, ...]
     cells: tuple[int, ...]
     rows: int
+    channels: int
 
     @property
     def by_matrix(self) -> bool:
@@ -68,7 +74,11 @@ def tiling(problem: Problem) -> Tiling:
     spectrum = 4 * math.prod(lengths) * channels  # float32, half of the frequencies
     # Each block of a grouped or dense problem reads the whole spectrum of the kernel: few blocks then.
     budget = BLOCK_BYTES if problem.depthwise else 2**28
-    return Tiling(lengths, cells, max(1, budget // spectrum))
+    rows, outputs = max(1, budget // spectrum), problem.out_channels
+    if problem.groups == 1 and cells == problem.outputs and rows >= problem.batch and max(lengths) <= MATRIX_LENGTH:
+        # The maps' spectrum serves all parts of the kernel.
+        outputs = max(1, min(outputs, KERNEL_BYTES // (4 * math.prod(lengths) * problem.in_channels)))
+    return Tiling(lengths, cells, rows, outputs)
 
 
 def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int], uncut: int) -> tuple[int, int]:
@@ -97,20 +107,21 @@ def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Pr
     plan, scratch = tiling(problem), Scratch(input)
     transform = plan.transform()
     start = (0,) * len(problem.kernel)
-    kernel = _kernel_spectrum(weight, transform, scratch)
+    kernel = _KernelSpectrum(weight, problem, plan, scratch)
     shape = (problem.batch, problem.out_channels, *problem.outputs)
     output = _Maps(shape, is_channels_last(input), False, scratch)
     for rows, tile in _blocks(problem, plan, scratch):
         maps = transform.forward(_cells(input, rows, tile.window), tile.offset, scratch, "maps")
-        product = multiply(maps, kernel, problem.groups, scratch, conjugate=True)
+        for part in kernel.parts:
+            product = multiply(maps, kernel.of(part), problem.groups, scratch, conjugate=True)
 
-        def cells(out: Tensor | None, product: Tensor = product, tile: Tile = tile) -> Tensor:
-            made = transform.inverse(product, _sizes(tile.outputs), start, scratch, out)
-            if bias is None:
-                return made
-            return made.add_(bias) if scratch.usable else made + bias
+            def cells(out: Tensor | None, product: Tensor = product, tile: Tile = tile, part: slice = part) -> Tensor:
+                made = transform.inverse(product, _sizes(tile.outputs), start, scratch, out)
+                if bias is None:
+                    return made
+                return made.add_(bias[part]) if scratch.usable else made + bias[part]
 
-        output.put(rows, tile.outputs, cells)
+            output.put(rows, tile.outputs, part, cells)
     return output.whole()
 
 
@@ -130,36 +141,71 @@ def gradients_fft(
     plan, scratch = tiling(problem), Scratch(gradient)
     transform = plan.transform()
     start = (0,) * len(problem.kernel)
-    kernel = _kernel_spectrum(weight, transform, scratch) if of_input else None
+    kernel = _KernelSpectrum(weight, problem, plan, scratch)
     overlap = plan.cells != problem.outputs
     to_input = _Maps((problem.batch, problem.in_channels, *problem.map), is_channels_last(input), overlap, scratch)
-    to_kernel: Tensor | None = None
     for rows, tile in _blocks(problem, plan, scratch):
         outputs = transform.forward(_cells(gradient, rows, tile.outputs), start, scratch, "outputs")
-        if kernel is not None:
-            product = multiply(outputs, kernel, problem.groups, scratch, transposed=True)
-
-            def cells(out: Tensor | None, product: Tensor = product, tile: Tile = tile) -> Tensor:
-                return transform.inverse(product, _sizes(tile.window), tile.offset, scratch, out)
-
-            to_input.put(rows, tile.window, cells)
         if of_weight:
             maps = transform.forward(_cells(input, rows, tile.window), tile.offset, scratch, "maps")
-            more = correlate(maps, outputs, problem.groups, scratch)
-            to_kernel = more if to_kernel is None else to_kernel + more
-    to_weight = None
-    if to_kernel is not None:
-        to_weight = transform.inverse(to_kernel, problem.kernel, start, scratch, None).squeeze(0).movedim(-1, 0)
-        to_weight = to_weight.reshape(problem.out_channels, -1, *problem.kernel).clone(
-            memory_format=torch.contiguous_format
-        )
-    return to_input.whole() if of_input else None, to_weight
+            for part in kernel.parts:
+                kernel.add_gradient(part, maps, outputs[..., part])
+        if of_input:
+            product: Tensor | None = None
+            for part in kernel.parts:
+                product = multiply(
+                    outputs[..., part], kernel.of(part), problem.groups, scratch, transposed=True, onto=product
+                )
+
+            def cells(out: Tensor | None, product: Tensor | None = product, tile: Tile = tile) -> Tensor:
+                assert product is not None
+                return transform.inverse(product, _sizes(tile.window), tile.offset, scratch, out)
+
+            to_input.put(rows, tile.window, slice(None), cells)
+    return to_input.whole() if of_input else None, kernel.gradient() if of_weight else None
 
 
-def _kernel_spectrum(weight: Tensor, transform: Transform, scratch: Scratch) -> Tensor:
-    # (1, planes, frequencies, out_channels * in_channels/groups)
-    cells = weight.flatten(0, 1).movedim(0, -1).unsqueeze(0)
-    return transform.forward(cells, (0,) * len(transform.lengths), scratch, "kernel")
+class _KernelSpectrum:
+    """A kernel's spectrum, or of one part of the output channels after the other, if the whole is large."""
+
+    def __init__(self, weight: Tensor, problem: Problem, plan: Tiling, scratch: Scratch) -> None:
+        self.weight, self.transform, self.scratch = weight, plan.transform(), scratch
+        self.start, self.groups = (0,) * len(problem.kernel), problem.groups
+        channels = problem.out_channels
+        step = plan.channels if scratch.usable else channels
+        self.parts = [slice(first, min(first + step, channels)) for first in range(0, channels, step)]
+        self.spectrum: Tensor | None = None
+        self.total: Tensor | None = None
+        self.made = torch.empty(weight.shape, dtype=weight.dtype) if len(self.parts) > 1 else None
+
+    def of(self, part: slice) -> Tensor:
+        """(1, planes, frequencies, out_channels of the part * in_channels/groups)."""
+        if self.spectrum is None or len(self.parts) > 1:
+            self.spectrum = self.transform.forward(self._last(self.weight[part]), self.start, self.scratch, "kernel")
+        return self.spectrum
+
+    def add_gradient(self, part: slice, maps: Tensor, outputs: Tensor) -> None:
+        """Adds to the gradient: from each block of maps for the whole kernel, or once for each part."""
+        spectrum = correlate(maps, outputs, self.groups, self.scratch, self.total)
+        if self.made is None:
+            self.total = spectrum
+        else:
+            self._cells(spectrum, self._last(self.made[part]))
+
+    def gradient(self) -> Tensor:
+        """What the spectra added up to, (out_channels, in_channels/groups, *kernel)."""
+        if self.made is not None:
+            return self.made
+        assert self.total is not None
+        cells = self._cells(self.total, None).squeeze(0).movedim(-1, 0)
+        return cells.reshape(self.weight.shape).clone(memory_format=torch.contiguous_format)
+
+    def _cells(self, spectrum: Tensor, out: Tensor | None) -> Tensor:
+        return self.transform.inverse(spectrum, self.weight.shape[2:], self.start, self.scratch, out)
+
+    def _last(self, weight: Tensor) -> Tensor:
+        # (out, in, *kernel) -> (1, *kernel, out * in), a view
+        return weight.flatten(0, 1).movedim(0, -1).unsqueeze(0)
 
 
 def _blocks(problem: Problem, plan: Tiling, scratch: Scratch) -> Iterator[tuple[slice, Tile]]:
@@ -206,12 +252,14 @@ class _Maps:
         self.scratch = scratch
         self.maps: Tensor | None = None  # (batch, *sizes, channels)
 
-    def put(self, rows: slice, region: tuple[slice, ...], make: Callable[[Tensor | None], Tensor]) -> None:
+    def put(
+        self, rows: slice, region: tuple[slice, ...], channels: slice, make: Callable[[Tensor | None], Tensor]
+    ) -> None:
         """Adds the (rows, *region, channels) that `make` gives, which may write them where it is told."""
         if self.scratch.usable:
             if self.maps is None:
                 self.maps = self._allocate()
-            place = self.maps[(rows, *region)]
+            place = self.maps[(rows, *region, channels)]
             if place.is_contiguous() and not self.overlap:
                 make(place)
                 return
@@ -265,7 +313,9 @@ def fft_operations(problem: Problem, part: Part) -> dict[str, float]:
     spectra = sum(channels * maps * frequencies for _, channels, maps in transformed)
     counts = {
         f"fft {kind} call": 1.0,
-        f"fft {kind} block": float(products * tiles * -(-problem.batch // plan.rows)),
+        f"fft {kind} block": float(
+            products * tiles * -(-problem.batch // plan.rows) * -(-problem.out_channels // plan.channels)
+        ),
         f"fft {kind} spectrum cell": float(spectra),
     }
     if plan.by_matrix:

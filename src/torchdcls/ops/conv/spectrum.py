@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -111,7 +111,14 @@ def kept_frequencies(length: int, last: bool) -> int:
 
 
 def multiply(
-    left: Tensor, right: Tensor, groups: int, scratch: Scratch, *, conjugate: bool = False, transposed: bool = False
+    left: Tensor,
+    right: Tensor,
+    groups: int,
+    scratch: Scratch,
+    *,
+    conjugate: bool = False,
+    transposed: bool = False,
+    onto: Tensor | None = None,
 ) -> Tensor:
     """Spectrum of maps times that of a kernel, or times its complex conjugate.
 
@@ -122,6 +129,7 @@ def multiply(
         scratch: Where the product may be written.
         conjugate: Whether to take the complex conjugate of `right`.
         transposed: Whether `right` maps the other way.
+        onto: What an earlier call gave, to be added to, where channels are summed.
 
     Returns:
         (batch, planes, frequencies, groups * out), summed over `in`.
@@ -132,25 +140,30 @@ def multiply(
     matrices = _by_group(right, groups).squeeze(2)
     matrices = torch.unflatten(matrices, -1, (maps.shape[-1], -1) if transposed else (-1, maps.shape[-1]))
     matrices = matrices if transposed else matrices.transpose(-2, -1)
-    return _from_groups(_matmul(maps, matrices, conjugate, scratch, "product"), groups)
+    total = None if onto is None else _by_group(onto, groups)
+    return _from_groups(_matmul(maps, matrices, "right" if conjugate else None, scratch, "product", total), groups)
 
 
-def correlate(left: Tensor, right: Tensor, groups: int, scratch: Scratch) -> Tensor:
+def correlate(left: Tensor, right: Tensor, groups: int, scratch: Scratch, onto: Tensor | None = None) -> Tensor:
     """Spectrum of maps times the complex conjugate of another, summed over the batch: a kernel's spectrum.
 
     Args:
         left: (batch, planes, frequencies, groups * in).
         right: (batch, planes, frequencies, groups * out).
         groups: Groups of channels.
-        scratch: Where products may be written before they are summed.
+        scratch: Where the sum may be written.
+        onto: What an earlier call gave, to be added to.
 
     Returns:
         (1, planes, frequencies, groups * out * in).
     """
     if left.shape[-1] == right.shape[-1] == groups:
-        return _multiply(left, right, True, scratch).sum(0, keepdim=True)
-    maps = _by_group(left, groups).transpose(-2, -1)
-    product = _matmul(maps, _by_group(right, groups), True, scratch, None).transpose(-2, -1)
+        product = _multiply(left, right, True, scratch).sum(0, keepdim=True)
+        return product if onto is None else onto + product
+    maps = _by_group(right, groups).transpose(-2, -1)
+    inputs = _by_group(left, groups)
+    total = None if onto is None else torch.unflatten(_by_group(onto, groups).squeeze(2), -1, (maps.shape[2], -1))
+    product = _matmul(maps, inputs, "left", scratch, "correlation", total)
     return _from_groups(product.flatten(2).unsqueeze(2), groups)
 
 
@@ -168,21 +181,38 @@ def _multiply(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch) ->
     return product
 
 
-def _matmul(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch, name: str | None) -> Tensor:
+def _matmul(
+    left: Tensor,
+    right: Tensor,
+    conjugate: Literal["left", "right"] | None,
+    scratch: Scratch,
+    name: str,
+    onto: Tensor | None,
+) -> Tensor:
     # (planes, matrices, a, b) x (planes, matrices, b, c) -> (planes, matrices, a, c)
     if left.is_complex():
-        return torch.matmul(left, right.conj() if conjugate else right)
-    sign = 1 if conjugate else -1
-    if not scratch.usable:
-        product = torch.stack([torch.bmm(left[0], right[0]), torch.bmm(left[1], right[0])])
-    else:
+        left, right = left.conj() if conjugate == "left" else left, right.conj() if conjugate == "right" else right
+        product = torch.matmul(left, right)
+        return product if onto is None else onto + product
+    imaginary = [(left[1], right[0]), (left[0], right[1])]
+    if conjugate == "left":
+        imaginary.reverse()
+    first = [(left[0], right[0]), imaginary[0]]
+    if onto is not None and scratch.usable:
+        product = onto
+        for plane, factors in zip(product, first, strict=True):
+            plane.baddbmm_(*factors)
+    elif scratch.usable:
         shape = (*left.shape[:3], right.shape[3])
-        kept = None if name is None else scratch.take(name, *shape)
+        kept = scratch.take(name, *shape)
         product = left.new_empty(shape) if kept is None else kept
-        torch.bmm(left[0], right[0], out=product[0])
-        torch.bmm(left[1], right[0], out=product[1])
-    product[0].baddbmm_(left[1], right[1], alpha=sign)
-    product[1].baddbmm_(left[0], right[1], alpha=-sign)
+        for plane, factors in zip(product, first, strict=True):
+            torch.bmm(*factors, out=plane)
+    else:
+        product = torch.stack([torch.bmm(*factors) for factors in first])
+        product = product if onto is None else onto + product
+    product[0].baddbmm_(left[1], right[1], alpha=-1 if conjugate is None else 1)
+    product[1].baddbmm_(*imaginary[1], alpha=1 if conjugate is None else -1)
     return product
 
 
