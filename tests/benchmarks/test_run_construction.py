@@ -105,7 +105,7 @@ def test_different_kernels_are_not_measured(
     monkeypatch.setattr(construction, "construct_kernel", lambda *arguments: right(*arguments) * (1 + 1e-9))
     assert main(["construction", "--turns", "1", "--out", str(tmp_path)]) == 1
     assert not list(tmp_path.iterdir())
-    assert "one: kernel differs from DCLS" in capsys.readouterr().err
+    assert "one: kernel of torchdcls and of DCLS differs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])

@@ -5,18 +5,21 @@ share = weight / (mass + epsilon):
 
     kernel[y, x] = sum_k share[k] * factor_y[k, y] * factor_x[k, x]
 
-Nothing but the elements is kept for backward: to make the factors again costs less than to keep them.
+Nothing but the elements is kept for backward: to make the factors again costs less than to keep them. Layers that share
+positions and scales, as those of a stage do, share the factors too: the ones made last are kept.
 """
 
 import math
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..profiles import Profile
-from .scratch import Scratch
+from .scratch import LARGEST_BYTES, Scratch
 from .tracing import special_tensors
 
 # Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
@@ -55,18 +58,59 @@ def _kernel(
     profile: Profile,
     scratch: Scratch,
 ) -> Tensor:
-    factors = [profile.function(distance) for distance in _distances(position, inverse, sizes, profile, scratch)]
-    return _Products(weight, factors, scratch).kernel()
+    return _Products(weight, _spread(position, inverse, sizes, profile, scratch).factors, scratch).kernel()
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How elements spread along each axis, (..., n, cells): distances in units of the scale, and factors."""
+
+    distances: list[Tensor]
+    factors: list[Tensor]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What was made last in a thread, and of what."""
+
+    elements: list[Tensor]
+    settings: tuple[Any, ...]
+    spread: _Spread
+
+    def is_of(self, elements: list[Tensor], settings: tuple[Any, ...]) -> bool:
+        # Values are compared: a parameter may be changed in place without a trace.
+        return self.settings == settings and all(map(torch.equal, self.elements, elements))
+
+
+_last = threading.local()
+
+
+def _spread(
+    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch
+) -> _Spread:
+    spread_bytes = 2 * position[0].numel() * sum(sizes) * position.element_size()
+    if not scratch.usable or spread_bytes > LARGEST_BYTES:
+        distances = _distances(position, inverse, sizes, profile, scratch)
+        return _Spread(distances, [profile.function(distance) for distance in distances])
+    elements = [position] if inverse is None else [position, inverse]
+    settings = position.dtype, position.shape, inverse is None, tuple(sizes), profile
+    kept: _Kept | None = getattr(_last, "kept", None)
+    if kept is None or not kept.is_of(elements, settings):
+        with torch.inference_mode(False), torch.no_grad():
+            distances = _distances(position, inverse, sizes, profile, None)
+            spread = _Spread(distances, [profile.function(distance) for distance in distances])
+            kept = _last.kept = _Kept([element.clone() for element in elements], settings, spread)
+    return kept.spread
 
 
 def _distances(
-    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch
+    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch | None
 ) -> list[Tensor]:
     # (..., n, cells) for each axis, in units of the scale
     distances = []
     for axis, cells in enumerate(sizes):
         cell = torch.arange(cells, dtype=position.dtype, device=position.device) - cells // 2
-        out = scratch.take(f"distance {axis}", *position.shape[1:], cells)
+        out = None if scratch is None else scratch.take(f"distance {axis}", *position.shape[1:], cells)
         distance = torch.sub(cell, position[axis].unsqueeze(-1), out=out)
         scale: Tensor | float = 1 / profile.smallest_scale if inverse is None else inverse[axis].unsqueeze(-1)
         distances.append(torch.mul(distance, scale, out=out))
@@ -128,11 +172,8 @@ def _gradients(
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     scratch = Scratch(weight)
-    distances = _distances(position, inverse, sizes, profile, scratch)
-    with torch.set_grad_enabled(profile.slope is None):
-        distances = [distance.detach().requires_grad_(profile.slope is None) for distance in distances]
-        profiles = [profile.function(distance) for distance in distances]
-    factors = [factor.detach() for factor in profiles]
+    spread = _spread(position, inverse, sizes, profile, scratch)
+    factors = spread.factors
     products = _Products(weight, factors, scratch)
     right = products.right
     rows = gradient.movedim(right - len(sizes), -1).reshape(*weight.shape[:-1], -1, sizes[right])
@@ -152,15 +193,17 @@ def _gradients(
     to_mass = -to_weight * products.share
     to_position = torch.empty_like(position)
     to_inverse = None if inverse is None else torch.empty_like(inverse)
-    for axis, distance in enumerate(distances):
+    for axis, distance in enumerate(spread.distances):
         to_own_mass = math.prod((mass for other, mass in enumerate(products.masses) if other != axis), start=to_mass)
         to_factor = to_factors[axis].add_(to_own_mass.unsqueeze(-1))
         if profile.slope is None:
-            (to_distance,) = torch.autograd.grad(profiles[axis], distance, to_factor)
+            with torch.enable_grad():
+                leaf = distance.detach().requires_grad_()
+                (to_distance,) = torch.autograd.grad(profile.function(leaf), leaf, to_factor)
         else:
             to_distance = to_factor.mul_(profile.slope(distance, factors[axis]))
         scale: Tensor | float = 1 / profile.smallest_scale if inverse is None else inverse[axis]
         to_position[axis] = to_distance.sum(-1) * -scale
         if to_inverse is not None:
-            to_inverse[axis] = (to_distance * distance.detach()).sum(-1) / scale
+            to_inverse[axis] = (to_distance * distance).sum(-1) / scale
     return to_weight, to_position, to_inverse

@@ -1,6 +1,6 @@
 """Whether tensors are plain numbers in memory, and what a compiler takes for a constant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +15,15 @@ def special_tensors() -> bool:
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._functorch.maybe_current_level() is not None
     )
+
+
+def sizes_are_known(sizes: Sequence[int]) -> bool:
+    """Whether these are numbers, and do not stand for whatever a compiled graph or an exported program will meet."""
+    if not torch.compiler.is_compiling():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # comes with the compiler
+
+    return not torch.compiler.is_exporting() and all(has_static_value(size) for size in sizes)
 
 
 def constant_when_compiled(function: Function) -> Function:

@@ -1,7 +1,7 @@
 """Convolution with a large kernel by every method, against the oracle and against torch."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -366,12 +366,11 @@ def test_a_named_method_is_the_one_that_runs():
 @pytest.mark.parametrize(
     ("call", "transforms"),
     [
-        (Call((56, 56), (31, 31), "same"), True),
+        (Call((56, 56), (101, 101), "same"), True),
         (Call((56, 56), (3, 3), "same"), False),
         (Call((56, 56), (31, 31), 15, 2), False),
         (Call((56, 56), (31, 31), "same", batch=(0,)), False),
         (Call((56, 56), (31, 31), 40), False),
-        (Call((1, 1), (31, 31), "same"), False),
     ],
     ids=str,
 )
@@ -423,11 +422,6 @@ def test_autocast_leaves_double_alone(method):
         actual, plain = call.run(leaves, method)["output"], call.torch(leaves)["output"]
     assert actual.dtype == plain.dtype == torch.float64
     torch.testing.assert_close(actual, plain)
-
-
-def test_other_devices_than_the_measured_one_convolve_directly():
-    assert select.choose(LARGE, True, True).weight_gradient == "fft"
-    assert select.choose(replace(LARGE, device="cuda"), True, True) == select.Plan.of_one("direct")
 
 
 @every_method

@@ -1,6 +1,7 @@
 """Convolution by spectra: tiles, blocks of the batch, both transforms, and memory that calls share."""
 
 import itertools
+import math
 import threading
 from dataclasses import dataclass, replace
 
@@ -204,6 +205,21 @@ def test_blocks_of_a_depthwise_batch_stay_in_cache(monkeypatch):
     monkeypatch.setattr(fft, "BLOCK_BYTES", 1)
     assert fft.tiling(call.problem()).rows == 1
     call.check()
+
+
+@every_layout
+@pytest.mark.parametrize("inputs", [1, 3])
+@pytest.mark.parametrize("call", [Call((9,), (5,)), Call((7, 8), (3, 4)), Call((3, 4, 5), (2, 3, 3))], ids=str)
+def test_parts_of_a_dense_kernel_are_torchs(call, inputs, channels_last, monkeypatch):
+    """Parts of 2, 2 and 1 output channels."""
+    call = replace(call, channels=(inputs, 5, 1))
+    assert fft.tiling(call.problem()).channels == 5
+    monkeypatch.setattr(fft, "KERNEL_BYTES", 4 * math.prod(fft.tiling(call.problem()).lengths) * inputs * 2)
+    assert fft.tiling(call.problem()).channels == 2
+    call.check(channels_last)
+    monkeypatch.setattr(fft, "BLOCK_BYTES_OF_GROUPS", 1)
+    assert fft.tiling(call.problem()).channels == 5  # each block of the batch would transform the kernel again
+    call.check(channels_last)
 
 
 # What is asked for

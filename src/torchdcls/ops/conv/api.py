@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ... import _checks
 from ..autocast import autocast_disabled
+from ..tracing import sizes_are_known
 from . import select
 from .autograd import OUTPUTS, Convolution
 from .direct import convolve_direct
@@ -216,7 +217,8 @@ def state(
             f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
             f"got shape {tuple(input.shape)}"
         )
-    fixed = _fixed if torch.compiler.is_compiling() and not torch.compiler.is_exporting() else tuple
+    known = sizes_are_known(input.shape[-dims:])
+    fixed = _fixed if torch.compiler.is_compiling() and known else tuple
     (out_channels,), groups = fixed(weight.shape[:1]), _checks.integer("groups", groups, 1)
     if out_channels % groups:
         raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight.shape)}")
@@ -246,8 +248,8 @@ def state(
         floating=input.is_floating_point() and weight.is_floating_point(),
         channels_last=is_channels_last(input if input.dim() == dims + 2 else input.unsqueeze(0)),
     )
-    # An exported program holds for every map size: there, which taps see padding alone is not known.
-    return (weight, problem) if torch.compiler.is_exporting() else _crop(weight, problem)
+    # Which taps see padding alone depends on the map's size.
+    return _crop(weight, problem) if known else (weight, problem)
 
 
 def _fixed(sizes: Sequence[int]) -> tuple[int, ...]:

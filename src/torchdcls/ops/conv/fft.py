@@ -25,8 +25,9 @@ MATRIX_LENGTH = 192
 # A map stays in one piece where the circle around it is at most this long. Tiles make matrices smaller and frequencies
 # more, which costs the more where each frequency is a matrix product over channels.
 UNCUT_LENGTH, UNCUT_LENGTH_OF_GROUPS = 96, MATRIX_LENGTH
-# Of the spectra of a block of maps, so that they stay in cache. Unit: bytes.
-BLOCK_BYTES = 2**21
+# Of the spectra of a block of maps, so that they stay in cache. Where channels are mixed, each block reads the whole
+# spectrum of the kernel, and there are few. Unit: bytes.
+BLOCK_BYTES, BLOCK_BYTES_OF_GROUPS = 2**21, 2**28
 # Of the spectrum of a part of a dense kernel, where the maps are one block. Unit: bytes.
 KERNEL_BYTES = 15 * 2**20
 
@@ -72,8 +73,7 @@ def tiling(problem: Problem) -> Tiling:
         lengths = tuple(good_size(length) for length in lengths)
     channels = max(problem.in_channels, problem.out_channels)
     spectrum = 4 * math.prod(lengths) * channels  # float32, half of the frequencies
-    # Each block of a grouped or dense problem reads the whole spectrum of the kernel: few blocks then.
-    budget = BLOCK_BYTES if problem.depthwise else 2**28
+    budget = BLOCK_BYTES if problem.depthwise else BLOCK_BYTES_OF_GROUPS
     rows, outputs = max(1, budget // spectrum), problem.out_channels
     if problem.groups == 1 and cells == problem.outputs and rows >= problem.batch and max(lengths) <= MATRIX_LENGTH:
         # The maps' spectrum serves all parts of the kernel.

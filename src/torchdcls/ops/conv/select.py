@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..tracing import constant_when_compiled
+from ..tracing import constant_when_compiled, sizes_are_known
 from .costs import NANOSECONDS
 from .depthwise import depthwise_operations
 from .direct import direct_operations
@@ -65,13 +65,14 @@ def undesired_reason(method: Method, problem: Problem) -> str | None:
         return None
     if problem.device != "cpu":
         return f"nothing is measured on {problem.device}"
-    if method == "depthwise" and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if method == "depthwise" and not HAS_ONEDNN:
         return "this torch has no oneDNN, whose convolution it lives on"
     if method == "matmul" and matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
         return f"its matrices would take more than {LARGEST_MATRIX_BYTES >> 20} MiB"
     return None
 
 
+HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 # Another method is taken where its estimate is below this part of direct's: a wrong guess must not cost anything.
 MARGIN = 0.85
 # What `auto` lets the matrices of "matmul" take.
@@ -100,10 +101,14 @@ def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) ->
     """The plan expected to be the fastest.
 
     On CPU: the one with the lowest estimate among those that can run. Direct elsewhere, as nothing is measured there,
-    and in exported programs: one node that holds for every map size.
+    and in exported programs: one node. A graph compiled for maps of any size has no number to estimate with, and takes
+    what is never slow.
     """
     if torch.compiler.is_exporting() or problem.device != "cpu" or 0 in (problem.in_channels, problem.out_channels):
         return Plan.of_one("direct")
+    if not sizes_are_known(problem.map):
+        never_slow = reason_against("depthwise", problem) is None and problem.kernel[-1] > 3
+        return Plan.of_one("depthwise" if never_slow else "direct")
     if torch.compiler.is_compiling():
         # The batch may be any number there: a plan for the power of two that it fits in makes few graphs.
         batch = 0 if problem.batch == 0 else 1

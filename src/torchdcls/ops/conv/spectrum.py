@@ -134,7 +134,7 @@ def multiply(
     Returns:
         (batch, planes, frequencies, groups * out), summed over `in`.
     """
-    if left.shape[-1] == right.shape[-1] == groups:
+    if left.shape[-1] == right.shape[-1] == groups and onto is None:
         return _multiply(left, right, conjugate, scratch)
     maps = _by_group(left, groups)
     matrices = _by_group(right, groups).squeeze(2)
