@@ -1,6 +1,7 @@
 """Convolution with a large kernel, whoever made it: checks, chooses a method, calls it. No arithmetic here."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,6 +18,8 @@ from .layout import is_channels_last, to_channels_last
 from .matmul import convolve_matmul
 from .problem import Problem
 from .select import Method, Plan
+
+_ALL_DIRECT = Plan.of_one("direct")
 
 Padding = int | Sequence[int] | Literal["same", "valid"]
 
@@ -66,7 +69,7 @@ def large_kernel_conv(
 
 
 def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
-    if plan == Plan.of_one("direct"):
+    if plan == _ALL_DIRECT:
         return convolve_direct(input, weight, bias, problem)
     if plan.output == "matmul":
         output = convolve_matmul(input, weight, bias, problem)
@@ -207,49 +210,85 @@ def state(
     Raises:
         ValueError: Shapes that do not fit.
     """
-    dims = weight.dim() - 2
+    batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
+    facts = (
+        input.shape,
+        weight.shape,
+        None if bias is None else bias.shape,
+        tuple(stride) if isinstance(stride, list) else stride,
+        tuple(padding) if isinstance(padding, list) else padding,
+        groups,
+        input.device.type,
+        input.is_floating_point() and weight.is_floating_point(),
+        is_channels_last(batched),
+    )
+    # The same call comes again and again, and tensors are often so small that this is a large part of it.
+    problem, taps = _posed(*facts) if torch.compiler.is_compiling() else _known_posed(*facts)
+    for axis, (start, size) in enumerate(taps, start=2):
+        if size != weight.shape[axis]:
+            weight = weight.narrow(axis, start, size)
+    return weight, problem
+
+
+def _posed(
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    bias_shape: Sequence[int] | None,
+    stride: int | Sequence[int],
+    padding: Padding,
+    groups: int,
+    device: str,
+    floating: bool,
+    channels_last: bool,
+) -> tuple[Problem, Sequence[tuple[int, int]]]:
+    # The problem, and which taps along each axis are needed, (first, count).
+    dims = len(weight_shape) - 2
     if dims not in (1, 2, 3):
         raise ValueError(
-            f"weight: expected (out_channels, in_channels/groups, *kernel) with 1 to 3 axes, got {tuple(weight.shape)}"
+            f"weight: expected (out_channels, in_channels/groups, *kernel) with 1 to 3 axes, got {tuple(weight_shape)}"
         )
-    if input.dim() not in (dims + 1, dims + 2):
+    if len(input_shape) not in (dims + 1, dims + 2):
         raise ValueError(
             f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
-            f"got shape {tuple(input.shape)}"
+            f"got shape {tuple(input_shape)}"
         )
-    known = sizes_are_known(input.shape[-dims:])
+    known = sizes_are_known(input_shape[-dims:])
     fixed = _fixed if torch.compiler.is_compiling() and known else tuple
-    (out_channels,), groups = fixed(weight.shape[:1]), _checks.integer("groups", groups, 1)
+    (out_channels,), groups = fixed(weight_shape[:1]), _checks.integer("groups", groups, 1)
     if out_channels % groups:
-        raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight.shape)}")
-    if input.shape[-dims - 1] != weight.shape[1] * groups:
-        raise ValueError(f"input: expected {weight.shape[1] * groups} channels, got shape {tuple(input.shape)}")
-    if bias is not None and tuple(bias.shape) != (out_channels,):
-        raise ValueError(f"bias: expected shape ({out_channels},), got {tuple(bias.shape)}")
+        raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight_shape)}")
+    if input_shape[-dims - 1] != weight_shape[1] * groups:
+        raise ValueError(f"input: expected {weight_shape[1] * groups} channels, got shape {tuple(input_shape)}")
+    if bias_shape is not None and tuple(bias_shape) != (out_channels,):
+        raise ValueError(f"bias: expected shape ({out_channels},), got {tuple(bias_shape)}")
     strides = _checks.integers("stride", stride, dims, 1)
-    kernel, map_size = fixed(weight.shape[2:]), fixed(input.shape[-dims:])
+    kernel, map_size = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
     pads = padding_pairs(padding, kernel, strides)
     for axis in range(dims):
         if map_size[axis] + sum(pads[axis]) < kernel[axis]:
             raise ValueError(
                 f"input: expected a map of at least {kernel[axis] - sum(pads[axis])} along axis {axis} "
-                f"(kernel {kernel}, padding {pads}), got shape {tuple(input.shape)}"
+                f"(kernel {kernel}, padding {pads}), got shape {tuple(input_shape)}"
             )
     problem = Problem(
-        batch=input.shape[0] if input.dim() == dims + 2 else 1,
-        in_channels=fixed(weight.shape[1:2])[0] * groups,
+        batch=input_shape[0] if len(input_shape) == dims + 2 else 1,
+        in_channels=fixed(weight_shape[1:2])[0] * groups,
         out_channels=out_channels,
         groups=groups,
         map=map_size,
         kernel=kernel,
         stride=strides,
         padding=pads,
-        device=input.device.type,
-        floating=input.is_floating_point() and weight.is_floating_point(),
-        channels_last=is_channels_last(input if input.dim() == dims + 2 else input.unsqueeze(0)),
+        device=device,
+        floating=floating,
+        channels_last=channels_last,
     )
     # Which taps see padding alone depends on the map's size.
-    return _crop(weight, problem) if known else (weight, problem)
+    return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
+
+
+# By type too: `groups=True` is refused although it equals 1.
+_known_posed = functools.lru_cache(maxsize=1024, typed=True)(_posed)
 
 
 def _fixed(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -275,15 +314,15 @@ def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]
     return tuple((pad, pad) for pad in _checks.integers("padding", padding, len(kernel), 0))
 
 
-def _crop(weight: Tensor, problem: Problem) -> tuple[Tensor, Problem]:
+def _cropped(problem: Problem) -> tuple[Problem, list[tuple[int, int]]]:
     # Taps that only ever fall on padding are dropped: a 23x23 kernel on a 7x7 map needs 13x13 of its taps.
-    kernel, pads = list(problem.kernel), list(problem.padding)
+    kernel, pads, needed = list(problem.kernel), list(problem.padding), []
     for axis, (size, cells) in enumerate(zip(problem.map, problem.outputs, strict=True)):
         before, _ = pads[axis]
         last = (cells - 1) * problem.stride[axis]
         start, stop = max(0, before - last), min(kernel[axis], before + size)
         if start < stop and stop - start < kernel[axis]:
-            weight = weight.narrow(2 + axis, start, stop - start)
             kernel[axis] = stop - start
             pads[axis] = (before - start, max(0, last + kernel[axis] - size - (before - start)))
-    return weight, problem.with_kernel(tuple(kernel), tuple(pads))
+        needed.append((start, kernel[axis]))
+    return problem.with_kernel(tuple(kernel), tuple(pads)), needed

@@ -85,7 +85,7 @@ def _gradient_of_weight(input: Tensor, gradient: Tensor, problem: Problem) -> Te
         else:  # torch has no convolution of four axes
             parts.append(_convolve(maps, kernel.transpose(0, 1), None, padding))
     total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-    return total.reshape(problem.out_channels, 1, *problem.kernel)
+    return total.reshape(problem.out_channels, 1, *problem.kernel).contiguous()
 
 
 def _samples_at_once(problem: Problem) -> int:

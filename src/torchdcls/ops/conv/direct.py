@@ -10,8 +10,9 @@ from torch import Tensor
 from .problem import Part, Problem
 
 # Depthwise kernels of at least `WIDE` taps along the last axis are fast in torch's forward convolution where channels
-# are last, and many times slower where they are not. Those a little narrower are slow where channels are last.
-WIDE, SLOW_WIDTH = 14, 11
+# are last, and many times slower where they are not. Those of `SLOW_WIDTH` and more, but narrower, are slow where
+# channels are last. Torch's gradient of the weight is fast below `THIN`.
+THIN, SLOW_WIDTH, WIDE = 4, 11, 14
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -89,7 +90,8 @@ def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
         kind = "depthwise" if problem.depthwise else "grouped"
         if dims < 3:
             width = problem.kernel[-1]
-            kind += " narrow" if width < SLOW_WIDTH else " slow" if width < WIDE else " wide"
+            names = {THIN: " thin", SLOW_WIDTH: " narrow", WIDE: " slow"}
+            kind += next((name for limit, name in names.items() if width < limit), " wide")
         if problem.depthwise and problem.channels_last:
             kind += " last"
     kind = f"{dims}-D {kind}"
