@@ -99,7 +99,7 @@ def _runs(shape: Shape, part: Part) -> dict[str, Callable[[], object]]:
 def milliseconds(run: Callable[[], object]) -> float | None:
     """Median time of a call after one that is not timed; None where that one takes too long.
 
-    Before each call much other memory is written: in a model, what a layer needs has left the cache since its last call.
+    Before each call much other memory is written: in a model, what a layer needs has left the cache since then.
     """
     start = time.perf_counter()
     run()

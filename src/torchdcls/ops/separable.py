@@ -18,12 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..profiles import Profile
+from ..profiles import PROFILES, Profile
 from .scratch import LARGEST_BYTES, Scratch
 from .tracing import special_tensors
 
 # Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
 EPSILON = 1e-7
+# Kernels of more elements are made in parts, each of so many cells of a factor.
+PART_CELLS = 2**20
 
 
 def separable_kernel(
@@ -89,7 +91,8 @@ def _spread(
     position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch
 ) -> _Spread:
     spread_bytes = 2 * position[0].numel() * sum(sizes) * position.element_size()
-    if not scratch.usable or spread_bytes > LARGEST_BYTES:
+    pure = profile in PROFILES.values()  # a function of somebody's own may depend on more than its argument
+    if not (scratch.usable and pure) or spread_bytes > LARGEST_BYTES:
         distances = _distances(position, inverse, sizes, profile, scratch)
         return _Spread(distances, [profile.function(distance) for distance in distances])
     elements = [position] if inverse is None else [position, inverse]
@@ -149,18 +152,52 @@ class _Separable(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, position, inverse)
         ctx.sizes, ctx.profile = sizes, profile
-        return _kernel(weight, position, inverse, sizes, profile, Scratch(weight))
+        scratch = Scratch(weight)
+        parts = _parts(weight, sizes)
+        if len(parts) == 1:
+            return _kernel(weight, position, inverse, sizes, profile, scratch)
+        kernel = weight.new_empty(*weight.shape[:-1], *sizes)
+        for part in parts:
+            kernel[part] = _kernel(*_elements_of(part, weight, position, inverse), sizes, profile, scratch)
+        return kernel
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight, position, inverse), wanted = ctx.saved_tensors, ctx.needs_input_grad
         if not torch.is_grad_enabled():
-            return *_gradients(weight, position, inverse, ctx.sizes, ctx.profile, gradients[0]), None, None
+            parts = [
+                _gradients(*_elements_of(part, weight, position, inverse), ctx.sizes, ctx.profile, gradients[0][part])
+                for part in _parts(weight, ctx.sizes)
+            ]
+            if len(parts) == 1:
+                return *parts[0], None, None
+            to_weight, to_position, to_inverse = zip(*parts, strict=True)
+            return (
+                torch.cat(to_weight),
+                torch.cat(to_position, 1),
+                None if inverse is None else torch.cat(to_inverse, 1),
+                None,
+                None,
+            )
         # A gradient that is differentiated again goes through the steps themselves.
         kernel = _kernel(weight, position, inverse, ctx.sizes, ctx.profile, Scratch(weight, usable=False))
         leaves = [tensor for tensor, want in zip(ctx.saved_tensors, wanted, strict=False) if want]
         made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=True))
         return *(next(made) if want else None for want in wanted[:3]), None, None
+
+
+def _parts(weight: Tensor, sizes: Sequence[int]) -> list[slice]:
+    # Of the first axis, so that what is made on the way stays in cache.
+    rows = weight.shape[0] if weight.dim() > 1 else 1
+    cells = weight.numel() // max(1, rows) * max(sizes)
+    step = max(1, PART_CELLS // max(1, cells))
+    return [slice(first, first + step) for first in range(0, rows, step)] if step < rows else [slice(None)]
+
+
+def _elements_of(
+    part: slice, weight: Tensor, position: Tensor, inverse: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    return weight[part], position[:, part], None if inverse is None else inverse[:, part]
 
 
 def _gradients(

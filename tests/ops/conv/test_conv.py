@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchdcls import large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
-from torchdcls.ops.conv import METHODS, select
+from torchdcls.ops.conv import METHODS, api, select
 from torchdcls.ops.conv.fft import good_size
 from torchdcls.ops.conv.problem import Problem
 
@@ -508,3 +508,27 @@ def test_auto_falls_to_direct_where_the_transform_cannot_run():
     with pytest.raises(ValueError, match="stride"):
         call.run(call.leaves(), "fft")
     call.check("auto")
+
+
+# Checks
+
+
+def test_the_same_call_is_checked_once():
+    call = Call((9, 8), (5, 4), 2, channels=(2, 2, 2))
+    leaves = call.leaves()
+    large_kernel_conv2d(**leaves, **call.options())
+    before = api._known_posed.cache_info()
+    for stride in (1, (1, 1), [1, 1]):
+        large_kernel_conv2d(**leaves, padding=[2, 2], stride=stride, groups=2)
+    after = api._known_posed.cache_info()
+    assert after.misses - before.misses == 2  # one pair of numbers is known by now
+    assert after.hits - before.hits == 1
+
+
+def test_what_is_refused_stays_refused():
+    """True equals 1, and a call with 1 was taken."""
+    dense = {"groups": 1, "weight": torch.zeros(4, 4, 3, 3)}
+    good_call(**dense)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="groups: expected an integer of at least 1, got True"):
+            good_call(**{**dense, "groups": True})
