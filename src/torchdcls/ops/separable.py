@@ -140,9 +140,14 @@ class _Products:
 
     def kernel(self) -> Tensor:
         """(..., *sizes)."""
-        kernel = self.lefts[-1].transpose(-2, -1) @ self.factors[self.right]
+        kernel = _product(self.lefts[-1].transpose(-2, -1), self.factors[self.right], None)
         kernel = kernel.reshape(*kernel.shape[:-2], *(self.sizes[axis] for axis in self.others), kernel.shape[-1])
         return kernel.movedim(-1, self.right - len(self.sizes))
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
+    # Many tiny matrix products are slow, and where nothing is summed there is no need of them.
+    return torch.mul(left, right, out=out) if left.shape[-1] == 1 else torch.matmul(left, right, out=out)
 
 
 class _Separable(torch.autograd.Function):
@@ -217,7 +222,7 @@ def _gradients(
 
     # Through the matrix product, to each (..., n, cells).
     left = products.lefts[-1]
-    to_factors = {right: torch.matmul(left, rows, out=scratch.take("to right", *factors[right].shape))}
+    to_factors = {right: _product(left, rows, scratch.take("to right", *factors[right].shape))}
     to_left = torch.matmul(factors[right], rows.transpose(-2, -1), out=scratch.take("to left", *left.shape))
     for axis, left in zip(reversed(products.others), reversed(products.lefts[:-1]), strict=True):
         to_left = to_left.reshape(*to_left.shape[:-1], -1, sizes[axis])

@@ -29,7 +29,7 @@ UNCUT_LENGTH, UNCUT_LENGTH_OF_GROUPS = 96, MATRIX_LENGTH
 # spectrum of the kernel, and there are few. Unit: bytes.
 BLOCK_BYTES, BLOCK_BYTES_OF_GROUPS = 2**21, 2**28
 # Of the spectrum of a part of a dense kernel, where the maps are one block. Unit: bytes.
-KERNEL_BYTES = 15 * 2**20
+KERNEL_BYTES = 9 * 2**20
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def tiling(problem: Problem) -> Tiling:
     rows, outputs = max(1, budget // spectrum), problem.out_channels
     if problem.groups == 1 and cells == problem.outputs and rows >= problem.batch and max(lengths) <= MATRIX_LENGTH:
         # The maps' spectrum serves all parts of the kernel.
-        outputs = max(1, min(outputs, KERNEL_BYTES // (4 * math.prod(lengths) * problem.in_channels)))
+        part = max(1, KERNEL_BYTES // (4 * math.prod(lengths) * problem.in_channels))
+        outputs = min(outputs, part // 16 * 16 or part)  # matrices that fill vectors
     return Tiling(lengths, cells, rows, outputs)
 
 
