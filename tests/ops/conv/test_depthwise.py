@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchdcls import large_kernel_conv2d
 from torchdcls.ops.conv import depthwise, large_kernel_conv
 from torchdcls.ops.conv.depthwise import depthwise_operations
-from torchdcls.ops.conv.direct import SLOW_WIDTH, WIDE
+from torchdcls.ops.conv.native import SLOW_WIDTH, WIDE
 from torchdcls.ops.conv.problem import Problem
 
 PROBLEM = Problem(3, 20, 20, 20, (9, 8), (5, 3), (1, 1), ((2, 2), (1, 1)), "cpu", True)
@@ -113,9 +113,25 @@ def test_gradients_are_forward_convolutions(samples):
     assert all(noted.last)
 
 
-def test_a_strided_call_has_torchs_gradients():
-    leaves = leaves_of((9, 20), (5, 15))
-    options = {"padding": (2, 7), "stride": (2, 3), "groups": 3}
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("map", "kernel", "padding", "stride"),
+    [
+        ((20,), (15,), 7, 2),
+        ((23,), (4,), 6, 5),
+        ((9, 20), (5, 15), (2, 7), (2, 3)),
+        ((7, 8), (3, 4), 0, (1, 4)),
+        ((4, 13), (2, 12), 3, 4),
+        ((3, 4, 15), (2, 3, 14), (1, 0, 3), (2, 1, 2)),
+    ],
+    ids=str,
+)
+def test_strides(map, kernel, padding, stride, channels_last, samples):
+    """Also where the last cells of the map reach no output."""
+    leaves = leaves_of(map, kernel)
+    if channels_last:
+        leaves["input"] = leaves["input"].detach().movedim(1, -1).contiguous().movedim(-1, 1).requires_grad_()
+    options = {"padding": padding, "stride": stride, "groups": 3}
     actual = answers(lambda: large_kernel_conv(**leaves, **options, method="depthwise"), leaves)
     assert_equal_to_rounding(actual, answers(lambda: oracle_convolution(**leaves, **options), leaves))
 
@@ -149,7 +165,7 @@ def test_taps_on_padding_are_not_counted():
     rows = sum(0 <= cell + tap - 2 < 9 for cell, tap in itertools.product(range(9), range(5)))
     assert counts["depthwise 2-D narrow tap"] == 3 * 32 * rows * 3 * 8  # channels in sixteens
     assert counts["depthwise 2-D narrow row"] == 3 * 32 * rows * 3
-    assert counts["depthwise call"] == 1
+    assert counts["depthwise 2-D call"] == 1
 
 
 def test_both_gradients_are_the_sum_of_each():
@@ -163,9 +179,9 @@ def test_samples_of_the_gradient_are_counted(samples):
     counts = depthwise_operations(PROBLEM, "weight gradient")
     calls = 1 if samples == "all samples at once" else 3
     rows = sum(0 <= cell + tap - 2 < 9 for cell, tap in itertools.product(range(9), range(5)))
-    assert counts["depthwise call of gradient"] == calls
-    assert counts["depthwise 3-D narrow tap of gradient"] == 32 * 3 * rows * 8 * 3
-    assert counts["depthwise weight of gradient"] == 32 * 3 * 9 * 8
+    assert counts["depthwise gradient call"] == calls
+    assert counts["depthwise gradient narrow tap"] == 32 * 3 * rows * 8 * 3
+    assert counts["depthwise gradient weight"] == 32 * 3 * 9 * 8
 
 
 def test_layouts_are_counted():

@@ -348,3 +348,25 @@ def test_refuses_to_explain(changed, message):
     explain_method(**good)
     with pytest.raises(ValueError, match=message):
         explain_method(**{**good, **changed})
+
+
+KINDS = itertools.product(
+    (1, 2, 3),
+    ((32, 32, 32), (32, 64, 4), (8, 16, 1), (1, 1, 1), (4, 8, 4)),
+    (False, True),
+    (1, 3, 5, 11, 13, 15, 129),
+    (1, 3, 8, 13, 60),
+)
+
+
+@pytest.mark.parametrize(("dims", "channels", "last", "taps", "side"), KINDS)
+def test_every_kind_of_problem_has_a_cost(dims, channels, last, taps, side):
+    """What costs nothing would always be taken."""
+    if dims == 1 and last:
+        pytest.skip("one axis has no such format")
+    for across, batch in itertools.product((taps, 3), (1, 64)):
+        kernel = (across,) * (dims - 1) + (taps,)
+        sizes = (side,) * dims, kernel, (1,) * dims, tuple((size // 2, size // 2) for size in kernel)
+        problem = Problem(batch, *channels, *sizes, "cpu", True, last)
+        for method, part in itertools.product(able(problem), PARTS):
+            assert OPERATIONS[method](problem, part).keys() <= NANOSECONDS.keys()

@@ -183,7 +183,7 @@ def explain_method(
     Example:
         >>> from torchdcls import explain_method
         >>> explain_method((4, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96)  # doctest: +ELLIPSIS
-        method              output    input gradient   weight gradient    both gradients   (expected, ms)
+        method               output    input gradient   weight gradient    both gradients   (expected, ms)
         direct  ...
         auto takes: ...
     """

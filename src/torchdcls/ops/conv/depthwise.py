@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .direct import CONVOLUTIONS, SLOW_WIDTH, WIDE, direct_operations, evenly_padded, gradients_direct
 from .layout import is_channels_last, to_channels_last
+from .native import CONVOLUTIONS, SLOW_WIDTH, WIDE, evenly_padded
 from .problem import Part, Problem
 
 # Of the maps of the samples that the gradient of the weight convolves at once, so that they stay in cache.
@@ -48,7 +48,7 @@ def convolve_depthwise(input: Tensor, weight: Tensor, bias: Tensor | None, probl
 def gradients_depthwise(
     input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `convolve_depthwise` without bias; with a stride, those of `gradients_direct`.
+    """Gradients of `convolve_depthwise` without bias.
 
     Args:
         input, weight, problem: As given to `convolve_depthwise`.
@@ -58,8 +58,7 @@ def gradients_depthwise(
     Returns:
         Gradients of the input and of the weight, None where not asked for.
     """
-    if _strided(problem):
-        return gradients_direct(input, weight, gradient, problem, of_input, of_weight)
+    gradient, problem = _spaced(gradient, problem.stride), _without_stride(problem)
     to_input = to_weight = None
     if of_input:
         turned = weight.flip(list(range(2, weight.dim())))
@@ -96,8 +95,24 @@ def _samples_at_once(problem: Problem) -> int:
     return max(1, CELLS_AT_ONCE // (problem.in_channels * math.prod(problem.map)))
 
 
-def _strided(problem: Problem) -> bool:
-    return any(step != 1 for step in problem.stride)
+def _without_stride(problem: Problem) -> Problem:
+    # The problem that has all the outputs between those of this one too.
+    padding = [
+        (before, (cells - 1) * step + taps - size - before)
+        for size, taps, cells, step, (before, _) in zip(
+            problem.map, problem.kernel, problem.outputs, problem.stride, problem.padding, strict=True
+        )
+    ]
+    return replace(problem, stride=(1,) * len(padding), padding=tuple(padding))
+
+
+def _spaced(gradient: Tensor, stride: Sequence[int]) -> Tensor:
+    # Zeros for the outputs between.
+    for axis, step in enumerate(stride, start=2):
+        if step > 1:
+            cells = F.pad(gradient.movedim(axis, -1).unsqueeze(-1), [0, step - 1]).flatten(-2)
+            gradient = cells.narrow(-1, 0, cells.shape[-1] - step + 1).movedim(-1, axis)
+    return gradient
 
 
 def _convolve(
@@ -127,12 +142,12 @@ def depthwise_operations(problem: Problem, part: Part) -> dict[str, float]:
         for name, count in depthwise_operations(problem, "weight gradient").items():
             counts[name] = counts.get(name, 0.0) + count
         return counts
+    kind = f"{max(2, len(problem.kernel))}-D"
     if part == "output":
-        return _forward_operations(problem)
-    if _strided(problem):
-        return direct_operations(problem, part)
+        return _forward_operations(problem, kind)
+    problem = _without_stride(problem)
     if part == "input gradient":
-        return _forward_operations(problem.turned())
+        return _forward_operations(problem.turned(), kind)
     samples = min(_samples_at_once(problem), problem.batch)
     one = (1,) * (3 - len(problem.kernel))  # the axis of samples, as if there were one for three
     turned = replace(
@@ -145,30 +160,29 @@ def depthwise_operations(problem: Problem, part: Part) -> dict[str, float]:
         channels_last=True,
     )
     calls = -(-problem.batch // samples)
-    counts = {f"{name} of gradient": calls * count for name, count in _forward_operations(turned).items()}
+    counts = {name: calls * count for name, count in _forward_operations(turned, "gradient").items()}
     if not problem.channels_last:
         counts["depthwise moved cell"] = float(problem.batch * problem.in_channels * math.prod((2, *problem.map)))
     return counts
 
 
-def _forward_operations(problem: Problem) -> dict[str, float]:
+def _forward_operations(problem: Problem, kind: str) -> dict[str, float]:
     width = problem.kernel[-1]
     if problem.channels_last or width >= WIDE:
         width += 2 * _widening(width)
-        kind = "wide" if width >= WIDE else "narrow"
+        width_kind = f"{kind} {'wide' if width >= WIDE else 'narrow'}"
     else:
-        kind = "plain"
-    kind = f"{max(2, len(problem.kernel))}-D {kind}"
+        width_kind = f"{kind} plain"
     channels = -(-problem.in_channels // 16) * 16
     cells_in, cells_out = math.prod(problem.map), math.prod(problem.outputs)
     rows = problem.batch * channels * math.prod(_meetings(problem)[:-1]) * width
     counts = {
-        "depthwise call": 1.0,
-        f"depthwise {kind} tap": float(rows * problem.outputs[-1]),
-        f"depthwise {kind} row": float(rows),
-        f"depthwise {kind} line": rows * problem.outputs[-1] / width,
-        "depthwise cell": float(problem.batch * channels * (cells_in + cells_out)),
-        "depthwise weight": float(channels * math.prod(problem.kernel)),
+        f"depthwise {kind} call": 1.0,
+        f"depthwise {width_kind} tap": float(rows * problem.outputs[-1]),
+        f"depthwise {width_kind} row": float(rows),
+        f"depthwise {width_kind} line": rows * problem.outputs[-1] / width,
+        f"depthwise {kind} cell": float(problem.batch * channels * (cells_in + cells_out)),
+        f"depthwise {kind} weight": float(channels * math.prod(problem.kernel)),
     }
     if not problem.channels_last and problem.kernel[-1] >= WIDE:
         counts["depthwise moved cell"] = float(problem.batch * problem.in_channels * (cells_in + cells_out))

@@ -1,19 +1,12 @@
 """Direct convolution: torch's own."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, WIDE, evenly_padded
 from .problem import Part, Problem
-
-# Depthwise kernels of at least `WIDE` taps along the last axis are fast in torch's forward convolution where channels
-# are last, and many times slower where they are not. Those of `SLOW_WIDTH` and more, but narrower, are slow where
-# channels are last. Torch's gradient of the weight is fast below `THIN`.
-THIN, SLOW_WIDTH, WIDE = 4, 11, 14
-CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
@@ -59,20 +52,6 @@ def gradients_direct(
     return to_input if of_input else None, to_weight if of_weight else None
 
 
-def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]]) -> tuple[Tensor, list[int]]:
-    """The input, and how much torch is to pad both ends of each axis: it pads them alike, the rest is padded before.
-
-    Args:
-        input: (batch, channels, *map).
-        padding: Zeros before and after each axis; fewer than none are cells that are cut off.
-    """
-    both = [max(0, min(pads)) for pads in padding]
-    rest = [(before - even, after - even) for (before, after), even in zip(padding, both, strict=True)]
-    if any(any(pair) for pair in rest):
-        input = F.pad(input, [cells for pair in reversed(rest) for cells in pair])
-    return input, both
-
-
 def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
     """How many of which operations a part takes: what the cost rule multiplies by measured times."""
     if part == "gradients":
@@ -90,8 +69,8 @@ def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
         kind = "depthwise" if problem.depthwise else "grouped"
         if dims < 3:
             width = problem.kernel[-1]
-            names = {THIN: " thin", SLOW_WIDTH: " narrow", WIDE: " slow"}
-            kind += next((name for limit, name in names.items() if width < limit), " wide")
+            limits = {THIN: "thin", SLOW_WIDTH: "narrow", WIDE: "slow"} if problem.depthwise else {WIDE: "narrow"}
+            kind += " " + next((name for limit, name in limits.items() if width < limit), "wide")
         if problem.depthwise and problem.channels_last:
             kind += " last"
     kind = f"{dims}-D {kind}"
