@@ -78,21 +78,23 @@ def test_estimates_are_positive_and_finite(problem):
 
 
 @pytest.mark.parametrize("of", list(itertools.product((True, False), repeat=2)))
-def test_what_is_taken_is_the_cheapest_by_the_margin(of):
-    close = 0
+def test_what_is_taken_is_the_cheapest_with_its_handicap(of):
+    """The handicaps decide now and then, and direct is left for a clear gain only."""
+    decided = 0
     for shape in draw_shapes(60, 2):
         problem = shape.problem_alone()
+        plans = [plan for plan in (Plan.of_one("matmul"), *MIXED) if methods_of(plan) <= {"direct", *able(problem)}]
+        times = {plan: select.estimate_plan(plan, problem, *of) for plan in plans}
+        handicapped = {}
+        for plan, time in times.items():
+            factor = max(
+                {"direct": 1, "depthwise": 1.05, "fft": 1.25, "matmul": 1.25}[part] for part in methods_of(plan)
+            )
+            handicapped[plan] = time * factor + 1e5 * (methods_of(plan) != {"direct"})
         plan = choose(problem, *of)
-        plans = [Plan.of_one("matmul"), *MIXED]
-        plans = [other for other in plans if methods_of(other) <= {"direct", *able(problem)}]
-        least = min((select.estimate_plan(other, problem, *of) for other in plans), default=math.inf)
-        direct = select.estimate_plan(Plan.of_one("direct"), problem, *of)
-        close += select.MARGIN * direct <= least < direct
-        if plan == Plan.of_one("direct"):
-            assert least >= select.MARGIN * direct
-        else:
-            assert select.estimate_plan(plan, problem, *of) == least < select.MARGIN * direct
-    assert close
+        assert handicapped[plan] == min(handicapped.values())
+        decided += times[plan] > min(times.values())
+    assert 0 < decided < 30
 
 
 def test_every_operation_has_a_cost():
@@ -351,19 +353,17 @@ def test_refuses_to_explain(changed, message):
 
 
 KINDS = itertools.product(
-    (1, 2, 3),
+    ((1, False), (2, False), (2, True), (3, False), (3, True)),
     ((32, 32, 32), (32, 64, 4), (8, 16, 1), (1, 1, 1), (4, 8, 4)),
-    (False, True),
     (1, 3, 5, 11, 13, 15, 129),
     (1, 3, 8, 13, 60),
 )
 
 
-@pytest.mark.parametrize(("dims", "channels", "last", "taps", "side"), KINDS)
-def test_every_kind_of_problem_has_a_cost(dims, channels, last, taps, side):
+@pytest.mark.parametrize(("layout", "channels", "taps", "side"), KINDS)
+def test_every_kind_of_problem_has_a_cost(layout, channels, taps, side):
     """What costs nothing would always be taken."""
-    if dims == 1 and last:
-        pytest.skip("one axis has no such format")
+    dims, last = layout
     for across, batch in itertools.product((taps, 3), (1, 64)):
         kernel = (across,) * (dims - 1) + (taps,)
         sizes = (side,) * dims, kernel, (1,) * dims, tuple((size // 2, size // 2) for size in kernel)

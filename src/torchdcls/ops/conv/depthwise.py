@@ -90,7 +90,7 @@ def _gradient_of_weight(input: Tensor, gradient: Tensor, problem: Problem) -> Te
 def _samples_at_once(problem: Problem) -> int:
     if len(problem.kernel) == 3:
         return 1
-    if torch.compiler.is_compiling():  # a graph holds for any batch
+    if torch.compiler.is_compiling():  # a graph of fewer axes holds for any batch
         return problem.batch
     return max(1, CELLS_AT_ONCE // (problem.in_channels * math.prod(problem.map)))
 
@@ -149,14 +149,14 @@ def depthwise_operations(problem: Problem, part: Part) -> dict[str, float]:
     if part == "input gradient":
         return _forward_operations(problem.turned(), kind)
     samples = min(_samples_at_once(problem), problem.batch)
-    one = (1,) * (3 - len(problem.kernel))  # the axis of samples, as if there were one for three
+    axis = (samples,) if len(problem.kernel) < 3 else ()
     turned = replace(
         problem,
         batch=1,
-        map=(samples, *problem.map) if one else problem.map,
-        kernel=(samples, *problem.outputs) if one else problem.outputs,
-        padding=((0, 0), *problem.padding) if one else problem.padding,
-        stride=(1,) * (len(problem.kernel) + bool(one)),
+        map=(*axis, *problem.map),
+        kernel=(*axis, *problem.outputs),
+        padding=(*((0, 0) for _ in axis), *problem.padding),
+        stride=(*(1 for _ in axis), *problem.stride),
         channels_last=True,
     )
     calls = -(-problem.batch // samples)

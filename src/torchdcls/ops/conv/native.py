@@ -21,6 +21,8 @@ def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]]) -> tuple[Te
     """
     both = [max(0, min(pads)) for pads in padding]
     rest = [(before - even, after - even) for (before, after), even in zip(padding, both, strict=True)]
-    if any(any(pair) for pair in rest):
-        input = F.pad(input, [cells for pair in reversed(rest) for cells in pair])
+    for each in (max, min):  # cut off last: more may go than there is before it is padded
+        pads = [each(0, cells) for pair in reversed(rest) for cells in pair]
+        if any(pads):
+            input = F.pad(input, pads)
     return input, both
