@@ -173,9 +173,9 @@ def made(monkeypatch):
     """The sizes of which distances and factors are made, one entry each time."""
     made, distances = [], separable._distances
     monkeypatch.setattr(separable, "_distances", lambda *args: made.append(args[2]) or distances(*args))
-    separable._last.__dict__.clear()
+    separable.forget()
     yield made
-    separable._last.__dict__.clear()
+    separable.forget()
 
 
 every_own_profile = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)

@@ -87,6 +87,11 @@ class _Kept:
 _last = threading.local()
 
 
+def forget() -> None:
+    """Drops what this thread made last, as if the next elements were others."""
+    _last.__dict__.clear()
+
+
 def _spread(
     position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch
 ) -> _Spread:
