@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchdcls import large_kernel_conv2d
 from torchdcls.ops.conv import depthwise, large_kernel_conv
 from torchdcls.ops.conv.depthwise import depthwise_operations
-from torchdcls.ops.conv.native import SLOW_WIDTH, WIDE
+from torchdcls.ops.conv.native import SLOW_WIDTH, WIDE, evenly_padded
 from torchdcls.ops.conv.problem import Problem
 
 PROBLEM = Problem(3, 20, 20, 20, (9, 8), (5, 3), (1, 1), ((2, 2), (1, 1)), "cpu", True)
@@ -196,3 +196,20 @@ def test_layouts_are_counted():
         (replace(PROBLEM, channels_last=True), "weight gradient", 0),
     ]:
         assert depthwise_operations(problem, part).get("depthwise moved cell", 0) == moved
+
+
+# Padding
+
+
+@pytest.mark.parametrize(
+    ("pads", "both", "first"), [((2, 2), 2, 0), ((3, 1), 1, -2), ((1, 3), 1, 0), ((-1, -1), 0, 1), ((-5, 7), 0, 5)]
+)
+def test_torch_pads_both_ends_alike(pads, both, first):
+    """The rest is padded or cut off before; more may be cut off than there was."""
+    input = torch.arange(1.0, 5).view(1, 1, 4)
+    padded, even = evenly_padded(input, (pads,))
+    assert even == [both]
+    line = torch.cat([torch.zeros(9), input.flatten(), torch.zeros(9)])
+    start, stop = 9 - pads[0] + both, 9 + 4 + pads[1] - both
+    torch.testing.assert_close(padded.flatten(), line[start:stop])
+    assert start == 9 + first

@@ -20,6 +20,8 @@ def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]]) -> tuple[Te
         padding: Zeros before and after each axis; fewer than none are cells that are cut off.
     """
     both = [max(0, min(pads)) for pads in padding]
+    if all(before == after >= 0 for before, after in padding):
+        return input, both
     rest = [(before - even, after - even) for (before, after), even in zip(padding, both, strict=True)]
     for each in (max, min):  # cut off last: more may go than there is before it is padded
         pads = [each(0, cells) for pair in reversed(rest) for cells in pair]
