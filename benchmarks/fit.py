@@ -1,8 +1,9 @@
 """Fits the cost rule of `method="auto"`: `python -m benchmarks.fit --measure`, or without, from the last measurement.
 
 Every method makes every part of random convolutions (`benchmarks/shapes.py`) and is timed. What a method counts as its
-operations (`direct_operations` and its twins) is then fitted to the times, least squares of relative errors, no cost
-below zero. The measurement is kept in `benchmarks/results/costs-*.json`, the costs in `torchdcls/ops/conv/costs.py`.
+operations (`direct_operations` and its twins) is then fitted to the times: logarithms of estimates to logarithms of
+times, large errors counting less, no cost below zero. The measurement is kept in `benchmarks/results/costs-*.json`, the
+costs in `torchdcls/ops/conv/costs.py`.
 """
 
 import argparse

@@ -51,7 +51,10 @@ class Scratch:
 
 def _memory(count: int, dtype: torch.dtype) -> Tensor:
     # Mapped apart from the heap: kept pieces in the midst of it would leave no room for a model's large tensors.
-    memory = mmap.mmap(-1, max(1, count) * dtype.itemsize)
+    length = max(1, count) * dtype.itemsize
+    # Private: a forked process that writes here has a copy of its own.
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, length, **private)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     with torch.inference_mode(False):

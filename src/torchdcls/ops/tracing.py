@@ -14,7 +14,13 @@ def special_tensors() -> bool:
         torch.compiler.is_compiling()
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._functorch.maybe_current_level() is not None
+        or fake_tensors()
     )
+
+
+def fake_tensors() -> bool:
+    """Whether operations give tensors without numbers now (`FakeTensorMode`)."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 def sizes_are_known(sizes: Sequence[int]) -> bool:

@@ -256,7 +256,7 @@ def test_second_derivatives_of_one_leaf(plan, wanted):
 def explained(capsys, *shapes, **options):
     explain_method(*shapes, **options)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["method", "direct", "depthwise", "fft", "matmul", "auto"]
+    assert [line.split()[0] for line in lines] == ["method", "direct", "depthwise", "fft", "matmul", "auto", "auto"]
     return lines
 
 
@@ -268,6 +268,7 @@ def test_explains_every_method(capsys):
     lines = explained(capsys, *SHAPES, padding=15, groups=4)
     for part in ("output", "input gradient", "weight gradient", "both gradients"):
         assert part in lines[0]
+    assert "leaves direct for a gain of 0.1 ms or more" in lines[5]
     for line in lines[1:4]:
         method, *times = line.split()
         expected = [f"{estimate(method, part, LARGE) / 1e6:.2f}" for part in PARTS]
@@ -312,6 +313,13 @@ def test_explains_that_onednn_is_missing(capsys, monkeypatch):
 def test_explains_matrices_that_are_too_large(capsys):
     lines = explained(capsys, (1, 64, 128, 128), (64, 1, 5, 5), padding=2, groups=64)
     assert "not taken: its matrices would take more than 256 MiB" in lines[4]
+
+
+def test_explains_spectra_that_are_too_large(capsys):
+    """5.8 GiB, and as much again for its gradient; direct takes the maps as they are."""
+    lines = explained(capsys, (16, 256, 128, 128), (256, 256, 51, 51), padding=25)
+    assert "not taken: the kernel's spectrum would take more than 512 MiB" in lines[3]
+    assert lines[-1].count("by direct") == 3
 
 
 def test_explains_other_devices(capsys):

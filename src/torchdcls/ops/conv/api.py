@@ -42,8 +42,8 @@ def large_kernel_conv(
         bias: (out_channels) or None.
         stride, padding, groups: As in torch. padding="same" needs stride 1.
         method: "direct" is torch's own, "depthwise" is torch's forward convolution in the layout in which it is fast,
-            for gradients too (on CPU, with a filter for each channel), "fft" multiplies spectra (one infinity in a map
-            spreads over all of it), "matmul" multiplies small maps by a dense matrix,
+            for gradients too (on CPU, with a filter for each channel), "fft" multiplies spectra, "matmul" multiplies
+            small maps by a dense matrix (with these three an infinity may make its neighbours NaN, or the whole map),
             "auto" takes for the output and for each gradient the one expected to be fastest, see
             `torchdcls.explain_method`. A method that is named never falls back to another.
 
@@ -91,8 +91,8 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, p
 
 def _apply(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
     bias = None if bias is None else bias.to(input.dtype)
-    if torch.autograd.forward_ad._current_level >= 0:
-        # Forward-mode differentiation goes through the steps themselves.
+    if torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
+        # Forward-mode differentiation and exported programs go through the steps themselves.
         with autocast_disabled(input.device.type):
             return OUTPUTS[plan.output](input, weight, bias, problem)
     output: Tensor = Convolution.apply(input, weight, bias, problem, plan)  # type: ignore[no-untyped-call]
@@ -185,6 +185,7 @@ def explain_method(
         >>> explain_method((4, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96)  # doctest: +ELLIPSIS
         method               output    input gradient   weight gradient    both gradients   (expected, ms)
         direct  ...
+        auto multiplies ...
         auto takes: ...
     """
     for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape)):

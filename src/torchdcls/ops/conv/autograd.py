@@ -21,7 +21,7 @@ GRADIENTS = {"direct": gradients_direct, "depthwise": gradients_depthwise, "fft"
 
 
 class Convolution(torch.autograd.Function):
-    """Output of a convolution of stride 1: `Convolution.apply(input, weight, bias, problem, plan)`."""
+    """Output of a convolution: `Convolution.apply(input, weight, bias, problem, plan)`."""
 
     generate_vmap_rule = True
 

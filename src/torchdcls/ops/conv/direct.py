@@ -28,7 +28,7 @@ def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
 def gradients_direct(
     input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `convolve_direct` for stride 1, without bias.
+    """Gradients of `convolve_direct` without bias.
 
     Args:
         input, weight, problem: As given to `convolve_direct`.

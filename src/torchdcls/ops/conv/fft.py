@@ -93,6 +93,13 @@ def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int], uncut: int)
     return (cells + taps - 1, cells) if cells + taps - 1 < whole else (whole, outputs)
 
 
+def kernel_bytes(problem: Problem) -> int:
+    """Memory of the largest part of the kernel's spectrum in float32; its gradient takes as much."""
+    plan = tiling(problem)
+    weights = problem.out_channels * problem.in_channels // problem.groups
+    return 4 * math.prod(plan.lengths) * weights * min(plan.channels, problem.out_channels) // problem.out_channels
+
+
 def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
     """Convolution for stride 1.
 
@@ -177,7 +184,7 @@ class _KernelSpectrum:
         self.parts = [slice(first, min(first + step, channels)) for first in range(0, channels, step)]
         self.spectrum: Tensor | None = None
         self.total: Tensor | None = None
-        self.made = torch.empty(weight.shape, dtype=weight.dtype) if len(self.parts) > 1 else None
+        self.made = weight.new_empty(weight.shape) if len(self.parts) > 1 else None
 
     def of(self, part: slice) -> Tensor:
         """(1, planes, frequencies, out_channels of the part * in_channels/groups)."""
@@ -285,10 +292,11 @@ class _Maps:
         return self.maps.movedim(-1, 1)
 
     def _allocate(self) -> Tensor:
+        last = self.channels_last
+        shape = (self.batch, *self.sizes, self.channels) if last else (self.batch, self.channels, *self.sizes)
         allocate = torch.zeros if self.overlap else torch.empty
-        if self.channels_last:
-            return allocate(self.batch, *self.sizes, self.channels, dtype=self.scratch.dtype)
-        return allocate(self.batch, self.channels, *self.sizes, dtype=self.scratch.dtype).movedim(1, -1)
+        maps = allocate(shape, dtype=self.scratch.dtype, device="cpu")  # where there is scratch memory
+        return maps if last else maps.movedim(1, -1)
 
 
 def fft_operations(problem: Problem, part: Part) -> dict[str, float]:

@@ -12,8 +12,9 @@ from ..tracing import constant_when_compiled, sizes_are_known
 from .costs import NANOSECONDS
 from .depthwise import depthwise_operations
 from .direct import direct_operations
-from .fft import fft_operations
+from .fft import fft_operations, kernel_bytes
 from .matmul import matmul_operations, matrix_bytes
+from .native import THIN
 from .problem import Part, Problem
 
 Method = Literal["auto", "direct", "depthwise", "fft", "matmul"]
@@ -67,19 +68,21 @@ def undesired_reason(method: Method, problem: Problem) -> str | None:
         return f"nothing is measured on {problem.device}"
     if method == "depthwise" and not HAS_ONEDNN:
         return "this torch has no oneDNN, whose convolution it lives on"
+    if method == "fft" and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
+        return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
     if method == "matmul" and matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
         return f"its matrices would take more than {LARGEST_MATRIX_BYTES >> 20} MiB"
     return None
 
 
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-# By how much an estimate is held to be too low. Direct is what one would have had, and must be clearly beaten; the
-# times of "fft" and "matmul" depend on how much of the cache they find free.
+# Factors on estimates before they are compared. Direct is what one would have had, and must be clearly beaten; "fft"
+# and "matmul" take more memory on their way, and are slower than estimated where caches are small or shared.
 HANDICAPS: dict[Method, float] = {"direct": 1.0, "depthwise": 1.05, "fft": 1.25, "matmul": 1.25}
 # The least gain that is worth another plan than direct. Unit: nanoseconds.
 LEAST_GAIN = 1e5
-# What `auto` lets the matrices of "matmul" take.
-LARGEST_MATRIX_BYTES = 2**28
+# What `auto` lets the matrices of "matmul" and the spectrum of a kernel take.
+LARGEST_MATRIX_BYTES, LARGEST_SPECTRUM_BYTES = 2**28, 2**29
 
 
 def estimate(method: Method, part: Part, problem: Problem) -> float:
@@ -103,15 +106,20 @@ def estimate_plan(plan: Plan, problem: Problem, of_input: bool, of_weight: bool)
 def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) -> Plan:
     """The plan expected to be the fastest.
 
-    On CPU: the one with the lowest estimate among those that can run. Direct elsewhere, as nothing is measured there,
-    and in exported programs: one node. A graph compiled for maps of any size has no number to estimate with, and takes
-    what is never slow.
+    On CPU: the one with the lowest estimate, after handicaps, among those that can run. Direct elsewhere, as nothing is
+    measured there, and in exported or traced programs: one node. A graph compiled for maps of any size has no number to
+    estimate with, and takes "depthwise" where that can run.
     """
-    if torch.compiler.is_exporting() or problem.device != "cpu" or 0 in (problem.in_channels, problem.out_channels):
+    if (
+        torch.compiler.is_exporting()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or problem.device != "cpu"
+        or 0 in (problem.in_channels, problem.out_channels)
+    ):
         return Plan.of_one("direct")
     if not sizes_are_known(problem.map):
-        never_slow = reason_against("depthwise", problem) is None and problem.kernel[-1] > 3
-        return Plan.of_one("depthwise" if never_slow else "direct")
+        able = reason_against("depthwise", problem) is None and problem.kernel[-1] >= THIN
+        return Plan.of_one("depthwise" if able else "direct")
     if torch.compiler.is_compiling():
         # The batch may be any number there: a plan for the power of two that it fits in makes few graphs.
         batch = 0 if problem.batch == 0 else 1
@@ -176,5 +184,7 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
     taken = [f"output by {plan.output}"]
     taken += [f"input gradient by {plan.input_gradient}"] * of_input
     taken += [f"weight gradient by {plan.weight_gradient}"] * of_weight
+    handicaps = ", ".join(f"{method} by {factor}" for method, factor in HANDICAPS.items() if factor != 1)
+    lines.append(f"auto multiplies {handicaps}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
     lines.append(f"auto takes: {', '.join(taken)}")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..scratch import Scratch
-from ..tracing import constant_when_compiled
+from ..tracing import constant_when_compiled, fake_tensors
 
 
 class Transform(Protocol):
@@ -230,7 +230,8 @@ def _from_groups(spectrum: Tensor, groups: int) -> Tensor:
 def _matrix(
     length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    return _made_matrix(length, size, offset, last, inverse, dtype, device)
+    make = _made_matrix.__wrapped__ if fake_tensors() else _made_matrix  # a fake one must not be kept
+    return make(length, size, offset, last, inverse, dtype, device)
 
 
 @lru_cache(maxsize=256)
@@ -239,8 +240,8 @@ def _made_matrix(
 ) -> Tensor:
     # The last axis reads real cells: (2 * frequencies, size). The others read planes: (2 * length, 2 * size).
     with torch.inference_mode(False), torch.no_grad():
-        frequency = torch.arange(kept_frequencies(length, last))
-        cell = torch.arange(offset, offset + size)
+        frequency = torch.arange(kept_frequencies(length, last), device="cpu")
+        cell = torch.arange(offset, offset + size, device="cpu")
         angle = (frequency[:, None] * cell % length).double() * (2 * math.pi / length)
         cosine, sine = angle.cos(), angle.sin()
         if inverse:
