@@ -9,6 +9,8 @@ from benchmarks import conv
 from benchmarks.memory import in_a_process
 from benchmarks.record import ROOT
 
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+
 MIB = 2**20
 
 
