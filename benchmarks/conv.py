@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdcls import Dcls1d, large_kernel_conv2d
-from torchdcls.ops.conv import METHODS, large_kernel_conv
-from torchdcls.ops.conv.select import OPERATIONS, reason_against
+from torchdcls.ops.conv import METHODS, Method, large_kernel_conv
+from torchdcls.ops.conv.select import OPERATIONS, reason_against, unsupported_reason
 
 from .memory import in_a_process, peak_of_this_process
 from .parity import check_parity
@@ -34,6 +34,17 @@ AUTO_SHAPES, AUTO_SEED = 60, FIT_SEED + 3
 # Kernel sizes of the picture, on the map of the first stage.
 SIZES = (3, 5, 7, 11, 15, 19, 23, 31, 39, 51, 63)
 PARITY_TOLERANCE = 1e-11
+# What stands in the parity check for the shapes that are timed: every number of axes, depthwise to dense.
+PARITY_SHAPES = (
+    Shape(2, 4, 4, 4, (14, 14), (23, 23), True),
+    Shape(2, 4, 4, 4, (7, 7), (13, 13), False),
+    Shape(2, 4, 4, 4, (20, 20), (7, 7), True),
+    Shape(2, 6, 4, 2, (12, 9), (5, 11), True),
+    Shape(2, 4, 4, 4, (100,), (31,), False),
+    Shape(2, 3, 5, 1, (60,), (15,), False),
+    Shape(2, 4, 4, 4, (6, 7, 8), (5, 5, 5), True),
+    Shape(1, 3, 2, 1, (6, 5, 4), (3, 3, 3), False),
+)
 # Slower methods are not timed where one call takes longer. Unit: seconds.
 LONGEST = 2.0
 
@@ -74,22 +85,39 @@ def problems() -> Mapping[str, object]:
 
 
 def verify(names: Sequence[str]) -> None:
-    """Checks in float64 that every method's output and gradients are torch's.
+    """Checks in float64 that every method's output and gradients are torch's, and those of delays DCLS's.
 
     Raises:
         ParityError: They are not; the message names the shape.
     """
-    for kernel, side in ((23, 14), (13, 7), (7, 20)):
-        input = torch.randn(2, 4, side, side, dtype=torch.float64, requires_grad=True)
-        weight = torch.randn(4, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
-        wanted = _answers(partial(F.conv2d, padding=kernel // 2, groups=4), input, weight)
-        methods: tuple[Any, ...] = METHODS
+    for shape in PARITY_SHAPES:
+        problem, input, _, _ = shape.problem()
+        input, weight = input.double().requires_grad_(), torch.randn(shape.weight_shape).double().requires_grad_()
+        wanted = _answers(_torchs_own(shape, input, weight), input, weight)
+        methods: list[Any] = [*METHODS]
         for method in methods:
-            ours = partial(large_kernel_conv2d, padding=kernel // 2, groups=4, method=method)
-            got = _answers(ours, input, weight)
-            for what, one, other in zip(("output", "gradient of input", "of weight"), got, wanted, strict=True):
-                subject = f"{kernel}x{kernel} on {side}x{side}, {method}: {what}"
-                check_parity(subject, one, other, PARITY_TOLERANCE)
+            if unsupported_reason(method, problem) is not None:
+                continue
+            got = _answers(_by(method, shape, input, weight), input, weight)
+            _check(f"{shape}, {method}", got, wanted, ("input", "weight"))
+    if "delays" in names:
+        ours, theirs = (layer.double() for layer in _delay_layers(4))
+        theirs.load_state_dict({"weight": ours.weight, "P": ours.position, "SIG": ours.sigma})
+        spikes = torch.randn(2, 4, 50, dtype=torch.float64, requires_grad=True)
+        got = _answers(lambda: ours(spikes), spikes, ours.weight, ours.position, ours.sigma)
+        wanted = _answers(lambda: theirs(spikes), spikes, theirs.weight, theirs.P, theirs.SIG)
+        _check("delays", got, wanted, ("input", "weight", "position", "sigma"))
+
+
+def _answers(run: Callable[[], Tensor], *leaves: Tensor) -> tuple[Tensor, ...]:
+    output = run()
+    return output.detach(), *torch.autograd.grad(output.square().sum(), leaves)
+
+
+def _check(what: str, got: Sequence[Tensor], wanted: Sequence[Tensor], leaves: Sequence[str]) -> None:
+    parts = ["output", *(f"gradient of {leaf}" for leaf in leaves)]
+    for part, one, other in zip(parts, got, wanted, strict=True):
+        check_parity(f"{what}: {part}", one, other, PARITY_TOLERANCE)
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
@@ -219,16 +247,20 @@ def _tensors(layer: Layer, kernel: int, memory_format: torch.memory_format) -> t
 
 
 def _delays(turns: int, after_turn: Callable[[], None]) -> Comparison:
-    from DCLS.construct.modules import Dcls1d as Theirs
-
-    ours = Dcls1d(512, 512, 1, dilated_kernel_size=31, bias=False)
-    theirs = Theirs(512, 512, 1, dilated_kernel_size=31, bias=False, version="gauss")
+    ours, theirs = _delay_layers(512)
     spikes = F.pad((torch.rand(32, 512, 100) < 0.1).float(), (30, 0)).requires_grad_()
 
     def run(layer: torch.nn.Module) -> Callable[[], object]:
         return lambda: torch.autograd.grad(layer(spikes).sum(), (spikes, *layer.parameters()))
 
     return compare_in_turns(run(ours), run(theirs), turns=turns, seconds=0, after_turn=after_turn)
+
+
+def _delay_layers(neurons: int) -> tuple[Any, Any]:
+    from DCLS.construct.modules import Dcls1d as Theirs
+
+    ours = Dcls1d(neurons, neurons, 1, dilated_kernel_size=31, bias=False)
+    return ours, Theirs(neurons, neurons, 1, dilated_kernel_size=31, bias=False, version="gauss")
 
 
 def _auto(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
@@ -251,21 +283,23 @@ def _auto(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
 
 def _sides(shape: Shape) -> dict[str, Callable[[], object]]:
     problem, input, _, gradient = shape.problem()
-    weight = torch.randn(shape.out_channels, shape.in_channels // shape.groups, *shape.kernel, requires_grad=True)
-    input.requires_grad_()
-    methods = ["auto", *(method for method in OPERATIONS if reason_against(method, problem) is None)]
+    input, weight = input.requires_grad_(), torch.randn(shape.weight_shape, requires_grad=True)
+    able = [method for method in OPERATIONS if reason_against(method, problem) is None]
+    methods: list[Any] = ["auto", *able]
 
-    def of(convolve: Callable[[], Tensor]) -> Callable[[], object]:
+    def trained(convolve: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(convolve(), (input, weight), gradient)
 
-    def by(method: Any) -> Callable[[], Tensor]:
-        return lambda: large_kernel_conv(input, weight, None, 1, shape.padding, shape.groups, method=method)
+    sides = {method: trained(_by(method, shape, input, weight)) for method in methods}
+    return {"torch": trained(_torchs_own(shape, input, weight)), **sides}
 
-    torchs = CONVOLUTIONS[len(shape.map)]
-    return {
-        "torch": of(lambda: torchs(input, weight, None, 1, shape.padding, 1, shape.groups)),
-        **{method: of(by(method)) for method in methods},
-    }
+
+def _torchs_own(shape: Shape, input: Tensor, weight: Tensor) -> Callable[[], Tensor]:
+    return partial(CONVOLUTIONS[len(shape.map)], input, weight, None, 1, shape.padding, 1, shape.groups)
+
+
+def _by(method: Method, shape: Shape, input: Tensor, weight: Tensor) -> Callable[[], Tensor]:
+    return partial(large_kernel_conv, input, weight, None, 1, shape.padding, shape.groups, method=method)
 
 
 def _quick(run: Callable[[], object]) -> bool:
@@ -283,8 +317,3 @@ def _sizes(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
                 entry["ms"].setdefault(name, []).append(seconds[0] * 1e3)
         after_turn()
     return entries
-
-
-def _answers(convolve: Callable[[Tensor, Tensor], Tensor], input: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-    output = convolve(input, weight)
-    return output.detach(), *torch.autograd.grad(output.square().sum(), (input, weight))

@@ -41,10 +41,14 @@ class Shape:
     def padding(self) -> tuple[int, ...]:
         return tuple(taps // 2 for taps in self.kernel)
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.out_channels, self.in_channels // self.groups, *self.kernel
+
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Input, weight and gradient of the output, in float32."""
         input = torch.randn(self.batch, self.in_channels, *self.map)
-        weight = torch.randn(self.out_channels, self.in_channels // self.groups, *self.kernel)
+        weight = torch.randn(self.weight_shape)
         gradient = torch.randn(self.batch, self.out_channels, *self.map)
         if self.channels_last:
             last = torch.channels_last if len(self.map) == 2 else torch.channels_last_3d

@@ -49,12 +49,24 @@ def test_layers(tmp_path: Path) -> None:
 
 
 def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    right = conv.large_kernel_conv2d
-    monkeypatch.setattr(conv, "large_kernel_conv2d", lambda *args, **options: right(*args, **options) * 1.001)
+    right = conv.large_kernel_conv
+    monkeypatch.setattr(conv, "large_kernel_conv", lambda *args, **options: right(*args, **options) * 1.001)
     with pytest.raises(ParityError, match="output differs"):
         conv.verify([])
     assert main(["conv", "--out", str(tmp_path)]) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_wrong_delays_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DCLS's triangles are no Gaussians."""
+    from DCLS.construct.modules import Dcls1d
+
+    conv.verify(["delays"])
+    ours, _ = conv._delay_layers(4)
+    triangles = Dcls1d(4, 4, 1, dilated_kernel_size=31, bias=False, version="max")
+    monkeypatch.setattr(conv, "_delay_layers", lambda _: (ours, triangles))
+    with pytest.raises(ParityError, match="delays: output differs"):
+        conv.verify(["delays"])
 
 
 def test_auto_is_held_against_the_best_of_each_shape() -> None:

@@ -280,6 +280,17 @@ def test_kernels_made_in_parts(sizes, profile, inverse, monkeypatch):
     assert_equal_to_rounding(answers(lambda: own(leaves, sizes, profile), leaves), expected)
 
 
+def test_parts_leave_what_is_kept(made, monkeypatch):
+    """No part is asked for again before the others have been."""
+    small, large, profile = leaves_of((3, 4)), leaves_of((3, 4), shape=(5, 2, 3)), PROFILES["gaussian"]
+    own(small, (3, 4), profile)
+    monkeypatch.setattr(separable, "PART_CELLS", 2 * 2 * 3 * 4)
+    answers(lambda: own(large, (3, 4), profile), large)
+    made.clear()
+    own(small, (3, 4), profile)
+    assert made == []
+
+
 def test_an_element_alone_is_one_part():
     assert separable._parts(torch.ones(10**7), (1, 1)) == [slice(None)]
     assert separable._parts(torch.ones(0, 3, 2), (5,)) == [slice(None)]

@@ -59,8 +59,9 @@ def _kernel(
     sizes: Sequence[int],
     profile: Profile,
     scratch: Scratch,
+    whole: bool = True,
 ) -> Tensor:
-    return _Products(weight, _spread(position, inverse, sizes, profile, scratch).factors, scratch).kernel()
+    return _Products(weight, _spread(position, inverse, sizes, profile, scratch, whole).factors, scratch).kernel()
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,12 @@ def forget() -> None:
 
 
 def _spread(
-    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch
+    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch, whole: bool
 ) -> _Spread:
     spread_bytes = 2 * position[0].numel() * sum(sizes) * position.element_size()
     pure = profile in PROFILES.values()  # a function of somebody's own may depend on more than its argument
-    if not (scratch.usable and pure) or spread_bytes > LARGEST_BYTES:
+    # A part of the elements is not kept: the next one would take its place before anybody asks again.
+    if not (whole and scratch.usable and pure) or spread_bytes > LARGEST_BYTES:
         distances = _distances(position, inverse, sizes, profile, scratch)
         return _Spread(distances, [profile.function(distance) for distance in distances])
     elements = [position] if inverse is None else [position, inverse]
@@ -168,16 +170,18 @@ class _Separable(torch.autograd.Function):
             return _kernel(weight, position, inverse, sizes, profile, scratch)
         kernel = weight.new_empty(*weight.shape[:-1], *sizes)
         for part in parts:
-            kernel[part] = _kernel(*_elements_of(part, weight, position, inverse), sizes, profile, scratch)
+            kernel[part] = _kernel(*_elements_of(part, weight, position, inverse), sizes, profile, scratch, whole=False)
         return kernel
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight, position, inverse), wanted = ctx.saved_tensors, ctx.needs_input_grad
         if not torch.is_grad_enabled():
+            slices = _parts(weight, ctx.sizes)
+            settings = ctx.sizes, ctx.profile, len(slices) == 1
             parts = [
-                _gradients(*_elements_of(part, weight, position, inverse), ctx.sizes, ctx.profile, gradients[0][part])
-                for part in _parts(weight, ctx.sizes)
+                _gradients(*_elements_of(part, weight, position, inverse), *settings, gradients[0][part])
+                for part in slices
             ]
             if len(parts) == 1:
                 return *parts[0], None, None
@@ -216,10 +220,11 @@ def _gradients(
     inverse: Tensor | None,
     sizes: tuple[int, ...],
     profile: Profile,
+    whole: bool,
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     scratch = Scratch(weight)
-    spread = _spread(position, inverse, sizes, profile, scratch)
+    spread = _spread(position, inverse, sizes, profile, scratch, whole)
     factors = spread.factors
     products = _Products(weight, factors, scratch)
     right = products.right

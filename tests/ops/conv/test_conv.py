@@ -1,108 +1,27 @@
 """Convolution with a large kernel by every method, against the oracle and against torch."""
 
 import math
-import os
-from dataclasses import dataclass
-from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
+from calls import LARGE_KERNEL_CONVOLUTIONS, Call, every_method
 from cases import (
     CONVOLUTIONS,
     answers,
     assert_as_exact_as,
-    assert_equal_to_rounding,
     normal,
     oracle_convolution,
     padding_pairs,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchdcls import large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
-from torchdcls.ops.conv import METHODS, api, select, spectrum
+from torchdcls import large_kernel_conv2d
+from torchdcls.ops.conv import METHODS, api, select
 from torchdcls.ops.conv.fft import good_size
 from torchdcls.ops.conv.problem import Problem
-from torchdcls.ops.scratch import Scratch
-
-LARGE_KERNEL_CONVOLUTIONS = {1: large_kernel_conv1d, 2: large_kernel_conv2d, 3: large_kernel_conv3d}
-every_method = pytest.mark.parametrize("method", METHODS)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call's sizes. Channels are (in, out, groups)."""
-
-    map: tuple[int, ...]
-    kernel: tuple[int, ...]
-    padding: int | tuple[int, ...] | str = 0
-    stride: int | tuple[int, ...] = 1
-    channels: tuple[int, int, int] = (2, 2, 2)
-    batch: tuple[int, ...] = (2,)
-
-    def leaves(self, dtype=torch.float64):
-        inside, outside, groups = self.channels
-        return {
-            "input": normal(*self.batch, inside, *self.map, seed=1, dtype=dtype),
-            "weight": normal(outside, inside // groups, *self.kernel, seed=2, dtype=dtype),
-            "bias": normal(outside, seed=3, dtype=dtype),
-        }
-
-    def options(self):
-        return {"stride": self.stride, "padding": self.padding, "groups": self.channels[2]}
-
-    def run(self, leaves, method):
-        convolve = LARGE_KERNEL_CONVOLUTIONS[len(self.kernel)]
-        return answers(lambda: convolve(**leaves, **self.options(), method=method), leaves)
-
-    def torch(self, leaves):
-        """Torch's own convolution of a map padded beforehand."""
-        pads = [cells for pair in reversed(padding_pairs(self.padding, self.kernel)) for cells in pair]
-        convolve = CONVOLUTIONS[len(self.kernel)]
-
-        def call():
-            padded = F.pad(leaves["input"], pads)
-            return convolve(padded, leaves["weight"], leaves["bias"], self.stride, 0, 1, self.channels[2])
-
-        return answers(call, leaves)
-
-    def defeats(self, method):
-        """Whether the method cannot run the call.
-
-        The transform takes neither strides nor padding beyond the kernel, and "depthwise" one filter for each channel.
-        """
-        if method == "depthwise":
-            return len(set(self.channels)) > 1
-        stride = (self.stride,) if isinstance(self.stride, int) else self.stride
-        pads = padding_pairs(self.padding, self.kernel)
-        far = any(max(pair) >= taps for pair, taps in zip(pads, self.kernel, strict=True))
-        return method == "fft" and (far or any(step > 1 for step in stride))
-
-    def refused(self, method):
-        """Whether the method cannot run the call, having seen that it says so."""
-        if self.defeats(method):
-            self.check(method)
-        return self.defeats(method)
-
-    def check(self, method, leaves=None, expected=None):
-        """The method gives the oracle's answers, or refuses what it cannot run."""
-        leaves = leaves or self.leaves()
-        if self.defeats(method):
-            with pytest.raises(ValueError, match=rf"method: '{method}' cannot run this call"):
-                self.run(leaves, method)
-        else:
-            assert_equal_to_rounding(self.run(leaves, method), expected or oracle(self))
-
-
-@cache  # the methods of one call share it
-def oracle(call):
-    """The oracle's answers to the call's leaves as they are drawn."""
-    leaves = call.leaves()
-    return answers(lambda: oracle_convolution(**leaves, **call.options()), leaves)
-
 
 CHANNELS = {
     "depthwise": (3, 3, 3),
@@ -382,14 +301,14 @@ def test_a_named_method_is_the_one_that_runs():
     ids=str,
 )
 def test_auto_takes_the_transform_where_it_pays_and_can_run(call, transforms):
-    leaves = call.leaves()
+    leaves = call.leaves(torch.float32)
     output = large_kernel_conv2d(**leaves, **call.options())
     with Operations() as operations:
         output.sum().backward()
     assert ("bmm" in operations.names) == transforms
 
 
-LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True)
+LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", torch.float32)
 
 
 def test_auto_and_a_named_method_ask_the_same_question():
@@ -489,7 +408,6 @@ def good_call(dims=2, **changed):
             {"method": "fft", "input": torch.zeros(0, 4, 8, 6)},
             r"method: 'fft' cannot run this call: the batch is empty",
         ),
-        ({"method": "fft", "input": torch.zeros(2, 4, 8, 6).double()}, r"input: expected the dtype of weight.*float64"),
         (
             {"method": "fft", "input": torch.zeros(2, 4, 8, 6).long(), "weight": torch.zeros(4, 1, 3, 3).long()},
             r"method: 'fft' cannot run this call: it needs real floating-point",
@@ -500,6 +418,24 @@ def test_refuses(changed, message):
     good_call()
     with pytest.raises(ValueError, match=message):
         good_call(**changed)
+
+
+@every_method
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_refuses_mixed_dtypes(name, autocast, method):
+    """Autocast makes one dtype of several, but leaves doubles alone."""
+    tensors = {"weight": torch.zeros(4, 1, 3, 3), "bias": torch.zeros(4)}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for dtype in (torch.float64, torch.int64):
+            with pytest.raises(ValueError, match=rf"{name}: expected the dtype of input, torch.float32, got {dtype}"):
+                good_call(**tensors | {name: tensors[name].to(dtype)}, method=method)
+        half = tensors | {name: tensors[name].bfloat16()}
+        if autocast:
+            assert good_call(**half, method=method).dtype == torch.bfloat16
+        else:
+            with pytest.raises(ValueError, match=f"{name}: expected the dtype of input, torch.float32, got"):
+                good_call(**half, method=method)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -540,65 +476,3 @@ def test_what_is_refused_stays_refused():
     for _ in range(2):
         with pytest.raises(ValueError, match="groups: expected an integer of at least 1, got True"):
             good_call(**{**dense, "groups": True})
-
-
-# Beyond plain calls
-
-
-def test_a_forked_process_has_memory_of_its_own():
-    """Intermediate results are written to memory that is kept."""
-    if not hasattr(os, "fork"):
-        pytest.skip("this system has no fork")
-    piece = Scratch(torch.zeros(1)).take("forked", 1000)
-    piece.fill_(1)
-    child = os.fork()
-    if child == 0:
-        piece.fill_(2)
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert (piece == 1).all()
-
-
-@every_method
-def test_fake_tensors_leave_nothing_behind(method):
-    call = Call((9, 11), (5, 4), "same")
-    with FakeTensorMode():
-        input, weight = torch.randn(2, 3, 9, 11), torch.randn(3, 1, 5, 4)
-        assert large_kernel_conv2d(input, weight, padding="same", groups=3, method=method).shape == input.shape
-    call.check(method)
-
-
-@every_method
-def test_a_default_device_of_another_kind(method):
-    call = Call((10, 13), (4, 5), "same")
-    leaves, expected = call.leaves(), oracle(call)
-    spectrum._made_matrix.cache_clear()
-    with torch.device("meta"):
-        actual = large_kernel_conv2d(**{n: t.detach() for n, t in leaves.items()}, **call.options(), method=method)
-    torch.testing.assert_close(actual, expected["output"].detach())
-
-
-class Module(torch.nn.Module):
-    def __init__(self, method):
-        super().__init__()
-        self.weight, self.method = torch.nn.Parameter(normal(3, 1, 5, 15).detach()), method
-
-    def forward(self, input):
-        return large_kernel_conv2d(input, self.weight, padding="same", groups=3, method=self.method)
-
-
-@pytest.mark.compiles
-@every_method
-@pytest.mark.parametrize("strict", [False, True])
-def test_exported_programs_take_any_batch(method, strict):
-    module, input = Module(method), normal(2, 3, 9, 20).detach()
-    program = torch.export.export(module, (input,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
-    other = normal(5, 3, 9, 20, seed=7).detach()
-    torch.testing.assert_close(program.module()(other), module(other))
-
-
-def test_traced_programs_convolve_directly():
-    module, input = Module("auto"), normal(2, 3, 9, 20).detach()
-    traced = torch.jit.trace(module, (input,))
-    other = normal(2, 3, 12, 17, seed=7).detach()
-    torch.testing.assert_close(traced(other), module(other))

@@ -14,7 +14,7 @@ from torchdcls.ops.conv.depthwise import depthwise_operations
 from torchdcls.ops.conv.native import SLOW_WIDTH, WIDE, evenly_padded
 from torchdcls.ops.conv.problem import Problem
 
-PROBLEM = Problem(3, 20, 20, 20, (9, 8), (5, 3), (1, 1), ((2, 2), (1, 1)), "cpu", True)
+PROBLEM = Problem(3, 20, 20, 20, (9, 8), (5, 3), (1, 1), ((2, 2), (1, 1)), "cpu", torch.float32)
 
 
 class Convolutions(TorchDispatchMode):

@@ -126,7 +126,7 @@ def problems(draw):
         maps.append(draw(st.integers(max(1, taps - sum(pads)), 700)))
         kernel.append(taps)
         padding.append(pads)
-    return Problem(2, 1, 1, 1, tuple(maps), tuple(kernel), (1,) * dims, tuple(padding), "cpu", True)
+    return Problem(2, 1, 1, 1, tuple(maps), tuple(kernel), (1,) * dims, tuple(padding), "cpu", torch.float32)
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import math
+import statistics
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,9 @@ from cases import answers, assert_equal_to_rounding, normal, oracle_convolution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.shapes import draw_shapes
+from benchmarks.record import RESULTS
+from benchmarks.shapes import Shape, draw_shapes
+from benchmarks.tables import newest_result
 from torchdcls import explain_method
 from torchdcls.ops.conv import api, autograd, large_kernel_conv, select
 from torchdcls.ops.conv.costs import NANOSECONDS
@@ -20,7 +24,7 @@ from torchdcls.ops.conv.select import OPERATIONS, Plan, choose, estimate, undesi
 
 PARTS = ("output", "input gradient", "weight gradient", "gradients")
 MIXED = [Plan(*parts) for parts in itertools.product(("direct", "depthwise", "fft"), repeat=3)]
-LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", True)
+LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", torch.float32)
 
 
 @st.composite
@@ -40,10 +44,10 @@ def problems(draw, devices=("cpu",)):
     groups = draw(st.integers(1, 300))
     inside, outside = (groups * draw(st.one_of(st.just(1), st.integers(1, 30))) for _ in range(2))
     stride = draw(st.one_of(st.just((1,) * dims), st.tuples(*[st.integers(1, 3)] * dims)))
-    batch, floating = draw(st.integers(0, 64)), draw(st.integers(0, 9)) > 0
+    batch, dtype = draw(st.integers(0, 64)), draw(st.sampled_from([*[torch.float32] * 9, torch.int64]))
     last = dims > 1 and draw(st.booleans())
     sizes = tuple(maps), tuple(kernel), stride, tuple(padding)
-    return Problem(batch, inside, outside, groups, *sizes, draw(st.sampled_from(devices)), floating, last)
+    return Problem(batch, inside, outside, groups, *sizes, draw(st.sampled_from(devices)), dtype, last)
 
 
 def able(problem):
@@ -111,6 +115,21 @@ def test_costs_are_positive_and_finite():
     assert all(0 < cost < math.inf for cost in NANOSECONDS.values())
 
 
+def test_estimates_are_near_what_was_measured():
+    """Of every method and part: an estimate that is far too low would always be taken."""
+    ratios = defaultdict(list)
+    result = newest_result("costs", RESULTS)
+    for entry in result["shapes"]:
+        problem = Shape.from_json(entry["shape"]).problem_alone()
+        for method, parts in entry["ms"].items():
+            for part, taken in parts.items():
+                ratios[method, part].append(estimate(method, part, problem) / (taken * 1e6))
+    assert len(ratios) == len(OPERATIONS) * len(PARTS)
+    for kind, found in ratios.items():
+        assert 1 / 1.25 < statistics.median(found) < 1.25, kind
+        assert min(found) > 1 / 7, kind
+
+
 def test_estimates_add_up_to_the_plans():
     """Both gradients by one method share work, by two they do not."""
     direct, mixed = Plan.of_one("fft"), Plan("direct", "fft", "direct")
@@ -155,6 +174,16 @@ def plan(request, monkeypatch):
     return request.param
 
 
+def every_plan(names, cases):
+    """Every case by every plan that can run it. A case's first value are its channels, (in, out, groups)."""
+    runs = [
+        (plan, *case)
+        for plan, case in itertools.product(MIXED, cases)
+        if "depthwise" not in methods_of(plan) or len(set(case[0])) == 1
+    ]
+    return pytest.mark.parametrize(("plan", *names), runs, indirect=["plan"], ids=str)
+
+
 def leaves_of(batch, channels, map, kernel):
     inside, outside, groups = channels
     return {
@@ -164,11 +193,6 @@ def leaves_of(batch, channels, map, kernel):
     }
 
 
-def leave_out_what_cannot_run(plan, channels):
-    if "depthwise" in methods_of(plan) and len(set(channels)) > 1:
-        pytest.skip("channels are mixed")
-
-
 @functools.cache  # all plans share it
 def oracle(channels, map, kernel, padding):
     """The oracle's answers to the leaves as they are drawn."""
@@ -176,14 +200,20 @@ def oracle(channels, map, kernel, padding):
     return answers(lambda: oracle_convolution(**leaves, padding=padding, groups=channels[2]), leaves)
 
 
-@pytest.mark.parametrize("channels", [(3, 3, 3), (2, 4, 2), (3, 2, 1)], ids=["depthwise", "multiplier", "dense"])
-@pytest.mark.parametrize(
-    ("map", "kernel", "padding"),
-    [((9,), (5,), 2), ((7, 8), (4, 3), "same"), ((16, 15), (15, 15), "same"), ((3, 4, 3), (3, 2, 2), 1)],
-    ids=str,
+@every_plan(
+    ("channels", "map", "kernel", "padding"),
+    [
+        (channels, *size)
+        for channels in ((3, 3, 3), (2, 4, 2), (3, 2, 1))
+        for size in (
+            ((9,), (5,), 2),
+            ((7, 8), (4, 3), "same"),
+            ((16, 15), (15, 15), "same"),
+            ((3, 4, 3), (3, 2, 2), 1),
+        )
+    ],
 )
 def test_mixed_plans_are_the_oracles(plan, map, kernel, padding, channels):
-    leave_out_what_cannot_run(plan, channels)
     leaves = leaves_of(2, channels, map, kernel)
     options = {"padding": padding, "groups": channels[2]}
     actual = answers(lambda: large_kernel_conv(**leaves, **options), leaves)
@@ -226,11 +256,11 @@ def test_mixed_plans_make_one_gradient_alone(plan, wanted):
     assert_equal_to_rounding(answers(lambda: large_kernel_conv(**leaves, **options), only), expected)
 
 
-@pytest.mark.parametrize(
-    ("channels", "map", "kernel"), [((2, 2, 2), (4,), (4,)), ((2, 1, 1), (2, 3), (3, 2)), ((1, 1, 1), (2, 2), (3, 3))]
+@every_plan(
+    ("channels", "map", "kernel"),
+    [((2, 2, 2), (4,), (4,)), ((2, 1, 1), (2, 3), (3, 2)), ((1, 1, 1), (2, 2), (3, 3))],
 )
 def test_gradcheck_and_gradgradcheck(plan, channels, map, kernel):
-    leave_out_what_cannot_run(plan, channels)
     leaves = tuple(leaves_of(1, channels, map, kernel).values())
 
     def run(*tensors):
@@ -269,7 +299,7 @@ def test_explains_every_method(capsys):
     for part in ("output", "input gradient", "weight gradient", "both gradients"):
         assert part in lines[0]
     assert "leaves direct for a gain of 0.1 ms or more" in lines[5]
-    for line in lines[1:4]:
+    for line in lines[1:5]:
         method, *times = line.split()
         expected = [f"{estimate(method, part, LARGE) / 1e6:.2f}" for part in PARTS]
         assert times == expected
@@ -308,6 +338,18 @@ def test_explains_that_onednn_is_missing(capsys, monkeypatch):
     select._known_cheapest.cache_clear()
     assert "not taken: this torch has no oneDNN" in lines[2]
     assert "depthwise" not in lines[-1]
+
+
+def test_explains_float64(capsys):
+    """Torch convolves float32 many times faster than other dtypes, and the transforms do not care."""
+    lines = explained(capsys, *SHAPES, padding=15, groups=4, dtype=torch.float64)
+    assert "not taken: oneDNN, whose convolution it lives on, knows no float64" in lines[2]
+    assert lines[-1].count("by fft") == 3
+    single, double = (float(explained(capsys, *SHAPES, dtype=dtype, groups=4)[1].split()[1]) for dtype in DTYPES)
+    assert double == pytest.approx(10 * single, rel=0.1)
+
+
+DTYPES = torch.float32, torch.float16
 
 
 def test_explains_matrices_that_are_too_large(capsys):
@@ -375,6 +417,6 @@ def test_every_kind_of_problem_has_a_cost(layout, channels, taps, side):
     for across, batch in itertools.product((taps, 3), (1, 64)):
         kernel = (across,) * (dims - 1) + (taps,)
         sizes = (side,) * dims, kernel, (1,) * dims, tuple((size // 2, size // 2) for size in kernel)
-        problem = Problem(batch, *channels, *sizes, "cpu", True, last)
+        problem = Problem(batch, *channels, *sizes, "cpu", torch.float32, last)
         for method, part in itertools.product(able(problem), PARTS):
             assert OPERATIONS[method](problem, part).keys() <= NANOSECONDS.keys()

@@ -51,9 +51,11 @@ def large_kernel_conv(
         (batch, out_channels, *map out), or without batch where the input had none.
 
     Raises:
-        ValueError: Shapes that do not fit, or a named method that cannot run the call; the reason is in the message.
+        ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
+            message.
     """
     _checks.one_of("method", method, select.METHODS)
+    _check_dtypes(input, weight=weight, bias=bias)
     weight, problem = state(input, weight, bias, stride, padding, groups)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
@@ -75,18 +77,28 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, p
         output = convolve_matmul(input, weight, bias, problem)
     else:
         device = input.device.type
-        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        if autocast and torch.float64 not in (input.dtype, weight.dtype):  # autocast leaves double alone
+        if _autocasts(input):
             dtype: torch.dtype = torch.get_autocast_dtype(device)
             with autocast_disabled(device):
                 output = _apply(input.float(), weight.float(), bias, problem, plan).to(dtype)
-        elif input.dtype != weight.dtype:
-            raise ValueError(f"input: expected the dtype of weight, {weight.dtype}, got {input.dtype}")
         else:
             precise = torch.promote_types(input.dtype, torch.float32)
             output = _apply(input.to(precise), weight.to(precise), bias, problem, plan).to(input.dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
     return to_channels_last(output) if is_channels_last(input) else output.contiguous()
+
+
+def _check_dtypes(input: Tensor, **others: Tensor | None) -> None:
+    for name, tensor in others.items():
+        if tensor is not None and tensor.dtype != input.dtype and not (_autocasts(input) and _autocasts(tensor)):
+            raise ValueError(f"{name}: expected the dtype of input, {input.dtype}, got {tensor.dtype}")
+
+
+def _autocasts(tensor: Tensor) -> bool:
+    # Whether autocast is on for what the tensor is: it leaves integers and doubles alone.
+    device = tensor.device.type
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return enabled and tensor.is_floating_point() and tensor.dtype != torch.float64
 
 
 def _apply(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
@@ -166,6 +178,7 @@ def explain_method(
     training: bool = True,
     channels_last: bool = False,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Prints what each method is expected to take for a convolution, or why it cannot run, and what "auto" takes.
 
@@ -176,6 +189,7 @@ def explain_method(
         training: Whether gradients of input and weight are asked for.
         channels_last: Whether the input is in that memory format.
         device: Where the tensors would be.
+        dtype: What they would hold; measured is float32, times of others are rough.
 
     Raises:
         ValueError: Shapes that do not fit.
@@ -190,7 +204,7 @@ def explain_method(
     """
     for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape)):
         _checks.integers(name, shape, len(shape), 0)
-    input = torch.empty(tuple(input_shape), device="meta")
+    input = torch.empty(tuple(input_shape), device="meta", dtype=dtype)
     if channels_last:
         input = to_channels_last(input)
     _, problem = state(input, torch.empty(tuple(weight_shape), device="meta"), None, stride, padding, groups)
@@ -220,7 +234,7 @@ def state(
         tuple(padding) if isinstance(padding, list) else padding,
         groups,
         input.device.type,
-        input.is_floating_point() and weight.is_floating_point(),
+        input.dtype,
         is_channels_last(batched),
     )
     # The same call comes again and again, and tensors are often so small that this is a large part of it.
@@ -239,7 +253,7 @@ def _posed(
     padding: Padding,
     groups: int,
     device: str,
-    floating: bool,
+    dtype: torch.dtype,
     channels_last: bool,
 ) -> tuple[Problem, Sequence[tuple[int, int]]]:
     # The problem, and which taps along each axis are needed, (first, count).
@@ -281,7 +295,7 @@ def _posed(
         stride=strides,
         padding=pads,
         device=device,
-        floating=floating,
+        dtype=dtype,
         channels_last=channels_last,
     )
     # Which taps see padding alone depends on the map's size.

@@ -3,13 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
+
 # What a convolution consists of; "gradients" are both at once.
 Part = Literal["output", "input gradient", "weight gradient", "gradients"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The sizes of one convolution call; `padding` holds (before, after) pairs."""
+    """The sizes of one convolution call, and of what tensors; `padding` holds (before, after) pairs."""
 
     batch: int
     in_channels: int
@@ -20,7 +22,7 @@ class Problem:
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     device: str
-    floating: bool
+    dtype: torch.dtype
     channels_last: bool = False
 
     @property
@@ -46,7 +48,7 @@ class Problem:
             self.stride,
             self.padding,
             self.device,
-            self.floating,
+            self.dtype,
             self.channels_last,
         )
 

@@ -45,7 +45,7 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
     """Why `method` cannot run the problem, or None if it can. `auto` and the error of a named method both ask here."""
     if method in ("auto", "direct"):
         return None
-    if not problem.floating:
+    if not problem.dtype.is_floating_point:
         return "it needs real floating-point tensors"
     if problem.batch == 0:
         return "the batch is empty"
@@ -68,6 +68,8 @@ def undesired_reason(method: Method, problem: Problem) -> str | None:
         return f"nothing is measured on {problem.device}"
     if method == "depthwise" and not HAS_ONEDNN:
         return "this torch has no oneDNN, whose convolution it lives on"
+    if method == "depthwise" and problem.dtype == torch.float64:
+        return "oneDNN, whose convolution it lives on, knows no float64"
     if method == "fft" and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
         return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
     if method == "matmul" and matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
@@ -86,9 +88,14 @@ LARGEST_MATRIX_BYTES, LARGEST_SPECTRUM_BYTES = 2**28, 2**29
 
 
 def estimate(method: Method, part: Part, problem: Problem) -> float:
-    """Expected time of a part: each operation's count times what it costs. Unit: nanoseconds (two cores, float32)."""
+    """Expected time of a part: each operation's count times what it costs. Unit: nanoseconds (on two cores)."""
     counts = OPERATIONS[method](problem, part)
-    return sum(count * NANOSECONDS.get(name, 0.0) for name, count in counts.items())
+    time = sum(count * NANOSECONDS.get(name, 0.0) for name, count in counts.items())
+    # Costs are those of float32. Torch's own convolution has no fast routine for float64 and float16, least of all for
+    # few channels a group; the other methods make float32 of float16.
+    if method == "direct" and problem.dtype in (torch.float64, torch.float16):
+        time *= 10 if problem.groups > 1 else 3
+    return time
 
 
 def estimate_plan(plan: Plan, problem: Problem, of_input: bool, of_weight: bool) -> float:

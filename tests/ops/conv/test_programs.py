@@ -1,0 +1,72 @@
+"""Convolutions in other circumstances than a plain call: forked, faked, on a default device, exported and traced."""
+
+import os
+
+import pytest
+import torch
+from calls import Call, every_method, oracle
+from cases import normal
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from torchdcls import large_kernel_conv2d
+from torchdcls.ops.conv import spectrum
+from torchdcls.ops.scratch import Scratch
+
+
+def test_a_forked_process_has_memory_of_its_own():
+    """Intermediate results are written to memory that is kept."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    piece = Scratch(torch.zeros(1)).take("forked", 1000)
+    piece.fill_(1)
+    child = os.fork()
+    if child == 0:
+        piece.fill_(2)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (piece == 1).all()
+
+
+@every_method
+def test_fake_tensors_leave_nothing_behind(method):
+    call = Call((9, 11), (5, 4), "same")
+    with FakeTensorMode():
+        input, weight = torch.randn(2, 3, 9, 11), torch.randn(3, 1, 5, 4)
+        assert large_kernel_conv2d(input, weight, padding="same", groups=3, method=method).shape == input.shape
+    call.check(method)
+
+
+@every_method
+def test_a_default_device_of_another_kind(method):
+    call = Call((10, 13), (4, 5), "same")
+    leaves, expected = call.leaves(), oracle(call)
+    spectrum._made_matrix.cache_clear()
+    with torch.device("meta"):
+        actual = large_kernel_conv2d(**{n: t.detach() for n, t in leaves.items()}, **call.options(), method=method)
+    torch.testing.assert_close(actual, expected["output"].detach())
+
+
+class Module(torch.nn.Module):
+    def __init__(self, method):
+        super().__init__()
+        self.weight, self.method = torch.nn.Parameter(normal(3, 1, 5, 15).detach()), method
+
+    def forward(self, input):
+        return large_kernel_conv2d(input, self.weight, padding="same", groups=3, method=self.method)
+
+
+@pytest.mark.compiles
+@every_method
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_programs_take_any_batch(method, strict):
+    module, input = Module(method), normal(2, 3, 9, 20).detach()
+    program = torch.export.export(module, (input,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=strict)
+    other = normal(5, 3, 9, 20, seed=7).detach()
+    torch.testing.assert_close(program.module()(other), module(other))
+
+
+def test_traced_programs_convolve_directly():
+    module, input = Module("auto"), normal(2, 3, 9, 20).detach()
+    traced = torch.jit.trace(module, (input,))
+    other = normal(2, 3, 12, 17, seed=7).detach()
+    torch.testing.assert_close(traced(other), module(other))
