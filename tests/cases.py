@@ -144,7 +144,7 @@ def oracle_convolution(input, weight, bias=None, stride=1, padding=0, groups=1) 
 def answers(call: Callable[[], Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     """The output of a call, and the gradient to every leaf for a fixed random cotangent."""
     output = call()
-    cotangent = normal(*output.shape, seed=7, dtype=output.dtype).detach()
+    cotangent = normal(*output.shape, seed=7, dtype=output.dtype).detach().to(output.device)
     gradients = torch.autograd.grad(output, list(leaves.values()), cotangent)
     return {"output": output.detach(), **dict(zip(leaves, gradients, strict=True))}
 

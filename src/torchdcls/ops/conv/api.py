@@ -43,9 +43,10 @@ def large_kernel_conv(
         stride, padding, groups: As in torch. padding="same" needs stride 1.
         method: "direct" is torch's own, "depthwise" is torch's forward convolution in the layout in which it is fast,
             for gradients too (on CPU, with a filter for each channel), "fft" multiplies spectra, "matmul" multiplies
-            small maps by a dense matrix (with these three an infinity may make its neighbours NaN, or the whole map),
-            "auto" takes for the output and for each gradient the one expected to be fastest, see
-            `torchdcls.explain_method`. A method that is named never falls back to another.
+            small maps by a dense matrix, "triton" multiplies rows by banded matrices (on CUDA, with a filter for each
+            channel); with these four an infinity may make its neighbours NaN, or the whole map. "auto" takes for the
+            output and for each gradient the one expected to be fastest, see `torchdcls.explain_method`. A method that
+            is named never falls back to another.
 
     Returns:
         (batch, out_channels, *map out), or without batch where the input had none.
@@ -77,13 +78,11 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, p
         output = convolve_matmul(input, weight, bias, problem)
     else:
         device = input.device.type
-        if _autocasts(input):
-            dtype: torch.dtype = torch.get_autocast_dtype(device)
-            with autocast_disabled(device):
-                output = _apply(input.float(), weight.float(), bias, problem, plan).to(dtype)
-        else:
-            precise = torch.promote_types(input.dtype, torch.float32)
-            output = _apply(input.to(precise), weight.to(precise), bias, problem, plan).to(input.dtype)
+        dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
+        # Triton's programs take half precision and sum in float32; what the others make on the way must be precise.
+        inner = dtype if plan.output == "triton" else torch.promote_types(dtype, torch.float32)
+        with autocast_disabled(device):
+            output = _apply(input.to(inner), weight.to(inner), bias, problem, plan).to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
     return to_channels_last(output) if is_channels_last(input) else output.contiguous()
 

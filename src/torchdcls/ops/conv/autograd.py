@@ -15,9 +15,20 @@ from .direct import convolve_direct, gradients_direct
 from .fft import convolve_fft, gradients_fft
 from .problem import Problem
 from .select import Plan
+from .triton.operators import convolve_triton, gradients_triton
 
-OUTPUTS = {"direct": convolve_direct, "depthwise": convolve_depthwise, "fft": convolve_fft}
-GRADIENTS = {"direct": gradients_direct, "depthwise": gradients_depthwise, "fft": gradients_fft}
+OUTPUTS = {
+    "direct": convolve_direct,
+    "depthwise": convolve_depthwise,
+    "fft": convolve_fft,
+    "triton": convolve_triton,
+}
+GRADIENTS = {
+    "direct": gradients_direct,
+    "depthwise": gradients_depthwise,
+    "fft": gradients_fft,
+    "triton": gradients_triton,
+}
 
 
 class Convolution(torch.autograd.Function):

@@ -16,9 +16,11 @@ from .fft import fft_operations, kernel_bytes
 from .matmul import matmul_operations, matrix_bytes
 from .native import THIN
 from .problem import Part, Problem
+from .triton.support import unsupported as unsupported_by_triton
 
-Method = Literal["auto", "direct", "depthwise", "fft", "matmul"]
-METHODS: tuple[str, ...] = ("auto", "direct", "depthwise", "fft", "matmul")
+Method = Literal["auto", "direct", "depthwise", "fft", "matmul", "triton"]
+METHODS: tuple[Method, ...] = ("auto", "direct", "depthwise", "fft", "matmul", "triton")
+# What is counted and measured: the methods of a CPU.
 OPERATIONS: dict[Method, Callable[[Problem, Part], dict[str, float]]] = {
     "direct": direct_operations,
     "depthwise": depthwise_operations,
@@ -49,7 +51,7 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
         return "it needs real floating-point tensors"
     if problem.batch == 0:
         return "the batch is empty"
-    if method == "depthwise" and not problem.depthwise:
+    if method in ("depthwise", "triton") and not problem.depthwise:
         channels = f"{problem.in_channels} to {problem.out_channels} in {problem.groups} groups"
         return f"it convolves each channel by itself, with one filter, and channels are {channels}"
     if method == "fft":
@@ -57,19 +59,18 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
             return f"the transform gives every output, and stride {problem.stride} would throw most of them away"
         if any(max(pads) >= size for pads, size in zip(problem.padding, problem.kernel, strict=True)):
             return f"padding {problem.padding} reaches beyond the kernel {problem.kernel}"
-    return None
+    return unsupported_by_triton(problem) if method == "triton" else None
 
 
 def undesired_reason(method: Method, problem: Problem) -> str | None:
     """Why `auto` leaves `method` out although it could run, or None."""
     if method == "direct":
         return None
-    if problem.device != "cpu":
-        return f"nothing is measured on {problem.device}"
-    if method == "depthwise" and not HAS_ONEDNN:
-        return "this torch has no oneDNN, whose convolution it lives on"
-    if method == "depthwise" and problem.dtype == torch.float64:
-        return "oneDNN, whose convolution it lives on, knows no float64"
+    if problem.device not in _UNDESIRED:
+        return f"nothing is known of its speed on {problem.device}"
+    reason = _UNDESIRED[problem.device](method, problem)
+    if reason is not None:
+        return reason
     if method == "fft" and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
         return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
     if method == "matmul" and matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
@@ -77,6 +78,32 @@ def undesired_reason(method: Method, problem: Problem) -> str | None:
     return None
 
 
+def _undesired_on_cpu(method: Method, problem: Problem) -> str | None:
+    if method == "triton":
+        return "its interpreter is for tests"
+    if method == "depthwise" and not HAS_ONEDNN:
+        return "this torch has no oneDNN, whose convolution it lives on"
+    if method == "depthwise" and problem.dtype == torch.float64:
+        return "oneDNN, whose convolution it lives on, knows no float64"
+    return None
+
+
+def _undesired_on_cuda(method: Method, problem: Problem) -> str | None:
+    longest = max(problem.kernel)
+    if method in ("depthwise", "matmul"):
+        return "it is made for CPUs"
+    if method == "triton" and longest < LEAST_LENGTH:
+        return f"torch's own is expected to be faster below {LEAST_LENGTH} taps along an axis"
+    if method == "triton" and longest > MOST_LENGTH:
+        return f"spectra are expected to be faster beyond {MOST_LENGTH} taps along an axis"
+    if method == "fft" and not (problem.depthwise and longest > MOST_LENGTH and sizes_are_known(problem.map)):
+        return f"it is expected to pay where depthwise kernels have more than {MOST_LENGTH} taps along an axis"
+    return None
+
+
+_UNDESIRED = {"cpu": _undesired_on_cpu, "cuda": _undesired_on_cuda}
+# What `auto` goes by on CUDA: what counts of operations and bytes let expect, not a measurement.
+LEAST_LENGTH, MOST_LENGTH = 9, 63
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 # Factors on estimates before they are compared. Direct is what one would have had, and must be clearly beaten; "fft"
 # and "matmul" take more memory on their way, and are slower than estimated where caches are small or shared.
@@ -113,17 +140,20 @@ def estimate_plan(plan: Plan, problem: Problem, of_input: bool, of_weight: bool)
 def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) -> Plan:
     """The plan expected to be the fastest.
 
-    On CPU: the one with the lowest estimate, after handicaps, among those that can run. Direct elsewhere, as nothing is
-    measured there, and in exported or traced programs: one node. A graph compiled for maps of any size has no number to
-    estimate with, and takes "depthwise" where that can run.
+    On CPU: the one with the lowest estimate, after handicaps, among those that can run. On CUDA: "triton" for depthwise
+    kernels of many taps, "fft" for longer ones. Direct elsewhere, and in exported or traced programs: one node. A
+    graph compiled for maps of any size on CPU has no number to estimate with, and takes "depthwise" where that can run.
     """
     if (
         torch.compiler.is_exporting()
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or problem.device != "cpu"
+        or problem.device not in ("cpu", "cuda")
         or 0 in (problem.in_channels, problem.out_channels)
     ):
         return Plan.of_one("direct")
+    if problem.device == "cuda":
+        fastest_first: tuple[Method, ...] = ("triton", "fft", "direct")
+        return Plan.of_one(next(method for method in fastest_first if reason_against(method, problem) is None))
     if not sizes_are_known(problem.map):
         able = reason_against("depthwise", problem) is None and problem.kernel[-1] >= THIN
         return Plan.of_one("depthwise" if able else "direct")
@@ -180,9 +210,11 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
     asked = [part for part, wanted in parts if wanted]
     titles = ["both gradients" if part == "gradients" else part for part in asked]
     lines = [f"{'method':9}" + "".join(f"{title:>18}" for title in titles) + "   (expected, ms)"]
-    for method in OPERATIONS:
+    for method in METHODS[1:]:
         reason = reason_against(method, problem)
-        if reason is None:
+        if reason is None and problem.device != "cpu":
+            lines.append(f"{method:9}  can run; times are known on CPU alone")
+        elif reason is None:
             times = [estimate(method, part, problem) / 1e6 for part in asked]
             lines.append(f"{method:9}" + "".join(f"{time:18.2f}" for time in times))
         else:
@@ -191,7 +223,8 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
     taken = [f"output by {plan.output}"]
     taken += [f"input gradient by {plan.input_gradient}"] * of_input
     taken += [f"weight gradient by {plan.weight_gradient}"] * of_weight
-    handicaps = ", ".join(f"{method} by {factor}" for method, factor in HANDICAPS.items() if factor != 1)
-    lines.append(f"auto multiplies {handicaps}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
+    if problem.device == "cpu":
+        handicaps = ", ".join(f"{method} by {factor}" for method, factor in HANDICAPS.items() if factor != 1)
+        lines.append(f"auto multiplies {handicaps}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
     lines.append(f"auto takes: {', '.join(taken)}")
     return "\n".join(lines)

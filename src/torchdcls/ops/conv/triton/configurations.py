@@ -1,0 +1,160 @@
+"""How programs divide a convolution among them: what may be chosen, best guess first. Pure arithmetic, no Triton here.
+
+What bounds the choice: a program's sums live in registers, `channels x patches x cells` of them; a matrix product needs
+sides of at least 16; channels that are neighbours in memory must be read together; and the patches of a channel share
+its banded matrix, the more of them a program has, the better.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+# Side of the smallest matrix product, and so of what a program sums over at once.
+SIDE = 16
+# Up to so many taps they are tried one after the other first.
+FEW_TAPS = 25
+# How many programs the gradient of a kernel is divided among where channels and taps alone give fewer.
+PROGRAMS = 1024
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One launch: depthwise, two axes (rows, columns), stride 1."""
+
+    samples: int
+    channels: int
+    map_in: tuple[int, int]
+    map_out: tuple[int, int]
+    padding: tuple[int, int]
+    kernel: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Base of configurations: every field but the last two is a constant of the device function, BLOCK_ or as it is."""
+
+    warps: int
+    stages: int
+
+    def constants(self) -> dict[str, int]:
+        """Constants of the device function by name."""
+        own = {field.name.upper(): getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in own.items() if name not in ("WARPS", "STAGES")}
+
+
+@dataclass(frozen=True)
+class Banded(Blocks):
+    """Blocks of `kernels.banded`."""
+
+    block_channels: int
+    block_samples: int
+    block_down: int
+    block_across: int
+    rows: int
+    columns: int
+    chunk: int
+
+    def programs(self, sizes: Sizes) -> int:
+        """How many programs make the output."""
+        down = _parts(_parts(sizes.map_out[0], self.rows), self.block_down)
+        across = _parts(_parts(sizes.map_out[1], self.columns), self.block_across)
+        channels, samples = _parts(sizes.channels, self.block_channels), _parts(sizes.samples, self.block_samples)
+        return channels * samples * down * across
+
+
+@dataclass(frozen=True)
+class Multiplied(Blocks):
+    """Blocks of `kernels.multiplied`."""
+
+    block_channels: int
+    block_cells: int
+
+    def programs(self, sizes: Sizes) -> int:
+        """How many programs make the output."""
+        cells = _parts(sizes.map_out[0] * sizes.map_out[1], self.block_cells)
+        return _parts(sizes.channels, self.block_channels) * cells * sizes.samples
+
+
+@dataclass(frozen=True)
+class BandedWeightGradient(Blocks):
+    """Blocks of `kernels.banded_weight_gradient`."""
+
+    block_channels: int
+    block_patches: int
+    columns: int
+    chunk: int
+
+    def programs(self, sizes: Sizes) -> int:
+        """How many programs make one of the splits."""
+        chunks = _parts(self.columns + sizes.kernel[1] - 1, self.chunk)
+        return _parts(sizes.channels, self.block_channels) * chunks * sizes.kernel[0]
+
+    def splits(self, sizes: Sizes) -> int:
+        """Into how many parts to divide the sum; the same on every machine."""
+        patches = sizes.samples * sizes.map_out[0] * _parts(sizes.map_out[1], self.columns)
+        return max(1, min(PROGRAMS // self.programs(sizes), _parts(patches, self.block_patches)))
+
+
+def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool = False) -> list[Banded | Multiplied]:
+    """What may make the output, or the gradient of the input; `far` where offsets take 64 bits, and more registers."""
+    rows_out, columns_out = sizes.map_out
+    # Of a configuration: channels, patches, rows and columns of a patch, warps.
+    if channels_last:
+        channels, patches = _neighbours(dtype), 32 if far or dtype.itemsize > 4 else 64
+        shapes = [(channels, patches, 1, 16, 8), (channels, 32, 2, 16, 8), (2 * channels, 32, 1, 16, 8)]
+        multiplied = Multiplied(4, 1, 32, 16)
+    else:
+        warps = 8 if dtype.itemsize > 2 else 4
+        if columns_out <= 8 and rows_out > 1:  # a patch that holds a whole small map
+            shapes = [(1, 64, 8, 8, warps), (1, 128, 4, 8, 8), (1, 64, 4, 8, 4)]
+        elif rows_out == 1:
+            shapes = [(1, 64, 1, 32, 4), (1, 64, 1, 64, 4), (1, 128, 1, 16, 4)]
+        else:
+            shapes = [(1, 64, 4, 16, warps), (1, 128, 2, 16, 8), (1, 64, 2, 32, warps)]
+        multiplied = Multiplied(4, 1, 1, 256)
+    found = [_banded(sizes, *shape) for shape in shapes]
+    few = sizes.kernel[0] * sizes.kernel[1] <= FEW_TAPS
+    return [multiplied, *found] if few else [*found, multiplied]
+
+
+def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -> list[BandedWeightGradient]:
+    """What may make the gradient of the kernel."""
+    band = _power(SIDE + sizes.kernel[1] - 1)  # columns of the input that a patch of 16 meets
+    if channels_last:
+        channels = _neighbours(dtype)
+        return [
+            BandedWeightGradient(8, 2, channels, 32, 16, min(band, 32)),
+            BandedWeightGradient(8 if dtype.itemsize > 2 else 4, 2, channels, 32, 16, 16),
+            BandedWeightGradient(8, 2, channels, 64, 16, 16),
+        ]
+    warps = 8 if dtype.itemsize > 2 else 4
+    return [
+        BandedWeightGradient(warps, 3, 1, 32, 16, min(band, 64)),
+        BandedWeightGradient(warps, 3, 1, 32, 32, min(_power(SIDE + band), 64)),
+        BandedWeightGradient(warps, 3, 1, 64, 16, min(band, 32)),
+    ]
+
+
+def _neighbours(dtype: torch.dtype) -> int:
+    # Channels in 16 bytes.
+    return 16 // dtype.itemsize
+
+
+def _banded(sizes: Sizes, channels: int, patches: int, rows: int, columns: int, warps: int) -> Banded:
+    # Other samples' patches first, as the same rows of theirs lie in the padding; then those beside, then those below.
+    down, across = _power(_parts(sizes.map_out[0], rows)), _power(_parts(sizes.map_out[1], columns))
+    patches = max(SIDE, min(patches, _power(sizes.samples) * down * across))
+    samples = min(patches, _power(sizes.samples))
+    across = min(patches // samples, across)
+    down = min(patches // (samples * across), down)
+    samples = patches // (across * down)  # fewer patches than a product needs: the rest are of no sample
+    return Banded(warps, 2, channels, samples, down, across, rows, columns, SIDE)
+
+
+def _parts(size: int, part: int) -> int:
+    return -(-size // part)
+
+
+def _power(size: int) -> int:
+    # The power of two that is not below.
+    return 1 << max(0, size - 1).bit_length()

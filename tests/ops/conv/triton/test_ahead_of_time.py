@@ -1,0 +1,123 @@
+"""Every configuration that a launch may take compiles for GPUs that need not be here: no spills, tensor cores, memory.
+
+In a process without Triton's interpreter.
+"""
+
+import itertools
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+if "TRITON_INTERPRET" in os.environ:
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from torchdcls.ops.conv.triton import kernels
+from torchdcls.ops.conv.triton.configurations import Banded, Multiplied, Sizes, for_output, for_weight_gradient
+from torchdcls.ops.conv.triton.launch import _precision, _sum_type
+
+# Most shared memory of a program by compute capability. Unit: bytes.
+SHARED = {80: 163 * 1024, 90: 227 * 1024}
+TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+# ConvNeXt-T's stages at batch 128, taps that see the map; RepLKNet's example; few taps; most; one axis; one sample.
+PROBLEMS = {
+    "stage 1": Sizes(128, 96, (56, 56), (56, 56), (11, 11), (23, 23)),
+    "stage 3": Sizes(128, 384, (14, 14), (14, 14), (11, 11), (23, 23)),
+    "stage 4": Sizes(128, 768, (7, 7), (7, 7), (6, 6), (13, 13)),
+    "31x31": Sizes(64, 384, (32, 32), (32, 32), (15, 15), (31, 31)),
+    "5x5": Sizes(128, 96, (56, 56), (56, 56), (2, 2), (5, 5)),
+    "63x63": Sizes(1, 64, (512, 512), (512, 512), (31, 31), (63, 63)),
+    "one axis": Sizes(4, 256, (1, 4000), (1, 4000), (0, 31), (1, 63)),
+    "one pixel": Sizes(1, 8, (1, 1), (1, 1), (0, 0), (1, 1)),
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a device function is compiled for."""
+
+    blocks: object
+    kernel: tuple[int, int]
+    dtype: torch.dtype
+    channels_last: bool
+    offset: tl.dtype = tl.int32
+    turned: bool = False
+
+    @property
+    def function(self):
+        if isinstance(self.blocks, Banded):
+            return kernels.banded
+        return kernels.multiplied if isinstance(self.blocks, Multiplied) else kernels.banded_weight_gradient
+
+    @property
+    def multiplies_matrices(self):
+        return not isinstance(self.blocks, Multiplied)
+
+    def source(self):
+        """With the specialisation of a launch: strides of 1 are constants, pointers are aligned."""
+        names = self.function.arg_names
+        constants = {"KERNEL_ROWS": self.kernel[0], "KERNEL_COLUMNS": self.kernel[1], "SUM": _sum_type(self.dtype)}
+        constants |= {"OFFSET": self.offset}
+        constants |= {"TURNED": self.turned, "HAS_BIAS": not self.turned, "PRECISION": _precision(self.dtype)}
+        constants |= self.blocks.constants()
+        innermost = "channel" if self.channels_last else "column"
+        constants |= {f"{tensor}_{innermost}": 1 for tensor in ("input", "output", "gradient")}
+        constants = {name: value for name, value in constants.items() if name in names}
+        pointers = dict.fromkeys(("input", "weight", "bias", "output", "gradient"), f"*{TYPES[self.dtype]}")
+        pointers |= {"parts": "*fp64" if self.dtype == torch.float64 else "*fp32"}
+        signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
+        aligned = [index for index, name in enumerate(names) if name in pointers]
+        return ASTSource(
+            fn=self.function,
+            signature=signature,
+            constexprs={(names.index(name),): value for name, value in constants.items()},
+            attrs={(index,): [["tt.divisibility", 16]] for index in aligned},
+        )
+
+    def compiled(self, capability):
+        options = {"num_warps": self.blocks.warps, "num_stages": self.blocks.stages, "enable_fp_fusion": True}
+        return triton.compile(self.source(), target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def launches():
+    """Each once, though several problems may lead to it, at the first one's kernel; large tensors at the first ones."""
+    found = {}
+    for (name, sizes), dtype, last in itertools.product(PROBLEMS.items(), TYPES, (False, True)):
+        offsets = (tl.int32, tl.int64) if name == "stage 1" else (tl.int32,)
+        for offset in offsets:
+            outputs = for_output(sizes, dtype, last, far=offset == tl.int64)
+            for blocks in (*outputs, *for_weight_gradient(sizes, dtype, last)):
+                found.setdefault((blocks, dtype, last, offset), Launch(blocks, sizes.kernel, dtype, last, offset))
+    return list(found.values())
+
+
+def resources(compiled, folder):
+    """Registers and bytes of the stack a thread."""
+    program = folder / "program.cubin"
+    program.write_bytes(compiled.asm["cubin"])
+    tool = next(Path(triton.__file__).parent.rglob("bin/cuobjdump"))
+    text = subprocess.run([tool, "-res-usage", program], capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text).groups()
+    return int(registers), int(stack)
+
+
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("launch", launches(), ids=str)
+def test_compiles_within_the_chip(launch, capability, tmp_path):
+    compiled = launch.compiled(capability)
+    _, stack = resources(compiled, tmp_path)
+    assert stack == 0
+    assert compiled.metadata.shared <= SHARED[capability]
+    products = re.findall(r"(?:mma\.sync|wgmma\.mma_async)\S*", compiled.asm["ptx"])
+    if launch.dtype != torch.float64:
+        assert bool(products) == launch.multiplies_matrices

@@ -1,0 +1,318 @@
+"""The Triton method: the same tests on a GPU, or on CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)."""
+
+import itertools
+import mmap
+from functools import partial
+
+import pytest
+import torch
+from calls import LARGE_KERNEL_CONVOLUTIONS, Call, oracle
+from cases import answers, assert_as_exact_as, assert_equal_to_rounding, normal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchdcls import Dcls1d, Dcls2d, large_kernel_conv2d
+from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned
+from torchdcls.ops.conv.triton.configurations import Sizes, for_output, for_weight_gradient
+from torchdcls.ops.conv.triton.support import interpreted
+
+pytest.importorskip("triton")
+if not (torch.cuda.is_available() or interpreted()):
+    pytest.skip("neither a GPU nor Triton's interpreter (TRITON_INTERPRET=1)", allow_module_level=True)
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# The interpreter's matrix products of bfloat16 are wrong; its sums of products are right.
+HALF = [torch.float16] if interpreted() else [torch.float16, torch.bfloat16]
+
+# Blocks of each kind: one channel and several, patches of all samples and places, of several rows, of one.
+OUTPUTS = {
+    "patches": Banded(4, 2, 1, 4, 2, 2, 1, 16, 16),
+    "patches of rows": Banded(4, 2, 1, 2, 8, 1, 8, 8, 16),
+    "patches of channels": Banded(4, 2, 4, 1, 4, 4, 2, 16, 16),
+    "samples of channels": Banded(4, 2, 2, 16, 1, 1, 4, 4, 32),
+    "taps": Multiplied(4, 1, 1, 32),
+    "taps of channels": Multiplied(4, 1, 4, 16),
+}
+WEIGHT_GRADIENTS = {
+    "one channel": BandedWeightGradient(4, 2, 1, 16, 16, 32),
+    "channels": BandedWeightGradient(4, 2, 4, 32, 16, 16),
+    "wide patches": BandedWeightGradient(4, 2, 2, 16, 32, 16),
+}
+DEPTHWISE = (3, 3, 3)
+SIZES = [
+    Call((7,), (5,), 2, channels=DEPTHWISE),
+    Call((40,), (31,), "same", channels=(2, 2, 2)),
+    Call((3,), (7,), 3, channels=DEPTHWISE),
+    Call((8,), (3,), 5, channels=DEPTHWISE),
+    Call((7, 7), (5, 5), 2, channels=DEPTHWISE),
+    Call((5, 18), (4, 3), "same", channels=DEPTHWISE),
+    Call((20, 3), (2, 6), "same", channels=DEPTHWISE),
+    Call((3, 3), (7, 7), 3, channels=DEPTHWISE),
+    Call((1, 1), (5, 5), "same", channels=DEPTHWISE),
+    Call((5, 4), (5, 4), "valid", channels=DEPTHWISE),
+    Call((5, 4), (3, 3), (2, 0), channels=DEPTHWISE),
+    Call((4, 4), (3, 3), 4, channels=DEPTHWISE),
+    Call((6, 5), (1, 1), channels=DEPTHWISE),
+    Call((9, 8), (5, 4), 2, channels=(1, 1, 1), batch=(1,)),
+    Call((6, 5), (3, 3), 1, channels=(5, 5, 5), batch=()),
+]
+every_size = pytest.mark.parametrize("call", SIZES, ids=lambda call: f"{call.map}-{call.kernel}-{call.padding}")
+
+
+def here(leaves):
+    """The leaves on the device under test."""
+    return {name: leaf.detach().to(DEVICE).requires_grad_() for name, leaf in leaves.items()}
+
+
+def run(call, leaves):
+    return {name: tensor.cpu() for name, tensor in call.run(leaves, "triton").items()}
+
+
+# The oracle
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@every_size
+def test_output_and_gradient_of_input_are_the_oracles(call, output):
+    with pinned(output=OUTPUTS[output]):
+        assert_equal_to_rounding(run(call, here(call.leaves())), oracle(call))
+
+
+@pytest.mark.parametrize("gradient", WEIGHT_GRADIENTS)
+@every_size
+def test_gradient_of_weight_is_the_oracles(call, gradient):
+    with pinned(weight_gradient=WEIGHT_GRADIENTS[gradient]):
+        assert_equal_to_rounding(run(call, here(call.leaves())), oracle(call))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    map=st.lists(st.integers(1, 19), min_size=1, max_size=2),
+    kernel=st.lists(st.integers(1, 9), min_size=2, max_size=2),
+    padding=st.lists(st.integers(0, 9), min_size=2, max_size=2),
+    samples=st.integers(1, 3),
+    channels=st.integers(1, 5),
+    last=st.booleans(),
+)
+def test_any_sizes_are_torchs(map, kernel, padding, samples, channels, last):
+    kernel, padding = tuple(kernel[: len(map)]), tuple(padding[: len(map)])
+    map = tuple(max(size, taps - 2 * pad) for size, taps, pad in zip(map, kernel, padding, strict=True))
+    call = Call(map, kernel, padding, channels=(channels,) * 3, batch=(samples,))
+    leaves = call.leaves()
+    expected = call.torch(leaves)
+    if last:
+        leaves["input"] = leaves["input"].detach().movedim(1, -1).contiguous().movedim(-1, 1)
+    assert_equal_to_rounding(run(call, here(leaves)), expected)
+
+
+CANDIDATES = [
+    Call((14, 14), (9, 9), "same", channels=(2, 2, 2)),
+    Call((7, 7), (5, 7), "same", channels=(2, 2, 2)),
+    Call((20, 18), (5, 5), "same", channels=(3, 3, 3), batch=(1,)),
+    Call((70,), (9,), "same", channels=(2, 2, 2)),
+]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("call", CANDIDATES, ids=str)
+def test_every_configuration_that_may_be_chosen(call, last):
+    """What a launch would be measured with."""
+    leaves = here(call.leaves(torch.float32))
+    expected = {name: tensor.float() for name, tensor in oracle(call).items()}
+    map, kernel = ((1,) * (2 - len(size)) + size for size in (call.map, call.kernel))
+    sizes = Sizes(*call.batch, call.channels[0], map, map, (0, 0), kernel)
+    outputs, gradients = (make(sizes, torch.float32, last) for make in (for_output, for_weight_gradient))
+    for output, gradient in itertools.zip_longest(outputs, gradients):
+        with pinned(output=output, weight_gradient=gradient):
+            assert_equal_to_rounding(run(call, leaves), expected)
+
+
+# Precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call((14, 14), (23, 23), "same", channels=(2, 2, 2)),
+        Call((7, 7), (13, 13), "same", channels=(4, 4, 4), batch=(16,)),
+        Call((3, 60), (3, 31), "same", channels=(2, 2, 2)),
+    ],
+    ids=str,
+)
+def test_as_exact_as_torchs(call, dtype):
+    leaves = call.leaves(dtype)
+    truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
+    assert_as_exact_as(run(call, here(leaves)), call.torch(leaves), truth)
+
+
+def test_autocast_gives_torchs_dtype_and_is_as_exact():
+    """In float16, as the interpreter knows it."""
+    call = Call((16, 16), (9, 9), "same")
+    leaves = call.leaves(torch.float32)
+    truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
+    plain = call.torch({name: leaf.detach().half().requires_grad_() for name, leaf in leaves.items()})
+    with torch.autocast(DEVICE, torch.float16):
+        actual = run(call, here(leaves))
+    assert actual["output"].dtype == torch.float16
+    assert {actual[name].dtype for name in leaves} == {torch.float32}
+    output = ({"output": answer["output"]} for answer in (actual, plain, truth))
+    assert_as_exact_as(*output)
+
+
+def test_two_runs_give_the_same_bits():
+    call = Call((12, 17), (7, 5), "same", batch=(3,))
+    leaves = here(call.leaves(torch.float32))
+    first, second = run(call, leaves), run(call, leaves)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# Layouts
+
+
+def channels_last(tensor):
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def every_second(tensor):
+    return tensor.repeat_interleave(2, dim=-1)[..., ::2]
+
+
+def transposed(tensor):
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+@pytest.mark.parametrize("layout", [channels_last, every_second, transposed])
+@pytest.mark.parametrize("argument", ["input", "weight"])
+@pytest.mark.parametrize("call", [Call((7, 18), (3, 5), "same", channels=(4, 4, 4)), Call((9,), (4,), "same")], ids=str)
+def test_layout_does_not_matter(call, argument, layout):
+    leaves = call.leaves()
+    scattered = {**leaves, argument: layout(leaves[argument].detach())}
+    assert_equal_to_rounding(run(call, here(scattered)), oracle(call))
+
+
+def test_expanded_inputs():
+    """A stride of 0: one image, seen as a batch."""
+    call = Call((6, 5), (3, 4), "same")
+    leaves = call.leaves()
+    leaves["input"] = normal(1, 2, 6, 5).detach().expand(2, -1, -1, -1)
+    expected = call.torch({name: leaf.detach().requires_grad_() for name, leaf in leaves.items()})
+    leaves = {name: leaf.detach().to(DEVICE) for name, leaf in leaves.items()}
+    output = large_kernel_conv2d(**leaves, **call.options(), method="triton")
+    torch.testing.assert_close(output.cpu(), expected["output"])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_memory_formats_stay(memory_format):
+    input = torch.randn(2, 4, 9, 8, device=DEVICE).to(memory_format=memory_format).requires_grad_()
+    output = large_kernel_conv2d(input, torch.randn(4, 1, 5, 5, device=DEVICE), None, 1, 2, 4, method="triton")
+    output.backward(torch.ones_like(output))
+    assert output.is_contiguous(memory_format=memory_format)
+    assert input.grad.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("far", ["sample", "channel", "row"])
+def test_offsets_beyond_32_bits(far):
+    """Cells that lie 2**31 apart, in memory of which hardly any is touched."""
+    distance = 2**31
+    strides = {"sample": (distance, 25, 5, 1), "channel": (25, distance, 5, 1), "row": (30, 15, distance, 1)}[far]
+    shape = {"sample": (2, 1, 5, 5), "channel": (1, 2, 5, 5), "row": (1, 2, 2, 5)}[far]
+    bytes = 2 * (distance + 100)
+    if DEVICE == "cuda":
+        memory = torch.empty(bytes // 2, dtype=torch.float16, device=DEVICE)
+    else:
+        memory = torch.frombuffer(mmap.mmap(-1, bytes), dtype=torch.float16)
+    input = memory.as_strided(shape, strides)
+    input.copy_(normal(*shape, seed=1).detach())
+    weight = normal(shape[1], 1, 3, 3, seed=2).detach().half().to(DEVICE).requires_grad_()
+    options = {"padding": 1, "groups": shape[1]}
+    output = large_kernel_conv2d(input, weight, **options, method="triton")
+    (to_weight,) = torch.autograd.grad(output.sum(), weight)
+    plain = input.contiguous()
+    wanted = large_kernel_conv2d(plain, weight, **options, method="triton")
+    assert torch.equal(output, wanted)
+    assert torch.equal(to_weight, *torch.autograd.grad(wanted.sum(), weight))
+
+
+# Derivatives
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call((4,), (3,), "same", batch=(1,)),
+        Call((2, 2), (2, 3), "same", batch=(1,)),
+        Call((2, 3), (3, 2), 2, channels=(1, 1, 1), batch=(1,)),
+    ],
+    ids=str,
+)
+def test_gradcheck_and_gradgradcheck(call):
+    convolve, leaves = LARGE_KERNEL_CONVOLUTIONS[len(call.kernel)], here(call.leaves())
+
+    def convolved(*tensors):
+        return convolve(*tensors, **call.options(), method="triton")
+
+    assert torch.autograd.gradcheck(convolved, tuple(leaves.values()))
+    assert torch.autograd.gradgradcheck(convolved, tuple(leaves.values()), fast_mode=True)
+
+
+def test_gradients_of_samples():
+    """By vmap."""
+    input, weight = (normal(*size).detach().to(DEVICE) for size in ((3, 2, 4, 4), (2, 1, 3, 3)))
+
+    def loss(sample, weight, method):
+        return large_kernel_conv2d(sample, weight, padding=1, groups=2, method=method).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss, argnums=1), in_dims=(0, None, None))
+    torch.testing.assert_close(each(input, weight, "triton"), each(input, weight, "direct"))
+
+
+def test_forward_mode_is_refused():
+    input, weight = (normal(*size).detach().to(DEVICE) for size in ((1, 2, 4, 4), (2, 1, 3, 3)))
+
+    def convolved(input):
+        return large_kernel_conv2d(input, weight, groups=2, method="triton")
+
+    with pytest.raises(ValueError, match="method: 'triton' cannot run this call: it has no forward-mode derivative"):
+        torch.func.jvp(convolved, (input,), (input,))
+
+
+# Compilers
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_operators_are_what_they_say(memory_format):
+    input = torch.randn(2, 3, 6, 5, device=DEVICE).to(memory_format=memory_format)
+    weight, bias = torch.randn(3, 1, 3, 3, device=DEVICE), torch.randn(3, device=DEVICE)
+    gradient = torch.randn(2, 3, 6, 5, device=DEVICE).to(memory_format=memory_format)
+    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, bias, [1, 1], [6, 5], False))
+    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, None, [1, 1], [6, 5], True))
+    arguments = input, gradient, [1, 1], [3, 3]
+    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv_weight_gradient, arguments)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_compiles_into_one_graph(memory_format, backend):
+    layer = Dcls2d(4, 4, 2, dilated_kernel_size=5, padding="same", groups=4, method="triton").to(DEVICE)
+    compiled = torch.compile(layer, fullgraph=True, backend=backend)
+    for batch in (2, 3):
+        input = torch.randn(batch, 4, 6, 7, device=DEVICE).to(memory_format=memory_format).requires_grad_()
+        leaves = {"input": input, **dict(layer.named_parameters())}
+        expected, actual = (answers(partial(run, leaves["input"]), leaves) for run in (layer, compiled))
+        torch.testing.assert_close(actual, expected)
+
+
+# Layers
+
+
+def test_delays_of_neurons():
+    """One axis, each neuron with a delay of its own."""
+    layer = Dcls1d(3, 3, 1, dilated_kernel_size=9, groups=3, bias=False, method="triton").to(DEVICE)
+    spikes = torch.randn(2, 3, 20, device=DEVICE, requires_grad=True)
+    leaves = {"input": spikes, **dict(layer.named_parameters())}
+    actual = answers(lambda: layer(spikes), leaves)
+    layer.method = "direct"
+    torch.testing.assert_close(actual, answers(lambda: layer(spikes), leaves))
