@@ -12,16 +12,20 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def record(benchmark: str, argv: Sequence[str], packages: Iterable[str]) -> dict[str, Any]:
+def record(benchmark: str, argv: Sequence[str], packages: Iterable[str], gpu: str | None = None) -> dict[str, Any]:
     """The fields that every result file has.
 
     Args:
         benchmark: Name of the benchmark.
         argv: Arguments of `python -m benchmarks.run`, the benchmark's name first.
         packages: Distributions whose versions matter.
+        gpu: Name of the GPU, where one is measured on.
     """
     command = " ".join(["python -m benchmarks.run", *repeatable(argv)])
-    return {"benchmark": benchmark, **environment(command, packages)}
+    result = {"benchmark": benchmark, **environment(command, packages)}
+    if gpu is not None:
+        result["machine"]["gpu"] = gpu
+    return result
 
 
 def write(result: dict[str, Any], folder: Path) -> Path:
@@ -34,7 +38,9 @@ def write(result: dict[str, Any], folder: Path) -> Path:
 
 
 def slug(machine: dict[str, Any]) -> str:
-    """Short name of a machine for a file name, such as `amd-epyc-2-cores`."""
+    """Short name of a machine for a file name, such as `amd-epyc-2-cores`, or of its GPU, such as `nvidia-h200`."""
+    if "gpu" in machine:
+        return "-".join(re.findall(r"[a-z0-9]+", machine["gpu"].lower()))
     # "Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz" -> "Intel Xeon Gold 6130"; "AMD EPYC 7763 64-Core Processor" likewise.
     name = re.sub(r"\((r|tm|c)\)|@.*|\b(\d+-core|cpu|processor)\b", " ", machine["cpu"].lower())
     return "-".join([*re.findall(r"[a-z0-9]+", name), str(machine["cores"]), "cores"])

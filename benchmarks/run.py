@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from . import construction, conv, model
+from . import construction, conv, cuda_conv, cuda_model, model
 from .parity import ParityError
 from .record import RESULTS, record, write
 
@@ -47,19 +47,29 @@ class Benchmark(Protocol):
 # of milliseconds then become hundreds.
 BUSY = 0.5
 
-BENCHMARKS: dict[str, Benchmark] = {"construction": construction, "conv": conv, "model": model}
+BENCHMARKS: dict[str, dict[str, Benchmark]] = {
+    "cpu": {"construction": construction, "conv": conv, "model": model},
+    "cuda": {"conv": cuda_conv, "model": cuda_model},
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one benchmark; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser().parse_args(argv)
-    benchmark = BENCHMARKS[arguments.benchmark]
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    benchmark = BENCHMARKS[arguments.device][arguments.benchmark]
+    if unknown := [name for name in arguments.problem or [] if name not in benchmark.problems()]:
+        known = ", ".join(benchmark.problems())
+        parser.error(f"--problem: {unknown[0]!r} is none of {known} (--device {arguments.device})")
     console = Console()
     if arguments.list:
         for name, problem in benchmark.problems().items():
             console.print(f"{name}: {problem}", highlight=False)
         return 0
+    if arguments.device == "cuda" and gpu() is None:
+        print("--device cuda: torch finds no GPU here (torch.cuda.is_available() is False)", file=sys.stderr)
+        return 1
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     names = arguments.problem or list(benchmark.problems())
@@ -74,11 +84,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def gpu() -> str | None:
+    """Name of the GPU that torch uses, or None."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def _measure(
     benchmark: Benchmark, names: Sequence[str], arguments: argparse.Namespace, argv: Sequence[str], console: Console
 ) -> dict[str, Any]:
     benchmark.verify(names)
-    start = record(arguments.benchmark, argv, benchmark.PACKAGES)
+    if arguments.device == "cuda":
+        start = record(f"cuda-{arguments.benchmark}", argv, benchmark.PACKAGES, gpu())
+    else:
+        start = record(arguments.benchmark, argv, benchmark.PACKAGES)
     if start["load"] is not None and start["load"] > BUSY:
         console.print(f"The machine is busy (load {start['load']}): times will be off.", style="yellow")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -109,17 +127,18 @@ def _table(benchmark: Benchmark, result: Mapping[str, Any]) -> Table:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure, and write a result file.")
     subparsers = parser.add_subparsers(dest="benchmark", required=True)
-    for name, benchmark in BENCHMARKS.items():
+    for name, benchmark in BENCHMARKS["cpu"].items():
         # No abbreviations: the record leaves out --out by its name.
         sub = subparsers.add_parser(name, help=benchmark.SUMMARY, description=benchmark.SUMMARY, allow_abbrev=False)
         sub.add_argument("--list", action="store_true", help="print the problems and end")
         sub.add_argument(
             "--problem",
             action="append",
-            choices=list(benchmark.problems()),
             metavar="NAME",
             help="measure this problem alone; may be given several times",
         )
+        devices = [device for device, benchmarks in BENCHMARKS.items() if name in benchmarks]
+        sub.add_argument("--device", choices=devices, default="cpu", help="where to measure (default: %(default)s)")
         sub.add_argument("--turns", type=_positive, default=9, help="turns a side has (default: %(default)s)")
         sub.add_argument("--threads", type=_positive, help="threads that torch uses (default: its own choice)")
         sub.add_argument("--out", type=Path, default=RESULTS, help="folder of the result (default: benchmarks/results)")

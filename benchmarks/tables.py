@@ -15,7 +15,7 @@ from typing import Any
 
 from torchdcls.train.record import markdown, markdown_table
 
-from . import construction, conv, model
+from . import construction, conv, cuda_conv, cuda_model, model
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -48,9 +48,13 @@ def update(text: str, results: Path) -> tuple[str, list[str]]:
     for name in places:
         if name not in TABLES:
             raise TableError(f"unknown table {name!r}, expected one of {', '.join(TABLES)}")
-        if name not in newest:
+        if name in newest:
+            table = TABLES[name](newest[name])
+        elif name in UNMEASURED:
+            table = UNMEASURED[name]
+        else:
             raise TableError(f"no complete result for table {name!r} among the result files")
-        replaced = _replace(text, name, TABLES[name](newest[name]))
+        replaced = _replace(text, name, table)
         if replaced != text:
             stale.append(name)
         text = replaced
@@ -66,11 +70,12 @@ def newest_result(name: str, results: Path) -> Result | None:
 def caption(result: Result) -> str:
     """The line below a table: machine, versions, commit, date and command of the result."""
     machine = result["machine"]
+    gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
     memory = f", {machine['memory_gib']} GiB" if machine.get("memory_gib") is not None else ""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     commit = (result["commit"] or "unknown")[:10] + (" with uncommitted changes" if result["dirty"] else "")
     return (
-        f"{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}; {versions}; "
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}; {versions}; "
         f"commit {commit}, {result['date'][:10]}; `{result['command']}`"
     )
 
@@ -113,6 +118,15 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
+    "cuda-conv": _measured(cuda_conv),
+    "cuda-model": _measured(cuda_model),
+}
+# What stands in a table's place until its command has run on a machine that has what it takes.
+UNMEASURED = {
+    f"cuda-{name}": f"{markdown_table(benchmark.unmeasured_rows())}\n\n"
+    f"On a machine with a GPU, `python -m benchmarks.run {name} --device cuda` and then `python -m benchmarks.tables` "
+    "fill this table."
+    for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
 }
 
 

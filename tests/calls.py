@@ -6,13 +6,20 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CONVOLUTIONS, answers, assert_equal_to_rounding, normal, oracle_convolution, padding_pairs
+from cases import (
+    CONVOLUTIONS,
+    CPU_METHODS,
+    answers,
+    assert_equal_to_rounding,
+    normal,
+    oracle_convolution,
+    padding_pairs,
+)
 
 from torchdcls import large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d
-from torchdcls.ops.conv import METHODS
 
 LARGE_KERNEL_CONVOLUTIONS = {1: large_kernel_conv1d, 2: large_kernel_conv2d, 3: large_kernel_conv3d}
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", CPU_METHODS)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdcls import Profile, construct_kernel
+from torchdcls.ops.conv import METHODS
 from torchdcls.ops.reference import reference_convolution, reference_kernel
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -139,6 +140,10 @@ def oracle_convolution(input, weight, bias=None, stride=1, padding=0, groups=1) 
     if input.dim() < weight.dim():
         return oracle_convolution(input.unsqueeze(0), weight, bias, stride, padding, groups).squeeze(0)
     return reference_convolution(input, weight, bias, stride, padding_pairs(padding, kernel), groups)
+
+
+# What runs on CPU; the tests of "triton" need a GPU or Triton's interpreter, and stand by themselves.
+CPU_METHODS = tuple(method for method in METHODS if method != "triton")
 
 
 def answers(call: Callable[[], Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor]:

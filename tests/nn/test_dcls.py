@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import (
     CONVOLUTIONS,
+    CPU_METHODS,
     SPREADS,
     Elements,
     answers,
@@ -22,11 +23,10 @@ from cases import (
 from torch import nn
 
 from torchdcls import Dcls1d, Dcls2d, Dcls3d, Profile, dcls_conv2d
-from torchdcls.ops.conv import METHODS
 
 LAYERS = {1: Dcls1d, 2: Dcls2d, 3: Dcls3d}
 TORCH_LAYERS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", CPU_METHODS)
 every_spread = pytest.mark.parametrize("spread", SPREADS)
 every_dimension = pytest.mark.parametrize("dims", LAYERS)
 

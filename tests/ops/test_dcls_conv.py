@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import torch
 from cases import (
+    CPU_METHODS,
     SPREADS,
     answers,
     assert_as_exact_as,
@@ -19,10 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchdcls import dcls_conv1d, dcls_conv2d, dcls_conv3d
-from torchdcls.ops.conv import METHODS
 
 DCLS_CONVOLUTIONS = {1: dcls_conv1d, 2: dcls_conv2d, 3: dcls_conv3d}
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", CPU_METHODS)
 every_spread = pytest.mark.parametrize("spread", SPREADS)
 
 # name: map, kernel size, learned axes, padding, stride, (in, out, groups)
@@ -95,7 +95,7 @@ def test_output_and_every_gradient_are_the_oracles(spread, name, method):
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [pair for pair in itertools.product(("depthwise", "non-square", "3d"), METHODS) if not cannot_run(*pair)],
+    [pair for pair in itertools.product(("depthwise", "non-square", "3d"), CPU_METHODS) if not cannot_run(*pair)],
 )
 def test_float32_is_as_exact_as_the_plain_computation(name, method):
     elements, leaves, package, oracle = make_call("gaussian", name, torch.float32)
@@ -113,7 +113,7 @@ def test_float32_is_as_exact_as_the_plain_computation(name, method):
     spread=st.sampled_from(list(SPREADS)),
     sizes=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 5)), min_size=1, max_size=3),
     groups=st.integers(1, 2),
-    method=st.sampled_from(METHODS),
+    method=st.sampled_from(CPU_METHODS),
     seed=st.integers(0, 99),
 )
 def test_any_sizes_are_the_oracles(spread, sizes, groups, method, seed):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from calls import LARGE_KERNEL_CONVOLUTIONS, Call, every_method
 from cases import (
     CONVOLUTIONS,
+    CPU_METHODS,
     answers,
     assert_as_exact_as,
     normal,
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchdcls import large_kernel_conv2d
-from torchdcls.ops.conv import METHODS, api, select
+from torchdcls.ops.conv import api, select
 from torchdcls.ops.conv.fft import good_size
 from torchdcls.ops.conv.problem import Problem
 
@@ -98,7 +99,7 @@ def calls(draw):
 def test_any_sizes_are_torchs_by_every_method(call):
     leaves = call.leaves()
     expected = call.torch(leaves)
-    for method in METHODS:
+    for method in CPU_METHODS:
         call.check(method, leaves, expected)
 
 
@@ -218,7 +219,7 @@ def test_the_output_has_the_inputs_memory_format(memory_format, kernel, method):
 # Derivatives
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "auto"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "auto"])
 @pytest.mark.parametrize(
     "call",
     [

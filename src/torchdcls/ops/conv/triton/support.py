@@ -32,6 +32,8 @@ def _missing(device: str) -> str | None:
         return "Triton is not installed (it comes with torch for CUDA)"
     if device == "cpu":
         return None if interpreted() else "on CPU it runs under Triton's interpreter alone (TRITON_INTERPRET=1)"
+    if device == "meta":
+        return None
     if device != "cuda":
         return f"it runs on CUDA, not on {device}"
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < LEAST_CAPABILITY:

@@ -71,9 +71,9 @@ def milliseconds(run: Callable[[Blocks], object], candidate: Blocks) -> float:
         run(candidate)
     except OutOfResources:
         return float("inf")
-    times = []
+    times: list[float] = []
     for _ in range(CALLS):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         run(candidate)
         end.record()

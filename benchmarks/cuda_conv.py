@@ -1,0 +1,219 @@
+"""The convolution of one layer on a GPU: against `F.conv2d` of the same kernel and of 7x7, and against what bounds it.
+
+The layers are the depthwise ones of ConvNeXt-T's four stages at batch 128, bfloat16, channels_last. Times are between
+CUDA events around ten calls.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchdcls import large_kernel_conv2d
+
+from .parity import check_parity
+from .timing import Comparison, time_in_turns
+
+SUMMARY = "one layer's convolution on a GPU, against torch's"
+PACKAGES: tuple[str, ...] = ("torch", "triton", "torchdcls")
+
+DEVICE = "cuda"
+# Calls between two looks at the clock: a launch takes longer than some of them.
+CALLS = 10
+# Side of the matrices whose product says at what rate products are made.
+SQUARE = 4096
+# Largest errors allowed, as a share of the largest value.
+PARITY_TOLERANCES = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A depthwise layer on a square map, forward and backward, against torch's convolution of a kernel size."""
+
+    channels: int
+    side: int
+    kernel: int = 23
+    against: int = 23
+    batch: int = 128
+    dtype: torch.dtype = torch.bfloat16
+
+    def __str__(self) -> str:
+        sizes = f"{self.kernel}x{self.kernel} on ({self.batch}, {self.channels}, {self.side}, {self.side})"
+        return f"{sizes}, {str(self.dtype)[6:]}, against F.conv2d {self.against}x{self.against}"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The forward pass of a layer against what no program can go below: bytes to move, products to make."""
+
+    layer: Layer
+
+    def __str__(self) -> str:
+        return f"forward of {str(self.layer).rpartition(',')[0]}, against its bytes and products at measured rates"
+
+
+STAGES = ((96, 56), (192, 28), (384, 14), (768, 7))
+PROBLEMS: dict[str, Layer | Floor] = {
+    **{f"stage {stage}": Layer(*sizes) for stage, sizes in enumerate(STAGES, start=1)},
+    **{f"stage {stage}, 7x7": Layer(*sizes, against=7) for stage, sizes in enumerate(STAGES, start=1)},
+    "RepLKNet": Layer(384, 32, 31, 31, 64, torch.float32),
+    "floor": Floor(Layer(96, 56)),
+}
+
+
+def problems() -> Mapping[str, Layer | Floor]:
+    """The problems by name."""
+    return PROBLEMS
+
+
+def verify(names: Sequence[str]) -> None:
+    """Checks output and gradients against torch's in float64, on small maps of the kinds that are timed.
+
+    Raises:
+        ParityError: They differ; the message names the problem.
+    """
+    for dtype, tolerance in PARITY_TOLERANCES.items():
+        for side in (7, 14, 30):
+            layer = Layer(8, side, min(23, 2 * side - 1), batch=4, dtype=dtype)
+            input, weight, gradient = _tensors(layer, layer.kernel, torch.channels_last)
+            exact_input, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (input, weight))
+            wanted = _trained(_torchs, layer, exact_input, exact_weight, gradient.double())
+            got = _trained(_ours, layer, input, weight, gradient)
+            for part, one, other in zip(("output", "gradient of input", "of weight"), got(), wanted(), strict=True):
+                check_parity(f"{layer}: {part}", one.double(), other, tolerance)
+
+
+def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
+    """Measures the problems one after the other.
+
+    Args:
+        names: Names of problems.
+        arguments: `turns` is used.
+        after_turn: Called after each turn of each problem.
+    """
+    entries = []
+    for name in names:
+        problem = PROBLEMS[name]
+        compare = _compare if isinstance(problem, Layer) else _compare_with_floor
+        layer = problem if isinstance(problem, Layer) else problem.layer
+        comparison = compare(layer, arguments.turns, after_turn)
+        entries.append({"name": name, "problem": str(problem), **comparison.to_json()})
+    return {"comparisons": entries}
+
+
+def rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The result as a table, the header first."""
+    table = [["on a GPU, forward and backward of", "torchdcls, ms", "other, ms", "times as fast"]]
+    for entry in result["comparisons"]:
+        low, high = entry["spread"]
+        times = f"{entry['candidate_ms']:.3f}", f"{entry['baseline_ms']:.3f}"
+        ratio = f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"
+        table.append([f"{entry['name']}: {entry['problem']}", *times, ratio])
+    return table
+
+
+def unmeasured_rows() -> list[list[str]]:
+    """The table that stands where no GPU has been measured on."""
+    return [
+        *rows({"comparisons": []}),
+        *([f"{name}: {problem}", *["not measured"] * 3] for name, problem in PROBLEMS.items()),
+    ]
+
+
+def note(result: Mapping[str, Any]) -> str:
+    """What the table's columns mean."""
+    return (
+        f"Median of {result['settings']['turns']} turns, the ratio's spread in brackets; channels_last, F.conv2d in "
+        "the memory format in which it is the faster."
+    )
+
+
+def cuda_clock() -> float:
+    """Seconds by the GPU's own clock, once all work given to it so far is done; for differences."""
+    if not _start:
+        _start.append(_event())
+    return float(_start[0].elapsed_time(_event())) / 1e3
+
+
+_start: list[Any] = []
+
+
+def _event() -> Any:
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    event.synchronize()
+    return event
+
+
+def _compare(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+    formats = (torch.contiguous_format, torch.channels_last)
+    torchs = {str(format): _trained(_torchs, layer, *_tensors(layer, layer.against, format)) for format in formats}
+    first = _times(torchs, 1)
+    fastest = min(torchs, key=lambda name: first[name][0])
+    ours = _trained(_ours, layer, *_tensors(layer, layer.kernel, torch.channels_last))
+    times = _times({"ours": ours, "torchs": torchs[fastest]}, turns, after_turn)
+    return Comparison(tuple(times["ours"]), tuple(times["torchs"]))
+
+
+def _compare_with_floor(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+    input, weight, _ = (tensor.detach() for tensor in _tensors(layer, layer.kernel, torch.channels_last))
+    square = torch.randn(SQUARE, SQUARE, dtype=layer.dtype, device=DEVICE)
+    sides: dict[str, Callable[[], object]] = {
+        "forward": lambda: _ours(layer, input, weight),
+        "bytes": lambda: torch.empty_like(input).copy_(input),  # as many in and out
+        "products": lambda: square @ square,
+    }
+    times = _times(sides, turns, after_turn)
+    share = layer.batch * layer.channels * _products_along(layer.side, layer.kernel) ** 2 / SQUARE**3
+    floors = [max(copied, made * share) for copied, made in zip(times["bytes"], times["products"], strict=True)]
+    return Comparison(tuple(times["forward"]), tuple(floors))
+
+
+def _times(
+    sides: Mapping[str, Callable[[], object]], turns: int, after_turn: Callable[[], None] | None = None
+) -> dict[str, list[float]]:
+    # Seconds of one call, a number for each turn.
+    times = time_in_turns(
+        {name: _repeated(run) for name, run in sides.items()}, turns=turns, clock=cuda_clock, after_turn=after_turn
+    )
+    return {name: [seconds / CALLS for seconds in each] for name, each in times.items()}
+
+
+def _products_along(side: int, taps: int) -> int:
+    # Along one axis, how often a tap falls on a cell of the map and not on padding.
+    starts = (cell - taps // 2 for cell in range(side))
+    return sum(min(side, start + taps) - max(0, start) for start in starts)
+
+
+def _ours(layer: Layer, input: Tensor, weight: Tensor) -> Tensor:
+    return large_kernel_conv2d(input, weight, None, 1, weight.shape[-1] // 2, layer.channels)
+
+
+def _torchs(layer: Layer, input: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(input, weight, None, 1, weight.shape[-1] // 2, 1, layer.channels)
+
+
+def _trained(
+    convolve: Callable[[Layer, Tensor, Tensor], Tensor], layer: Layer, input: Tensor, weight: Tensor, gradient: Tensor
+) -> Callable[[], tuple[Tensor, ...]]:
+    def run() -> tuple[Tensor, ...]:
+        output = convolve(layer, input, weight)
+        return output.detach(), *torch.autograd.grad(output, (input, weight), gradient)
+
+    return run
+
+
+def _repeated(run: Callable[[], object]) -> Callable[[], object]:
+    return lambda: [run() for _ in range(CALLS)][-1]
+
+
+def _tensors(layer: Layer, kernel: int, memory_format: torch.memory_format) -> tuple[Tensor, Tensor, Tensor]:
+    maps = (layer.batch, layer.channels, layer.side, layer.side)
+    options: dict[str, Any] = {"dtype": layer.dtype, "device": DEVICE}
+    input, gradient = (torch.randn(maps, **options).contiguous(memory_format=memory_format) for _ in range(2))
+    weight = torch.randn(layer.channels, 1, kernel, kernel, **options)
+    return input.requires_grad_(), weight.requires_grad_(), gradient

@@ -1,0 +1,108 @@
+"""The benchmarks of a GPU, from their command to their file and table, played on a CPU with sizes small enough."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import cuda_conv, cuda_model, run, tables
+from benchmarks.cuda_conv import Floor, Layer
+from benchmarks.parity import ParityError
+from benchmarks.run import main
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that passes for a GPU."""
+    for module in (cuda_conv, cuda_model):
+        monkeypatch.setattr(module, "DEVICE", "cpu")
+        monkeypatch.setattr(module, "cuda_clock", time.perf_counter)
+    small = Layer(4, 6, 5, 5, 2)
+    problems = {"stage": small, "7x7": Layer(4, 6, 5, 3, 2), "floor": Floor(small)}
+    monkeypatch.setattr(cuda_conv, "PROBLEMS", problems)
+    monkeypatch.setattr(cuda_conv, "SQUARE", 64)
+    monkeypatch.setattr(cuda_model, "PIXELS", 32)
+    monkeypatch.setattr(cuda_model, "BATCH", 2)
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr(run, "gpu", lambda: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**29)
+
+
+@pytest.mark.usefixtures("played")
+def test_layers(tmp_path: Path) -> None:
+    assert main(["conv", "--device", "cuda", "--turns", "2", "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("cuda-conv-nvidia-h200-*.json")
+    result = json.loads(path.read_text())
+    assert result["machine"]["gpu"] == "NVIDIA H200"
+    assert result["command"] == "python -m benchmarks.run conv --device cuda --turns 2"
+    assert [entry["name"] for entry in result["comparisons"]] == ["stage", "7x7", "floor"]
+    for entry in result["comparisons"]:
+        assert entry["ratio_by_turn"] == [
+            pytest.approx(baseline / candidate)
+            for candidate, baseline in zip(entry["candidate_ms_by_turn"], entry["baseline_ms_by_turn"], strict=True)
+        ]
+    table = tables.TABLES["cuda-conv"](result)
+    assert "stage: 5x5 on (2, 4, 6, 6), bfloat16, against F.conv2d 5x5" in table
+    assert "NVIDIA H200; " in table
+
+
+@pytest.mark.usefixtures("played")
+def test_models(tmp_path: Path) -> None:
+    assert main(["model", "--device", "cuda", "--turns", "1", "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("cuda-model-nvidia-h200-*.json")
+    result = json.loads(path.read_text())
+    training, inference, memory = result["problems"]
+    assert training["candidate_ms"] > inference["candidate_ms"] > 0
+    assert memory["ratio"] == 1
+    assert "1.50 GiB" in tables.TABLES["cuda-model"](result)
+
+
+@pytest.mark.usefixtures("played")
+def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    right = cuda_conv.large_kernel_conv2d
+    monkeypatch.setattr(cuda_conv, "large_kernel_conv2d", lambda *args: right(*args) * 1.05)
+    with pytest.raises(ParityError, match="output differs"):
+        cuda_conv.verify([])
+    assert main(["conv", "--device", "cuda", "--out", str(tmp_path)]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_products_along_an_axis_are_those_with_the_map() -> None:
+    """Counted one by one."""
+    for side, taps in ((5, 3), (4, 7), (6, 1)):
+        taps_seen = [cell + tap - taps // 2 for cell in range(side) for tap in range(taps)]
+        assert cuda_conv._products_along(side, taps) == sum(0 <= at < side for at in taps_seen)
+
+
+def test_without_a_gpu_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "gpu", lambda: None)
+    assert main(["conv", "--device", "cuda", "--out", str(tmp_path)]) == 1
+    assert "torch finds no GPU here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["construction", "--device", "cuda"], "invalid choice: 'cuda'"),
+        (["conv", "--problem", "floor"], "'floor' is none of stage 1,"),
+        (["conv", "--device", "cuda", "--problem", "delays"], "'delays' is none of stage 1,"),
+    ],
+)
+def test_problems_belong_to_a_device(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_table_that_awaits_its_machine_says_so(tmp_path: Path) -> None:
+    place = "<!-- table:cuda-conv -->\n<!-- /table:cuda-conv -->"
+    text, stale = tables.update(place, tmp_path)
+    assert stale == ["cuda-conv"]
+    assert text.count("not measured") == 3 * len(cuda_conv.PROBLEMS)
+    assert "`python -m benchmarks.run conv --device cuda`" in text

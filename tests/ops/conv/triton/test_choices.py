@@ -1,0 +1,248 @@
+"""What the Triton method is given and refused, and how it divides its work: no program runs here."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchdcls import Dcls2d, explain_method, large_kernel_conv2d
+from torchdcls.ops.conv import select
+from torchdcls.ops.conv.problem import Problem
+from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned, support, tuning
+from torchdcls.ops.conv.triton.configurations import SIDE, Sizes, for_output, for_weight_gradient
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def problem(map=(56, 56), kernel=(23, 23), dtype=torch.bfloat16, device="cuda", **changed):
+    padding = tuple((taps // 2, taps // 2) for taps in kernel)
+    sizes = {"batch": 128, "in_channels": 96, "out_channels": 96, "groups": 96, "stride": (1,) * len(map)}
+    return Problem(**{**sizes, **changed}, map=map, kernel=kernel, padding=padding, device=device, dtype=dtype)
+
+
+@pytest.fixture(autouse=True)
+def _triton_is_installed(monkeypatch):
+    """Whether it is or not: no program runs here."""
+    monkeypatch.setattr(support, "find_spec", lambda name: "a package")
+
+
+# What it cannot run
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"out_channels": 192}, r"channels are 96 to 192 in 96 groups"),
+        ({"map": (9, 9, 9), "kernel": (3, 3, 3)}, r"along one or two axes, and the kernel has three"),
+        ({"stride": (2, 2)}, r"stride \(2, 2\) would throw most of them away"),
+        ({"dtype": torch.float8_e5m2}, r"it knows no torch.float8_e5m2"),
+        ({"dtype": torch.int64}, r"it needs real floating-point tensors"),
+        ({"batch": 0}, r"the batch is empty"),
+        ({"device": "mps"}, r"it runs on CUDA, not on mps"),
+    ],
+)
+def test_refuses(changed, reason):
+    assert select.unsupported_reason("triton", problem()) is None
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(select.unsupported_reason("triton", problem(**changed)))
+
+
+@pytest.mark.parametrize("value", [None, "0"])
+def test_refuses_cpu_without_the_interpreter(value, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TRITON_INTERPRET", value)
+    message = r"method: 'triton' cannot run this call: on CPU it runs under Triton's interpreter alone"
+    with pytest.raises(ValueError, match=message):
+        large_kernel_conv2d(torch.ones(1, 2, 9, 9), torch.ones(2, 1, 5, 5), groups=2, method="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert select.unsupported_reason("triton", problem(device="cpu")) is None
+
+
+def test_refuses_without_triton(monkeypatch):
+    monkeypatch.setattr(support, "find_spec", lambda name: None)
+    assert select.unsupported_reason("triton", problem()) == "Triton is not installed (it comes with torch for CUDA)"
+
+
+def test_refuses_old_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert select.unsupported_reason("triton", problem()) == "it needs a GPU of compute capability 8.0 or above"
+
+
+def test_layers_without_numbers():
+    layer = Dcls2d(4, 4, 2, dilated_kernel_size=5, padding="same", groups=4, method="triton", device="meta")
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        input = torch.empty(2, 4, 9, 8, device="meta").to(memory_format=memory_format)
+        output = layer(input)
+        assert output.shape == input.shape
+        assert output.is_contiguous(memory_format=memory_format)
+
+
+# What auto takes on CUDA
+
+
+@pytest.mark.parametrize(
+    ("changed", "method"),
+    [
+        ({}, "triton"),
+        ({"kernel": (9, 3)}, "triton"),
+        ({"kernel": (63, 63), "map": (64, 64)}, "triton"),
+        ({"kernel": (31,), "map": (400,)}, "triton"),
+        ({"kernel": (7, 7)}, "direct"),
+        ({"out_channels": 192}, "direct"),
+        ({"stride": (2, 2)}, "direct"),
+        ({"kernel": (65, 65), "map": (64, 64)}, "fft"),
+        ({"kernel": (101,), "map": (4000,), "dtype": torch.float32}, "fft"),
+        ({"kernel": (101, 101), "map": (4000, 4000)}, "fft"),
+        ({"kernel": (3, 3, 65), "map": (70, 70, 70), "in_channels": 2, "out_channels": 2, "groups": 1}, "direct"),
+    ],
+    ids=str,
+)
+def test_auto_on_cuda(changed, method):
+    assert select.choose(problem(**changed), True, True) == select.Plan.of_one(method)
+
+
+def test_auto_on_cpu_leaves_the_interpreter_alone(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert select.reason_against("triton", problem(device="cpu")) == "its interpreter is for tests"
+
+
+def test_auto_differentiates_forward_by_another_method():
+    with torch.autograd.forward_ad.dual_level():
+        assert select.choose(problem()) == select.Plan.of_one("direct")
+
+
+def test_explains_cuda(capsys):
+    explain_method((128, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96, device="cuda", dtype=torch.bfloat16)
+    text = capsys.readouterr().out
+    assert "triton     can run; times are known on CPU alone" in text
+    assert "depthwise  not taken: it is made for CPUs" in text
+    assert "fft        not taken: it is expected to pay where depthwise kernels have more than 63 taps" in text
+    assert text.endswith("auto takes: output by triton, input gradient by triton, weight gradient by triton\n")
+    assert "auto multiplies" not in text
+
+
+# How it divides its work
+
+
+@st.composite
+def sizes(draw):
+    rows, columns = (draw(st.integers(1, 300)) for _ in range(2))
+    kernel, padding = (tuple(draw(st.integers(least, 63)) for _ in range(2)) for least in (1, 0))
+    samples, channels = draw(st.integers(1, 300)), draw(st.integers(1, 1000))
+    map_out = tuple(
+        max(1, size + 2 * pad - taps + 1) for size, pad, taps in zip((rows, columns), padding, kernel, strict=True)
+    )
+    return Sizes(samples, channels, (rows, columns), map_out, padding, kernel)
+
+
+def is_power_of_two(number):
+    return number == 1 << (number.bit_length() - 1)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(sizes=sizes(), dtype=st.sampled_from(DTYPES), last=st.booleans(), far=st.booleans())
+def test_blocks_cover_the_output_and_suit_matrix_products(sizes, dtype, last, far):
+    for blocks in for_output(sizes, dtype, last, far):
+        assert all(is_power_of_two(size) for size in blocks.constants().values())
+        if isinstance(blocks, Banded):
+            patches = blocks.block_samples * blocks.block_down * blocks.block_across
+            assert min(patches, blocks.rows * blocks.columns, blocks.chunk) >= SIDE
+            cells = blocks.block_channels * patches * blocks.rows * blocks.columns
+        else:
+            cells = blocks.block_channels * blocks.block_cells
+        assert blocks.programs(sizes) * cells >= sizes.samples * sizes.channels * math.prod(sizes.map_out)
+    for blocks in for_weight_gradient(sizes, dtype, last):
+        assert all(is_power_of_two(size) for size in blocks.constants().values())
+        assert min(blocks.block_patches, blocks.columns, blocks.chunk) >= SIDE
+        assert 1 <= blocks.splits(sizes) <= 1024
+        assert blocks.splits(sizes) == 1 or blocks.programs(sizes) * blocks.splits(sizes) <= 1024
+
+
+def test_few_taps_are_multiplied_first():
+    guess, *_ = for_output(Sizes(1, 8, (9, 9), (9, 9), (2, 2), (5, 5)), torch.float32, False)
+    assert isinstance(guess, Multiplied)
+    guess, *_ = for_output(Sizes(1, 8, (9, 9), (9, 9), (3, 3), (7, 7)), torch.float32, False)
+    assert isinstance(guess, Banded)
+
+
+# Which division is taken
+
+CANDIDATES = [Multiplied(4, 1, 1, cells) for cells in (32, 64, 128)]
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Which candidates are measured; the second is the fastest."""
+    measured = []
+    monkeypatch.setattr(tuning, "_measured", {})
+    monkeypatch.setattr(tuning, "may_measure", lambda device: True)
+    times = dict(zip(CANDIDATES, (3.0, 1.0, 2.0), strict=True))
+    monkeypatch.setattr(tuning, "milliseconds", lambda run, blocks: measured.append(blocks) or times[blocks])
+    return measured
+
+
+def choose(key="key"):
+    return tuning.choose("output", CANDIDATES, key, lambda blocks: None, torch.device("cuda"))
+
+
+def test_the_fastest_is_taken_and_measured_once(measured):
+    assert [choose() for _ in range(3)] == [CANDIDATES[1]] * 3
+    assert measured == CANDIDATES
+    choose("another")
+    assert measured == CANDIDATES * 2
+
+
+def test_one_candidate_is_not_measured(measured):
+    assert tuning.choose("output", CANDIDATES[2:], "", lambda blocks: None, torch.device("cuda")) == CANDIDATES[2]
+    assert measured == []
+
+
+def test_nothing_is_measured_while_a_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(tuning, "_measured", {})
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert choose() == CANDIDATES[0]
+    assert tuning._measured == {}
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert tuning.may_measure(torch.device("cuda"))
+    assert not tuning.may_measure(torch.device("cpu"))
+
+
+def test_what_is_pinned_is_taken(measured):
+    gradient = BandedWeightGradient(4, 2, 1, 32, 16, 16)
+    with pinned(output=CANDIDATES[2]):
+        assert choose() == CANDIDATES[2]
+        with pinned(weight_gradient=gradient):
+            assert choose() == CANDIDATES[1]
+            assert tuning.choose("weight gradient", [], "", lambda blocks: None, torch.device("cuda")) == gradient
+        assert choose() == CANDIDATES[2]
+    assert choose() == CANDIDATES[1]
+    assert measured == CANDIDATES
+
+
+def test_configurations_that_take_too_much_lose(monkeypatch):
+    pytest.importorskip("triton")
+    from triton.runtime.errors import OutOfResources
+
+    def run(blocks):
+        raise OutOfResources(300_000, 232_448, "shared memory")
+
+    assert tuning.milliseconds(run, CANDIDATES[0]) == math.inf
+
+
+def test_a_configuration_says_what_its_program_is_told():
+    blocks = Banded(4, 2, 1, 2, 4, 8, 2, 16, 32)
+    assert list(itertools.islice(blocks.constants().values(), 3)) == [1, 2, 4]
+    assert blocks.constants() == {
+        "BLOCK_CHANNELS": 1,
+        "BLOCK_SAMPLES": 2,
+        "BLOCK_DOWN": 4,
+        "BLOCK_ACROSS": 8,
+        "ROWS": 2,
+        "COLUMNS": 16,
+        "CHUNK": 32,
+    }
