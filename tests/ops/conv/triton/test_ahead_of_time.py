@@ -23,12 +23,21 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from torchdcls.ops.conv.triton import kernels
-from torchdcls.ops.conv.triton.configurations import Banded, Multiplied, Sizes, for_output, for_weight_gradient
-from torchdcls.ops.conv.triton.launch import _precision, _sum_type
+from torchdcls.ops.conv.triton.configurations import (
+    Banded,
+    BandedWeightGradient,
+    Multiplied,
+    Sizes,
+    for_output,
+    for_weight_gradient,
+    met_columns,
+)
+from torchdcls.ops.conv.triton.launch import _numbers, _precision, _sum_type
 
 # Most shared memory of a program by compute capability. Unit: bytes.
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+POINTERS = ("input", "weight", "bias", "output", "gradient", "parts")
 # ConvNeXt-T's stages at batch 128, taps that see the map; RepLKNet's example; few taps; most; one axis; one sample.
 PROBLEMS = {
     "stage 1": Sizes(128, 96, (56, 56), (56, 56), (11, 11), (23, 23)),
@@ -47,11 +56,15 @@ class Launch:
     """What a device function is compiled for."""
 
     blocks: object
-    kernel: tuple[int, int]
+    sizes: Sizes
     dtype: torch.dtype
     channels_last: bool
     offset: tl.dtype = tl.int32
     turned: bool = False
+
+    def __str__(self):
+        layout = "channels last" if self.channels_last else "contiguous"
+        return f"{self.blocks}, {self.dtype}, {layout}, {self.offset}"
 
     @property
     def function(self):
@@ -63,25 +76,38 @@ class Launch:
     def multiplies_matrices(self):
         return not isinstance(self.blocks, Multiplied)
 
+    def numbers(self):
+        """What a launch passes after the pointers, by name."""
+        sizes = self.sizes
+        maps = [
+            torch.empty(sizes.samples, sizes.channels, *map, device="meta") for map in (sizes.map_in, sizes.map_out)
+        ]
+        if self.channels_last:
+            maps = [map.to(memory_format=torch.channels_last) for map in maps]
+        given = list(_numbers(sizes, *maps))
+        if isinstance(self.blocks, BandedWeightGradient):
+            first, _ = met_columns(sizes, self.blocks.columns)
+            given += [first, self.blocks.chunks(sizes), self.blocks.splits(sizes)]
+        names = [name for name in self.function.arg_names if name not in POINTERS and name == name.lower()]
+        return dict(zip(names, given, strict=True))
+
     def source(self):
-        """With the specialisation of a launch: strides of 1 are constants, pointers are aligned."""
-        names = self.function.arg_names
-        constants = {"KERNEL_ROWS": self.kernel[0], "KERNEL_COLUMNS": self.kernel[1], "SUM": _sum_type(self.dtype)}
-        constants |= {"OFFSET": self.offset}
+        """With the specialisation of a launch: numbers that are 1 are constants, multiples of 16 are known as such."""
+        names, numbers = self.function.arg_names, self.numbers()
+        constants = {name: 1 for name, number in numbers.items() if number == 1}
+        constants |= {"KERNEL_ROWS": self.sizes.kernel[0], "KERNEL_COLUMNS": self.sizes.kernel[1]}
         constants |= {"TURNED": self.turned, "HAS_BIAS": not self.turned, "PRECISION": _precision(self.dtype)}
-        constants |= self.blocks.constants()
-        innermost = "channel" if self.channels_last else "column"
-        constants |= {f"{tensor}_{innermost}": 1 for tensor in ("input", "output", "gradient")}
+        constants |= {"OFFSET": self.offset, "SUM": _sum_type(self.dtype), **self.blocks.constants()}
         constants = {name: value for name, value in constants.items() if name in names}
-        pointers = dict.fromkeys(("input", "weight", "bias", "output", "gradient"), f"*{TYPES[self.dtype]}")
-        pointers |= {"parts": "*fp64" if self.dtype == torch.float64 else "*fp32"}
+        pointers = dict.fromkeys(POINTERS, f"*{TYPES[self.dtype]}")
+        pointers["parts"] = "*fp64" if self.dtype == torch.float64 else "*fp32"
         signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
-        aligned = [index for index, name in enumerate(names) if name in pointers]
+        aligned = [name for name in names if name in pointers or (name not in constants and numbers[name] % 16 == 0)]
         return ASTSource(
             fn=self.function,
             signature=signature,
             constexprs={(names.index(name),): value for name, value in constants.items()},
-            attrs={(index,): [["tt.divisibility", 16]] for index in aligned},
+            attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
         )
 
     def compiled(self, capability):
@@ -97,7 +123,7 @@ def launches():
         for offset in offsets:
             outputs = for_output(sizes, dtype, last, far=offset == tl.int64)
             for blocks in (*outputs, *for_weight_gradient(sizes, dtype, last)):
-                found.setdefault((blocks, dtype, last, offset), Launch(blocks, sizes.kernel, dtype, last, offset))
+                found.setdefault((blocks, dtype, last, offset), Launch(blocks, sizes, dtype, last, offset))
     return list(found.values())
 
 
@@ -122,3 +148,12 @@ def test_compiles_within_the_chip(launch, capability, tmp_path):
     products = re.findall(r"(?:mma\.sync|wgmma\.mma_async)\S*", compiled.asm["ptx"])
     if launch.dtype != torch.float64:
         assert bool(products) == launch.multiplies_matrices
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_neighbouring_channels_are_read_together(dtype):
+    """16 bytes at a time, where channels are last."""
+    sizes = PROBLEMS["stage 1"]
+    for blocks in (for_output(sizes, dtype, True)[0], for_weight_gradient(sizes, dtype, True)[0]):
+        ptx = Launch(blocks, sizes, dtype, True).compiled(90).asm["ptx"]
+        assert re.search(r"ld\.global\.v4\.b32|cp\.async\.cg\.\S+ .*16", ptx)

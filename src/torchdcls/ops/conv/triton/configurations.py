@@ -84,10 +84,14 @@ class BandedWeightGradient(Blocks):
     columns: int
     chunk: int
 
+    def chunks(self, sizes: Sizes) -> int:
+        """Into how many parts the columns that patches meet are divided."""
+        start, stop = met_columns(sizes, self.columns)
+        return _parts(stop - start, self.chunk)
+
     def programs(self, sizes: Sizes) -> int:
         """How many programs make one of the splits."""
-        chunks = _parts(self.columns + sizes.kernel[1] - 1, self.chunk)
-        return _parts(sizes.channels, self.block_channels) * chunks * sizes.kernel[0]
+        return _parts(sizes.channels, self.block_channels) * self.chunks(sizes) * sizes.kernel[0]
 
     def splits(self, sizes: Sizes) -> int:
         """Into how many parts to divide the sum; the same on every machine."""
@@ -101,7 +105,10 @@ def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool 
     # Of a configuration: channels, patches, rows and columns of a patch, warps.
     if channels_last:
         channels, patches = _neighbours(dtype), 32 if far or dtype.itemsize > 4 else 64
-        shapes = [(channels, patches, 1, 16, 8), (channels, 32, 2, 16, 8), (2 * channels, 32, 1, 16, 8)]
+        if columns_out <= 8 and rows_out > 1:
+            shapes = [(channels, patches, 2, 8, 8), (channels, 32, 4, 8, 8), (2 * channels, 32, 2, 8, 8)]
+        else:
+            shapes = [(channels, patches, 1, 16, 8), (channels, 32, 2, 16, 8), (2 * channels, 32, 1, 16, 8)]
         multiplied = Multiplied(4, 1, 32, 16)
     else:
         warps = 8 if dtype.itemsize > 2 else 4
@@ -119,13 +126,14 @@ def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool 
 
 def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -> list[BandedWeightGradient]:
     """What may make the gradient of the kernel."""
-    band = _power(SIDE + sizes.kernel[1] - 1)  # columns of the input that a patch of 16 meets
+    start, stop = met_columns(sizes, SIDE)
+    band = max(SIDE, _power(stop - start))
     if channels_last:
         channels = _neighbours(dtype)
         return [
             BandedWeightGradient(8, 2, channels, 32, 16, min(band, 32)),
-            BandedWeightGradient(8 if dtype.itemsize > 2 else 4, 2, channels, 32, 16, 16),
-            BandedWeightGradient(8, 2, channels, 64, 16, 16),
+            BandedWeightGradient(8, 2, channels, 32, 16, 16),
+            BandedWeightGradient(8, 2, 2 * channels, 32, 16, 16),
         ]
     warps = 8 if dtype.itemsize > 2 else 4
     return [
@@ -138,6 +146,13 @@ def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -
 def _neighbours(dtype: torch.dtype) -> int:
     # Channels in 16 bytes.
     return 16 // dtype.itemsize
+
+
+def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:
+    """First and last but one of the columns, from a patch's first cell minus the padding, that are not all padding."""
+    first_of_last = (_parts(sizes.map_out[1], columns) - 1) * columns
+    start = max(0, sizes.padding[1] - first_of_last)
+    return start, max(start + 1, min(columns + sizes.kernel[1] - 1, sizes.map_in[1] + sizes.padding[1]))
 
 
 def _banded(sizes: Sizes, channels: int, patches: int, rows: int, columns: int, warps: int) -> Banded:

@@ -221,6 +221,8 @@ def banded_weight_gradient(
     gradient_channel,
     gradient_row,
     gradient_column,
+    first_across,
+    chunks,
     splits,
     KERNEL_ROWS: tl.constexpr,
     KERNEL_COLUMNS: tl.constexpr,
@@ -236,15 +238,15 @@ def banded_weight_gradient(
 
     Patches, here of one row, are what is summed over: their gradients (COLUMNS of them) times CHUNK columns of the
     input give a matrix along whose diagonals lie the taps of one kernel row. A program makes it for BLOCK_CHANNELS
-    channels from one of `splits` parts of all patches, those alone whose input row is not padding.
+    channels, one of `chunks` of those columns, counted from `first_across` right of a patch's first cell minus the
+    padding, and one of `splits` parts of all patches, those alone whose input row is not padding.
     """
     program = tl.program_id(0)
     channel_blocks = tl.cdiv(channels, BLOCK_CHANNELS)
     channel = program % channel_blocks * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     program = program // channel_blocks
-    CHUNKS: tl.constexpr = (COLUMNS + KERNEL_COLUMNS - 1 + CHUNK - 1) // CHUNK
-    across = program % CHUNKS * CHUNK + tl.arange(0, CHUNK)
-    program = program // CHUNKS
+    across = first_across + program % chunks * CHUNK + tl.arange(0, CHUNK)
+    program = program // chunks
     tap_row = program % KERNEL_ROWS
     split = program // KERNEL_ROWS
 

@@ -10,7 +10,15 @@ import triton.language as tl
 from torch import Tensor
 
 from . import kernels
-from .configurations import Banded, BandedWeightGradient, Multiplied, Sizes, for_output, for_weight_gradient
+from .configurations import (
+    Banded,
+    BandedWeightGradient,
+    Multiplied,
+    Sizes,
+    for_output,
+    for_weight_gradient,
+    met_columns,
+)
 from .tuning import choose
 
 
@@ -83,13 +91,16 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
     def launch(blocks: BandedWeightGradient) -> None:
         nonlocal parts
         splits = blocks.splits(sizes)
-        parts = input.new_empty((splits * blocks.columns, sizes.channels, 1, *kernel), dtype=precise)
+        # Zeros: taps that no chunk holds are met by padding alone.
+        parts = input.new_zeros((splits * blocks.columns, sizes.channels, 1, *kernel), dtype=precise)
         function: Any = kernels.banded_weight_gradient
         function[(blocks.programs(sizes) * splits,)](
             input,
             gradient,
             parts,
             *numbers,
+            met_columns(sizes, blocks.columns)[0],
+            blocks.chunks(sizes),
             splits,
             KERNEL_ROWS=sizes.kernel[0],
             KERNEL_COLUMNS=sizes.kernel[1],
