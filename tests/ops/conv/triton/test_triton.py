@@ -213,11 +213,11 @@ def test_memory_formats_stay(memory_format):
 
 @pytest.mark.parametrize("far", ["sample", "channel", "row"])
 def test_offsets_beyond_32_bits(far):
-    """Cells that lie 2**31 apart, in memory of which hardly any is touched."""
-    distance = 2**31
+    """A cell that lies 2**31 from the first, by strides of 32 bits, in memory of which hardly any is touched."""
+    distance = 2**30
     strides = {"sample": (distance, 25, 5, 1), "channel": (25, distance, 5, 1), "row": (30, 15, distance, 1)}[far]
-    shape = {"sample": (2, 1, 5, 5), "channel": (1, 2, 5, 5), "row": (1, 2, 2, 5)}[far]
-    bytes = 2 * (distance + 100)
+    shape = {"sample": (3, 1, 5, 5), "channel": (1, 3, 5, 5), "row": (1, 2, 3, 5)}[far]
+    bytes = 2 * (2 * distance + 100)
     if DEVICE == "cuda":
         memory = torch.empty(bytes // 2, dtype=torch.float16, device=DEVICE)
     else:

@@ -102,6 +102,7 @@ class BandedWeightGradient(Blocks):
 def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool = False) -> list[Banded | Multiplied]:
     """What may make the output, or the gradient of the input; `far` where offsets take 64 bits, and more registers."""
     rows_out, columns_out = sizes.map_out
+    stages = _stages(dtype, channels_last)
     # Of a configuration: channels, patches, rows and columns of a patch, warps.
     if channels_last:
         channels, patches = _neighbours(dtype), 32 if far or dtype.itemsize > 4 else 64
@@ -119,7 +120,7 @@ def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool 
         else:
             shapes = [(1, 64, 4, 16, warps), (1, 128, 2, 16, 8), (1, 64, 2, 32, warps)]
         multiplied = Multiplied(4, 1, 1, 256)
-    found = [_banded(sizes, *shape) for shape in shapes]
+    found = [_banded(sizes, stages, *shape) for shape in shapes]
     few = sizes.kernel[0] * sizes.kernel[1] <= FEW_TAPS
     return [multiplied, *found] if few else [*found, multiplied]
 
@@ -128,24 +129,34 @@ def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -
     """What may make the gradient of the kernel."""
     start, stop = met_columns(sizes, SIDE)
     band = max(SIDE, _power(stop - start))
+    stages = _stages(dtype, channels_last)
+    # Of a configuration: warps, stages, channels, patches, columns of a patch, columns of the input at once.
     if channels_last:
         channels = _neighbours(dtype)
-        return [
-            BandedWeightGradient(8, 2, channels, 32, 16, min(band, 32)),
-            BandedWeightGradient(8, 2, channels, 32, 16, 16),
-            BandedWeightGradient(8, 2, 2 * channels, 32, 16, 16),
+        found = [
+            BandedWeightGradient(8, stages, channels, 32, 16, min(band, 32)),
+            BandedWeightGradient(8, stages, channels, 32, 16, 16),
+            BandedWeightGradient(8, stages, 2 * channels, 32, 16, 16),
         ]
-    warps = 8 if dtype.itemsize > 2 else 4
-    return [
-        BandedWeightGradient(warps, 3, 1, 32, 16, min(band, 64)),
-        BandedWeightGradient(warps, 3, 1, 32, 32, min(_power(SIDE + band), 64)),
-        BandedWeightGradient(warps, 3, 1, 64, 16, min(band, 32)),
-    ]
+    else:
+        warps = 8 if dtype.itemsize > 2 else 4
+        found = [
+            BandedWeightGradient(warps, stages, 1, 32, 16, min(band, 64)),
+            BandedWeightGradient(warps, stages, 1, 32, 32, min(_power(SIDE + band), 64)),
+            BandedWeightGradient(warps, stages, 1, 64, 16, min(band, 32)),
+        ]
+    return list(dict.fromkeys(found))
 
 
 def _neighbours(dtype: torch.dtype) -> int:
     # Channels in 16 bytes.
     return 16 // dtype.itemsize
+
+
+def _stages(dtype: torch.dtype, channels_last: bool) -> int:
+    # Loads of the next step while this one is multiplied. Where it reads channels together, the compiler would read
+    # float32 ahead four bytes at a time, and 16 otherwise.
+    return 1 if channels_last and dtype.itemsize > 2 else 2
 
 
 def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:
@@ -155,7 +166,7 @@ def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:
     return start, max(start + 1, min(columns + sizes.kernel[1] - 1, sizes.map_in[1] + sizes.padding[1]))
 
 
-def _banded(sizes: Sizes, channels: int, patches: int, rows: int, columns: int, warps: int) -> Banded:
+def _banded(sizes: Sizes, stages: int, channels: int, patches: int, rows: int, columns: int, warps: int) -> Banded:
     # Other samples' patches first, as the same rows of theirs lie in the padding; then those beside, then those below.
     down, across = _power(_parts(sizes.map_out[0], rows)), _power(_parts(sizes.map_out[1], columns))
     patches = max(SIDE, min(patches, _power(sizes.samples) * down * across))
@@ -163,7 +174,7 @@ def _banded(sizes: Sizes, channels: int, patches: int, rows: int, columns: int, 
     across = min(patches // samples, across)
     down = min(patches // (samples * across), down)
     samples = patches // (across * down)  # fewer patches than a product needs: the rest are of no sample
-    return Banded(warps, 2, channels, samples, down, across, rows, columns, SIDE)
+    return Banded(warps, stages, channels, samples, down, across, rows, columns, SIDE)
 
 
 def _parts(size: int, part: int) -> int:
