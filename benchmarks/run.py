@@ -18,6 +18,7 @@ from rich.table import Table
 from . import construction, conv, cuda_conv, cuda_model, model
 from .parity import ParityError
 from .record import RESULTS, record, write
+from .tables import BUSY
 
 
 class Benchmark(Protocol):
@@ -42,10 +43,6 @@ class Benchmark(Protocol):
 
     def note(self, result: Mapping[str, Any]) -> str: ...
 
-
-# Load above which a warning is printed. Threads that share a core with another process keep each other waiting: times
-# of milliseconds then become hundreds.
-BUSY = 0.5
 
 BENCHMARKS: dict[str, dict[str, Benchmark]] = {
     "cpu": {"construction": construction, "conv": conv, "model": model},
@@ -92,12 +89,13 @@ def gpu() -> str | None:
 def _measure(
     benchmark: Benchmark, names: Sequence[str], arguments: argparse.Namespace, argv: Sequence[str], console: Console
 ) -> dict[str, Any]:
-    benchmark.verify(names)
     if arguments.device == "cuda":
         start = record(f"cuda-{arguments.benchmark}", argv, benchmark.PACKAGES, gpu())
     else:
         start = record(arguments.benchmark, argv, benchmark.PACKAGES)
+    benchmark.verify(names)
     if start["load"] is not None and start["load"] > BUSY:
+        # Threads that share a core with another process keep each other waiting: milliseconds become hundreds.
         console.print(f"The machine is busy (load {start['load']}): times will be off.", style="yellow")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     # No redrawing between turns: it would run in a thread of its own beside what is timed.

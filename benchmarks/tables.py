@@ -21,6 +21,10 @@ from .record import RESULTS, ROOT
 Result = Mapping[str, Any]
 
 
+# Processes that wanted a core before a measurement, from where on its caption says so.
+BUSY = 0.5
+
+
 class TableError(Exception):
     """A table that cannot be made or has no place."""
 
@@ -74,9 +78,10 @@ def caption(result: Result) -> str:
     memory = f", {machine['memory_gib']} GiB" if machine.get("memory_gib") is not None else ""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     commit = (result["commit"] or "unknown")[:10] + (" with uncommitted changes" if result["dirty"] else "")
+    load = f", load before it {result['load']}" if (result.get("load") or 0) > BUSY else ""
     return (
         f"{gpu}{machine['cpu']}, {machine['cores']} cores{memory}, {machine['os']}; {versions}; "
-        f"commit {commit}, {result['date'][:10]}; `{result['command']}`"
+        f"commit {commit}, {result['date'][:10]}; `{result['command']}`{load}"
     )
 
 

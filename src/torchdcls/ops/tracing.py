@@ -10,17 +10,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def special_tensors() -> bool:
     """Whether a compiler traces tensors now, or they carry more than numbers (torch.func, forward differentiation)."""
+    return torch.compiler.is_compiling() or wrapped_tensors()
+
+
+def wrapped_tensors() -> bool:
+    """Whether operations give tensors now that must not be kept: duals, torch.func's, those without numbers (fake)."""
     return (
-        torch.compiler.is_compiling()
-        or torch.autograd.forward_ad._current_level >= 0
+        torch.autograd.forward_ad._current_level >= 0
         or torch._C._functorch.maybe_current_level() is not None
-        or fake_tensors()
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
     )
-
-
-def fake_tensors() -> bool:
-    """Whether operations give tensors without numbers now (`FakeTensorMode`)."""
-    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 def sizes_are_known(sizes: Sequence[int]) -> bool:

@@ -361,6 +361,27 @@ def test_half_precision_is_as_exact_as_torchs(method, dtype):
     assert_as_exact_as(call.run(leaves, method), call.torch(leaves), truth)
 
 
+@pytest.mark.parametrize("method", ["depthwise", "fft"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
+    kept = []
+    leaves = Call((16, 14), (15, 15), "same").leaves(dtype)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        large_kernel_conv2d(**leaves, padding="same", groups=2, method=method)
+    assert {tensor.dtype for tensor in kept} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_of_small_maps_is_rounded_once(dtype):
+    """Answer by answer."""
+    call = Call((7, 7), (13, 13), "same", channels=(64, 64, 64), batch=(64,))
+    leaves = call.leaves(dtype)
+    truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
+    plain, actual = call.torch(leaves), call.run(leaves, "matmul")
+    for name in ("output", "input", "weight"):
+        assert_as_exact_as(*({"output": answer[name]} for answer in (actual, plain, truth)))
+
+
 # Bad input
 
 
@@ -385,6 +406,7 @@ def good_call(dims=2, **changed):
             {"weight": torch.zeros(6, 1, 3, 3)},
             r"weight: expected a multiple of groups=4 output channels, got \(6, 1, 3, 3\)",
         ),
+        ({"weight": torch.zeros(4, 1, 3, 3, device="meta")}, r"weight: expected the device of input, cpu, got meta"),
         ({"bias": torch.zeros(3)}, r"bias: expected shape \(4,\), got \(3,\)"),
         ({"bias": torch.zeros(4, 1)}, r"bias: expected shape \(4,\), got \(4, 1\)"),
         ({"groups": 0}, r"groups: expected at least 1, got 0"),

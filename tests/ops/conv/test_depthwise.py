@@ -1,14 +1,17 @@
 """Depthwise convolution by torch's forward routine: layouts, widened kernels, two ways to sum over samples."""
 
 import itertools
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from cases import answers, assert_equal_to_rounding, normal, oracle_convolution
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchdcls import large_kernel_conv2d
+from torchdcls import explain_method, large_kernel_conv2d
 from torchdcls.ops.conv import depthwise, large_kernel_conv
 from torchdcls.ops.conv.depthwise import depthwise_operations
 from torchdcls.ops.conv.native import SLOW_WIDTH, WIDE, evenly_padded
@@ -213,3 +216,24 @@ def test_torch_pads_both_ends_alike(pads, both, first):
     start, stop = 9 - pads[0] + both, 9 + 4 + pads[1] - both
     torch.testing.assert_close(padded.flatten(), line[start:stop])
     assert start == 9 + first
+
+
+@given(
+    size=st.integers(1, 12),
+    taps=st.integers(1, 12),
+    step=st.integers(1, 4),
+    before=st.integers(0, 14),
+    after=st.integers(0, 14),
+)
+def test_meetings_are_those_counted_one_by_one(size, taps, step, before, after):
+    outputs = (size + before + after - taps) // step + 1
+    cells = [output * step - before + tap for output in range(outputs) for tap in range(taps)]
+    if outputs > 0:
+        assert depthwise._meetings_along(size, taps, outputs, step, before) == sum(0 <= cell < size for cell in cells)
+
+
+def test_an_hour_of_sound_is_planned_at_once():
+    """Not in a time that grows with the map."""
+    taken = time.process_time()
+    explain_method((1, 2, 57_600_000), (2, 1, 31), padding=15, groups=2)
+    assert time.process_time() - taken < 5

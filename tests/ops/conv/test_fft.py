@@ -5,6 +5,7 @@ import math
 import threading
 from dataclasses import dataclass, replace
 
+import calls
 import pytest
 import torch
 import torch.nn.functional as F
@@ -388,3 +389,14 @@ def test_the_matrix_takes_cells_at_any_offset(lengths, sizes):
         circle = transform.inverse(spectrum, lengths, start, scratch, None)
         rolled = padded.roll(offsets, tuple(range(1, 1 + len(lengths))))
         torch.testing.assert_close(circle, rolled, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [(5, 5, 5), (6, 9, 3)], ids=["depthwise", "grouped"])
+@pytest.mark.parametrize("once", [1, 2])
+def test_large_kernels_in_parts_of_their_groups(channels, once, monkeypatch):
+    call = calls.Call((9, 8), (5, 4), "same", channels=channels)
+    _, problem = state(**call.leaves(), **call.options())
+    whole = fft.kernel_bytes(problem)
+    monkeypatch.setattr(fft, "MOST_KERNEL_BYTES", whole * once // channels[2])
+    assert fft.kernel_bytes(problem) == whole * once // channels[2]
+    call.check("fft")

@@ -1,5 +1,6 @@
 """Convolutions in other circumstances than a plain call: forked, faked, on a default device, exported and traced."""
 
+import functools
 import os
 
 import pytest
@@ -70,3 +71,23 @@ def test_traced_programs_convolve_directly():
     traced = torch.jit.trace(module, (input,))
     other = normal(2, 3, 12, 17, seed=7).detach()
     torch.testing.assert_close(traced(other), module(other))
+
+
+@pytest.mark.parametrize("method", ["auto", "direct", "depthwise", "fft", "matmul"])
+def test_derivatives_of_derivatives_leave_nothing_behind(method):
+    """Each transform of torch.func twice, and a plain call at the end."""
+    call = Call((9, 11), (5, 4), "same", channels=(3, 3, 3))
+    spectrum._made_matrix.cache_clear()
+    input, weight = normal(2, 3, 9, 11).detach(), normal(3, 1, 5, 4, seed=2).detach()
+
+    def loss(input, method=method):
+        return large_kernel_conv2d(input, weight, padding="same", groups=3, method=method).pow(3).sum()
+
+    for _ in range(2):
+        product, expected = (
+            torch.func.jvp(torch.func.grad(functools.partial(loss, method=by)), (input,), (input,))[1]
+            for by in (method, "direct")
+        )
+        torch.testing.assert_close(product, expected)
+        torch.testing.assert_close(torch.func.jvp(loss, (input,), (input,))[1], (3 * loss(input)))
+    call.check(method)

@@ -130,6 +130,14 @@ def test_estimates_are_near_what_was_measured():
         assert min(found) > 1 / 7, kind
 
 
+def test_one_gradient_takes_no_longer_than_both():
+    for shape in draw_shapes(100, 3):
+        problem = shape.problem_alone()
+        for method in able(problem):
+            both = estimate(method, "gradients", problem)
+            assert max(estimate(method, f"{leaf} gradient", problem) for leaf in ("input", "weight")) <= both
+
+
 def test_estimates_add_up_to_the_plans():
     """Both gradients by one method share work, by two they do not."""
     direct, mixed = Plan.of_one("fft"), Plan("direct", "fft", "direct")
@@ -363,6 +371,16 @@ def test_explains_spectra_that_are_too_large(capsys):
     lines = explained(capsys, (16, 256, 128, 128), (256, 256, 51, 51), padding=25)
     assert "not taken: the kernel's spectrum would take more than 512 MiB" in lines[3]
     assert lines[-1].count("by direct") == 3
+
+
+def test_explains_no_channels(capsys):
+    assert explained(capsys, (4, 0, 8, 8), (4, 0, 3, 3))[-1].count("by direct") == 3
+
+
+def test_spectra_of_many_channels_are_made_in_parts(capsys):
+    """6 GiB at once."""
+    shapes = (1, 512, 512, 512), (512, 1, 201, 201)
+    assert explained(capsys, *shapes, padding=100, groups=512)[-1].count("by fft") == 3
 
 
 def test_explains_other_devices(capsys):

@@ -56,7 +56,7 @@ def large_kernel_conv(
             message.
     """
     _checks.one_of("method", method, select.METHODS)
-    _check_dtypes(input, weight=weight, bias=bias)
+    _check_kinds(input, weight=weight, bias=bias)
     weight, problem = state(input, weight, bias, stride, padding, groups)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
@@ -74,21 +74,20 @@ def large_kernel_conv(
 def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
     if plan == _ALL_DIRECT:
         return convolve_direct(input, weight, bias, problem)
-    if plan.output == "matmul":
-        output = convolve_matmul(input, weight, bias, problem)
-    else:
-        device = input.device.type
-        dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
-        # Triton's programs take half precision and sum in float32; what the others make on the way must be precise.
-        inner = dtype if plan.output == "triton" else torch.promote_types(dtype, torch.float32)
-        with autocast_disabled(device):
-            output = _apply(input.to(inner), weight.to(inner), bias, problem, plan).to(dtype)
+    device = input.device.type
+    dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
+    # Triton's programs take half precision and sum in float32; what the others make on the way must be precise.
+    inner = dtype if plan.output == "triton" else torch.promote_types(dtype, torch.float32)
+    with autocast_disabled(device):
+        output = _apply(input, weight, bias, problem, plan, inner).to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
     return to_channels_last(output) if is_channels_last(input) else output.contiguous()
 
 
-def _check_dtypes(input: Tensor, **others: Tensor | None) -> None:
+def _check_kinds(input: Tensor, **others: Tensor | None) -> None:
     for name, tensor in others.items():
+        if tensor is not None and tensor.device != input.device:
+            raise ValueError(f"{name}: expected the device of input, {input.device}, got {tensor.device}")
         if tensor is not None and tensor.dtype != input.dtype and not (_autocasts(input) and _autocasts(tensor)):
             raise ValueError(f"{name}: expected the dtype of input, {input.dtype}, got {tensor.dtype}")
 
@@ -100,13 +99,19 @@ def _autocasts(tensor: Tensor) -> bool:
     return enabled and tensor.is_floating_point() and tensor.dtype != torch.float64
 
 
-def _apply(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
-    bias = None if bias is None else bias.to(input.dtype)
+def _apply(
+    input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan, dtype: torch.dtype
+) -> Tensor:
+    bias = None if bias is None else bias.to(dtype)
+    if plan.output == "matmul":
+        return convolve_matmul(input.to(dtype), weight.to(dtype), bias, problem)
     if torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
         # Forward-mode differentiation and exported programs go through the steps themselves.
         with autocast_disabled(input.device.type):
-            return OUTPUTS[plan.output](input, weight, bias, problem)
-    output: Tensor = Convolution.apply(input, weight, bias, problem, plan)  # type: ignore[no-untyped-call]
+            return OUTPUTS[plan.output](input.to(dtype), weight.to(dtype), bias, problem)
+    # For backward the narrower of both is kept, what came or what is computed with.
+    input, weight = (tensor.to(dtype) if tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight))
+    output: Tensor = Convolution.apply(input, weight, bias, problem, plan, dtype)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -196,7 +201,7 @@ def explain_method(
     Example:
         >>> from torchdcls import explain_method
         >>> explain_method((4, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96)  # doctest: +ELLIPSIS
-        method               output    input gradient   weight gradient    both gradients   (expected, ms)
+        method               output    input gradient   weight gradient    both gradients   (expected on two cores, ms)
         direct  ...
         auto multiplies ...
         auto takes: ...
@@ -237,7 +242,10 @@ def state(
         is_channels_last(batched),
     )
     # The same call comes again and again, and tensors are often so small that this is a large part of it.
-    problem, taps = _posed(*facts) if torch.compiler.is_compiling() else _known_posed(*facts)
+    try:
+        problem, taps = _posed(*facts) if torch.compiler.is_compiling() else _known_posed(*facts)
+    except TypeError:  # symbols of a tracer, or whatever came in place of numbers, cannot be looked up
+        problem, taps = _posed(*facts)
     for axis, (start, size) in enumerate(taps, start=2):
         if size != weight.shape[axis]:
             weight = weight.narrow(axis, start, size)

@@ -32,20 +32,22 @@ GRADIENTS = {
 
 
 class Convolution(torch.autograd.Function):
-    """Output of a convolution: `Convolution.apply(input, weight, bias, problem, plan)`."""
+    """Output of a convolution: `Convolution.apply(input, weight, bias, problem, plan, dtype)`, made in that dtype."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
+    def forward(
+        input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan, dtype: torch.dtype
+    ) -> Tensor:
         """Output, (batch, out_channels, *map out)."""
         with autocast_disabled(input.device.type):
-            return OUTPUTS[plan.output](input, weight, bias, problem)
+            return OUTPUTS[plan.output](input.to(dtype), weight.to(dtype), bias, problem)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keeps the input and the weight, and no more."""
-        input, weight, _, ctx.problem, ctx.plan = inputs
+        input, weight, _, ctx.problem, ctx.plan, _ = inputs
         ctx.save_for_backward(input, weight)
 
     @staticmethod
@@ -53,10 +55,10 @@ class Convolution(torch.autograd.Function):
         """Gradients of input, weight and bias."""
         input, weight = ctx.saved_tensors
         (gradient,) = gradients
-        *wanted, of_bias, _, _ = ctx.needs_input_grad
-        to_input, to_weight = _gradients(input, weight, gradient, ctx.problem, ctx.plan, *wanted)
+        of_input, of_weight, of_bias, *_ = ctx.needs_input_grad
+        to_input, to_weight = _gradients(input, weight, gradient, ctx.problem, ctx.plan, of_input, of_weight)
         to_bias = gradient.sum([0, *range(2, gradient.dim())]) if of_bias else None
-        return to_input, to_weight, to_bias, None, None
+        return to_input, to_weight, to_bias, None, None, None
 
 
 class _Gradients(torch.autograd.Function):
@@ -69,13 +71,17 @@ class _Gradients(torch.autograd.Function):
         input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, plan: Plan, wanted: tuple[bool, bool]
     ) -> tuple[Tensor, Tensor]:
         of_input, of_weight = wanted
+        input, weight = input.to(gradient.dtype), weight.to(gradient.dtype)
+        to_input = to_weight = None
         with autocast_disabled(gradient.device.type):
             if plan.input_gradient == plan.weight_gradient:
                 make = GRADIENTS[plan.input_gradient]
                 to_input, to_weight = make(input, weight, gradient, problem, of_input, of_weight)
             else:
-                to_input, _ = GRADIENTS[plan.input_gradient](input, weight, gradient, problem, of_input, False)
-                _, to_weight = GRADIENTS[plan.weight_gradient](input, weight, gradient, problem, False, of_weight)
+                if of_input:
+                    to_input, _ = GRADIENTS[plan.input_gradient](input, weight, gradient, problem, True, False)
+                if of_weight:
+                    _, to_weight = GRADIENTS[plan.weight_gradient](input, weight, gradient, problem, False, True)
         return (
             gradient.new_zeros(()) if to_input is None else to_input,
             gradient.new_zeros(()) if to_weight is None else to_weight,
@@ -101,7 +107,8 @@ class _Gradients(torch.autograd.Function):
             to_input, _ = _gradients(input, along_weight, gradient, problem, plan, True, False)
         if need_gradient:
             parts = [(along_input, weight)] * of_input + [(input, along_weight)] * of_weight
-            outputs = [Convolution.apply(*part, None, problem, plan) for part in parts]  # type: ignore[no-untyped-call]
+            settings = None, problem, plan, gradient.dtype
+            outputs = [Convolution.apply(*part, *settings) for part in parts]  # type: ignore[no-untyped-call]
             to_gradient = outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
         return to_input, to_weight, to_gradient, None, None, None
 

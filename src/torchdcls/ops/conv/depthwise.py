@@ -190,11 +190,17 @@ def _forward_operations(problem: Problem, kind: str) -> dict[str, float]:
 
 
 def _meetings(problem: Problem) -> list[int]:
-    # Along each axis, how often a tap falls on a cell and not on padding.
-    meetings = []
-    for size, taps, cells, step, (before, _) in zip(
-        problem.map, problem.kernel, problem.outputs, problem.stride, problem.padding, strict=True
-    ):
-        starts = [cell * step - before for cell in range(cells)]
-        meetings.append(sum(max(0, min(size, start + taps) - max(0, start)) for start in starts))
-    return meetings
+    # Along each axis, how often a tap falls on a cell of the map and not on padding.
+    axes = zip(problem.map, problem.kernel, problem.outputs, problem.stride, problem.padding, strict=True)
+    return [_meetings_along(size, taps, outputs, step, before) for size, taps, outputs, step, (before, _) in axes]
+
+
+def _meetings_along(size: int, taps: int, outputs: int, step: int, before: int) -> int:
+    # Counted by output or by tap, whichever are fewer: the other may be an hour of sound.
+    if outputs <= taps:
+        starts = (output * step - before for output in range(outputs))
+        return sum(max(0, min(size, start + taps) - max(0, start)) for start in starts)
+    # Outputs whose tap falls on cells 0 to size - 1.
+    firsts = (-((tap - before) // step) for tap in range(taps))
+    stops = (-((tap - before - size) // step) for tap in range(taps))
+    return sum(max(0, min(outputs, stop) - max(0, first)) for first, stop in zip(firsts, stops, strict=True))

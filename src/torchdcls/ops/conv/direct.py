@@ -80,7 +80,7 @@ def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
         f"{name} tap": float(taps),
         f"{name} row tap": taps / problem.outputs[-1],
         f"{name} line tap": taps / problem.kernel[-1],
-        f"{name} narrow tap": taps / min(inputs, problem.out_channels // problem.groups, 16),
+        f"{name} narrow tap": taps / max(1, min(inputs, problem.out_channels // problem.groups, 16)),
         f"{name} cell": float(cells),
         f"{name} weight": float(problem.out_channels * inputs * math.prod(problem.kernel)),
     }

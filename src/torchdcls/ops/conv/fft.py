@@ -10,7 +10,7 @@ Every map is transformed in blocks of the batch that stay in cache, a large map 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ UNCUT_LENGTH, UNCUT_LENGTH_OF_GROUPS = 96, MATRIX_LENGTH
 BLOCK_BYTES, BLOCK_BYTES_OF_GROUPS = 2**21, 2**28
 # Of the spectrum of a part of a dense kernel, where the maps are one block. Unit: bytes.
 KERNEL_BYTES = 9 * 2**20
+# Of the spectrum of a kernel in groups, which is otherwise made for some groups after the others. Unit: bytes.
+MOST_KERNEL_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,36 @@ def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int], uncut: int)
 
 def kernel_bytes(problem: Problem) -> int:
     """Memory of the largest part of the kernel's spectrum in float32; its gradient takes as much."""
+    problem = _of_groups(problem, _groups_at_once(problem))
     plan = tiling(problem)
+    return _whole_kernel_bytes(problem) * min(plan.channels, problem.out_channels) // max(1, problem.out_channels)
+
+
+def _whole_kernel_bytes(problem: Problem) -> int:
     weights = problem.out_channels * problem.in_channels // problem.groups
-    return 4 * math.prod(plan.lengths) * weights * min(plan.channels, problem.out_channels) // problem.out_channels
+    return 4 * math.prod(tiling(problem).lengths) * weights
+
+
+def _groups_at_once(problem: Problem) -> int:
+    return max(1, min(problem.groups, MOST_KERNEL_BYTES * problem.groups // max(1, _whole_kernel_bytes(problem))))
+
+
+def _of_groups(problem: Problem, groups: int) -> Problem:
+    # The problem of some groups alone.
+    inputs, outputs = (channels // problem.groups for channels in (problem.in_channels, problem.out_channels))
+    return replace(problem, groups=groups, in_channels=groups * inputs, out_channels=groups * outputs)
+
+
+def _parts_of_groups(problem: Problem) -> list[tuple[Problem, slice, slice]]:
+    # Problems of some groups each, with their channels of the input and of the output.
+    step = _groups_at_once(problem)
+    inputs, outputs = (channels // problem.groups for channels in (problem.in_channels, problem.out_channels))
+    parts = []
+    for first in range(0, problem.groups, step):
+        stop = min(first + step, problem.groups)
+        channels = slice(first * inputs, stop * inputs), slice(first * outputs, stop * outputs)
+        parts.append((_of_groups(problem, stop - first), *channels))
+    return parts
 
 
 def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
@@ -112,6 +141,13 @@ def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Pr
     Returns:
         (batch, out_channels, *map out).
     """
+    parts = _parts_of_groups(problem)
+    if len(parts) > 1:
+        outputs = [
+            convolve_fft(input[:, inner], weight[outer], None if bias is None else bias[outer], part)
+            for part, inner, outer in parts
+        ]
+        return torch.cat(outputs, 1)
     plan, scratch = tiling(problem), Scratch(input)
     transform = plan.transform()
     start = (0,) * len(problem.kernel)
@@ -146,6 +182,14 @@ def gradients_fft(
     Returns:
         Gradients of the input and of the weight, None where not asked for.
     """
+    parts = _parts_of_groups(problem)
+    if len(parts) > 1:
+        made = [
+            gradients_fft(input[:, inner], weight[outer], gradient[:, outer], part, of_input, of_weight)
+            for part, inner, outer in parts
+        ]
+        to_inputs, to_weights = zip(*made, strict=True)
+        return torch.cat(to_inputs, 1) if of_input else None, torch.cat(to_weights) if of_weight else None
     plan, scratch = tiling(problem), Scratch(gradient)
     transform = plan.transform()
     start = (0,) * len(problem.kernel)

@@ -51,6 +51,8 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
         return "it needs real floating-point tensors"
     if problem.batch == 0:
         return "the batch is empty"
+    if problem.in_channels == 0 or problem.out_channels == 0:
+        return "there are no channels"
     if method in ("depthwise", "triton") and not problem.depthwise:
         channels = f"{problem.in_channels} to {problem.out_channels} in {problem.groups} groups"
         return f"it convolves each channel by itself, with one filter, and channels are {channels}"
@@ -114,6 +116,7 @@ LEAST_GAIN = 1e5
 LARGEST_MATRIX_BYTES, LARGEST_SPECTRUM_BYTES = 2**28, 2**29
 
 
+@functools.lru_cache(maxsize=4096)
 def estimate(method: Method, part: Part, problem: Problem) -> float:
     """Expected time of a part: each operation's count times what it costs. Unit: nanoseconds (on two cores)."""
     counts = OPERATIONS[method](problem, part)
@@ -122,7 +125,8 @@ def estimate(method: Method, part: Part, problem: Problem) -> float:
     # few channels a group; the other methods make float32 of float16.
     if method == "direct" and problem.dtype in (torch.float64, torch.float16):
         time *= 10 if problem.groups > 1 else 3
-    return time
+    # One gradient takes no longer than both, whatever was fitted.
+    return min(time, estimate(method, "gradients", problem)) if part.endswith(" gradient") else time
 
 
 def estimate_plan(plan: Plan, problem: Problem, of_input: bool, of_weight: bool) -> float:
@@ -148,7 +152,6 @@ def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) ->
         torch.compiler.is_exporting()
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or problem.device not in ("cpu", "cuda")
-        or 0 in (problem.in_channels, problem.out_channels)
     ):
         return Plan.of_one("direct")
     if problem.device == "cuda":
@@ -209,7 +212,7 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
     ]
     asked = [part for part, wanted in parts if wanted]
     titles = ["both gradients" if part == "gradients" else part for part in asked]
-    lines = [f"{'method':9}" + "".join(f"{title:>18}" for title in titles) + "   (expected, ms)"]
+    lines = [f"{'method':9}" + "".join(f"{title:>18}" for title in titles) + "   (expected on two cores, ms)"]
     for method in METHODS[1:]:
         reason = reason_against(method, problem)
         if reason is None and problem.device != "cpu":

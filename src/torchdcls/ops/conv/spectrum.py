@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..scratch import Scratch
-from ..tracing import constant_when_compiled, fake_tensors
+from ..tracing import constant_when_compiled, wrapped_tensors
 
 
 class Transform(Protocol):
@@ -230,7 +230,7 @@ def _from_groups(spectrum: Tensor, groups: int) -> Tensor:
 def _matrix(
     length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    make = _made_matrix.__wrapped__ if fake_tensors() else _made_matrix  # a fake one must not be kept
+    make = _made_matrix.__wrapped__ if wrapped_tensors() else _made_matrix
     return make(length, size, offset, last, inverse, dtype, device)
 
 

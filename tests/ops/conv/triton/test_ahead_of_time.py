@@ -51,6 +51,10 @@ PROBLEMS = {
 }
 
 
+# Where the gradient of the input is compiled too.
+TURNED = ("stage 1", "stage 3", "stage 4", "31x31", "5x5")
+
+
 @dataclass(frozen=True)
 class Launch:
     """What a device function is compiled for."""
@@ -64,7 +68,7 @@ class Launch:
 
     def __str__(self):
         layout = "channels last" if self.channels_last else "contiguous"
-        return f"{self.blocks}, {self.dtype}, {layout}, {self.offset}"
+        return f"{self.blocks}, {self.dtype}, {layout}, {self.offset}{', turned' * self.turned}"
 
     @property
     def function(self):
@@ -121,9 +125,12 @@ def launches():
     for (name, sizes), dtype, last in itertools.product(PROBLEMS.items(), TYPES, (False, True)):
         offsets = (tl.int32, tl.int64) if name == "stage 1" else (tl.int32,)
         for offset in offsets:
-            outputs = for_output(sizes, dtype, last, far=offset == tl.int64)
-            for blocks in (*outputs, *for_weight_gradient(sizes, dtype, last)):
+            for blocks in for_weight_gradient(sizes, dtype, last):
                 found.setdefault((blocks, dtype, last, offset), Launch(blocks, sizes, dtype, last, offset))
+            for blocks in for_output(sizes, dtype, last, far=offset == tl.int64):
+                for turned in (False, True) if name in TURNED else (False,):
+                    launch = Launch(blocks, sizes, dtype, last, offset, turned)
+                    found.setdefault((blocks, dtype, last, offset, turned), launch)
     return list(found.values())
 
 

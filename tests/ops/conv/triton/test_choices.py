@@ -26,7 +26,7 @@ def problem(map=(56, 56), kernel=(23, 23), dtype=torch.bfloat16, device="cuda", 
 @pytest.fixture(autouse=True)
 def _triton_is_installed(monkeypatch):
     """Whether it is or not: no program runs here."""
-    monkeypatch.setattr(support, "find_spec", lambda name: "a package")
+    monkeypatch.setattr(support, "_installed", lambda: True)
 
 
 # What it cannot run
@@ -63,7 +63,7 @@ def test_refuses_cpu_without_the_interpreter(value, monkeypatch):
 
 
 def test_refuses_without_triton(monkeypatch):
-    monkeypatch.setattr(support, "find_spec", lambda name: None)
+    monkeypatch.setattr(support, "_installed", lambda: False)
     assert select.unsupported_reason("triton", problem()) == "Triton is not installed (it comes with torch for CUDA)"
 
 
@@ -71,6 +71,11 @@ def test_refuses_old_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     assert select.unsupported_reason("triton", problem()) == "it needs a GPU of compute capability 8.0 or above"
+
+
+def test_refuses_other_makers_gpus(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert select.unsupported_reason("triton", problem()) == "it is made for NVIDIA GPUs"
 
 
 def test_layers_without_numbers():
@@ -170,6 +175,40 @@ def test_few_taps_are_multiplied_first():
     assert isinstance(guess, Banded)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Banded(4, 2, 1, 3, 4, 2, 1, 16, 16), r"Banded.block_samples: expected a power of two, got 3"),
+        (lambda: Banded(3, 2, 1, 4, 4, 1, 1, 16, 16), r"Banded.warps: expected a power of two, got 3"),
+        (lambda: Banded(4, 2, 1, 4, 2, 1, 1, 16, 16), r"Banded: expected at least 16 patches, got 8"),
+        (lambda: Banded(4, 2, 1, 4, 4, 1, 1, 8, 16), r"Banded: expected at least 16 cells a patch, got 8"),
+        (lambda: BandedWeightGradient(4, 2, 1, 16, 16, 8), r"expected at least 16 columns a chunk, got 8"),
+        (lambda: Multiplied(4, 1, True, 8), r"Multiplied.block_channels: expected a power of two, got True"),
+        (lambda: Multiplied(4, 1, 0, 8), r"Multiplied.block_channels: expected a power of two, got 0"),
+    ],
+)
+def test_refuses_blocks_that_no_program_can_have(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_no_launch_has_more_programs_than_a_grid():
+    """Cells beyond 2**31, one program for each."""
+    for sizes in (
+        Sizes(2**22, 1024, (1, 1), (1, 1), (1, 1), (3, 3)),
+        Sizes(2**18, 2**13, (1, 9), (1, 9), (0, 1), (1, 3)),
+    ):
+        for last in (False, True):
+            candidates = for_output(sizes, torch.bfloat16, last)
+            assert candidates
+            assert all(blocks.programs(sizes) < 2**31 for blocks in candidates)
+
+
+def test_many_taps_are_not_tried_one_by_one():
+    sizes = Sizes(8, 8, (64, 64), (64, 64), (31, 31), (63, 63))
+    assert not any(isinstance(blocks, Multiplied) for blocks in for_output(sizes, torch.float32, False))
+
+
 # Which division is taken
 
 CANDIDATES = [Multiplied(4, 1, 1, cells) for cells in (32, 64, 128)]
@@ -181,7 +220,7 @@ def measured(monkeypatch):
     measured = []
     monkeypatch.setattr(tuning, "_measured", {})
     monkeypatch.setattr(tuning, "may_measure", lambda device: True)
-    times = dict(zip(CANDIDATES, (3.0, 1.0, 2.0), strict=True))
+    times = dict(zip(CANDIDATES, (1.1, 1.0, 2.0), strict=True))
     monkeypatch.setattr(tuning, "milliseconds", lambda run, blocks: measured.append(blocks) or times[blocks])
     return measured
 
@@ -195,6 +234,23 @@ def test_the_fastest_is_taken_and_measured_once(measured):
     assert measured == CANDIDATES
     choose("another")
     assert measured == CANDIDATES * 2
+
+
+def test_a_small_gain_is_none(measured, monkeypatch):
+    """The best guess is left for a difference that noise does not make."""
+    monkeypatch.setattr(tuning, "milliseconds", lambda run, blocks: 1.0 - 0.04 * (blocks == CANDIDATES[1]))
+    assert choose() == CANDIDATES[0]
+
+
+def test_deterministic_gradients_follow_no_measurement(measured):
+    run, device = lambda blocks: None, torch.device("cuda")
+    assert tuning.choose("weight gradient", CANDIDATES, "key", run, device) == CANDIDATES[1]
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert tuning.choose("weight gradient", CANDIDATES, "key", run, device) == CANDIDATES[0]
+        assert choose() == CANDIDATES[1]
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_one_candidate_is_not_measured(measured):
@@ -222,6 +278,22 @@ def test_what_is_pinned_is_taken(measured):
         assert choose() == CANDIDATES[2]
     assert choose() == CANDIDATES[1]
     assert measured == CANDIDATES
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"output": BandedWeightGradient(4, 2, 1, 32, 16, 16)},
+            "output: expected Banded, Multiplied or None, got Banded",
+        ),
+        ({"weight_gradient": CANDIDATES[0]}, "weight_gradient: expected BandedWeightGradient or None, got Multiplied"),
+        ({"output": "fast"}, "output: expected Banded, Multiplied or None, got 'fast'"),
+    ],
+)
+def test_refuses_to_pin(wrong, message):
+    with pytest.raises(TypeError, match=message), pinned(**wrong):
+        pass
 
 
 def test_configurations_that_take_too_much_lose(monkeypatch):

@@ -146,6 +146,18 @@ def test_as_exact_as_torchs(call, dtype):
     assert_as_exact_as(run(call, here(leaves)), call.torch(leaves), truth)
 
 
+@pytest.mark.parametrize("output", ["taps", "taps of channels"])
+def test_bfloat16_one_tap_after_the_other(output):
+    """Which the interpreter can, and rounds down where GPUs round to nearest: twice the error, in one rounding."""
+    call = Call((14, 14), (9, 9), "same", channels=(2, 2, 2))
+    leaves = {name: leaf.detach() for name, leaf in call.leaves(torch.bfloat16).items()}
+    truth = call.torch({name: leaf.double().requires_grad_() for name, leaf in leaves.items()})["output"]
+    with torch.no_grad(), pinned(output=OUTPUTS[output]):
+        made = large_kernel_conv2d(**here(leaves), **call.options(), method="triton").cpu()
+    assert made.dtype == torch.bfloat16
+    assert (made - truth).abs().max() <= 2 * torch.finfo(torch.bfloat16).eps * truth.abs().max()
+
+
 def test_autocast_gives_torchs_dtype_and_is_as_exact():
     """In float16, as the interpreter knows it."""
     call = Call((16, 16), (9, 9), "same")
@@ -234,6 +246,13 @@ def test_offsets_beyond_32_bits(far):
     assert torch.equal(to_weight, *torch.autograd.grad(wanted.sum(), weight))
 
 
+def test_spectra_on_this_device():
+    """What `auto` takes on CUDA for longer kernels."""
+    call = Call((20, 18), (9, 9), "same", channels=(3, 3, 3))
+    actual = {name: tensor.cpu() for name, tensor in call.run(here(call.leaves()), "fft").items()}
+    assert_equal_to_rounding(actual, oracle(call))
+
+
 # Derivatives
 
 
@@ -288,6 +307,8 @@ def test_operators_are_what_they_say(memory_format):
     gradient = torch.randn(2, 3, 6, 5, device=DEVICE).to(memory_format=memory_format)
     torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, bias, [1, 1], [6, 5], False))
     torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, None, [1, 1], [6, 5], True))
+    output = torch.ops.torchdcls.depthwise_conv(input, weight, bias, [1, 1], [6, 5], False)
+    assert output.is_contiguous(memory_format=memory_format)
     arguments = input, gradient, [1, 1], [3, 3]
     torch.library.opcheck(torch.ops.torchdcls.depthwise_conv_weight_gradient, arguments)
 

@@ -11,8 +11,10 @@ import torch
 
 # Side of the smallest matrix product, and so of what a program sums over at once.
 SIDE = 16
-# Up to so many taps they are tried one after the other first.
-FEW_TAPS = 25
+# Up to so many taps they are multiplied one after the other as a best guess, and up to so many at all.
+FEW_TAPS, MANY_TAPS = 25, 169
+# Of a launch.
+MOST_PROGRAMS = 2**31
 # How many programs the gradient of a kernel is divided among where channels and taps alone give fewer.
 PROGRAMS = 1024
 
@@ -36,6 +38,18 @@ class Blocks:
     warps: int
     stages: int
 
+    def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if type(size) is not int or size < 1 or (name != "stages" and size & (size - 1)):
+                raise ValueError(f"{type(self).__name__}.{name}: expected a power of two, got {size!r}")
+        for what, side in self.sides().items():
+            if side < SIDE:
+                raise ValueError(f"{type(self).__name__}: expected at least {SIDE} {what}, got {side}")
+
+    def sides(self) -> dict[str, int]:
+        """Sides of the matrix products, if there are any, by what they are."""
+        return {}
+
     def constants(self) -> dict[str, int]:
         """Constants of the device function by name."""
         own = {field.name.upper(): getattr(self, field.name) for field in fields(self)}
@@ -53,6 +67,11 @@ class Banded(Blocks):
     rows: int
     columns: int
     chunk: int
+
+    def sides(self) -> dict[str, int]:
+        """Sides of the matrix products."""
+        patches = self.block_samples * self.block_down * self.block_across
+        return {"patches": patches, "cells a patch": self.rows * self.columns, "columns a chunk": self.chunk}
 
     def programs(self, sizes: Sizes) -> int:
         """How many programs make the output."""
@@ -83,6 +102,10 @@ class BandedWeightGradient(Blocks):
     block_patches: int
     columns: int
     chunk: int
+
+    def sides(self) -> dict[str, int]:
+        """Sides of the matrix products."""
+        return {"patches": self.block_patches, "columns": self.columns, "columns a chunk": self.chunk}
 
     def chunks(self, sizes: Sizes) -> int:
         """Into how many parts the columns that patches meet are divided."""
@@ -121,14 +144,16 @@ def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool 
             shapes = [(1, 64, 4, 16, warps), (1, 128, 2, 16, 8), (1, 64, 2, 32, warps)]
         multiplied = Multiplied(4, 1, 1, 256)
     found = [_banded(sizes, stages, *shape) for shape in shapes]
-    few = sizes.kernel[0] * sizes.kernel[1] <= FEW_TAPS
-    return [multiplied, *found] if few else [*found, multiplied]
+    taps = sizes.kernel[0] * sizes.kernel[1]
+    if taps <= MANY_TAPS and multiplied.programs(sizes) < MOST_PROGRAMS:
+        return [multiplied, *found] if taps <= FEW_TAPS else [*found, multiplied]
+    return [*found]
 
 
 def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -> list[BandedWeightGradient]:
     """What may make the gradient of the kernel."""
     start, stop = met_columns(sizes, SIDE)
-    band = max(SIDE, _power(stop - start))
+    band = max(SIDE, power_above(stop - start))
     stages = _stages(dtype, channels_last)
     # Of a configuration: warps, stages, channels, patches, columns of a patch, columns of the input at once.
     if channels_last:
@@ -142,7 +167,7 @@ def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -
         warps = 8 if dtype.itemsize > 2 else 4
         found = [
             BandedWeightGradient(warps, stages, 1, 32, 16, min(band, 64)),
-            BandedWeightGradient(warps, stages, 1, 32, 32, min(_power(SIDE + band), 64)),
+            BandedWeightGradient(warps, stages, 1, 32, 32, min(power_above(SIDE + band), 64)),
             BandedWeightGradient(warps, stages, 1, 64, 16, min(band, 32)),
         ]
     return list(dict.fromkeys(found))
@@ -168,9 +193,9 @@ def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:
 
 def _banded(sizes: Sizes, stages: int, channels: int, patches: int, rows: int, columns: int, warps: int) -> Banded:
     # Other samples' patches first, as the same rows of theirs lie in the padding; then those beside, then those below.
-    down, across = _power(_parts(sizes.map_out[0], rows)), _power(_parts(sizes.map_out[1], columns))
-    patches = max(SIDE, min(patches, _power(sizes.samples) * down * across))
-    samples = min(patches, _power(sizes.samples))
+    down, across = power_above(_parts(sizes.map_out[0], rows)), power_above(_parts(sizes.map_out[1], columns))
+    patches = max(SIDE, min(patches, power_above(sizes.samples) * down * across))
+    samples = min(patches, power_above(sizes.samples))
     across = min(patches // samples, across)
     down = min(patches // (samples * across), down)
     samples = patches // (across * down)  # fewer patches than a product needs: the rest are of no sample
@@ -181,6 +206,6 @@ def _parts(size: int, part: int) -> int:
     return -(-size // part)
 
 
-def _power(size: int) -> int:
-    # The power of two that is not below.
+def power_above(size: int) -> int:
+    """The least power of two that is not below."""
     return 1 << max(0, size - 1).bit_length()

@@ -18,6 +18,7 @@ from .configurations import (
     for_output,
     for_weight_gradient,
     met_columns,
+    power_above,
 )
 from .tuning import choose
 
@@ -62,10 +63,9 @@ def convolve(
             num_stages=blocks.stages,
         )
 
-    last = _channels_innermost(input)
-    candidates = for_output(sizes, input.dtype, last, far=offset == tl.int64)
+    candidates = for_output(sizes, input.dtype, _channels_innermost(input), far=offset == tl.int64)
     with _on(input.device):
-        launch(choose("output", candidates, _key(sizes, input, last), launch, input.device))
+        launch(choose("output", candidates, _key(sizes, input, output), launch, input.device))
 
 
 def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kernel: Sequence[int]) -> Tensor:
@@ -112,10 +112,9 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
             num_stages=blocks.stages,
         )
 
-    last = _channels_innermost(input)
-    candidates = for_weight_gradient(sizes, input.dtype, last)
+    candidates = for_weight_gradient(sizes, input.dtype, _channels_innermost(input))
     with _on(input.device):
-        launch(choose("weight gradient", candidates, _key(sizes, input, last), launch, input.device))
+        launch(choose("weight gradient", candidates, _key(sizes, input, gradient), launch, input.device))
     return parts.sum(0).to(input.dtype)
 
 
@@ -135,9 +134,10 @@ def _numbers(sizes: Sizes, input: Tensor, other: Tensor) -> tuple[int, ...]:
     return (sizes.samples, sizes.channels, *maps, *input.stride(), *other.stride())
 
 
-def _key(sizes: Sizes, input: Tensor, last: bool) -> tuple[Any, ...]:
+def _key(sizes: Sizes, input: Tensor, other: Tensor) -> tuple[Any, ...]:
     # Batches of up to the same power of two share a configuration.
-    return replace(sizes, samples=sizes.samples.bit_length()), input.dtype, last, input.device
+    kinds = (_channels_innermost(input), _channels_innermost(other), _offset_type(input, other).name)
+    return replace(sizes, samples=power_above(sizes.samples)), input.dtype, *kinds, input.device
 
 
 def _channels_innermost(input: Tensor) -> bool:

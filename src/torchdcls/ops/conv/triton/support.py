@@ -1,6 +1,7 @@
 """What the Triton method can run, and where."""
 
 import os
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -28,18 +29,25 @@ def unsupported(problem: Problem) -> str | None:
 
 @constant_when_compiled
 def _missing(device: str) -> str | None:
-    if find_spec("triton") is None:
+    if not _installed():
         return "Triton is not installed (it comes with torch for CUDA)"
     if device == "cpu":
         return None if interpreted() else "on CPU it runs under Triton's interpreter alone (TRITON_INTERPRET=1)"
     if device == "meta":
         return None
+    if torch.version.hip is not None:
+        return "it is made for NVIDIA GPUs"
     if device != "cuda":
         return f"it runs on CUDA, not on {device}"
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < LEAST_CAPABILITY:
         major, minor = LEAST_CAPABILITY
         return f"it needs a GPU of compute capability {major}.{minor} or above"
     return None
+
+
+@cache  # it looks through all of the search path
+def _installed() -> bool:
+    return find_spec("triton") is not None
 
 
 def interpreted() -> bool:

@@ -12,8 +12,11 @@ from .configurations import Banded, BandedWeightGradient, Multiplied
 Role = Literal["output", "weight gradient"]
 Blocks = TypeVar("Blocks")
 
-# Timed calls of a configuration, after one that compiles it.
-CALLS = 5
+# Launches that are timed together, after one that compiles, and how often. So many GPU cycles of waiting come before
+# them that the first does not start before the last is launched: it is the GPU that is timed.
+LAUNCHES, TIMES, CYCLES = 5, 5, 2_000_000
+# How much faster than the best guess another configuration has to be, as a share of its time.
+MARGIN = 0.95
 _measured: dict[Hashable, Any] = {}
 _pinned: dict[Role, Any] = {}
 
@@ -27,7 +30,14 @@ def pinned(
     Args:
         output: For the output and the gradient of the input.
         weight_gradient: For the gradient of the kernel.
+
+    Raises:
+        TypeError: A configuration of another kind.
     """
+    if not isinstance(output, Banded | Multiplied | None):
+        raise TypeError(f"output: expected Banded, Multiplied or None, got {output!r}")
+    if not isinstance(weight_gradient, BandedWeightGradient | None):
+        raise TypeError(f"weight_gradient: expected BandedWeightGradient or None, got {weight_gradient!r}")
     before = dict(_pinned)
     _pinned.update({"output": output, "weight gradient": weight_gradient})
     try:
@@ -48,12 +58,18 @@ def choose(
         run: Launches with a configuration.
         device: Where. Only GPUs are measured on, and not while a CUDA graph is captured.
     """
-    configuration: Blocks | None = _pinned.get(role) or _measured.get((role, key))
-    if configuration is not None:
-        return configuration
-    if len(candidates) == 1 or not may_measure(device):
-        return candidates[0]
-    times = {candidate: milliseconds(run, candidate) for candidate in candidates}
+    pinned: Blocks | None = _pinned.get(role)
+    if pinned is not None:
+        return pinned
+    guess, *others = candidates
+    if role == "weight gradient" and torch.are_deterministic_algorithms_enabled():
+        return guess  # others sum in another order, and no bit must depend on a measurement
+    measured: Blocks | None = _measured.get((role, key))
+    if measured is not None:
+        return measured
+    if not others or not may_measure(device):
+        return guess
+    times = {guess: MARGIN * milliseconds(run, guess), **{other: milliseconds(run, other) for other in others}}
     fastest = _measured[role, key] = min(candidates, key=lambda candidate: times[candidate])
     return fastest
 
@@ -72,10 +88,12 @@ def milliseconds(run: Callable[[Blocks], object], candidate: Blocks) -> float:
     except OutOfResources:
         return float("inf")
     times: list[float] = []
-    for _ in range(CALLS):
+    for _ in range(TIMES):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda._sleep(CYCLES)  # type: ignore[no-untyped-call]
         start.record()
-        run(candidate)
+        for _ in range(LAUNCHES):
+            run(candidate)
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))
