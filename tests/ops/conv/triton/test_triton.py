@@ -305,9 +305,9 @@ def test_operators_are_what_they_say(memory_format):
     input = torch.randn(2, 3, 6, 5, device=DEVICE).to(memory_format=memory_format)
     weight, bias = torch.randn(3, 1, 3, 3, device=DEVICE), torch.randn(3, device=DEVICE)
     gradient = torch.randn(2, 3, 6, 5, device=DEVICE).to(memory_format=memory_format)
-    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, bias, [1, 1], [6, 5], False))
-    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, None, [1, 1], [6, 5], True))
-    output = torch.ops.torchdcls.depthwise_conv(input, weight, bias, [1, 1], [6, 5], False)
+    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, bias, [1, 1], [6, 5]))
+    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, None, [1, 1], [6, 5]))
+    output = torch.ops.torchdcls.depthwise_conv(input, weight, bias, [1, 1], [6, 5])
     assert output.is_contiguous(memory_format=memory_format)
     arguments = input, gradient, [1, 1], [3, 3]
     torch.library.opcheck(torch.ops.torchdcls.depthwise_conv_weight_gradient, arguments)

@@ -125,7 +125,7 @@ class BandedWeightGradient(Blocks):
 def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool = False) -> list[Banded | Multiplied]:
     """What may make the output, or the gradient of the input; `far` where offsets take 64 bits, and more registers."""
     rows_out, columns_out = sizes.map_out
-    stages = _stages(dtype, channels_last)
+    stages = _stages(dtype)
     # Of a configuration: channels, patches, rows and columns of a patch, warps.
     if channels_last:
         channels, patches = _neighbours(dtype), 32 if far or dtype.itemsize > 4 else 64
@@ -141,7 +141,7 @@ def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool 
         elif rows_out == 1:
             shapes = [(1, 64, 1, 32, 4), (1, 64, 1, 64, 4), (1, 128, 1, 16, 4)]
         else:
-            shapes = [(1, 64, 4, 16, warps), (1, 128, 2, 16, 8), (1, 64, 2, 32, warps)]
+            shapes = [(1, 64, 4, 16, 8), (1, 128, 2, 16, 8), (1, 64, 2, 32, warps)]
         multiplied = Multiplied(4, 1, 1, 256)
     found = [_banded(sizes, stages, *shape) for shape in shapes]
     taps = sizes.kernel[0] * sizes.kernel[1]
@@ -154,10 +154,9 @@ def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -
     """What may make the gradient of the kernel."""
     start, stop = met_columns(sizes, SIDE)
     band = max(SIDE, power_above(stop - start))
-    stages = _stages(dtype, channels_last)
     # Of a configuration: warps, stages, channels, patches, columns of a patch, columns of the input at once.
     if channels_last:
-        channels = _neighbours(dtype)
+        channels, stages = _neighbours(dtype), _stages(dtype)
         found = [
             BandedWeightGradient(8, stages, channels, 32, 16, min(band, 32)),
             BandedWeightGradient(8, stages, channels, 32, 16, 16),
@@ -166,9 +165,9 @@ def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -
     else:
         warps = 8 if dtype.itemsize > 2 else 4
         found = [
-            BandedWeightGradient(warps, stages, 1, 32, 16, min(band, 64)),
-            BandedWeightGradient(warps, stages, 1, 32, 32, min(power_above(SIDE + band), 64)),
-            BandedWeightGradient(warps, stages, 1, 64, 16, min(band, 32)),
+            BandedWeightGradient(warps, 2, 1, 32, 16, min(band, 64)),
+            BandedWeightGradient(warps, 2, 1, 32, 32, min(power_above(SIDE + band), 64)),
+            BandedWeightGradient(warps, 2, 1, 64, 16, min(band, 32)),
         ]
     return list(dict.fromkeys(found))
 
@@ -178,10 +177,10 @@ def _neighbours(dtype: torch.dtype) -> int:
     return 16 // dtype.itemsize
 
 
-def _stages(dtype: torch.dtype, channels_last: bool) -> int:
-    # Loads of the next step while this one is multiplied. Where it reads channels together, the compiler would read
-    # float32 ahead four bytes at a time, and 16 otherwise.
-    return 1 if channels_last and dtype.itemsize > 2 else 2
+def _stages(dtype: torch.dtype) -> int:
+    # Loads of the next step while this one is multiplied. For float32 there are not the registers, and where channels are
+    # read together, four bytes would be read at a time, and not 16.
+    return 1 if dtype.itemsize > 2 else 2
 
 
 def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:

@@ -36,7 +36,6 @@ def banded(
     output_column,
     KERNEL_ROWS: tl.constexpr,
     KERNEL_COLUMNS: tl.constexpr,
-    TURNED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     OFFSET: tl.constexpr,
     SUM: tl.constexpr,
@@ -49,7 +48,7 @@ def banded(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Output, or with a TURNED kernel the gradient of the input.
+    """Output, or with a kernel that is turned the gradient of the input.
 
     A program makes BLOCK_SAMPLES x BLOCK_DOWN x BLOCK_ACROSS patches of BLOCK_CHANNELS channels. `input_sample` to
     `output_column` are strides; `weight` is contiguous, (channels, KERNEL_ROWS, KERNEL_COLUMNS).
@@ -110,8 +109,6 @@ def banded(
             known = (tap_row >= 0) & (tap_row < KERNEL_ROWS)
             known = known[None, :] & (tap_column >= 0) & (tap_column < KERNEL_COLUMNS)
             tap = tap_row[None, :] * KERNEL_COLUMNS + tap_column
-            if TURNED:
-                tap = KERNEL_ROWS * KERNEL_COLUMNS - 1 - tap
             band = tl.load(weight_pointers + tap[None], mask=known_channel[:, None, None] & known[None], other=0.0)
             if BLOCK_CHANNELS == 1:
                 maps = tl.reshape(maps, (PATCHES, CHUNK))
@@ -154,7 +151,6 @@ def multiplied(
     output_column,
     KERNEL_ROWS: tl.constexpr,
     KERNEL_COLUMNS: tl.constexpr,
-    TURNED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     OFFSET: tl.constexpr,
     SUM: tl.constexpr,
@@ -185,8 +181,6 @@ def multiplied(
             pointers = input + offset[:, None] + (channel_offset * input_channel)[None, :]
             maps = tl.load(pointers, mask=known[:, None] & known_channel[None, :], other=0.0)
             tap = tap_row * KERNEL_COLUMNS + tap_column
-            if TURNED:
-                tap = KERNEL_ROWS * KERNEL_COLUMNS - 1 - tap
             taps = tl.load(
                 weight + channel_offset * (KERNEL_ROWS * KERNEL_COLUMNS) + tap, mask=known_channel, other=0.0
             )

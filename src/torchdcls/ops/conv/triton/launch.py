@@ -23,9 +23,7 @@ from .configurations import (
 from .tuning import choose
 
 
-def convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], output: Tensor, turned: bool
-) -> None:
+def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], output: Tensor) -> None:
     """Writes a depthwise convolution.
 
     Args:
@@ -34,7 +32,6 @@ def convolve(
         bias: (channels) or None.
         padding: Zeros before the first row and column; fewer than none are cells left out.
         output: (batch, channels, rows, columns), any strides; its size says how much is padded after the map.
-        turned: Whether to turn the kernel by half a turn, for the gradient of the input.
     """
     if output.numel() == 0:
         return
@@ -53,7 +50,6 @@ def convolve(
             *numbers,
             KERNEL_ROWS=sizes.kernel[0],
             KERNEL_COLUMNS=sizes.kernel[1],
-            TURNED=turned,
             HAS_BIAS=bias is not None,
             OFFSET=offset,
             SUM=_sum_type(input.dtype),

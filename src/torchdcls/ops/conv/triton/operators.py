@@ -27,7 +27,7 @@ def convolve_triton(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
     Returns:
         (batch, channels, *map out).
     """
-    return _convolve(input, weight, bias, problem, problem.outputs, turned=False)
+    return _convolve(input, weight, bias, problem, problem.outputs)
 
 
 def gradients_triton(
@@ -45,7 +45,8 @@ def gradients_triton(
     """
     to_input = to_weight = None
     if of_input:
-        to_input = _convolve(gradient, weight, None, problem.turned(), problem.map, turned=True)
+        turned = weight.flip(list(range(2, weight.dim())))
+        to_input = _convolve(gradient, turned, None, problem.turned(), problem.map)
     if of_weight:
         sizes = _both_axes(_before(problem), 0), _both_axes(problem.kernel, 1)
         to_weight = torch.ops.torchdcls.depthwise_conv_weight_gradient(_rows(input), _rows(gradient), *sizes)
@@ -53,11 +54,9 @@ def gradients_triton(
     return to_input, to_weight
 
 
-def _convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, map_out: Sequence[int], turned: bool
-) -> Tensor:
+def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, map_out: Sequence[int]) -> Tensor:
     sizes = _both_axes(_before(problem), 0), _both_axes(map_out, 1)
-    output: Tensor = torch.ops.torchdcls.depthwise_conv(_rows(input), _rows(weight), bias, *sizes, turned)
+    output: Tensor = torch.ops.torchdcls.depthwise_conv(_rows(input), _rows(weight), bias, *sizes)
     return output if input.dim() == 4 else output.squeeze(2)
 
 
@@ -76,7 +75,7 @@ def _before(problem: Problem) -> list[int]:
 
 
 def _made_output(
-    input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], map_out: Sequence[int], turned: bool
+    input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], map_out: Sequence[int]
 ) -> Tensor:
     shape = (*input.shape[:2], *map_out)
     if is_channels_last(input):
@@ -89,12 +88,12 @@ def _made_weight_gradient(input: Tensor, gradient: Tensor, padding: Sequence[int
 
 
 def _run_output(
-    input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], map_out: Sequence[int], turned: bool
+    input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], map_out: Sequence[int]
 ) -> Tensor:
     from .launch import convolve
 
-    output = _made_output(input, weight, bias, padding, map_out, turned)
-    convolve(input, weight, bias, padding, output, turned)
+    output = _made_output(input, weight, bias, padding, map_out)
+    convolve(input, weight, bias, padding, output)
     return output
 
 
@@ -113,7 +112,7 @@ def _register(name: str, schema: str, run: Callable[..., Tensor], made: Callable
 
 _register(
     "depthwise_conv",
-    "(Tensor input, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] map_out, bool turned) -> Tensor",
+    "(Tensor input, Tensor weight, Tensor? bias, SymInt[] padding, SymInt[] map_out) -> Tensor",
     _run_output,
     _made_output,
 )
