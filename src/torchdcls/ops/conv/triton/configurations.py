@@ -178,8 +178,8 @@ def _neighbours(dtype: torch.dtype) -> int:
 
 
 def _stages(dtype: torch.dtype) -> int:
-    # Loads of the next step while this one is multiplied. For float32 there are not the registers, and where channels are
-    # read together, four bytes would be read at a time, and not 16.
+    # Loads of the next step while this one is multiplied. For float32 there are not the registers, and where channels
+    # are read together, four bytes would be read at a time, and not 16.
     return 1 if dtype.itemsize > 2 else 2
 
 
