@@ -216,6 +216,25 @@ def test_the_output_has_the_inputs_memory_format(memory_format, kernel, method):
     assert output.is_contiguous(memory_format=memory_format)
 
 
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "matmul"])
+@pytest.mark.parametrize(
+    "slice",
+    [
+        lambda maps: maps[:, 2:5],
+        lambda maps: maps.to(memory_format=torch.channels_last)[:, 2:5],
+        lambda maps: maps.to(memory_format=torch.channels_last)[:, :3, ::2],
+        lambda maps: maps.to(memory_format=torch.channels_last)[:, :3, :, 1:],
+        lambda maps: maps[:, :3].movedim(-1, -2),
+        lambda maps: maps[:, :3].expand(4, -1, -1, -1),
+    ],
+)
+def test_the_memory_format_of_slices_is_torchs(slice, method):
+    input, weight = slice(normal(1, 8, 16, 18).detach()), normal(3, 1, 5, 5).detach()
+    plain = F.conv2d(input, weight, None, 1, 2, 1, 3)
+    output = large_kernel_conv2d(input, weight, None, 1, 2, 3, method=method)
+    assert output.stride() == plain.stride()
+
+
 # Derivatives
 
 

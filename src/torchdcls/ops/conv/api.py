@@ -14,7 +14,7 @@ from ..tracing import sizes_are_known
 from . import select
 from .autograd import OUTPUTS, Convolution
 from .direct import convolve_direct
-from .layout import is_channels_last, to_channels_last
+from .layout import is_channels_last, is_like_channels_last, to_channels_last
 from .matmul import convolve_matmul
 from .problem import Problem
 from .select import Method, Plan
@@ -81,7 +81,7 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, p
     with autocast_disabled(device):
         output = _apply(input, weight, bias, problem, plan, inner).to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
-    return to_channels_last(output) if is_channels_last(input) else output.contiguous()
+    return to_channels_last(output) if is_like_channels_last(input) else output.contiguous()
 
 
 def _check_kinds(input: Tensor, **others: Tensor | None) -> None:

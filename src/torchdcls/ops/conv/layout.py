@@ -11,3 +11,18 @@ def is_channels_last(input: Tensor) -> bool:
 def to_channels_last(input: Tensor) -> Tensor:
     """The same (batch, channels, *map) with channels closest together in memory."""
     return input.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def is_like_channels_last(input: Tensor) -> bool:
+    """Whether torch's convolutions would answer in channels_last: some of its channels will do, and gaps between them.
+
+    The rule of `suggest_memory_format` in torch's own code: strides grow in the order of that format.
+    """
+    if input.dim() < 4 or 0 in input.shape or input.stride(1) == 0:
+        return False
+    least = 0
+    for axis in (1, *range(input.dim() - 1, 1, -1), 0):
+        if input.stride(axis) < least or (axis == 0 and least == input.stride(1)):
+            return False
+        least = input.stride(axis) * input.shape[axis] if input.shape[axis] > 1 else input.stride(axis)
+    return True

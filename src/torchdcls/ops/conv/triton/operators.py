@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout import is_channels_last
+from ..layout import is_like_channels_last
 from ..problem import Problem
 
 _LIBRARY: Any = torch.library.Library("torchdcls", "DEF")  # type: ignore[no-untyped-call]
@@ -78,7 +78,7 @@ def _made_output(
     input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], map_out: Sequence[int]
 ) -> Tensor:
     shape = (*input.shape[:2], *map_out)
-    if is_channels_last(input):
+    if is_like_channels_last(input):
         return input.new_empty((shape[0], *shape[2:], shape[1])).movedim(-1, 1)
     return input.new_empty(shape)
 
