@@ -75,6 +75,18 @@ def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
             kind += " last"
     kind = f"{dims}-D {kind}"
     name = f"direct {kind} {part}"
+    if "grouped" in kind:
+        # The channels of a group fill vectors or leave them empty, and the layout decides which routine torch has.
+        outputs = problem.out_channels // problem.groups
+        layout = f"{name} last" if problem.channels_last else name
+        return {
+            f"{name} call": 1.0,
+            f"{layout} tap": float(taps),
+            f"{layout} narrow input tap": taps / max(1, min(inputs, 16)),
+            f"{layout} narrow output tap": taps / max(1, min(outputs, 16)),
+            f"{name} cell": float(cells),
+            f"{name} weight": float(problem.out_channels * inputs * math.prod(problem.kernel)),
+        }
     return {
         f"{name} call": 1.0,
         f"{name} tap": float(taps),
