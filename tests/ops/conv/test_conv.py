@@ -392,13 +392,14 @@ def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_of_small_maps_is_rounded_once(dtype):
-    """Answer by answer."""
+    """Answer by answer: half a unit for the answer's rounding and a quarter for the cotangent's, none for sums."""
     call = Call((7, 7), (13, 13), "same", channels=(64, 64, 64), batch=(64,))
     leaves = call.leaves(dtype)
     truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
-    plain, actual = call.torch(leaves), call.run(leaves, "matmul")
+    actual = call.run(leaves, "matmul")
     for name in ("output", "input", "weight"):
-        assert_as_exact_as(*({"output": answer[name]} for answer in (actual, plain, truth)))
+        error = (actual[name].double() - truth[name]).abs().max() / truth[name].abs().max()
+        assert error <= 0.75 * torch.finfo(dtype).eps, name
 
 
 # Bad input
