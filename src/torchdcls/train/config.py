@@ -1,63 +1,60 @@
 """The settings of a comparison."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from .. import _checks
 from ..models import SmallModel
+from .settings import setting
 
 Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
 METHODS: tuple[Method, ...] = ("7x7", "bilinear", "triangle", "gaussian")
 BASELINE: Method = "7x7"
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True)
 class CompareConfig:
     """Settings of a comparison; each is an option of `torchdcls compare`, with the help that stands beside it."""
 
-    model: SmallModel = _setting("convnext", "which of timm's model families, at a small size")
-    data: str = _setting(
+    model: SmallModel = setting("convnext", "which of timm's model families, at a small size")
+    data: str = setting(
         "embedded",
         "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), or the path of a "
         "folder with train/ and test/ (or val/), one folder per class",
     )
-    data_dir: Path | None = _setting(
+    data_dir: Path | None = setting(
         None, "where the files of 'fashion-mnist' are (default: Debian's package, then a download)"
     )
-    image_size: int | None = _setting(None, "pixels per side (default: 28 for Fashion-MNIST, 64 for a folder)")
-    methods: Sequence[Method] = _setting(
+    image_size: int | None = setting(None, "pixels per side (default: 28 for Fashion-MNIST, 64 for a folder)")
+    methods: Sequence[Method] = setting(
         METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
     )
-    seeds: int = _setting(1, "number of seeds, 0, 1, ...; at least 3 for a verdict")
-    epochs: int | None = _setting(None, "passes over the training images (default: 6, and 2 with --quick)")
-    train_images: int | None = _setting(
+    seeds: int = setting(1, "number of seeds, 0, 1, ...; at least 3 for a verdict")
+    epochs: int | None = setting(None, "passes over the training images (default: 6, and 2 with --quick)")
+    train_images: int | None = setting(
         None,
         "use only this many training images, the same number from each class (default: all, and 2,000 with --quick)",
     )
-    quick: bool = _setting(False, "a short run that shows that everything works; its accuracies mean nothing")
-    dilated_kernel_size: int = _setting(17, "height and width of the DCLS kernels")
-    kernel_count: int | None = _setting(
+    quick: bool = setting(False, "a short run that shows that everything works; its accuracies mean nothing")
+    dilated_kernel_size: int = setting(17, "height and width of the DCLS kernels")
+    kernel_count: int | None = setting(
         None, "elements per kernel (default: as many as possible without exceeding the parameters of the 7x7 model)"
     )
-    position_radius: float = _setting(
+    position_radius: float = setting(
         3.0,
         "positions start uniformly within this many cells of the centre along each axis; 0 for the papers' start "
         "(normal, standard deviation 0.5), from which a short run has no time to spread",
     )
-    batch_size: int = _setting(64, "images per step")
-    lr: float = _setting(4e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
-    weight_decay: float = _setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
-    label_smoothing: float = _setting(0.1, "label smoothing of the training loss")
-    warmup_epochs: float = _setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of all")
-    out: Path | None = _setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
-    device: str = _setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
-    threads: int | None = _setting(None, "CPU threads (default: torch's)")
+    batch_size: int = setting(64, "images per step")
+    lr: float = setting(4e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
+    weight_decay: float = setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
+    label_smoothing: float = setting(0.1, "label smoothing of the training loss")
+    warmup_epochs: float = setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of all")
+    out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
+    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
+    threads: int | None = setting(None, "CPU threads (default: torch's)")
 
     def checked(self) -> "CompareConfig":
         """The same settings with `epochs` and `train_images` filled in.

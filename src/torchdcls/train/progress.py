@@ -14,9 +14,10 @@ class ProgressBar:
     Args:
         console: Where to draw.
         images: Number of images that all of the work will take.
+        done: Number of these that were done before.
     """
 
-    def __init__(self, console: Console, images: int) -> None:
+    def __init__(self, console: Console, images: int, done: int = 0) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -28,7 +29,7 @@ class ProgressBar:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=images)
+        self._task = self._progress.add_task("", total=images, completed=done)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -1,7 +1,7 @@
 """The settings of a training run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ Precision = Literal["float32", "bfloat16"]
 Loss = Literal["cross-entropy", "binary"]
 
 
-def _setting(default: Any, help: str) -> Any:
+def setting(default: Any, help: str) -> Any:
+    """A field of a settings class, with the help that stands beside its option."""
     return field(default=default, metadata={"help": help})
 
 
@@ -23,76 +24,80 @@ class TrainConfig:
     together, and each `micro_batch` of it has random numbers of its own.
     """
 
-    model: str = _setting("convnext_tiny_dcls_gaussian", "a name that timm knows, torchdcls's models among them")
-    model_args: Mapping[str, Any] | None = _setting(None, "further arguments of the model, such as {depths: [2, 2, 6, 2]}")
-    num_classes: int | None = _setting(None, "number of classes (default: as many as the data have)")
-    drop_path: float = _setting(0.0, "stochastic depth: rate of the last layer")
+    model: str = setting("convnext_tiny_dcls_gaussian", "a name that timm knows, torchdcls's models among them")
+    model_args: Mapping[str, Any] | None = setting(
+        None, "further arguments of the model, such as {depths: [2, 2, 6, 2]}"
+    )
+    num_classes: int | None = setting(None, "number of classes (default: as many as the data have)")
+    drop_path: float = setting(0.0, "stochastic depth: rate of the last layer")
 
-    data: str = _setting(
+    data: str = setting(
         "embedded",
         "a folder with train/ and val/ (or validation/ or test/), one folder per class; 'embedded', 'fashion-mnist' or "
         "'cifar10'; 'wds/FOLDER' for WebDataset shards; 'hfds/NAME' or 'hfids/NAME' for a dataset of Hugging Face, on "
         "disk or streamed",
     )
-    data_dir: Path | None = _setting(None, "where the files of a named dataset are (default: its usual place)")
-    train_split: str | None = _setting(None, "the split to train on (default: train)")
-    val_split: str | None = _setting(None, "the split to validate on (default: val, validation or test)")
-    train_images: int | None = _setting(
+    data_dir: Path | None = setting(None, "where the files of a named dataset are (default: its usual place)")
+    train_split: str | None = setting(None, "the split to train on (default: train)")
+    val_split: str | None = setting(None, "the split to validate on (default: val, validation or test)")
+    train_images: int | None = setting(
         None, "number of training images (default: as the data say); for shards without an index it must be given"
     )
-    val_images: int | None = _setting(None, "number of validation images, likewise")
-    input_key: str | None = _setting(None, "field or extension of images in shards and datasets (default: timm's)")
-    target_key: str | None = _setting(None, "field of class numbers in shards and datasets (default: timm's)")
-    max_unreadable: float = _setting(0.01, "share of unreadable images at which a run stops")
-    image_size: int = _setting(224, "height and width of training and validation images in pixels")
-    crop_pct: float | None = _setting(None, "share of a validation image that the crop takes (default: the model's)")
-    workers: int = _setting(8, "processes that read images, for each training process; 0 reads in the training process")
+    val_images: int | None = setting(None, "number of validation images, likewise")
+    input_key: str | None = setting(None, "field or extension of images in shards and datasets (default: timm's)")
+    target_key: str | None = setting(None, "field of class numbers in shards and datasets (default: timm's)")
+    max_unreadable: float = setting(0.01, "share of unreadable images at which a run stops")
+    image_size: int = setting(224, "height and width of training and validation images in pixels")
+    crop_pct: float | None = setting(None, "share of a validation image that the crop takes (default: the model's)")
+    workers: int = setting(8, "processes that read images, for each training process; 0 reads in the training process")
 
-    scale: tuple[float, float] = _setting((0.08, 1.0), "range of the random crop's share of the image's area")
-    ratio: tuple[float, float] = _setting((3 / 4, 4 / 3), "range of the random crop's aspect ratio")
-    hflip: float = _setting(0.5, "probability of a mirrored image")
-    color_jitter: float | None = _setting(None, "strength of colour jitter, without effect beside auto_augment")
-    auto_augment: str | None = _setting(None, "timm's augmentation policy, such as rand-m9-mstd0.5-inc1")
-    random_erasing: float = _setting(0.0, "probability that a rectangle is erased")
-    mixup: float = _setting(0.0, "alpha of mixup; 0 for none")
-    cutmix: float = _setting(0.0, "alpha of cutmix; 0 for none")
-    label_smoothing: float = _setting(0.0, "label smoothing of the training loss")
-    loss: Loss = _setting("cross-entropy", "the training loss: cross-entropy, or binary (of each class against the rest)")
+    scale: tuple[float, float] = setting((0.08, 1.0), "range of the random crop's share of the image's area")
+    ratio: tuple[float, float] = setting((3 / 4, 4 / 3), "range of the random crop's aspect ratio")
+    hflip: float = setting(0.5, "probability of a mirrored image")
+    color_jitter: float | None = setting(None, "strength of colour jitter, without effect beside auto_augment")
+    auto_augment: str | None = setting(None, "timm's augmentation policy, such as rand-m9-mstd0.5-inc1")
+    random_erasing: float = setting(0.0, "probability that a rectangle is erased")
+    mixup: float = setting(0.0, "alpha of mixup; 0 for none")
+    cutmix: float = setting(0.0, "alpha of cutmix; 0 for none")
+    label_smoothing: float = setting(0.0, "label smoothing of the training loss")
+    loss: Loss = setting(
+        "cross-entropy", "the training loss: cross-entropy, or binary (of each class against the rest)"
+    )
 
-    epochs: int = _setting(300, "passes over the training images")
-    batch_size: int = _setting(4096, "images per update, of all processes together")
-    micro_batch: int = _setting(128, "images that a process takes at once; it takes as many as make up batch_size")
-    optimizer: str = _setting("adamw", "timm's name of the optimiser")
-    lr: float = _setting(4e-3, "base learning rate at a batch of lr_batch images")
-    lr_batch: int | None = _setting(
+    epochs: int = setting(300, "passes over the training images")
+    batch_size: int = setting(4096, "images per update, of all processes together")
+    micro_batch: int = setting(128, "images that a process takes at once; it takes as many as make up batch_size")
+    optimizer: str = setting("adamw", "timm's name of the optimiser")
+    lr: float = setting(4e-3, "base learning rate at a batch of lr_batch images")
+    lr_batch: int | None = setting(
         4096, "the rate grows with the batch: it is lr * batch_size / lr_batch (null: it is lr for any batch)"
     )
-    min_lr: float = _setting(1e-6, "learning rate at the end of the cosine")
-    warmup_epochs: float = _setting(20.0, "epochs of linear warm-up")
-    weight_decay: float = _setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
-    clip_grad: float | None = _setting(None, "largest norm of the gradient of all parameters together")
-    ema: float | None = _setting(None, "decay of an average of the weights, which is validated too")
+    min_lr: float = setting(1e-6, "learning rate at the end of the cosine")
+    warmup_epochs: float = setting(20.0, "epochs of linear warm-up")
+    weight_decay: float = setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
+    clip_grad: float | None = setting(None, "largest norm of the gradient of all parameters together")
+    ema: float | None = setting(None, "decay of an average of the weights, which is validated too")
 
-    position_lr_scale: float = _setting(5.0, "learning rate of positions and sigmas over the base rate")
-    clamp_positions: bool = _setting(False, "move positions back onto the grid after each update (bilinear)")
-    repulsion_from: int | None = _setting(
+    position_lr_scale: float = setting(5.0, "learning rate of positions and sigmas over the base rate")
+    clamp_positions: bool = setting(False, "move positions back onto the grid after each update (bilinear)")
+    repulsion_from: int | None = setting(
         None, "epoch from which on elements that overlap repel each other, counted from 0 (bilinear: 20)"
     )
 
-    precision: Precision = _setting("bfloat16", "of the forward pass: bfloat16 by autocast, or float32")
-    channels_last: bool = _setting(True, "memory format of maps")
-    compile: bool = _setting(True, "compile the model with torch.compile")
-    device: str = _setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
-    threads: int | None = _setting(None, "CPU threads of each process (default: torch's)")
-    seed: int = _setting(0, "of weights, order, augmentation and everything else that is random")
+    precision: Precision = setting("bfloat16", "of the forward pass: bfloat16 by autocast, or float32")
+    channels_last: bool = setting(True, "memory format of maps")
+    compile: bool = setting(True, "compile the model with torch.compile")
+    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
+    threads: int | None = setting(None, "CPU threads of each process (default: torch's)")
+    seed: int = setting(0, "of weights, order, augmentation and everything else that is random")
 
-    out: Path | None = _setting(None, "folder of the run (default: runs/ and the configuration's or the model's name)")
-    resume: str | None = _setting(
+    out: Path | None = setting(None, "folder of the run (default: runs/ and the configuration's or the model's name)")
+    resume: str | None = setting(
         None, "'auto' continues the run in the folder where there is one; or the path of a checkpoint"
     )
-    checkpoint_every: int | None = _setting(None, "updates between checkpoints (default: one after each epoch)")
-    log_every: int = _setting(50, "updates between lines of metrics.jsonl")
-    tensorboard: bool = _setting(True, "write TensorBoard's files where it is installed")
+    checkpoint_every: int | None = setting(None, "updates between checkpoints (default: one after each epoch)")
+    log_every: int = setting(50, "updates between lines of metrics.jsonl")
+    tensorboard: bool = setting(True, "write TensorBoard's files where it is installed")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant.
@@ -125,9 +130,7 @@ class TrainConfig:
         if self.clip_grad is not None and not 0 < self.clip_grad < float("inf"):
             raise ValueError(f"clip_grad: expected a positive number or null, got {self.clip_grad!r}")
         if self.batch_size % self.micro_batch != 0:
-            raise ValueError(
-                f"micro_batch: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch}"
-            )
+            raise ValueError(f"micro_batch: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch}")
 
     def _between(self, name: str, low: float, high: float, words: str) -> None:
         if not low <= getattr(self, name) < high:
@@ -137,6 +140,3 @@ class TrainConfig:
     def scaled_lr(self) -> float:
         """The base learning rate of this batch size."""
         return self.lr if self.lr_batch is None else self.lr * self.batch_size / self.lr_batch
-
-
-SETTINGS = tuple(setting.name for setting in fields(TrainConfig))

@@ -1,0 +1,138 @@
+"""The commands: what each takes, and what it calls. What a command needs is imported when it is run."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from ..train.config import CompareConfig
+from ..train.recipes import load_recipe, nearest
+from ..train.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Args:
+        name: What the user types.
+        help: A line about it.
+        options: Makes its parser, from all arguments of the process.
+        run: Does it, with what was parsed and all arguments, and returns the exit status.
+    """
+
+    name: str
+    help: str
+    options: Callable[[Sequence[str]], ArgumentParser]
+    run: Callable[[dict[str, Any], list[str]], int]
+
+
+def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Train the same small model with 7x7 and with DCLS layers on real images, and compare them."
+    )
+    parser.add_argument("--config", action="config", help="YAML file with settings")
+    _add_settings(parser, CompareConfig, {})
+    return parser
+
+
+def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
+    from ..train.compare import compare
+
+    settings.pop("config")
+    result = compare(CompareConfig(**settings), argv=arguments)
+    return 130 if result["status"] == "interrupted" else 0
+
+
+def _train_options(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Train a model: one of the papers' by its recipe, or any of timm's. To use many GPUs: "
+        "torchrun --nproc-per-node 8 -m torchdcls train ..."
+    )
+    parser.add_argument(
+        "--config", type=str, help="a recipe of the package, such as convnext_tiny-dcls-gaussian, or a YAML file"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the settings and end")
+    # Nothing of a command that was not called is read.
+    recipe = _recipe(arguments) if arguments[:1] == ["train"] else {}
+    _add_settings(parser, TrainConfig, recipe)
+    if arguments[:1] == ["train"]:
+        _check_options(parser, arguments[1:])
+    return parser
+
+
+def _train(settings: dict[str, Any], arguments: list[str]) -> int:
+    name, dry_run = settings.pop("config"), settings.pop("dry_run")
+    config = TrainConfig(**settings)
+    if dry_run:
+        from ..train.run_folder import resolved
+
+        print(yaml.safe_dump(resolved(config), sort_keys=False), end="")
+        return 0
+    from ..train.engine import train
+
+    try:
+        train(config, name=None if name is None else Path(name).stem, argv=arguments)
+    except KeyboardInterrupt:
+        print("Interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _eval_options(arguments: Sequence[str]) -> ArgumentParser:
+    from ..train.evaluate import EvalConfig
+
+    parser = ArgumentParser(description="Score a checkpoint of torchdcls train on validation images.")
+    parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
+    _add_settings(parser, EvalConfig, {})
+    return parser
+
+
+def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
+    from ..train.evaluate import EvalConfig, evaluate
+
+    evaluate(settings.pop("checkpoint"), EvalConfig(**settings))
+    return 0
+
+
+def _add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[str, Any]) -> None:
+    """An option for each setting of a dataclass, whose fields say what they mean."""
+    types = get_type_hints(config)
+    for setting in fields(config):
+        flag, text = "--" + setting.name.replace("_", "-"), setting.metadata["help"]
+        kind, default = types[setting.name], defaults.get(setting.name, setting.default)
+        if kind is bool and default is False:
+            parser.add_argument(flag, action="store_true", help=text)
+        elif get_origin(kind) is Sequence:
+            (choice,) = get_args(kind)
+            parser.add_argument(flag, nargs="+", type=choice, default=list(default), help=text)
+        else:
+            parser.add_argument(flag, type=kind, default=default, help=text)
+
+
+def _recipe(arguments: Sequence[str]) -> dict[str, Any]:
+    """The settings that --config names, which are defaults of the command line's."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    name = first.parse_known_args(list(arguments))[0].config
+    return {} if name is None else load_recipe(name)
+
+
+def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    known = {option for action in parser._actions for option in action.option_strings}
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option.startswith("--") and option.partition(".")[0] not in known:
+            raise ValueError(f"{option}: expected an option of torchdcls train{nearest(option, sorted(known))}")
+
+
+COMMANDS = (
+    Command("compare", "train a small model with 7x7 and with DCLS layers", _compare_options, _compare),
+    Command("train", "train a model at full size, on one machine or many", _train_options, _train),
+    Command("eval", "score a checkpoint", _eval_options, _eval),
+)

@@ -1,0 +1,204 @@
+"""Checkpoints: one safetensors file each, with the settings and the place in the run as text inside.
+
+Nothing is unpickled. A file is written under another name, synced, and renamed, so that a name always holds a whole one.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+_FORMAT = "torchdcls checkpoint 1"
+_TENSOR = "tensor"
+_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Args:
+        path: The file.
+        tensors: By name: "model.", "ema." and "optimizer." and what they belong to.
+        about: Settings, place in the run, and what else was saved as text.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+
+    def has(self, part: str) -> bool:
+        """Whether there is a "model", an "ema" or an "optimizer" in it."""
+        return any(name.startswith(f"{part}.") for name in self.tensors)
+
+    def load_weights(self, model: nn.Module, part: str = "model") -> None:
+        """Sets the weights of a model.
+
+        Raises:
+            ValueError: They are those of another model.
+        """
+        stored = {name.removeprefix(f"{part}."): t for name, t in self.tensors.items() if name.startswith(f"{part}.")}
+        own = weights(model)
+        missing, foreign = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
+        other = [name for name in sorted(own.keys() & stored.keys()) if own[name].shape != stored[name].shape]
+        if missing or foreign or other:
+            differences = [
+                f"{words} {', '.join(names[:_NAMES_SHOWN])}{' ...' if len(names) > _NAMES_SHOWN else ''}"
+                for words, names in (
+                    ("it lacks", missing),
+                    ("it has besides", foreign),
+                    ("of other shapes are", other),
+                )
+                if names
+            ]
+            raise ValueError(
+                f"checkpoint: '{self.path}' is of another model ({'; '.join(differences)}); "
+                f"it was made with model {self.about.get('config', {}).get('model')!r}"
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(stored[name])
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Sets the state of an optimiser.
+
+        Raises:
+            ValueError: It has no such state, or one of other parameters.
+        """
+        state = self.about.get("optimizer")
+        if state is None:
+            raise ValueError(
+                f"checkpoint: '{self.path}' holds weights alone, with which a run cannot go on; take last.safetensors"
+            )
+        restored = _joined(state, self.tensors)
+        restored["state"] = {int(index): values for index, values in restored["state"].items()}
+        try:
+            optimizer.load_state_dict(restored)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"checkpoint: '{self.path}' is of another optimiser ({error})") from None
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers by name; those that several layers share once, under their first name."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor.detach()
+    return found
+
+
+def save_checkpoint(
+    path: Path,
+    about: Mapping[str, Any],
+    *,
+    model: nn.Module | None = None,
+    ema: nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Writes a checkpoint; the file of this name is the old one or the new one, never half of one.
+
+    Args:
+        path: The file.
+        about: What to save as text: numbers, strings, lists and mappings.
+        model: Whose weights to save.
+        ema: Whose weights to save as averaged ones.
+        optimizer: Whose state to save.
+
+    Raises:
+        OSError: It cannot be written; the old file is still there.
+    """
+    tensors: dict[str, Tensor] = {}
+    for part, module in (("model", model), ("ema", ema)):
+        if module is not None:
+            tensors.update({f"{part}.{name}": tensor for name, tensor in weights(module).items()})
+    text = dict(about)
+    if optimizer is not None:
+        text["optimizer"] = _split(optimizer.state_dict(), "optimizer", tensors)
+    metadata = {"format": _FORMAT, "about": json.dumps(text)}
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_whole(path, lambda unfinished: save_file(contiguous, unfinished, metadata))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint, its tensors onto the CPU.
+
+    Raises:
+        ValueError: The file is missing, cut short, or not a checkpoint of torchdcls.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint: expected a file, got '{path}', which {_what(path)}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = list(file.keys())
+            if metadata.get("format") != _FORMAT:
+                raise ValueError(
+                    f"checkpoint: expected a file that torchdcls has written ({_FORMAT!r}), got '{path}' with "
+                    f"{len(names)} tensors and format {metadata.get('format')!r}"
+                )
+            return Checkpoint(path, {name: file.get_tensor(name) for name in names}, json.loads(metadata["about"]))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"checkpoint: '{path}' cannot be read ({error}); it is cut short, broken, or no safetensors file "
+            "(pickled files of torch are not read)"
+        ) from None
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Has a file written under another name, synced and renamed.
+
+    Raises:
+        OSError: It cannot be written. What had this name before is still there, and nothing else is left.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        write(unfinished)
+        _sync(unfinished)
+        unfinished.replace(path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"'{path}' cannot be written ({error})") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A tree that JSON can hold: tensors are put into `tensors`, their names into the tree."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        return {str(key): _split(entry, f"{name}.{key}", tensors) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
+    return value
+
+
+def _joined(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, Mapping):
+        if value.keys() == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: _joined(entry, tensors) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_joined(entry, tensors) for entry in value]
+    return value
+
+
+def _what(path: Path) -> str:
+    return "is a folder" if path.is_dir() else "does not exist"

@@ -1,0 +1,378 @@
+"""A training run from its settings to its checkpoints, on one machine or many."""
+
+import math
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from ..conversion import parameter_count
+from .batches import Batch, TrainingBatches, ValidationBatches, training_transform, validation_transform
+from .checkpoint import Checkpoint, save_checkpoint
+from .environment import repeatable
+from .processes import Processes, device_name, processes
+from .progress import ProgressBar
+from .run_folder import RunFolder, check_same_run, element_statistics, resolved
+from .settings import TrainConfig
+from .sources import Sources, open_sources
+from .trainer import Place, Trainer, autocast, build_model
+from .validation import Scores, validate
+
+_NAMES_SHOWN = 4
+
+
+@dataclass
+class Progress:
+    """How far a run has come, as its checkpoints keep it.
+
+    Args:
+        epoch: Epoch of the next update.
+        update: The next update's number in its epoch.
+        loss_sum: Losses of the epoch's updates so far.
+        unreadable: Images of the epoch so far that could not be read.
+        row_loss_sum: Losses of the updates since the last line of metrics.
+        row_updates: Number of these.
+        best: Validation accuracy of the best epoch, in percent.
+        best_epoch: That epoch.
+    """
+
+    epoch: int = 0
+    update: int = 0
+    loss_sum: float = 0.0
+    unreadable: int = 0
+    row_loss_sum: float = 0.0
+    row_updates: int = 0
+    best: float = -math.inf
+    best_epoch: int | None = None
+
+
+def train(
+    config: TrainConfig, *, name: str | None = None, argv: Sequence[str] | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Trains a model; see `RunFolder` for what it leaves.
+
+    Under torchrun each process calls this. What a run computes depends on its settings alone: every micro-batch has
+    random numbers of its own, so that a run can be killed, go on, and come to the same, and one process and two come to
+    the same but for rounding (and the running statistics of batch norms, which are those of the first process).
+
+    Args:
+        config: Settings.
+        name: What the default folder is called below `runs/`; by default the model's name.
+        argv: The command's arguments, for the record; by default those of the process.
+        console: Where to print; by default standard output.
+
+    Returns:
+        The last epoch's line of `metrics.jsonl`.
+
+    Raises:
+        ValueError: A setting, the data or a checkpoint cannot be used; the message says what to do.
+        FloatingPointError: A loss is not finite.
+        OSError: A file cannot be written.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    folder = config.out or Path("runs") / (name or config.model)
+    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
+    with processes(config.device) as group:
+        return _Run(config, RunFolder(folder), group, command, console or Console(quiet=not group.main)).all_epochs()
+
+
+class _Run:
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, group: Processes, command: str, console: Console
+    ) -> None:
+        self.config, self.folder, self.group, self.console = config, folder, group, console
+        sources = open_sources(config)
+        model = build_model(config, sources.num_classes).to(group.device)
+        self.training, self.validation = _batches(config, sources, model, group)
+        self.trainer = Trainer(config, model, sources.num_classes, self.training.updates_per_epoch, group)
+        self.progress = Progress()
+        self._num_classes = sources.num_classes
+        checkpoint = _agreed(group, lambda: folder.checkpoint(config.resume))
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        facts = {
+            "device": device_name(group.device),
+            "processes": group.world,
+            "parameters": parameter_count(model),
+            "data": {"name": sources.name, "train": len(sources.train), "validation": len(sources.validation)},
+        }
+        if group.main:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.begin(config, command, facts, self._place, self._updates)
+        group.wait()
+        console.print(
+            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({len(sources.train):,} training and "
+            f"{len(sources.validation):,} validation images, {sources.num_classes} classes)\n"
+            f"{config.epochs} epochs of {self.training.updates_per_epoch} updates of {config.batch_size} images on "
+            f"{group.world} x {facts['device']}, in folder {folder.path}"
+            + (f"; going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}" if checkpoint else ""),
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    @property
+    def _place(self) -> Place:
+        return Place(self.progress.epoch, self.progress.update)
+
+    @property
+    def _updates(self) -> int:
+        return self.progress.epoch * self.training.updates_per_epoch + self.progress.update
+
+    def all_epochs(self) -> dict[str, Any]:
+        config, updates = self.config, self.training.updates_per_epoch
+        images = config.epochs * updates * config.batch_size
+        row: dict[str, Any] = next((row for row in reversed(self.folder.rows()) if row["kind"] == "epoch"), {})
+        with ProgressBar(self.console, images, self._updates * config.batch_size) as bar:
+            while self.progress.epoch < config.epochs:
+                bar.describe(f"epoch {self.progress.epoch + 1}/{config.epochs}")
+                started, first = time.perf_counter(), self.progress.update
+                self._epoch(bar)
+                rate = (updates - first) * config.batch_size / (time.perf_counter() - started)
+                row = self._end_epoch(rate)
+                bar.say(_sentence(row, config))
+        if self.group.main:
+            self.folder.close()
+        self.group.wait()
+        return row
+
+    def _epoch(self, bar: ProgressBar) -> None:
+        """The updates of an epoch that are still to be done."""
+        config, progress = self.config, self.progress
+        watch = _Watch(self.group, config.batch_size // config.micro_batch)
+        self.trainer.train_mode()
+        since = time.perf_counter()
+        place = self._place
+        for batches in self.training.epoch(place.epoch, place.update):
+            losses = self.trainer.update(batches, place)
+            watch.add(place, self.trainer.lr, losses, batches)
+            place = Place(place.epoch, place.update + 1)
+            bar.advance(config.batch_size)
+            saves = config.checkpoint_every is not None and place.update % config.checkpoint_every == 0
+            last = place.update == self.training.updates_per_epoch
+            for done in watch.finished(wait=saves or last):
+                self._check(done)
+                progress.update += 1
+                progress.loss_sum += done.loss
+                progress.unreadable += done.unreadable
+                progress.row_loss_sum += done.loss
+                progress.row_updates += 1
+                if progress.update % config.log_every == 0 or progress.update == self.training.updates_per_epoch:
+                    self._log_updates(done.lr, time.perf_counter() - since)
+                    since = time.perf_counter()
+            if saves and not last:
+                self._save()
+
+    def _log_updates(self, lr: float, seconds: float) -> None:
+        progress = self.progress
+        row = {
+            "kind": "updates",
+            "epoch": progress.epoch,
+            "updates": self._updates,
+            "loss": progress.row_loss_sum / progress.row_updates,
+            "lr": lr,
+            "images_per_second": progress.row_updates * self.config.batch_size / seconds,
+        }
+        progress.row_loss_sum, progress.row_updates = 0.0, 0
+        if self.group.main:
+            self.folder.log(row)
+
+    def _end_epoch(self, images_per_second: float) -> dict[str, Any]:
+        """Validates, logs, and saves; the next update is then the next epoch's first."""
+        progress, trainer = self.progress, self.trainer
+        scores = self._validate(trainer.model)
+        averaged = None if trainer.ema is None else self._validate(trainer.ema.module)
+        judged = averaged or scores
+        best = judged.top1 > progress.best
+        if best:
+            progress.best, progress.best_epoch = judged.top1, progress.epoch
+        row = {
+            "kind": "epoch",
+            "epoch": progress.epoch,
+            "updates": self._updates,
+            "train_loss": progress.loss_sum / self.training.updates_per_epoch,
+            **_named(scores, "val"),
+            **({} if averaged is None else _named(averaged, "ema_val")),
+            "unreadable_images": progress.unreadable + scores.unreadable,
+            "images_per_second": images_per_second,
+            **element_statistics(trainer.model),
+        }
+        if self.group.main:
+            self.folder.log(row)
+            self.folder.log_elements(trainer.model, self._updates)
+            if best:
+                about = {"config": resolved(self.config), "num_classes": self._num_classes, "scores": row}
+                weights = trainer.model if trainer.ema is None else trainer.ema.module
+                save_checkpoint(self.folder.best, about, model=weights)
+        self.progress = Progress(epoch=progress.epoch + 1, best=progress.best, best_epoch=progress.best_epoch)
+        self._save()
+        return row
+
+    def _validate(self, model: nn.Module) -> Scores:
+        precision = autocast(self.config, self.group.device)
+        return validate(model, self.validation, self.group, precision, self.config.channels_last)
+
+    def _check(self, done: "_Done") -> None:
+        """Ends the run where a loss is not finite; all processes come here with the same sums."""
+        if math.isfinite(done.loss):
+            return
+        names = [name for found in self.group.gather(done.names_not_finite()) for name in found]
+        path = self.folder.path / "not_finite.txt"
+        if self.group.main:
+            path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        place, shown = done.place, ", ".join(names[:_NAMES_SHOWN]) + (" ..." if len(names) > _NAMES_SHOWN else "")
+        kept = f"is '{self.folder.last}'" if self.folder.last.exists() else "there is none yet"
+        raise FloatingPointError(
+            f"loss: the loss of update {place.update + 1} of epoch {place.epoch + 1} is {done.loss}, on the images "
+            f"{shown} (all of them in '{path}'); the last good checkpoint: {kept}. Try a smaller --lr, --clip-grad 1, "
+            "or --precision float32"
+        )
+
+    def _save(self) -> None:
+        if not self.group.main:
+            return
+        ema = self.trainer.ema
+        about = {
+            "config": resolved(self.config),
+            "num_classes": self._num_classes,
+            "updates_per_epoch": self.training.updates_per_epoch,
+            "progress": asdict(self.progress),
+            "ema_updates": 0 if ema is None else int(ema.n_averaged),
+        }
+        try:
+            save_checkpoint(
+                self.folder.last,
+                about,
+                model=self.trainer.model,
+                ema=None if ema is None else ema.module,
+                optimizer=self.trainer.optimizer,
+            )
+        except OSError as error:
+            kept = "the one before it is still there" if self.folder.last.exists() else "there was none before it"
+            raise OSError(f"checkpoint: {error}; {kept}. Make room, then go on with --resume auto") from error
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        check_same_run(self.config, checkpoint)
+        updates = checkpoint.about.get("updates_per_epoch")
+        if updates is not None and updates != self.training.updates_per_epoch:
+            raise ValueError(
+                f"data: expected the data of '{checkpoint.path}' with {updates} updates an epoch, got "
+                f"{self.training.updates_per_epoch}; give the same data, or take another --out for a new run"
+            )
+        checkpoint.load_weights(self.trainer.model)
+        checkpoint.load_optimizer(self.trainer.optimizer)
+        if self.trainer.ema is not None:
+            checkpoint.load_weights(self.trainer.ema.module, "ema")
+            self.trainer.ema.n_averaged.fill_(checkpoint.about["ema_updates"])
+        self.progress = Progress(**checkpoint.about["progress"])
+
+
+@dataclass(frozen=True)
+class _Done:
+    """An update whose loss is known: mean over all processes, and this one's micro-batches with theirs."""
+
+    place: Place
+    lr: float
+    loss: float
+    unreadable: int
+    losses: Sequence[float]
+    batches: Sequence[Batch]
+
+    def names_not_finite(self) -> list[str]:
+        pairs = zip(self.losses, self.batches, strict=True)
+        return [name for loss, batch in pairs if not math.isfinite(loss) for name in batch.names]
+
+
+class _Watch:
+    """Losses on their way from the device: of a GPU's updates each is looked at after the next, so that none waits."""
+
+    def __init__(self, group: Processes, micro_batches: int) -> None:
+        self._group, self._micro_batches = group, micro_batches
+        self._under_way: deque[tuple[Place, float, Sequence[Batch], Tensor, torch.cuda.Event | None]] = deque()
+
+    def add(self, place: Place, lr: float, losses: Tensor, batches: Sequence[Batch]) -> None:
+        unreadable = sum(batch.unreadable for batch in batches)
+        sums = self._group.sum(torch.stack([losses.sum(), losses.new_tensor(unreadable)]))
+        values, event = torch.cat([sums, losses]), None
+        if values.is_cuda:
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values, event = host.copy_(values, non_blocking=True), torch.cuda.Event()
+            event.record()
+        self._under_way.append((place, lr, batches, values, event))
+
+    def finished(self, wait: bool) -> Iterator[_Done]:
+        """Updates whose losses have come, all of them if `wait`."""
+        while self._under_way and (wait or len(self._under_way) > 1 or self._under_way[0][4] is None):
+            place, lr, batches, values, event = self._under_way.popleft()
+            if event is not None:
+                event.synchronize()
+            loss, unreadable, *losses = values.tolist()
+            yield _Done(place, lr, loss / self._micro_batches, int(unreadable), losses, batches)
+
+
+def _batches(
+    config: TrainConfig, sources: Sources, model: nn.Module, group: Processes
+) -> tuple[TrainingBatches, ValidationBatches]:
+    """What to train and to validate on, normalised as the model expects."""
+    found = resolve_model_data_config(model)
+    mean, std, interpolation = found["mean"], found["std"], found["interpolation"]
+    on_gpu = group.device.type == "cuda"
+    training = TrainingBatches(
+        sources.train,
+        training_transform(config, mean, std, interpolation),
+        batch_size=config.batch_size,
+        micro_batch=config.micro_batch,
+        rank=group.rank,
+        world=group.world,
+        workers=config.workers,
+        seed=config.seed,
+        pin_memory=on_gpu,
+    )
+    crop_pct = found["crop_pct"] if config.crop_pct is None else config.crop_pct
+    validation = ValidationBatches(
+        sources.validation,
+        validation_transform(config, mean, std, interpolation, crop_pct),
+        batch=config.micro_batch,
+        rank=group.rank,
+        world=group.world,
+        workers=config.workers,
+        pin_memory=on_gpu,
+    )
+    return training, validation
+
+
+def _agreed(group: Processes, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """What each process reads; an error of one is an error of all."""
+    found, error = None, None
+    try:
+        found = read()
+    except ValueError as raised:
+        error = str(raised)
+    outcomes = group.gather((found is not None, error))
+    errors = [text for _, text in outcomes if text is not None]
+    if errors:
+        raise ValueError(errors[0])
+    if len({there for there, _ in outcomes}) > 1:
+        raise ValueError("out: expected a folder that all machines share, got one in which only some find a checkpoint")
+    return found
+
+
+def _named(scores: Scores, prefix: str) -> dict[str, float]:
+    return {f"{prefix}_loss": scores.loss, f"{prefix}_top1": scores.top1, f"{prefix}_top5": scores.top5}
+
+
+def _sentence(row: dict[str, Any], config: TrainConfig) -> str:
+    averaged = f" (averaged weights {row['ema_val_top1']:.2f} %)" if "ema_val_top1" in row else ""
+    return (
+        f"epoch {row['epoch'] + 1}/{config.epochs}  training loss {row['train_loss']:.3f}  "
+        f"validation top-1 {row['val_top1']:.2f} %{averaged}  {row['images_per_second']:.0f} images/s"
+    )

@@ -1,0 +1,100 @@
+"""Scores of a checkpoint."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from timm.data import resolve_model_data_config
+
+from .batches import ValidationBatches, validation_transform
+from .checkpoint import load_checkpoint
+from .processes import device_name, processes
+from .progress import ProgressBar
+from .settings import TrainConfig, setting
+from .sources import open_sources
+from .trainer import autocast, build_model
+from .validation import Scores, validate
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to score a checkpoint on; what is not given is as in its run."""
+
+    data: str | None = setting(None, "data as for torchdcls train (default: that of the run)")
+    data_dir: Path | None = setting(None, "where the files of a named dataset are")
+    val_split: str | None = setting(None, "the split to score")
+    weights: Literal["auto", "model", "ema"] = setting(
+        "auto", "the trained weights or their average, if both are there"
+    )
+    image_size: int | None = setting(None, "height and width of images in pixels")
+    crop_pct: float | None = setting(None, "share of an image that the crop takes")
+    micro_batch: int | None = setting(None, "images at once")
+    workers: int | None = setting(None, "processes that read images")
+    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
+    threads: int | None = setting(None, "CPU threads (default: torch's)")
+
+
+def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = None) -> Scores:
+    """Scores a checkpoint of a run and prints the result.
+
+    Args:
+        checkpoint: best.safetensors or last.safetensors of a run.
+        config: What to score it on.
+        console: Where to print; by default standard output.
+
+    Raises:
+        ValueError: The checkpoint or the data cannot be used.
+    """
+    stored = load_checkpoint(checkpoint)
+    asked: dict[str, Any] = {
+        name: value for name, value in vars(config).items() if value is not None and name != "weights"
+    }
+    run = stored_config(stored.about["config"])
+    settings = replace(run, batch_size=config.micro_batch or run.micro_batch, **asked)
+    part = ("ema" if stored.has("ema") else "model") if config.weights == "auto" else config.weights
+    if not stored.has(part):
+        raise ValueError(f"weights: expected a checkpoint with {part!r} in it, got '{checkpoint}' without; take 'auto'")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    with processes(settings.device) as group:
+        console = console or Console(quiet=not group.main)
+        sources = open_sources(settings)
+        classes = stored.about["num_classes"]
+        if sources.num_classes > classes:
+            raise ValueError(f"data: expected at most the model's {classes} classes, got {sources.num_classes}")
+        model = build_model(settings, classes)
+        stored.load_weights(model, part)
+        model.to(group.device)
+        found = resolve_model_data_config(model)
+        crop_pct = found["crop_pct"] if settings.crop_pct is None else settings.crop_pct
+        batches = ValidationBatches(
+            sources.validation,
+            validation_transform(settings, found["mean"], found["std"], found["interpolation"], crop_pct),
+            batch=settings.micro_batch,
+            rank=group.rank,
+            world=group.world,
+            workers=settings.workers,
+            pin_memory=group.device.type == "cuda",
+        )
+        with ProgressBar(console, len(sources.validation) // group.world) as bar:
+            scores = validate(
+                model, batches, group, autocast(settings, group.device), settings.channels_last, bar.advance
+            )
+        unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
+        console.print(
+            f"{settings.model} on {sources.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
+            f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}; {part} weights; {device_name(group.device)})",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return scores
+
+
+def stored_config(settings: dict[str, Any]) -> TrainConfig:
+    """The settings that a checkpoint holds."""
+    known = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    for name in ("data_dir", "out"):
+        known[name] = None if known[name] is None else Path(known[name])
+    return TrainConfig(**known)

@@ -1,0 +1,115 @@
+"""The processes of a run: one, or as many as torchrun starts."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run.
+
+    Args:
+        rank: Its number over all machines; number 0 writes and prints.
+        world: How many there are.
+        device: Where it computes.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sums a tensor over all processes, in place."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values that all processes call this with, by rank."""
+        values = [value]
+        if self.world > 1:
+            values = [None] * self.world
+            dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Waits for all processes."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """Joins the processes that torchrun started, by NCCL on GPUs and gloo on CPUs; without torchrun there is one.
+
+    Args:
+        device: "auto" or a device; each process of a machine takes a GPU of its own.
+
+    Raises:
+        ValueError: The device cannot be used.
+    """
+    if not dist.is_torchelastic_launched():
+        yield Processes(0, 1, find_device(device))
+        return
+    _end_with_parent()
+    found = find_device(device)
+    if found.type == "cuda":
+        found = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if found.index >= torch.cuda.device_count():
+            raise ValueError(
+                f"device: expected a GPU for each process of this machine, got {torch.cuda.device_count()} of them and "
+                f"process {found.index + 1}; start torchrun with --nproc-per-node {torch.cuda.device_count()}"
+            )
+        torch.cuda.set_device(found)
+    dist.init_process_group("nccl" if found.type == "cuda" else "gloo", device_id=found if found.index else None)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), found)
+    finally:
+        dist.destroy_process_group()
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name, "auto" for a GPU where there is one.
+
+    Raises:
+        ValueError: This machine has no such device.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _end_with_parent() -> None:
+    # A killed launcher would otherwise leave this process training, and writing over the checkpoints of the next run.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            raise SystemExit("the launcher has ended")

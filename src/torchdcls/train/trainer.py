@@ -1,0 +1,186 @@
+"""One update of a model: losses of micro-batches, gradients of all processes, the optimiser, the averaged weights."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..nn import DclsNd
+from .batches import Batch
+from .params import clamp_positions_, param_groups, repulsion_loss
+from .processes import Processes
+from .recipes import nearest
+from .settings import TrainConfig
+
+
+def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
+    """The model of a run, with weights drawn from its seed.
+
+    Raises:
+        ValueError: timm has no such model, or it does not take these arguments.
+    """
+    from .. import models  # noqa: F401  registers them with timm
+
+    if not timm.is_model(config.model):
+        raise ValueError(f"model: expected a name that timm knows, got {config.model!r}{_hint(config.model)}")
+    torch.manual_seed(config.seed)
+    try:
+        model = timm.create_model(
+            config.model,
+            num_classes=num_classes,
+            drop_path_rate=config.drop_path or None,  # None leaves it out, as not all models know it
+            **(config.model_args or {}),
+        )
+    except TypeError as error:
+        raise ValueError(
+            f"model_args: {config.model} does not take {dict(config.model_args or {})} ({error})"
+        ) from None
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    return model.to(memory_format=memory_format)  # type: ignore[no-any-return, call-overload]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An update of a run: its epoch and its number within it, both counted from 0."""
+
+    epoch: int
+    update: int
+
+
+class Trainer:
+    """A model in training.
+
+    Args:
+        config: Settings.
+        model: On the device of `group`; trained in place.
+        num_classes: Number of classes.
+        updates_per_epoch: Number of updates in an epoch.
+        group: The processes that train it together.
+
+    Raises:
+        ValueError: timm has no such optimiser, or a setting needs what the model lacks.
+    """
+
+    def __init__(
+        self, config: TrainConfig, model: nn.Module, num_classes: int, updates_per_epoch: int, group: Processes
+    ) -> None:
+        self.config, self.model, self.group = config, model, group
+        self.updates_per_epoch = updates_per_epoch
+        learns_positions = any(isinstance(module, DclsNd) for module in model.modules())
+        if not learns_positions and (config.clamp_positions or config.repulsion_from is not None):
+            name = "clamp_positions" if config.clamp_positions else "repulsion_from"
+            raise ValueError(f"{name}: expected a model with DCLS layers, got {config.model} without any")
+        self.optimizer = _optimizer(config, model)
+        self.schedule = CosineLRScheduler(
+            self.optimizer,
+            t_initial=config.epochs * updates_per_epoch,
+            lr_min=config.min_lr,
+            warmup_t=round(config.warmup_epochs * updates_per_epoch),
+            t_in_epochs=False,
+        )
+        self.ema = None if config.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self._mixup = None
+        if config.mixup or config.cutmix:
+            self._mixup = Mixup(
+                config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes
+            )
+        self._wrapped: nn.Module = model
+        if group.world > 1:
+            self._wrapped = DistributedDataParallel(model)
+        if config.compile:
+            self._wrapped.compile()
+
+    def update(self, batches: Sequence[Batch], place: Place) -> Tensor:
+        """Does one update.
+
+        Args:
+            batches: This process's micro-batches.
+            place: Decides on the learning rate and on what is random.
+
+        Returns:
+            (len(batches)), the loss of each, detached, on the device.
+        """
+        config, device = self.config, self.group.device
+        self.schedule.step_update(place.epoch * self.updates_per_epoch + place.update)
+        self.optimizer.zero_grad()
+        repels = config.repulsion_from is not None and place.epoch >= config.repulsion_from
+        losses = []
+        for batch in batches:
+            _seed(config.seed, place.epoch, place.update, batch.number)
+            images = batch.images.to(device, non_blocking=True)
+            if config.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            labels = batch.labels.to(device, non_blocking=True)
+            # Gradients are summed over processes once an update, with those of the last micro-batch.
+            waits = self.group.world > 1 and batch is not batches[-1]
+            with self._wrapped.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                loss = self._loss(images, labels)
+                objective = loss + repulsion_loss(self.model) ** 2 if repels else loss
+                (objective / len(batches)).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        if config.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
+        self.optimizer.step()
+        if config.clamp_positions:
+            clamp_positions_(self.model)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return torch.stack(losses)
+
+    def train_mode(self) -> None:
+        """To be called before the updates of an epoch."""
+        self._wrapped.train()
+
+    @property
+    def lr(self) -> float:
+        """The base learning rate of the last update."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self._mixup is not None:
+            images, labels = self._mixup(images, labels)
+        with autocast(self.config, self.group.device):
+            scores = self._wrapped(images)
+        scores, smoothing = scores.float(), self.config.label_smoothing
+        if self.config.loss == "binary":
+            return BinaryCrossEntropy(smoothing)(scores, labels)  # type: ignore[no-any-return]
+        if self._mixup is not None:
+            return SoftTargetCrossEntropy()(scores, labels)  # type: ignore[no-any-return]
+        return F.cross_entropy(scores, labels, label_smoothing=smoothing)
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """The precision that a run asks for, as a context."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    groups = param_groups(model, config.scaled_lr, config.weight_decay, config.position_lr_scale)
+    known = timm.optim.list_optimizers()
+    if config.optimizer not in known:
+        raise ValueError(
+            f"optimizer: expected a name that timm knows, got {config.optimizer!r}{nearest(config.optimizer, known)}"
+        )
+    return create_optimizer_v2(groups, config.optimizer, lr=config.scaled_lr, weight_decay=config.weight_decay)
+
+
+def _seed(*place: int) -> None:
+    # What is random in an update depends on its place alone, so that a run can go on from any of them.
+    numbers = np.random.SeedSequence(place).generate_state(2)
+    torch.manual_seed(int(numbers[0]))
+    np.random.seed(int(numbers[1]))
+
+
+def _hint(name: str) -> str:
+    return nearest(name, timm.list_models())
