@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file each, with the settings and the place in the run as text inside.
 
-Nothing is unpickled. A file is written under another name, synced, and renamed, so that a name always holds a whole one.
+Nothing is unpickled. A file is written under another name, synced, and renamed, so that a name always holds a whole
+one.
 """
 
 import json

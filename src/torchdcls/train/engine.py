@@ -111,8 +111,8 @@ class _Run:
             folder.begin(config, command, facts, self._place, self._updates)
         group.wait()
         console.print(
-            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({len(sources.train):,} training and "
-            f"{len(sources.validation):,} validation images, {sources.num_classes} classes)\n"
+            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({len(sources.train):,} training "
+            f"and {len(sources.validation):,} validation images, {sources.num_classes} classes)\n"
             f"{config.epochs} epochs of {self.training.updates_per_epoch} updates of {config.batch_size} images on "
             f"{group.world} x {facts['device']}, in folder {folder.path}"
             + (f"; going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}" if checkpoint else ""),

@@ -85,7 +85,8 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
         unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
         console.print(
             f"{settings.model} on {sources.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
-            f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}; {part} weights; {device_name(group.device)})",
+            f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}; {part} weights, "
+            f"{device_name(group.device)})",
             highlight=False,
             soft_wrap=True,
         )

@@ -27,9 +27,10 @@ _PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
 class RunFolder:
     """The folder of a run; made before its first update.
 
-    `run.json` holds command, versions, commit, machine and settings; `config.yaml` the settings as `--config` takes them;
-    `metrics.jsonl` a line for every `log_every` updates and for every epoch; `tensorboard/` the same and histograms of
-    positions and sigmas; `checkpoints/last.safetensors` all that is needed to go on, and `best.safetensors` weights.
+    `run.json` holds command, versions, commit, machine and settings; `config.yaml` the settings as `--config` takes
+    them; `metrics.jsonl` a line for every `log_every` updates and for every epoch; `tensorboard/` the same and
+    histograms of positions and sigmas; `checkpoints/last.safetensors` all that is needed to go on, and
+    `best.safetensors` weights.
 
     Args:
         path: The folder.
@@ -150,8 +151,8 @@ def check_same_run(config: TrainConfig, checkpoint: Checkpoint) -> None:
     if other:
         changes = "; ".join(f"{name} was {stored.get(name)!r}, is {own[name]!r}" for name in other)
         raise ValueError(
-            f"resume: expected the settings of '{checkpoint.path}', got others ({changes}); give the same ones, or take "
-            "another --out for a new run"
+            f"resume: expected the settings of '{checkpoint.path}', got others ({changes}); give the same ones, or "
+            "take another --out for a new run"
         )
 
 

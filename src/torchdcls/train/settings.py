@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .. import _checks
 
@@ -129,6 +129,16 @@ class TrainConfig:
             self._between("ema", 0, 1, "a number from 0 to below 1, or null")
         if self.clip_grad is not None and not 0 < self.clip_grad < float("inf"):
             raise ValueError(f"clip_grad: expected a positive number or null, got {self.clip_grad!r}")
+        _checks.one_of("precision", self.precision, get_args(Precision))
+        _checks.one_of("loss", self.loss, get_args(Loss))
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs: expected less than the {self.epochs} epochs of all, got {self.warmup_epochs!r}"
+            )
+        if (self.mixup or self.cutmix) and self.micro_batch % 2 != 0:
+            raise ValueError(
+                f"micro_batch: expected an even number, as mixup and cutmix mix pairs, got {self.micro_batch}"
+            )
         if self.batch_size % self.micro_batch != 0:
             raise ValueError(f"micro_batch: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch}")
 

@@ -1,0 +1,137 @@
+"""Checkpoints: what comes back, what is refused, and what a write that fails leaves."""
+
+import resource
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+from torchdcls import Dcls2d, param_groups
+from torchdcls.train.checkpoint import load_checkpoint, save_checkpoint, weights
+
+
+def make_model(channels: int = 4) -> nn.Module:
+    """Two layers that share their positions, and a norm with buffers, one of integers."""
+    layers = [Dcls2d(channels, channels, 3, dilated_kernel_size=5, padding=2, groups=channels) for _ in range(2)]
+    layers[1].position, layers[1].sigma = layers[0].position, layers[0].sigma
+    return nn.Sequential(layers[0], nn.BatchNorm2d(channels), layers[1])
+
+
+def make_optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:
+    return create_optimizer_v2(param_groups(model, 1e-2, 0.05), name, lr=1e-2)
+
+
+def do_updates(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> list[float]:
+    losses = []
+    for step in range(count):
+        torch.manual_seed(step)
+        loss = model(torch.randn(2, 4, 6, 6)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd"])
+def test_going_on_is_the_same_as_not_stopping(tmp_path: Path, name: str) -> None:
+    model = make_model()
+    optimizer = make_optimizer(model, name)
+    do_updates(model, optimizer, 3)
+    save_checkpoint(tmp_path / "last.safetensors", {"epoch": 1}, model=model, ema=deepcopy(model), optimizer=optimizer)
+    expected = do_updates(model, optimizer, 3)
+
+    checkpoint = load_checkpoint(tmp_path / "last.safetensors")
+    other = make_model()
+    other_optimizer = make_optimizer(other, name)
+    checkpoint.load_weights(other)
+    checkpoint.load_optimizer(other_optimizer)
+    assert checkpoint.about["epoch"] == 1
+    assert do_updates(other, other_optimizer, 3) == expected
+    assert all(torch.equal(one, two) for one, two in zip(weights(model).values(), weights(other).values(), strict=True))
+
+
+def test_shared_parameters_are_stored_once(tmp_path: Path) -> None:
+    model = make_model()
+    save_checkpoint(tmp_path / "a.safetensors", {}, model=model)
+    names = load_checkpoint(tmp_path / "a.safetensors").tensors
+    assert [name for name in names if name.endswith("position")] == ["model.0.position"]
+    assert "model.1.num_batches_tracked" in names
+
+
+def test_maps_in_channels_last_are_stored(tmp_path: Path) -> None:
+    model = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "a.safetensors", {}, model=model)
+    assert torch.equal(load_checkpoint(tmp_path / "a.safetensors").tensors["model.weight"], model.weight)
+
+
+def test_weights_alone_cannot_go_on(tmp_path: Path) -> None:
+    model = make_model()
+    save_checkpoint(tmp_path / "best.safetensors", {}, model=model)
+    with pytest.raises(ValueError, match="holds weights alone"):
+        load_checkpoint(tmp_path / "best.safetensors").load_optimizer(make_optimizer(model, "adamw"))
+
+
+def test_another_model_is_refused_and_left_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.safetensors", {"config": {"model": "one"}}, model=make_model())
+    checkpoint = load_checkpoint(tmp_path / "a.safetensors")
+    wider, other = make_model(8), nn.Linear(2, 2)
+    before = wider[0].weight.clone()
+    with pytest.raises(ValueError, match=r"of another model \(of other shapes are 0.bias, .*made with model 'one'"):
+        checkpoint.load_weights(wider)
+    assert torch.equal(wider[0].weight, before)
+    with pytest.raises(ValueError, match=r"it lacks bias, weight; it has besides 0.bias, 0.position, 0.sigma \.\.\."):
+        checkpoint.load_weights(other)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "cut short", "noise", "pickled", "foreign", "header"])
+def test_broken_files_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, {}, model=make_model())
+    content = path.read_bytes()
+    messages = {"missing": "does not exist", "folder": "is a folder", "foreign": "with 1 tensors and format None"}
+    if kind in ("missing", "folder"):
+        path.unlink()
+        if kind == "folder":
+            path.mkdir()
+    elif kind == "foreign":
+        save_file({"weight": torch.zeros(2)}, path)
+    elif kind == "pickled":
+        torch.save({"model": {}}, path)
+    else:
+        broken = {"empty": b"", "cut short": content[:-40], "noise": b"\xff" * 400, "header": content[:20]}
+        path.write_bytes(broken[kind])
+    with pytest.raises(ValueError, match=messages.get(kind, "cannot be read")) as raised:
+        load_checkpoint(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """In a process that may write files of 100 kB at most."""
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, {"epoch": 3}, model=make_model())
+    program = f"""
+import resource, signal
+from copy import deepcopy
+from pathlib import Path
+from torch import nn
+from torchdcls.train.checkpoint import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(Path({str(path)!r}), {{"epoch": 4}}, model=nn.Linear(1000, 1000))
+except OSError as error:
+    print("refused:", error)
+"""
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "refused: " in done.stdout, done.stderr
+    assert "cannot be written" in done.stdout
+    assert load_checkpoint(path).about == {"epoch": 3}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.safetensors"]

@@ -1,0 +1,327 @@
+"""The training engine: what a run leaves, and that it comes to the same however often it is interrupted or divided."""
+
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from tests.train import runs
+from torchdcls.train import engine
+from torchdcls.train.checkpoint import load_checkpoint
+from torchdcls.train.engine import train
+from torchdcls.train.evaluate import EvalConfig, evaluate
+from torchdcls.train.settings import TrainConfig
+from torchdcls.train.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.make_images(tmp_path_factory.mktemp("images"))
+
+
+def quietly(config: TrainConfig) -> tuple[dict[str, Any], str]:
+    console = Console(file=io.StringIO(), width=200)
+    return train(config, argv=["train"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six updates that nothing has interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    quietly(runs.config(images, out))
+    return out
+
+
+def test_everything_a_run_leaves(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    row, printed = quietly(runs.config(images, out, tensorboard=True, epochs=1))
+    record = json.loads((out / "run.json").read_text())
+    assert record["command"] == "torchdcls train"
+    assert record["processes"] == 1
+    assert record["data"]["train"], record["data"]["validation"] == (24, 10)
+    assert {"commit", "versions", "machine", "device", "parameters", "date"} <= record.keys()
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings == record["config"]
+    assert settings["model_args"]["depths"] == [1, 1, 2, 1]
+    assert [line["kind"] for line in runs.rows(out)] == ["updates"] * 3 + ["epoch"]
+    assert json.loads((out / "metrics.jsonl").read_text().splitlines()[-1]) == row
+    assert 0 <= row["positions_at_border"] <= 1
+    assert {"val_top1", "val_top5", "ema_val_top1", "train_loss", "images_per_second"} <= row.keys()
+    assert sorted(file.name for file in (out / "checkpoints").iterdir()) == ["best.safetensors", "last.safetensors"]
+    assert "epoch 1/1  training loss" in printed
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert {"updates/loss", "updates/lr", "epoch/val_top1", "epoch/positions_at_border"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert any(name.endswith("position") for name in events.Tags()["histograms"])
+
+
+def test_the_same_settings_give_the_same_run_with_any_number_of_workers(
+    images: Path, whole: Path, tmp_path: Path
+) -> None:
+    quietly(runs.config(images, tmp_path / "run", workers=2))
+    runs.assert_same_run(whole, tmp_path / "run")
+
+
+def test_another_seed_gives_another_run(images: Path, whole: Path, tmp_path: Path) -> None:
+    quietly(runs.config(images, tmp_path / "run", seed=1, epochs=1))
+    assert runs.rows(tmp_path / "run")[0]["loss"] != runs.rows(whole)[0]["loss"]
+
+
+@pytest.mark.parametrize("update", range(1, 7))
+def test_a_run_goes_on_from_any_update(
+    images: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
+) -> None:
+    """It is interrupted during its update of this number, with checkpoints after every second one."""
+    config = runs.config(images, tmp_path / "run", checkpoint_every=2)
+    done = 0
+    one_update = Trainer.update
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == update:
+            raise KeyboardInterrupt
+        return one_update(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            quietly(config)
+    quietly(replace(config, resume="auto"))
+    assert_same_settings_aside(whole, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(record.get("resumed", [])) == (update > 2)
+
+
+def assert_same_settings_aside(one: Path, other: Path) -> None:
+    runs.assert_same_run(one, other)
+
+
+def test_a_finished_run_is_left_as_it_is(images: Path, whole: Path) -> None:
+    before = (whole / "checkpoints" / "last.safetensors").read_bytes()
+    row, _ = quietly(runs.config(images, whole, resume="auto"))
+    assert row["epoch"] == 1
+    assert (whole / "checkpoints" / "last.safetensors").read_bytes() == before
+
+
+def test_killed_at_random_again_and_again(images: Path, tmp_path: Path) -> None:
+    """SIGKILL at four moments, whatever is being done then: the run comes to the same, bit for bit."""
+    settings: dict[str, Any] = {"epochs": 12, "checkpoint_every": 2, "workers": 1}
+    words = runs.command(images, tmp_path / "whole", **settings)
+    runs.finish(words)
+    out = tmp_path / "killed"
+    words = runs.command(images, out, resume="auto", **settings)
+    random = torch.Generator().manual_seed(int(time.time()))
+    kills = 0
+    for at_row in (3, 12, 23, 35):
+        process = runs.start(words)
+        while process.poll() is None and len(lines_of(out)) < at_row:
+            time.sleep(0.005)
+        time.sleep(float(torch.rand((), generator=random)) * 0.1)
+        if process.poll() is None:
+            kills += 1
+        process.kill()
+        process.communicate()
+    assert kills == 4
+    runs.finish(words)
+    runs.assert_same_run(tmp_path / "whole", out)
+
+
+def lines_of(out: Path) -> list[str]:
+    path = out / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_two_processes_come_to_the_same_as_one(images: Path, whole: Path, tmp_path: Path) -> None:
+    """Everything random included: each micro-batch has random numbers of its own."""
+    printed = runs.finish(runs.command(images, tmp_path / "run"), processes=2)
+    assert "on 2 x cpu" in printed
+    one, two = runs.rows(whole), runs.rows(tmp_path / "run")
+    assert len(one) == len(two)
+    for row, other in zip(one, two, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+    tensors, others = runs.last_tensors(whole), runs.last_tensors(tmp_path / "run")
+    for name in (name for name in tensors if name.startswith("model.")):
+        torch.testing.assert_close(tensors[name], others[name], rtol=1e-3, atol=1e-4)
+
+
+def test_workers_end_with_their_launcher(images: Path, tmp_path: Path) -> None:
+    words = runs.command(images, tmp_path / "run", epochs=10_000)
+    launcher = runs.start(words, processes=2)
+    while launcher.poll() is None and len(lines_of(tmp_path / "run")) < 2:
+        time.sleep(0.05)
+    workers = [int(pid) for pid in subprocess.check_output(["pgrep", "-P", str(launcher.pid)], text=True).split()]
+    assert len(workers) == 2
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.communicate()
+    ends = time.monotonic() + 10
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = runs.config(images, out, lr=1e30, warmup_epochs=0, clip_grad=None, checkpoint_every=1, weight_decay=0)
+    with pytest.raises(FloatingPointError) as raised:
+        quietly(config)
+    message = str(raised.value)
+    assert "loss: the loss of update" in message
+    assert ".png" in message
+    assert str(out / "checkpoints" / "last.safetensors") in message
+    names = (out / "not_finite.txt").read_text().split()
+    assert 1 <= len(names) <= config.batch_size
+    # What is named as good is good, and so is all that was logged.
+    assert all(tensor.isfinite().all() for tensor in [torch.tensor(row["loss"]) for row in runs.rows(out)])
+
+
+def test_a_checkpoint_that_cannot_be_written(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(engine, "save_checkpoint", full)
+    with pytest.raises(OSError, match=r"No space left on device; there was none before it\. Make room"):
+        quietly(runs.config(images, tmp_path / "run", checkpoint_every=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 2e-3}, "resume: expected the settings of .*lr was 0.001, is 0.002"),
+        ({"model": "convnext_tiny_dcls_gaussian", "clamp_positions": False}, "model was 'convnext_tiny_dcls_bilinear'"),
+        ({"resume": None}, "out: expected a folder without a run in it, .*--resume auto"),
+        ({"resume": "nowhere.safetensors"}, "'nowhere.safetensors', which does not exist"),
+    ],
+)
+def test_what_a_run_does_not_go_on_with(images: Path, whole: Path, change: dict[str, Any], message: str) -> None:
+    before = (whole / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        quietly(runs.config(images, whole, **{"resume": "auto", **change}))
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_broken_checkpoint_is_not_overwritten(images: Path, tmp_path: Path) -> None:
+    config = runs.config(images, tmp_path / "run", epochs=1)
+    quietly(config)
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    broken = path.read_bytes()
+    with pytest.raises(ValueError, match="cannot be read"):
+        quietly(replace(config, resume="auto"))
+    assert path.read_bytes() == broken
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model": "convnext_tiny_dcls_gausian"},
+            "model: expected a name .*did you mean 'convnext_tiny_dcls_gaussian'",
+        ),
+        ({"model_args": {"depth": 3}}, "model_args: .* does not take"),
+        ({"optimizer": "adamx"}, "optimizer: expected a name that timm knows, got 'adamx'"),
+        ({"model": "convnext_tiny"}, "clamp_positions: expected a model with DCLS layers"),
+        ({"device": "gpu"}, "device: expected 'auto' or a device of this machine"),
+        ({"data": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    images: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        quietly(runs.config(images, tmp_path / "run", **change))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1"),
+        ({"micro_batch": 3}, "micro_batch: expected a divisor of batch_size 8, got 3"),
+        ({"mixup": 0.5, "micro_batch": 1}, "micro_batch: expected an even number"),
+        ({"lr": math.nan}, "lr: expected a finite number of at least 0, got nan"),
+        ({"warmup_epochs": 2.0}, "warmup_epochs: expected less than the 2 epochs"),
+        ({"scale": (1.0, 0.5)}, "scale: expected two positive numbers, the smaller first"),
+        ({"ema": 1.0}, "ema: expected a number from 0 to below 1"),
+        ({"clip_grad": 0.0}, "clip_grad: expected a positive number"),
+        ({"hflip": 1.5}, "hflip: expected a number from 0 to 1"),
+        ({"crop_pct": 0.0}, "crop_pct: expected a number above 0"),
+        ({"precision": "float16"}, "precision: expected one of"),
+        ({"loss": "mse"}, "loss: expected one of"),
+    ],
+)
+def test_settings_out_of_range(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**{**runs.SETTINGS, **change})
+
+
+def test_the_rate_grows_with_the_batch() -> None:
+    settings = {**runs.SETTINGS, "lr": 4e-3, "lr_batch": 4096, "batch_size": 1024}
+    assert TrainConfig(**settings).scaled_lr == 1e-3
+    assert TrainConfig(**{**settings, "lr_batch": None}).scaled_lr == 4e-3
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "binary"])
+def test_eight_images_are_learned(tmp_path: Path, loss: str) -> None:
+    """Eight images of noise, each of a class of its own."""
+    folder = tmp_path / "images"
+    for number in range(8):
+        for split in ("train", "val"):
+            (folder / split / str(number)).mkdir(parents=True)
+            pixels = torch.randint(256, (32, 32, 3), generator=torch.Generator().manual_seed(number)).byte().numpy()
+            Image.fromarray(pixels).save(folder / split / str(number) / "image.png")
+    plain: dict[str, Any] = {
+        **{"drop_path": 0.0, "auto_augment": None, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+        **{"hflip": 0.0, "scale": (1.0, 1.0), "ratio": (1.0, 1.0), "crop_pct": 1.0, "label_smoothing": 0.0},
+        **{"ema": None, "epochs": 60, "lr": 1e-2, "warmup_epochs": 2.0, "loss": loss, "log_every": 50},
+    }
+    row, _ = quietly(runs.config(folder, tmp_path / "run", **plain))
+    assert row["val_top1"] == 100
+
+
+def test_a_checkpoint_is_scored_as_in_its_run(images: Path, whole: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    row = runs.rows(whole)[-1]
+    last = whole / "checkpoints" / "last.safetensors"
+    options = EvalConfig(data=str(images), device="cpu")
+    for part, prefix in (("auto", "ema_val"), ("model", "val")):
+        scores = evaluate(last, replace(options, weights=part), console)  # type: ignore[arg-type]
+        assert (scores.loss, scores.top1, scores.top5) == (
+            row[f"{prefix}_loss"],
+            row[f"{prefix}_top1"],
+            row[f"{prefix}_top5"],
+        )
+        assert scores.images == 10
+    assert "top-1" in console.file.getvalue()  # type: ignore[attr-defined]
+    best = whole / "checkpoints" / "best.safetensors"
+    assert evaluate(best, options, console).top1 == load_checkpoint(best).about["scores"]["ema_val_top1"]
+    with pytest.raises(ValueError, match="weights: expected a checkpoint with 'ema'"):
+        evaluate(best, replace(options, weights="ema"), console)
+
+
+@pytest.mark.compiles
+def test_compiled_in_bfloat16(images: Path, tmp_path: Path) -> None:
+    row, _ = quietly(runs.config(images, tmp_path / "run", epochs=1, compile=True, precision="bfloat16"))
+    assert math.isfinite(row["train_loss"])
