@@ -1,5 +1,5 @@
 """Models of the papers, through timm."""
 
-from .small import SmallModel, small_model
+from .comparison import SMALL_MODELS, check_model, comparison_model
 
-__all__ = ["SmallModel", "small_model"]
+__all__ = ["SMALL_MODELS", "check_model", "comparison_model"]

@@ -15,7 +15,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from ..conversion import ConversionReport, convert, parameter_count
-from ..models import small_model
+from ..models import comparison_model
 from .config import BASELINE, CompareConfig, Method
 from .data import ImageData, ImageSet, images_per_epoch, load_data
 from .environment import repeatable
@@ -87,7 +87,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
 def build_model(
     config: CompareConfig, method: Method, data: ImageData, seed: int
 ) -> tuple[nn.Module, ConversionReport | None]:
-    """The small model of a method; other weights than those of depthwise layers are the same for all methods.
+    """The model of a method; other weights than those of depthwise layers are the same for all methods.
 
     Args:
         config: Settings.
@@ -102,7 +102,7 @@ def build_model(
         ValueError: A kernel count with which the model would have more parameters than the baseline.
     """
     torch.manual_seed(seed)
-    model = small_model(config.model, data.channels, data.num_classes, data.image_size)
+    model = comparison_model(config.model, data.channels, data.num_classes, data.image_size)
     if method == BASELINE:
         return model, None
     start = ("uniform", config.position_radius) if config.position_radius else ("normal", 0.5)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import _checks
-from ..models import SmallModel
+from ..models import check_model
 from .settings import setting
 
 Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
@@ -18,16 +18,20 @@ BASELINE: Method = "7x7"
 class CompareConfig:
     """Settings of a comparison; each is an option of `torchdcls compare`, with the help that stands beside it."""
 
-    model: SmallModel = setting("convnext", "which of timm's model families, at a small size")
+    model: str = setting(
+        "convnext", "'convnext' or 'convformer' at a small size, or one of timm's names, such as convformer_s18"
+    )
     data: str = setting(
         "embedded",
-        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), or the path of a "
-        "folder with train/ and test/ (or val/), one folder per class",
+        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), 'cifar10', or the path "
+        "of a folder with train/ and test/ (or val/), one folder per class",
     )
     data_dir: Path | None = setting(
-        None, "where the files of 'fashion-mnist' are (default: Debian's package, then a download)"
+        None, "where the files of 'fashion-mnist' or 'cifar10' are (default: a package of Debian's, then a download)"
     )
-    image_size: int | None = setting(None, "pixels per side (default: 28 for Fashion-MNIST, 64 for a folder)")
+    image_size: int | None = setting(
+        None, "pixels per side (default: 28 for Fashion-MNIST, 32 for CIFAR-10, 64 for a folder)"
+    )
     methods: Sequence[Method] = setting(
         METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
     )
@@ -62,7 +66,7 @@ class CompareConfig:
         Raises:
             ValueError: A setting is out of range; the message names its argument.
         """
-        _checks.one_of("model", self.model, ("convnext", "convformer"))
+        check_model(self.model)
         for method in self.methods:
             _checks.one_of("methods", method, METHODS)
         if not self.methods or len(set(self.methods)) != len(self.methods):

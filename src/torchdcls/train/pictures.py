@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..conversion import select
 from ..nn import Dcls2d
+from .record import model_title
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
         draw_accuracy(axes, curves)
-        axes.set_title(f"Test accuracy on {result['data']['name']}, small {result['config']['model']}")
+        axes.set_title(f"Test accuracy on {result['data']['name']}, {model_title(result['config']['model'])}")
         save(figure, "accuracy.png")
 
     learned = {method: stages for method, stages in views.items() if stages[0].position is not None}

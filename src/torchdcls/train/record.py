@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..models import SMALL_MODELS
 from .config import BASELINE, CompareConfig
 from .data import ImageData
 from .environment import environment
@@ -147,7 +148,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     size = config["dilated_kernel_size"]
     start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
     setting = (
-        f"Small {config['model']} on {data['name']} ({data['train_images']:,} training and {data['test_images']:,} "
+        f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and {data['test_images']:,} "
         f"test images of {data['image_size']} pixels), {config['epochs']} epochs. DCLS kernels are {size}x{size}, "
         f"their positions start {start}. Accuracy is that after the last epoch; ± is the 95 % interval of the mean "
         "over seeds (Student's t), which says nothing of other test images and is not corrected for the number of "
@@ -184,6 +185,11 @@ def half_interval(values: Sequence[float]) -> float:
     from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
 
     return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def model_title(name: str) -> str:
+    """What a reader calls the model of a comparison."""
+    return f"Small {name}" if name in SMALL_MODELS else name
 
 
 def _mean_and_interval(values: Sequence[float]) -> str:

@@ -1,26 +1,39 @@
-"""The small models are the papers' families, with a first stage that a large kernel can use."""
+"""Models of a comparison have a first stage that a large kernel can use."""
 
 import pytest
 import torch
 from torch import nn
 
 from torchdcls.conversion import select
-from torchdcls.models import small_model
+from torchdcls.models import comparison_model
 
 
 @pytest.mark.parametrize("name", ["convnext", "convformer"])
 @pytest.mark.parametrize(("image_size", "first_stage"), [(16, 16), (28, 28), (32, 32), (64, 32), (128, 32)])
 def test_first_stage(name: str, image_size: int, first_stage: int) -> None:
-    model = small_model(name, 3, 5, image_size).eval()
+    model = comparison_model(name, 3, 5, image_size).eval()
     stem = model.stem
     images = torch.zeros(1, 3, image_size, image_size)
     assert stem(images).shape[-2:] == (first_stage, first_stage)
     assert model(images).shape == (1, 5)
 
 
+@pytest.mark.parametrize("name", ["convformer_s18", "convnext_atto"])
+def test_models_of_timm(name: str) -> None:
+    model = comparison_model(name, 1, 5, 28)
+    assert model.stem(torch.zeros(1, 1, 28, 28)).shape[-2:] == (28, 28)
+
+
+def test_a_name_that_timm_does_not_know() -> None:
+    with pytest.raises(
+        ValueError, match="model: expected 'convnext' or .*got 'convformer_s19'; did you mean 'convformer_s"
+    ):
+        comparison_model("convformer_s19", 3, 5, 32)
+
+
 @pytest.mark.parametrize("name", ["convnext", "convformer"])
 def test_at_least_three_depthwise_7x7_layers_a_stage(name: str) -> None:
-    model = small_model(name, 1, 10, 28)
+    model = comparison_model(name, 1, 10, 28)
     layers = [
         layer_name
         for layer_name, module in model.named_modules()
