@@ -23,8 +23,8 @@ class CompareConfig:
     )
     data: str = setting(
         "embedded",
-        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), 'cifar10', or the path "
-        "of a folder with train/ and test/ (or val/), one folder per class",
+        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), 'cifar10', or the "
+        "path of a folder with train/ and test/ (or val/), one folder per class",
     )
     data_dir: Path | None = setting(
         None, "where the files of 'fashion-mnist' or 'cifar10' are (default: a package of Debian's, then a download)"
