@@ -1,5 +1,6 @@
 """Argument checks shared by `ops` and `nn`. Every error names the argument, what was expected and what came."""
 
+import difflib
 from collections.abc import Iterable, Sequence
 from numbers import Real
 
@@ -66,6 +67,19 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
     hint = f" (DCLS's {name!r} is {_DCLS_NAMES[name]!r} here)" if name in _DCLS_NAMES else ""
     names = ", ".join(repr(name) for name in PROFILES)
     raise ValueError(f"interpolation: expected {names} or a torchdcls.Profile, got {interpolation!r}{hint}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for an error message: which of the known words, at least one, a wrong one resembles most.
+
+    Example:
+        >>> from torchdcls._checks import nearest
+        >>> nearest("warmup-epoch", ["lr", "epochs", "warmup_epochs"])
+        "did you mean 'warmup_epochs'?"
+    """
+    plain = {candidate.lower().replace("-", "_"): candidate for candidate in known}
+    (match,) = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=0.0)
+    return f"did you mean {plain[match]!r}?"
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser
 
+from .._checks import nearest
 from ..train.config import CompareConfig
-from ..train.recipes import load_recipe, nearest
+from ..train.recipes import load_recipe
 from ..train.settings import TrainConfig
 
 
@@ -128,7 +129,7 @@ def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     for argument in arguments:
         option = argument.partition("=")[0]
         if option.startswith("--") and option.partition(".")[0] not in known:
-            raise ValueError(f"{option}: expected an option of torchdcls train{nearest(option, sorted(known))}")
+            raise ValueError(f"{option}: expected an option of torchdcls train; {nearest(option, sorted(known))}")
 
 
 COMMANDS = (

@@ -1,11 +1,11 @@
 """Models for a comparison on images of any size: the papers' families, small enough for two CPU cores, and timm's."""
 
-import difflib
-
 import timm
 from timm.models.convnext import ConvNeXt
 from timm.models.metaformer import LayerNorm2dNoBias, MetaFormer, SepConv
 from torch import nn
+
+from .._checks import nearest
 
 SMALL_MODELS = ("convnext", "convformer")
 
@@ -62,10 +62,9 @@ def check_model(name: str) -> None:
     """
     if name in SMALL_MODELS or timm.is_model(name):
         return
-    near = difflib.get_close_matches(name, timm.list_models(), n=1)
     raise ValueError(
-        f"model: expected {' or '.join(map(repr, SMALL_MODELS))} (small), or a name that timm knows, got {name!r}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        f"model: expected {' or '.join(map(repr, SMALL_MODELS))} (small), or a name that timm knows, got {name!r}; "
+        + nearest(name, timm.list_models())
     )
 
 

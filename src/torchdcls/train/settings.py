@@ -1,7 +1,7 @@
 """The settings of a training run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -150,3 +150,6 @@ class TrainConfig:
     def scaled_lr(self) -> float:
         """The base learning rate of this batch size."""
         return self.lr if self.lr_batch is None else self.lr * self.batch_size / self.lr_batch
+
+
+SETTINGS = tuple(entry.name for entry in fields(TrainConfig))

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .._checks import nearest
 from ..nn import DclsNd
 from .batches import Batch
 from .params import clamp_positions_, param_groups, repulsion_loss
 from .processes import Processes
-from .recipes import nearest
 from .settings import TrainConfig
 
 
@@ -33,7 +33,9 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     from .. import models  # noqa: F401  registers them with timm
 
     if not timm.is_model(config.model):
-        raise ValueError(f"model: expected a name that timm knows, got {config.model!r}{_hint(config.model)}")
+        raise ValueError(
+            f"model: expected a name that timm knows, got {config.model!r}; {nearest(config.model, timm.list_models())}"
+        )
     torch.manual_seed(config.seed)
     try:
         model = timm.create_model(
@@ -170,7 +172,7 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     known = timm.optim.list_optimizers()
     if config.optimizer not in known:
         raise ValueError(
-            f"optimizer: expected a name that timm knows, got {config.optimizer!r}{nearest(config.optimizer, known)}"
+            f"optimizer: expected a name that timm knows, got {config.optimizer!r}; {nearest(config.optimizer, known)}"
         )
     return create_optimizer_v2(groups, config.optimizer, lr=config.scaled_lr, weight_decay=config.weight_decay)
 
@@ -180,7 +182,3 @@ def _seed(*place: int) -> None:
     numbers = np.random.SeedSequence(place).generate_state(2)
     torch.manual_seed(int(numbers[0]))
     np.random.seed(int(numbers[1]))
-
-
-def _hint(name: str) -> str:
-    return nearest(name, timm.list_models())
