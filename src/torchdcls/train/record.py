@@ -150,7 +150,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     setting = (
         f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and "
         f"{data['test_images']:,} test images of {data['image_size']} pixels), {config['epochs']} epochs. "
-        f"DCLS kernels are {size}x{size}, their positions start {start}. Accuracy is that after the last epoch; ± is the 95 % interval of the mean "
+        f"DCLS kernels are {size}x{size}, their positions start {start}. "
+        "Accuracy is that after the last epoch; ± is the 95 % interval of the mean "
         "over seeds (Student's t), which says nothing of other test images and is not corrected for the number of "
         "comparisons. Images per second are those of whole training steps."
     )
