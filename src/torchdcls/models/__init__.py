@@ -1,5 +1,10 @@
-"""Models of the papers, through timm."""
+"""Models of the papers, through timm.
+
+Importing this package registers them with timm: `timm.list_models("*_dcls_*")` names them, and
+`timm.create_model("convnext_tiny_dcls_gaussian")` makes one. `HOSTS` says what they are made of.
+"""
 
 from .comparison import SMALL_MODELS, check_model, comparison_model
+from .registered import HOSTS, Elements, Host
 
-__all__ = ["SMALL_MODELS", "check_model", "comparison_model"]
+__all__ = ["HOSTS", "SMALL_MODELS", "Elements", "Host", "check_model", "comparison_model"]

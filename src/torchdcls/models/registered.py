@@ -1,0 +1,206 @@
+"""The papers' models, registered with timm under NAME_dcls_INTERPOLATION: timm's own models, converted.
+
+`timm.create_model("convnext_tiny_dcls_gaussian")` makes timm's ConvNeXt-T and puts DCLS layers in the place of its 7x7
+convolutions, before anything is wrapped around it, so that every argument that the host takes is taken here too.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+    model_entrypoint,
+    register_model,
+)
+from timm.models.fastvit import RepConditionalPosEnc
+from torch import nn
+
+from ..conversion import convert
+from ..conversion.select import Where
+from ..nn import Dcls2d
+from ..profiles import Interpolation
+
+__all__ = ["HOSTS", "Elements", "Host"]  # register_model adds the models
+
+Layers = Literal["depthwise 7x7", "dense 3x3"]
+
+
+@dataclass(frozen=True)
+class Elements:
+    """What a kernel is made of: its size along both axes, in cells, and the number of its elements."""
+
+    size: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Host:
+    """A model of timm, and what becomes of its convolutions. Layers of one stage share positions and sigmas.
+
+    Attributes:
+        name: timm's name of the model.
+        tag: timm's tag of weights trained on ImageNet-1k alone, as in the paper: images are prepared as for these.
+        bilinear: Kernels of the bilinear model.
+        gaussian: Kernels of the triangle and the Gaussian model, whose elements have a sigma more.
+        layers: Which convolutions become DCLS layers.
+        weight_std: Standard deviation of new weights; None scales them until the dense kernels have the sum of squares
+            of those that they replace, which keeps the variance of the layer's output.
+        feature_levels: Number of maps that `features_only=True` gives.
+        flat_stages: Whether timm takes the stages out of their container for `features_only=True`.
+        arguments: What the host is made with beside the caller's arguments.
+    """
+
+    name: str
+    tag: str
+    bilinear: Elements
+    gaussian: Elements
+    layers: Layers = "depthwise 7x7"
+    weight_std: float | None = 0.02
+    feature_levels: int = 4
+    flat_stages: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def elements(self, interpolation: Interpolation) -> Elements:
+        """Kernels of the model of one interpolation."""
+        return self.bilinear if interpolation == "bilinear" else self.gaussian
+
+
+class FoldablePosEnc(RepConditionalPosEnc):  # type: ignore[misc]
+    """FastViT's positional encoding, of which `reparameterize` folds a DCLS layer too: into a dense convolution."""
+
+    def reparameterize(self) -> None:
+        """As in timm; positions are fixed afterwards."""
+        layer = self.pos_enc
+        if isinstance(layer, Dcls2d):
+            size = layer.dilated_kernel_size
+            dense = nn.Conv2d(self.dim, self.dim_out, size, padding="same", groups=self.groups, device="meta")
+            dense.weight = nn.Parameter(layer.kernel().detach())
+            dense.bias = layer.bias
+            self.pos_enc, self.spatial_shape = dense, size
+        super().reparameterize()
+
+
+# Kernels are those of the authors' models and files for ConvNeXt at 17x17, CAFormer, FastViT and ResNet-50; elsewhere
+# the largest counts that do not exceed the host's parameters, at most 40 at 17x17 and 26 at 23x23. More parameters than
+# the host have CAFormer (29 elements at 17x17 and 21 at 23x23 would fit) and ResNet-50 with sigmas (4 would fit), as
+# would ConvFormer-S18 with the 40 elements at 17x17 of the authors' file.
+_23 = Elements(23, 26)
+_7 = Elements(7, 5)
+HOSTS = (
+    Host("convnext_tiny", "fb_in1k", Elements(17, 34), _23),
+    Host("convnext_small", "fb_in1k", Elements(17, 40), _23),
+    Host("convnext_base", "fb_in1k", Elements(17, 40), _23),
+    Host("convformer_s18", "sail_in1k", Elements(17, 34), _23),
+    Host("convformer_s36", "sail_in1k", Elements(17, 39), _23),
+    Host("convformer_m36", "sail_in1k", Elements(17, 40), _23),
+    Host("convformer_b36", "sail_in1k", Elements(17, 40), _23),
+    Host("caformer_s18", "sail_in1k", Elements(17, 34), _23),
+    Host(
+        "fastvit_sa24",
+        "apple_in1k",
+        Elements(17, 34),
+        _23,
+        arguments={"pos_embs": (None, None, None, partial(FoldablePosEnc, spatial_shape=(7, 7)))},
+    ),
+    # timm draws its weights for each layer's channels, so that no single standard deviation is right.
+    Host("resnet50", "a2_in1k", _7, _7, "dense 3x3", weight_std=None, feature_levels=5, flat_stages=False),
+)
+_INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "triangle", "gaussian")
+
+
+def _is_depthwise_7x7(name: str, module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (7, 7)
+        and module.stride == (1, 1)
+        and module.groups == module.in_channels == module.out_channels
+    )
+
+
+def _is_dense_3x3(name: str, module: nn.Module) -> bool:
+    # Some stems have 3x3 convolutions too; blocks are in layer1 to layer4.
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and name.startswith("layer")
+
+
+_WHERE: dict[Layers, Where] = {"depthwise 7x7": _is_depthwise_7x7, "dense 3x3": _is_dense_3x3}
+
+
+def _converted(host: Host, interpolation: Interpolation, **arguments: Any) -> nn.Module:
+    """The host made by timm, without weights, its convolutions replaced.
+
+    Raises:
+        ValueError: An argument, such as output_stride, left a convolution that DCLS cannot replace.
+    """
+    model: nn.Module = model_entrypoint(host.name)(**{**host.arguments, **arguments})
+    where = _WHERE[host.layers]
+    old = {name: module.weight for name, module in model.named_modules() if where(name, module)}
+    report = convert(
+        model,
+        dilated_kernel_size=host.elements(interpolation).size,
+        kernel_count=host.elements(interpolation).count,
+        interpolation=interpolation,
+        where=where,
+        weight_std=host.weight_std,
+    )
+    for skip in report.skipped:
+        if skip.name in old:
+            raise ValueError(f"{host.name}: {skip.name} cannot become a DCLS layer: {skip.reason}")
+    if host.weight_std is None:
+        for row in report.replaced:
+            _keep_sum_of_squares_(model.get_submodule(row.name), old[row.name])
+    return model
+
+
+@torch.no_grad()
+def _keep_sum_of_squares_(layer: nn.Module, old: torch.Tensor) -> None:
+    """Scales the weights of a DCLS layer until its dense kernels have the sum of squares of `old`."""
+    assert isinstance(layer, Dcls2d)
+    if not old.is_meta:
+        layer.weight.mul_((old.square().sum() / layer.kernel().square().sum()).sqrt())
+
+
+def _pretrained_cfg(host: Host) -> PretrainedCfg:
+    """The host's: how images are prepared, and where stem and classifier are. No weights are known yet."""
+    cfg = get_pretrained_cfg(f"{host.name}.{host.tag}", allow_unregistered=False)
+    assert cfg is not None
+    preparation = ("input_size", "interpolation", "crop_pct", "mean", "std")
+    structure = ("num_classes", "pool_size", "first_conv", "classifier")
+    return PretrainedCfg(**{name: getattr(cfg, name) for name in preparation + structure})
+
+
+def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]:
+    """The function that timm registers for a model."""
+    name = f"{host.name}_dcls_{interpolation}"
+
+    def entry(pretrained: bool = False, **arguments: Any) -> nn.Module:
+        features: dict[str, Any] = {"out_indices": tuple(range(host.feature_levels))}
+        if host.flat_stages:
+            features["flatten_sequential"] = True
+        model: nn.Module = build_model_with_cfg(
+            partial(_converted, host, interpolation), name, pretrained, feature_cfg=features, **arguments
+        )
+        return model
+
+    elements = host.elements(interpolation)
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = (
+        f"timm's {host.name} whose {host.layers} convolutions are DCLS layers: {elements.count} elements in "
+        f"{elements.size}x{elements.size} cells, {interpolation}."
+    )
+    return entry
+
+
+# Where register_model looks for them. Addresses of weights are to be added here, as `url`.
+default_cfgs = generate_default_cfgs(
+    {f"{host.name}_dcls_{name}": _pretrained_cfg(host) for host in HOSTS for name in _INTERPOLATIONS}
+)
+for _host in HOSTS:
+    for _interpolation in _INTERPOLATIONS:
+        _model = register_model(_entry(_host, _interpolation))
+        globals()[_model.__name__] = _model  # as __all__ says
