@@ -59,7 +59,7 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
     ("arguments", "message"),
     [
         ([], "compare"),
-        (["train"], "compare"),
+        (["fit"], "compare"),
         (["compare", "--epochs", "many"], "epochs"),
         (["compare", "--methods", "9x9"], "methods"),
         (["compare", "--kernel", "3"], "--kernel"),

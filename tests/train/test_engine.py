@@ -21,8 +21,8 @@ from tests.train import runs
 from torchdcls.train import engine
 from torchdcls.train.checkpoint import load_checkpoint
 from torchdcls.train.engine import train
-from torchdcls.train.evaluate import EvalConfig, evaluate
-from torchdcls.train.settings import TrainConfig
+from torchdcls.train.evaluate import evaluate
+from torchdcls.train.settings import EvalConfig, TrainConfig
 from torchdcls.train.trainer import Trainer
 
 

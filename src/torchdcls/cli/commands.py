@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser
 
 from .._checks import nearest
 from ..train.config import CompareConfig
-from ..train.recipes import load_recipe
-from ..train.settings import TrainConfig
+from ..train.recipes import load_recipe, recipe_names
+from ..train.settings import EvalConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ def _train_options(arguments: Sequence[str]) -> ArgumentParser:
 
 def _train(settings: dict[str, Any], arguments: list[str]) -> int:
     name, dry_run = settings.pop("config"), settings.pop("dry_run")
+    if name is None and not any(argument.partition("=")[0] == "--model" for argument in arguments):
+        raise ValueError(
+            f"config: expected a recipe, such as {', '.join(recipe_names()[:3])}, or a YAML file, or a --model, "
+            "got neither"
+        )
     config = TrainConfig(**settings)
     if dry_run:
         from ..train.run_folder import resolved
@@ -86,8 +91,6 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
 
 
 def _eval_options(arguments: Sequence[str]) -> ArgumentParser:
-    from ..train.evaluate import EvalConfig
-
     parser = ArgumentParser(description="Score a checkpoint of torchdcls train on validation images.")
     parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
     _add_settings(parser, EvalConfig, {})
@@ -95,7 +98,7 @@ def _eval_options(arguments: Sequence[str]) -> ArgumentParser:
 
 
 def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
-    from ..train.evaluate import EvalConfig, evaluate
+    from ..train.evaluate import evaluate
 
     evaluate(settings.pop("checkpoint"), EvalConfig(**settings))
     return 0
@@ -129,7 +132,7 @@ def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
     for argument in arguments:
         option = argument.partition("=")[0]
         if option.startswith("--") and option.partition(".")[0] not in known:
-            raise ValueError(f"{option}: expected an option of torchdcls train; {nearest(option, sorted(known))}")
+            raise ValueError(f"{option}: expected an option; {nearest(option, sorted(known))}")
 
 
 COMMANDS = (

@@ -78,6 +78,8 @@ def train(
         FloatingPointError: A loss is not finite.
         OSError: A file cannot be written.
     """
+    if config.data is None:
+        raise ValueError("data: expected a folder with train/ and val/, or a name such as 'cifar10', got nothing")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = config.out or Path("runs") / (name or config.model)

@@ -1,8 +1,8 @@
 """Scores of a checkpoint."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,28 +12,10 @@ from .batches import ValidationBatches, validation_transform
 from .checkpoint import load_checkpoint
 from .processes import device_name, processes
 from .progress import ProgressBar
-from .settings import TrainConfig, setting
+from .settings import EvalConfig, TrainConfig
 from .sources import open_sources
 from .trainer import autocast, build_model
 from .validation import Scores, validate
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """What to score a checkpoint on; what is not given is as in its run."""
-
-    data: str | None = setting(None, "data as for torchdcls train (default: that of the run)")
-    data_dir: Path | None = setting(None, "where the files of a named dataset are")
-    val_split: str | None = setting(None, "the split to score")
-    weights: Literal["auto", "model", "ema"] = setting(
-        "auto", "the trained weights or their average, if both are there"
-    )
-    image_size: int | None = setting(None, "height and width of images in pixels")
-    crop_pct: float | None = setting(None, "share of an image that the crop takes")
-    micro_batch: int | None = setting(None, "images at once")
-    workers: int | None = setting(None, "processes that read images")
-    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
-    threads: int | None = setting(None, "CPU threads (default: torch's)")
 
 
 def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = None) -> Scores:

@@ -31,11 +31,11 @@ class TrainConfig:
     num_classes: int | None = setting(None, "number of classes (default: as many as the data have)")
     drop_path: float = setting(0.0, "stochastic depth: rate of the last layer")
 
-    data: str = setting(
-        "embedded",
-        "a folder with train/ and val/ (or validation/ or test/), one folder per class; 'embedded', 'fashion-mnist' or "
-        "'cifar10'; 'wds/FOLDER' for WebDataset shards; 'hfds/NAME' or 'hfids/NAME' for a dataset of Hugging Face, on "
-        "disk or streamed",
+    data: str | None = setting(
+        None,
+        "what to train on, to be given in any case: a folder with train/ and val/ (or validation/ or test/), one folder "
+        "per class; 'embedded', 'fashion-mnist' or 'cifar10'; 'wds/FOLDER' for WebDataset shards; 'hfds/NAME' or "
+        "'hfids/NAME' for a dataset of Hugging Face, on disk or streamed",
     )
     data_dir: Path | None = setting(None, "where the files of a named dataset are (default: its usual place)")
     train_split: str | None = setting(None, "the split to train on (default: train)")
@@ -150,6 +150,24 @@ class TrainConfig:
     def scaled_lr(self) -> float:
         """The base learning rate of this batch size."""
         return self.lr if self.lr_batch is None else self.lr * self.batch_size / self.lr_batch
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to score a checkpoint on; what is not given is as in its run."""
+
+    data: str | None = setting(None, "data as for torchdcls train (default: that of the run)")
+    data_dir: Path | None = setting(None, "where the files of a named dataset are")
+    val_split: str | None = setting(None, "the split to score")
+    weights: Literal["auto", "model", "ema"] = setting(
+        "auto", "the trained weights or their average, if both are there"
+    )
+    image_size: int | None = setting(None, "height and width of images in pixels")
+    crop_pct: float | None = setting(None, "share of an image that the crop takes")
+    micro_batch: int | None = setting(None, "images at once")
+    workers: int | None = setting(None, "processes that read images")
+    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
+    threads: int | None = setting(None, "CPU threads (default: torch's)")
 
 
 SETTINGS = tuple(entry.name for entry in fields(TrainConfig))

@@ -1,0 +1,141 @@
+"""`torchdcls train` and `torchdcls eval`: what they accept, and what reaches the engine."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from torchdcls.cli import main
+from torchdcls.train import engine
+from torchdcls.train.recipes import load_recipe, recipe_names
+from torchdcls.train.settings import SETTINGS, TrainConfig
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, TrainConfig]]:
+    """Settings that reach the engine, which itself does nothing."""
+    configs: list[tuple[str | None, TrainConfig]] = []
+
+    def train(config: TrainConfig, *, name: str | None, argv: list[str]) -> dict[str, Any]:
+        configs.append((name, config))
+        return {}
+
+    monkeypatch.setattr(engine, "train", train)
+    return configs
+
+
+def test_the_command_line_comes_before_the_recipe(seen: list[tuple[str | None, TrainConfig]]) -> None:
+    words = ["--epochs", "100", "--lr", "1e-3", "--scale", "[0.2,1]", "--compile", "false", "--ema", "null"]
+    words += ["--data", "images", "--clip-grad", "1"]
+        "--data",
+        "images",
+        "--epochs",
+        "100",
+        "--lr",
+        "1e-3",
+        "--scale",
+        "[0.2,1]",
+        "--compile",
+        "false",
+        "--ema",
+        "null",
+        "--clip-grad",
+        "1",
+    ]
+    assert main(["train", "--config", "convnext_tiny-dcls-bilinear", *words]) == 0
+    ((name, config),) = seen
+    assert name == "convnext_tiny-dcls-bilinear"
+    recipe = load_recipe("convnext_tiny-dcls-bilinear")
+    changed = {"data": "images", "epochs": 100, "lr": 1e-3, "scale": (0.2, 1.0), "compile": False, "ema": None}
+    changed["clip_grad"] = 1.0
+    for setting in SETTINGS:
+        expected = changed.get(setting, recipe.get(setting, getattr(TrainConfig(), setting)))
+        assert getattr(config, setting) == (tuple(expected) if isinstance(expected, list) else expected), setting
+
+
+def test_a_file_of_the_users_own(seen: list[tuple[str | None, TrainConfig]], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: resnet50\ndata: images\nlr: 1e-2\nmodel_args: {stem_width: 32}\n")
+    assert main(["train", "--config", str(file), "--out", str(tmp_path / "run")]) == 0
+    ((name, config),) = seen
+    assert name == "mine"
+    assert (config.model, config.lr, config.model_args, config.optimizer) == (
+        "resnet50",
+        1e-2,
+        {"stem_width": 32},
+        "lamb",
+    )
+    assert config.out == tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_dry_run_prints_what_a_recipe_comes_to(
+    seen: list[tuple[str | None, TrainConfig]], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["train", "--config", name, "--dry-run", "--batch-size", "1024"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert list(printed) == list(SETTINGS)
+    assert printed["batch_size"] == 1024
+    recipe = load_recipe(name)
+    assert all(printed[setting] == value for setting, value in recipe.items() if setting != "batch_size")
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--config", "convnext_tiny", "--learning-rate", "1"],
+            "--learning-rate: expected an option; did you",
+        ),
+        (["--config", "convnext_tiny", "--warmup-epoch=1"], "did you mean '--warmup-epochs'?"),
+        (["--config", "convnext_tiny-dcls-gausian"], "did you mean 'convnext_tiny-dcls-gaussian'?"),
+        (["--config", "{file}"], "unknown setting 'warmup'; did you mean 'warmup_epochs'?"),
+        (["--config", "{tmp}/nowhere.yaml"], "nowhere.yaml"),
+        ([], "--config: expected a recipe"),
+        (["--config", "convnext_tiny", "--epochs", "0"], "--epochs: expected at least 1, got 0"),
+        (["--config", "convnext_tiny"], "--data: expected a folder with train/ and val/"),
+    ],
+)
+def test_wrong_words_end_with_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], message: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("warmup: 3\n")
+    assert main(["train", *(word.format(file=file, tmp=tmp_path) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("torchdcls train: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("words", "name"), [(["--epochs", "many"], "epochs"), (["--loss", "mse"], "loss")])
+def test_words_of_another_type(capsys: pytest.CaptureFixture[str], words: list[str], name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", "convnext_tiny", *words])
+    assert ended.value.code == 2
+    assert name in capsys.readouterr().err
+
+
+def test_a_value_of_another_type_in_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("epochs: many\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", str(file), "--data", "images"])
+    assert ended.value.code == 2
+    assert "epochs" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["eval", str(tmp_path / "nowhere.safetensors")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("torchdcls eval: checkpoint: expected a file, got")
+    assert error.count("\n") == 1
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert all(f"--{setting.replace('_', '-')}" in printed for setting in SETTINGS)
