@@ -28,21 +28,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, TrainConfig]
 def test_the_command_line_comes_before_the_recipe(seen: list[tuple[str | None, TrainConfig]]) -> None:
     words = ["--epochs", "100", "--lr", "1e-3", "--scale", "[0.2,1]", "--compile", "false", "--ema", "null"]
     words += ["--data", "images", "--clip-grad", "1"]
-        "--data",
-        "images",
-        "--epochs",
-        "100",
-        "--lr",
-        "1e-3",
-        "--scale",
-        "[0.2,1]",
-        "--compile",
-        "false",
-        "--ema",
-        "null",
-        "--clip-grad",
-        "1",
-    ]
     assert main(["train", "--config", "convnext_tiny-dcls-bilinear", *words]) == 0
     ((name, config),) = seen
     assert name == "convnext_tiny-dcls-bilinear"

@@ -16,15 +16,18 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from ..conversion import parameter_count
-from .batches import Batch, TrainingBatches, ValidationBatches, training_transform, validation_transform
+from .batches import Batch, TrainingBatches, ValidationBatches
 from .checkpoint import Checkpoint, save_checkpoint
 from .environment import repeatable
+from .image_source import Images, Sources, Stream
 from .processes import Processes, device_name, processes
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_same_run, element_statistics, resolved
 from .settings import TrainConfig
-from .sources import Sources, open_sources
+from .sources import open_sources
 from .trainer import Place, Trainer, autocast, build_model
+from .transforms import training_transform, validation_transform
+from .unreadable import Unreadable
 from .validation import Scores, validate
 
 _NAMES_SHOWN = 4
@@ -94,11 +97,11 @@ class _Run:
     ) -> None:
         self.config, self.folder, self.group, self.console = config, folder, group, console
         sources = open_sources(config)
-        model = build_model(config, sources.num_classes).to(group.device)
+        self._num_classes = _num_classes(config, sources)
+        model = build_model(config, self._num_classes).to(group.device)
         self.training, self.validation = _batches(config, sources, model, group)
-        self.trainer = Trainer(config, model, sources.num_classes, self.training.updates_per_epoch, group)
+        self.trainer = Trainer(config, model, self._num_classes, self.training.updates_per_epoch, group)
         self.progress = Progress()
-        self._num_classes = sources.num_classes
         checkpoint = _agreed(group, lambda: folder.checkpoint(config.resume))
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -106,15 +109,15 @@ class _Run:
             "device": device_name(group.device),
             "processes": group.world,
             "parameters": parameter_count(model),
-            "data": {"name": sources.name, "train": len(sources.train), "validation": len(sources.validation)},
+            "data": {"name": sources.name, "train": _count(sources.train), "validation": _count(sources.validation)},
         }
         if group.main:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.begin(config, command, facts, self._place, self._updates)
         group.wait()
         console.print(
-            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({len(sources.train):,} training "
-            f"and {len(sources.validation):,} validation images, {sources.num_classes} classes)\n"
+            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({_count(sources.train)} training "
+            f"and {_count(sources.validation)} validation images, {self._num_classes} classes)\n"
             f"{config.epochs} epochs of {self.training.updates_per_epoch} updates of {config.batch_size} images on "
             f"{group.world} x {facts['device']}, in folder {folder.path}"
             + (f"; going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}" if checkpoint else ""),
@@ -151,6 +154,8 @@ class _Run:
         """The updates of an epoch that are still to be done."""
         config, progress = self.config, self.progress
         watch = _Watch(self.group, config.batch_size // config.micro_batch)
+        unreadable = Unreadable(config.max_unreadable, self.training.updates_per_epoch * config.batch_size)
+        unreadable.add(progress.update * config.batch_size, progress.unreadable, ())
         self.trainer.train_mode()
         since = time.perf_counter()
         place = self._place
@@ -163,6 +168,8 @@ class _Run:
             last = place.update == self.training.updates_per_epoch
             for done in watch.finished(wait=saves or last):
                 self._check(done)
+                failures = [failure for batch in done.batches for failure in batch.failures]
+                unreadable.add(config.batch_size, done.unreadable, failures)
                 progress.update += 1
                 progress.loss_sum += done.loss
                 progress.unreadable += done.unreadable
@@ -204,7 +211,8 @@ class _Run:
             "train_loss": progress.loss_sum / self.training.updates_per_epoch,
             **_named(scores, "val"),
             **({} if averaged is None else _named(averaged, "ema_val")),
-            "unreadable_images": progress.unreadable + scores.unreadable,
+            "unreadable_images": progress.unreadable,
+            "unreadable_val_images": scores.unreadable,
             "images_per_second": images_per_second,
             **element_statistics(trainer.model),
         }
@@ -366,6 +374,17 @@ def _agreed(group: Processes, read: Callable[[], Checkpoint | None]) -> Checkpoi
     if len({there for there, _ in outcomes}) > 1:
         raise ValueError("out: expected a folder that all machines share, got one in which only some find a checkpoint")
     return found
+
+
+def _num_classes(config: TrainConfig, sources: Sources) -> int:
+    found = config.num_classes or sources.num_classes
+    if found is None:
+        raise ValueError(f"num_classes: expected a number, as '{sources.name}' does not tell how many classes it has")
+    return found
+
+
+def _count(source: Images | Stream) -> int | None:
+    return source.count if isinstance(source, Stream) else len(source)
 
 
 def _named(scores: Scores, prefix: str) -> dict[str, float]:

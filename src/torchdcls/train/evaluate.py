@@ -8,13 +8,15 @@ import torch
 from rich.console import Console
 from timm.data import resolve_model_data_config
 
-from .batches import ValidationBatches, validation_transform
+from .batches import ValidationBatches
 from .checkpoint import load_checkpoint
+from .image_source import Stream
 from .processes import device_name, processes
 from .progress import ProgressBar
 from .settings import EvalConfig, TrainConfig
 from .sources import open_sources
 from .trainer import autocast, build_model
+from .transforms import validation_transform
 from .validation import Scores, validate
 
 
@@ -44,7 +46,7 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
         console = console or Console(quiet=not group.main)
         sources = open_sources(settings)
         classes = stored.about["num_classes"]
-        if sources.num_classes > classes:
+        if (sources.num_classes or 0) > classes:
             raise ValueError(f"data: expected at most the model's {classes} classes, got {sources.num_classes}")
         model = build_model(settings, classes)
         stored.load_weights(model, part)
@@ -60,7 +62,8 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
             workers=settings.workers,
             pin_memory=group.device.type == "cuda",
         )
-        with ProgressBar(console, len(sources.validation) // group.world) as bar:
+        count = sources.validation.count if isinstance(sources.validation, Stream) else len(sources.validation)
+        with ProgressBar(console, None if count is None else count // group.world) as bar:
             scores = validate(
                 model, batches, group, autocast(settings, group.device), settings.channels_last, bar.advance
             )

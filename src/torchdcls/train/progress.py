@@ -13,11 +13,11 @@ class ProgressBar:
 
     Args:
         console: Where to draw.
-        images: Number of images that all of the work will take.
+        images: Number of images that all of the work will take, None where nobody knows.
         done: Number of these that were done before.
     """
 
-    def __init__(self, console: Console, images: int, done: int = 0) -> None:
+    def __init__(self, console: Console, images: int | None, done: int = 0) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -33,7 +33,7 @@ class TrainConfig:
 
     data: str | None = setting(
         None,
-        "what to train on, to be given in any case: a folder with train/ and val/ (or validation/ or test/), one folder "
+        "what to train on, always to be given: a folder with train/ and val/ (or validation/ or test/), one folder "
         "per class; 'embedded', 'fashion-mnist' or 'cifar10'; 'wds/FOLDER' for WebDataset shards; 'hfds/NAME' or "
         "'hfids/NAME' for a dataset of Hugging Face, on disk or streamed",
     )

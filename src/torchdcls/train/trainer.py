@@ -119,7 +119,7 @@ class Trainer:
         repels = config.repulsion_from is not None and place.epoch >= config.repulsion_from
         losses = []
         for batch in batches:
-            _seed(config.seed, place.epoch, place.update, batch.number)
+            _seed(config.seed, place.epoch, place.update, batch.micro_batch)
             images = batch.images.to(device, non_blocking=True)
             if config.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
