@@ -24,13 +24,16 @@ class CompareConfig:
     model: SmallModel = _setting("convnext", "which of timm's model families, at a small size")
     data: str = _setting(
         "embedded",
-        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), or the path of a "
-        "folder with train/ and test/ (or val/), one folder per class",
+        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), 'cifar10', or the "
+        "path of a folder with train/ and test/ (or val/), one folder per class",
     )
     data_dir: Path | None = _setting(
-        None, "where the files of 'fashion-mnist' are (default: Debian's package, then a download)"
+        None,
+        "where the files of 'fashion-mnist' or 'cifar10' are (default: Debian's package of the first, or a download)",
     )
-    image_size: int | None = _setting(None, "pixels per side (default: 28 for Fashion-MNIST, 64 for a folder)")
+    image_size: int | None = _setting(
+        None, "pixels per side (default: 28 for Fashion-MNIST, 32 for CIFAR-10, 64 for a folder)"
+    )
     methods: Sequence[Method] = _setting(
         METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
     )

@@ -78,7 +78,7 @@ def _split_folders(folder: Path) -> tuple[Path, Path]:
     layout = "a folder with train/ and test/ (or val/), one folder per class"
     if not folder.exists():
         raise ValueError(
-            f"data: expected 'embedded', 'fashion-mnist' or {layout}, got '{folder}', which does not exist; "
+            f"data: expected 'embedded', 'fashion-mnist', 'cifar10' or {layout}, got '{folder}', which does not exist; "
             "check the spelling of the name or path"
         )
     if not folder.is_dir():

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .config import BASELINE, CompareConfig
-from .data import ImageData
 from .environment import environment
+from .image_set import ImageData
 from .loop import Epoch
 
 # With fewer, an interval over seeds would say more than they can.
