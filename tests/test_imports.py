@@ -24,7 +24,7 @@ RESERVED = {
 }
 OPTIONAL = (
     *("timm", "torchvision", "numpy", "matplotlib", "rich", "safetensors", "jsonargparse", "yaml", "PIL"),
-    *("triton", "DCLS", "hypothesis", "pytest", "tensorboard", "tqdm", "scipy"),
+    *("triton", "DCLS", "hypothesis", "pytest", "tensorboard", "tqdm", "scipy", "webdataset", "datasets"),
 )
 
 

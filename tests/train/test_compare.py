@@ -17,7 +17,8 @@ from safetensors.torch import load_model
 from torchdcls.train import compare as comparison
 from torchdcls.train.compare import _balanced, build_model, compare
 from torchdcls.train.config import METHODS, CompareConfig
-from torchdcls.train.data import ImageSet, channel_mean_std, load_data
+from torchdcls.train.data import channel_mean_std, load_data
+from torchdcls.train.image_set import ImageSet
 from torchdcls.train.loop import evaluate, train
 
 

@@ -13,19 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from torchdcls.train import data as data_module
-from torchdcls.train.data import (
-    DEBIAN_FOLDER,
-    EMBEDDED_FILE,
-    ImageData,
-    ImageSet,
-    channel_mean_std,
-    images_per_epoch,
-    load_data,
-    make_loader,
-    read_fashion_mnist,
-)
+from torchdcls.train import fashion_mnist
+from torchdcls.train.data import channel_mean_std, images_per_epoch, load_data, make_loader
+from torchdcls.train.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
 from torchdcls.train.idx import read_idx
+from torchdcls.train.image_set import ImageData, ImageSet
 
 REPOSITORY = Path(__file__).parents[2]
 EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls" / "train" / "embedded"
@@ -264,7 +256,7 @@ def test_idx_files_that_do_not_fit(tmp_path: Path, name: str, array: np.ndarray,
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No Debian package here, and a cache of its own."""
-    monkeypatch.setattr(data_module, "DEBIAN_FOLDER", tmp_path / "no debian")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no debian")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "torchdcls"
 
@@ -276,7 +268,7 @@ def test_download_happens_once_and_is_kept(cache: Path, monkeypatch: pytest.Monk
         assert download
         calls.append(write_fashion_mnist(Path(root) / "FashionMNIST" / "raw"))
 
-    monkeypatch.setattr(data_module, "FashionMNIST", download)
+    monkeypatch.setattr(fashion_mnist, "FashionMNIST", download)
     assert_is(load_data("fashion-mnist"), calls[0])
     assert_is(load_data("fashion-mnist"), calls[0])
     assert len(calls) == 1
@@ -299,7 +291,7 @@ def test_download_that_fails_says_what_to_do(
         (Path(root) / "FashionMNIST").mkdir()
         raise error
 
-    monkeypatch.setattr(data_module, "FashionMNIST", fail)
+    monkeypatch.setattr(fashion_mnist, "FashionMNIST", fail)
     with pytest.raises(ValueError, match=reason) as caught:
         load_data("fashion-mnist")
     message = str(caught.value)
@@ -480,7 +472,10 @@ def replace_by_file(folder: Path) -> None:
 
 
 BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (remove, r"expected 'embedded', 'fashion-mnist' or a folder with train/ .* does not exist; check"),
+    "missing": (
+        remove,
+        r"expected 'embedded', .*'cifar10' or a folder with train/ .* does not exist; check",
+    ),
     "a file": (replace_by_file, r"which is a file; pass the folder"),
     "empty": (lambda f: (remove(f), f.mkdir()), r"has no train/ \(no folders\); put"),
     "no train": (lambda f: remove(f / "train"), r"has no train/ \(test/\); put"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchdcls.train.config import CompareConfig
-from torchdcls.train.data import ImageData, ImageSet
+from torchdcls.train.image_set import ImageData, ImageSet
 from torchdcls.train.loop import Epoch
 from torchdcls.train.record import Record, comparison_rows, finished_runs, half_interval, markdown, verdicts
 

@@ -17,8 +17,9 @@ from torch import nn
 from ..conversion import ConversionReport, convert, parameter_count
 from ..models import comparison_model
 from .config import BASELINE, CompareConfig, Method
-from .data import ImageData, ImageSet, images_per_epoch, load_data
+from .data import images_per_epoch, load_data
 from .environment import repeatable
+from .image_set import ImageData, ImageSet
 from .loop import train
 from .pictures import StageView, draw_pictures, stage_views
 from .progress import ProgressBar

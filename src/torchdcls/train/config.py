@@ -27,7 +27,8 @@ class CompareConfig:
         "path of a folder with train/ and test/ (or val/), one folder per class",
     )
     data_dir: Path | None = setting(
-        None, "where the files of 'fashion-mnist' or 'cifar10' are (default: a package of Debian's, then a download)"
+        None,
+        "where the files of 'fashion-mnist' or 'cifar10' are (default: Debian's package of the first, or a download)",
     )
     image_size: int | None = setting(
         None, "pixels per side (default: 28 for Fashion-MNIST, 32 for CIFAR-10, 64 for a folder)"

@@ -5,6 +5,7 @@ is met there and not in the middle of an epoch.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ def _split_folders(folder: Path) -> tuple[Path, Path]:
     layout = "a folder with train/ and test/ (or val/), one folder per class"
     if not folder.exists():
         raise ValueError(
-            f"data: expected 'embedded', 'fashion-mnist' or {layout}, got '{folder}', which does not exist; "
+            f"data: expected 'embedded', 'fashion-mnist', 'cifar10' or {layout}, got '{folder}', which does not exist; "
             "check the spelling of the name or path"
         )
     if not folder.is_dir():
@@ -115,7 +116,7 @@ def _check_classes(train_folder: Path, train: tuple[str, ...], test_folder: Path
     if unknown:
         raise ValueError(
             f"data: expected the classes of '{test_folder}' to be among those of '{train_folder}', "
-            f"got {_some(unknown)} besides; rename or remove these folders, or add training images of their classes"
+            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
         )
 
 
@@ -134,7 +135,7 @@ def _check_readable(
     missing = [name for index, name in enumerate(classes) if index not in seen]
     if missing:
         raise ValueError(
-            f"data: expected a readable image of every class in '{train_folder}', got none of {_some(missing)}; "
+            f"data: expected a readable image of every class in '{train_folder}', got none of {shortened(missing)}; "
             "add images or remove the folder"
         )
 
@@ -165,7 +166,7 @@ def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size
 def _decode(path: Path, image_size: int) -> Tensor:
     """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is greyscale."""
     with Image.open(path) as file:
-        image = _eight_bit(ImageOps.exif_transpose(file))
+        image = eight_bit(ImageOps.exif_transpose(file))
     # Cropping first gives the same picture as resizing the short side first, and a panorama costs no more.
     square = v2.functional.center_crop(image, [min(image.size)])
     resized = v2.functional.resize(square, [image_size, image_size], antialias=True)
@@ -173,7 +174,12 @@ def _decode(path: Path, image_size: int) -> Tensor:
     return pixels
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image) -> Image.Image:
+    """The image with one (greyscale) or three channels of eight bits; other channels are dropped.
+
+    Raises:
+        ValueError: It holds floating-point numbers.
+    """
     if image.mode == "F":
         raise ValueError("floating-point images have no agreed range")
     if image.mode.startswith("I"):
@@ -188,11 +194,12 @@ def _stack(images: list[Tensor], channels: int) -> Tensor:
 
 def _report_unreadable(paths: list[Path], folder: Path) -> None:
     if paths:
-        names = _some([str(path.relative_to(folder)) for path in paths])
+        names = shortened([str(path.relative_to(folder)) for path in paths])
         noun = "image" if len(paths) == 1 else "images"
         print(f"Left out {len(paths)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)
 
 
-def _some(names: list[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
+    """The first few names in quotes, and how many more there are."""
     more = len(names) - _NAMES_SHOWN
     return ", ".join(f"'{name}'" for name in names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

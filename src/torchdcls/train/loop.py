@@ -10,7 +10,8 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
 from .config import CompareConfig, Method
-from .data import ImageData, ImageSet, channel_mean_std, make_loader
+from .data import channel_mean_std, make_loader
+from .image_set import ImageData, ImageSet
 from .params import clamp_positions_, param_groups, repulsion_loss
 
 # The papers add the repulsion of bilinear elements from epoch 20 of 300 on; shorter runs from the same share of theirs.

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..models import SMALL_MODELS
 from .config import BASELINE, CompareConfig
-from .data import ImageData
 from .environment import environment
+from .image_set import ImageData
 from .loop import Epoch
 
 # With fewer, an interval over seeds would say more than they can.

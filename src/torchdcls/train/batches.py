@@ -1,0 +1,259 @@
+"""Batches for training and validation, whose order and augmentation depend on the seed, the epoch and the place alone.
+
+Nothing is kept from one batch to the next: image i of epoch e is augmented in the same way whoever reads it, and a run
+that is resumed in the middle of an epoch meets the batches that it would have met. For images that can be read in any
+order this holds for any number of processes and readers; the images of a stream are divided among them in shards, so
+that other numbers see another order, and the same numbers the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader
+
+from .image_source import DataError, Images, Share, Stream
+from .reading import (
+    Loaded,
+    MicroBatches,
+    Place,
+    PlainBatches,
+    Refused,
+    StreamedMicroBatches,
+    StreamedPlainBatches,
+    Transform,
+)
+from .seeds import seed_of
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images that a process takes at once.
+
+    Args:
+        images: (B, C, H, W) float32, normalised.
+        labels: (B,) int64, the class numbers.
+        names: Where each image comes from.
+        failures: Names of images that could not be read, with the reason: other images stand in their place in
+            training, in validation they are left out.
+        micro_batch: Number of the batch within its update, or within validation.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+    failures: tuple[str, ...]
+    micro_batch: int
+
+    @property
+    def unreadable(self) -> int:
+        """Number of images that could not be read."""
+        return len(self.failures)
+
+
+class TrainingBatches:
+    """Shuffled, augmented batches: epoch by epoch, for each update the micro-batches that one process takes.
+
+    An update has `batch_size` images and takes them in `batch_size / micro_batch` micro-batches; process r of W takes
+    those of number r, r + W, ... What is left at the end of an epoch, less than an update, is left out.
+
+    An unreadable image is replaced: by another drawn at random from the source, or by the next of the stream.
+
+    Args:
+        source: Images, or a stream of them.
+        transform: Makes (C, H, W) float32 of an image, drawing from the generators of Python, NumPy and torch (CPU).
+        batch_size: Images per update, of all processes together.
+        micro_batch: Images that a process takes at once.
+        rank: Number of the process.
+        world: Number of processes.
+        workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
+        seed: Of order and augmentation.
+        pin_memory: Put batches into memory from which a GPU copies faster.
+
+    Raises:
+        ValueError: The processes cannot share an update, the images are fewer than one update, or a stream has too few
+            shards for so many readers.
+    """
+
+    def __init__(
+        self,
+        source: Images | Stream,
+        transform: Transform,
+        *,
+        batch_size: int,
+        micro_batch: int,
+        rank: int,
+        world: int,
+        workers: int,
+        seed: int,
+        pin_memory: bool,
+    ) -> None:
+        _check_micro_batch(batch_size, micro_batch, world)
+        count = source.count if isinstance(source, Stream) else len(source)
+        if count is None or count < batch_size:
+            raise ValueError(f"batch_size: expected at most {count}, the number of training images, got {batch_size}")
+        self.updates_per_epoch = count // batch_size
+        self._numbers = range(rank, batch_size // micro_batch, world)
+        self._dataset: StreamedMicroBatches | None = None
+        self._plan: _Plan | None = None
+        if isinstance(source, Stream):
+            _check_readers(source, world, workers)
+            total = self.updates_per_epoch * len(self._numbers)
+            share = Share(seed, 0, 0, rank, world, 0, 1)
+            self._dataset = StreamedMicroBatches(source, transform, micro_batch, total, share)
+            self._loader = _loader(self._dataset, None, workers, pin_memory)
+        else:
+            self._plan = _Plan(len(source), seed, batch_size, micro_batch, self._numbers)
+            self._loader = _loader(MicroBatches(source, transform, seed), self._plan, workers, pin_memory)
+        self._workers = max(1, workers)
+
+    def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of this process, update by update.
+
+        One epoch is read at a time: the next call ends the one before.
+
+        Args:
+            epoch: Number of the epoch.
+            first_update: Update to begin with. Earlier ones of a stream are read from its shards, but not decoded.
+
+        Raises:
+            DataError: The data cannot be used.
+        """
+        passed = 0
+        if self._dataset is not None:
+            done = first_update * len(self._numbers)
+            # Readers take turns, the first one first: they leave out whole rounds, and the rest is dropped here.
+            self._dataset.start[0], self._dataset.start[1] = epoch, done // self._workers
+            passed = done % self._workers
+        elif self._plan is not None:
+            self._plan.epoch, self._plan.first_update = epoch, first_update
+        loaded = _received(self._loader)
+        for _ in range(passed):
+            next(loaded)
+        for _ in range(first_update, self.updates_per_epoch):
+            yield [Batch(*next(loaded), number) for number in self._numbers]
+
+
+class ValidationBatches:
+    """All images once, each in one of the processes; unreadable ones are left out.
+
+    Processes may get different numbers of batches, none at all where there are more processes than images or shards.
+
+    Args:
+        source: Images, or a stream of them.
+        transform: Makes (C, H, W) float32 of an image.
+        batch: Images per batch; the last batches may be smaller.
+        rank: Number of the process.
+        world: Number of processes.
+        workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
+        pin_memory: Put batches into memory from which a GPU copies faster.
+    """
+
+    def __init__(
+        self,
+        source: Images | Stream,
+        transform: Transform,
+        *,
+        batch: int,
+        rank: int,
+        world: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        if isinstance(source, Stream):
+            dataset = StreamedPlainBatches(source, transform, batch, Share(0, 0, 0, rank, world, 0, 1))
+            self._loader = _loader(dataset, None, workers, pin_memory)
+        else:
+            mine = range(rank, len(source), world)
+            chunks = [mine[start : start + batch] for start in range(0, len(mine), batch)]
+            self._loader = _loader(PlainBatches(source, transform), chunks, workers, pin_memory)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # One batch is held back, so that what the last ones could not read has a batch to be told with.
+        held: Batch | None = None
+        failures: tuple[str, ...] = ()
+        for number, loaded in enumerate(_received(self._loader)):
+            failures += loaded.failures
+            if len(loaded.names) > 0:
+                if held is not None:
+                    yield held
+                held, failures = Batch(*loaded[:3], failures, number), ()
+        if held is not None:
+            yield replace(held, failures=held.failures + failures)
+        elif failures:
+            raise DataError(
+                f"data: expected images to validate on, got {len(failures)} of which none can be read, "
+                f"first {failures[0]}"
+            )
+
+
+class _Plan:
+    """Which images the micro-batches of a process have, in the order in which they are taken."""
+
+    def __init__(self, count: int, seed: int, batch_size: int, micro_batch: int, numbers: range) -> None:
+        self.count = count
+        self.seed = seed
+        self.batch_size = batch_size
+        self.micro_batch = micro_batch
+        self.numbers = numbers
+        self.epoch = 0
+        self.first_update = 0
+
+    def __iter__(self) -> Iterator[Place]:
+        epoch = self.epoch
+        generator = Generator().manual_seed(seed_of("order", self.seed, epoch))
+        order = torch.randperm(self.count, generator=generator)
+        for update in range(self.first_update, self.count // self.batch_size):
+            for number in self.numbers:
+                start = update * self.batch_size + number * self.micro_batch
+                yield Place(epoch, order[start : start + self.micro_batch].tolist())
+
+
+def _loader(dataset: Any, order: Any, workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """A loader of what the dataset itself has made batches of."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+        collate_fn=_unchanged,
+        # Without one of its own the loader draws from torch's, which belongs to whoever trains.
+        generator=Generator(),
+    )
+
+
+def _unchanged(loaded: Any) -> Any:
+    return loaded
+
+
+def _received(loader: DataLoader[Any]) -> Iterator[Loaded]:
+    for loaded in loader:
+        if isinstance(loaded, Refused):
+            raise DataError(loaded.message)
+        yield loaded
+
+
+def _check_micro_batch(batch_size: int, micro_batch: int, world: int) -> None:
+    if batch_size % world != 0:
+        raise ValueError(f"batch_size: expected a multiple of {world}, the number of processes, got {batch_size}")
+    share = batch_size // world
+    if share % micro_batch != 0:
+        fitting = ", ".join(str(size) for size in range(1, share + 1) if share % size == 0)
+        raise ValueError(
+            f"micro_batch: expected a divisor of {share}, which is batch_size {batch_size} over {world} processes "
+            f"({fitting}), got {micro_batch}"
+        )
+
+
+def _check_readers(stream: Stream, world: int, workers: int) -> None:
+    most = stream.readers(world)
+    if most < max(1, workers):
+        advice = f"take {most}" if most > 0 else "take fewer processes, or write more and smaller shards"
+        raise ValueError(
+            f"workers: expected at most {most}, as many as have shards of their own in each of {world} processes, "
+            f"got {workers}; {advice}"
+        )

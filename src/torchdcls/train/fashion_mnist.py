@@ -1,0 +1,110 @@
+"""Fashion-MNIST: the subset inside the package, Debian's package, or a download."""
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import FashionMNIST
+
+from .downloads import downloaded
+from .idx import read_idx
+from .image_set import ImageSet
+
+EMBEDDED_FILE = "fashion_mnist_subset.npz"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+_FASHION_MNIST_SIZE = 28
+
+
+def read_embedded() -> tuple[ImageSet, ImageSet]:
+    """The subset inside the package: 6,000 training and 1,000 test images."""
+    file = resources.files(__package__) / "embedded" / EMBEDDED_FILE
+    with file.open("rb") as stream, np.load(stream) as arrays:
+        train, test = (
+            ImageSet(
+                torch.from_numpy(arrays[f"{split}_images"]).unsqueeze(1),
+                torch.from_numpy(arrays[f"{split}_labels"]).long(),
+            )
+            for split in ("train", "test")
+        )
+    return train, test
+
+
+def find_fashion_mnist(data_dir: Path | None) -> tuple[ImageSet, ImageSet]:
+    """The whole of Fashion-MNIST from a folder, else Debian's files, else those downloaded before, else a download.
+
+    Raises:
+        ValueError: The files are missing, broken or cannot be fetched.
+    """
+    if data_dir is not None:
+        return read_fashion_mnist(data_dir)
+    if DEBIAN_FOLDER.is_dir():
+        return read_fashion_mnist(DEBIAN_FOLDER)
+    folder = downloaded(
+        "FashionMNIST",
+        lambda root: FashionMNIST(root=root, download=True),
+        missing=f"'fashion-mnist' is not in '{DEBIAN_FOLDER}' and",
+        advice="install it with `apt-get install dataset-fashion-mnist`, "
+        "pass the folder of its idx files as --data-dir",
+    )
+    return read_fashion_mnist(folder.parent)
+
+
+def read_fashion_mnist(folder: Path) -> tuple[ImageSet, ImageSet]:
+    """Reads the whole of Fashion-MNIST from its four idx files.
+
+    Args:
+        folder: Holds the files, gzipped or plain, itself or in `FashionMNIST/raw` or `raw` below it.
+
+    Returns:
+        Training and test images.
+
+    Raises:
+        ValueError: The folder or a file is missing, a file is broken, or the files do not fit each other.
+    """
+    if not folder.is_dir():
+        came = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"data_dir: expected a folder with the files of Fashion-MNIST, got '{folder}', which {came}")
+    train_images, train_labels, test_images, test_labels = _idx_files(folder)
+    return _read_idx_pair(train_images, train_labels), _read_idx_pair(test_images, test_labels)
+
+
+def _idx_files(folder: Path) -> list[Path]:
+    names = [f"{split}-{content}-ubyte" for split in ("train", "t10k") for content in ("images-idx3", "labels-idx1")]
+    found: dict[str, Path] = {}
+    for place in (folder, folder / "FashionMNIST" / "raw", folder / "raw"):
+        # The plain file is read where both are there, as after torchvision's download.
+        here = {name: path for name in names for path in (place / f"{name}.gz", place / name) if path.is_file()}
+        found = max(found, here, key=len)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(
+            f"data_dir: expected the four files of Fashion-MNIST, gzipped or plain, in '{folder}' or in "
+            f"FashionMNIST/raw below it, got no {' and no '.join(missing)}; pass the folder that holds them"
+        )
+    return [found[name] for name in names]
+
+
+def _read_idx_pair(image_file: Path, label_file: Path) -> ImageSet:
+    images, labels = read_idx(image_file, dims=3), read_idx(label_file, dims=1)
+    expected = (_FASHION_MNIST_SIZE, _FASHION_MNIST_SIZE)
+    if len(images) == 0 or tuple(images.shape[1:]) != expected:
+        raise ValueError(f"{image_file}: expected images of shape {expected}, got {tuple(images.shape)}")
+    if len(labels) != len(images):
+        raise ValueError(f"{label_file}: expected {len(images)} labels, one per image, got {len(labels)}")
+    if int(labels.max()) >= len(FASHION_MNIST_CLASSES):
+        raise ValueError(f"{label_file}: expected labels from 0 to 9, got {int(labels.max())}")
+    return ImageSet(images.unsqueeze(1), labels.long())

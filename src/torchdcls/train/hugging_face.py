@@ -1,0 +1,149 @@
+"""Images of Hugging Face's datasets, on disk or streamed, through timm's readers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+from timm.data.readers.reader_factory import create_reader
+
+from .image_source import DataError, Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
+from .seeds import seed_of
+from .settings import TrainConfig
+
+# What reading a dataset raises, from a name that nobody knows to a column that is not there, has no end.
+_ANYTHING = Exception
+
+
+def open_dataset(name: str, config: TrainConfig) -> Sources:
+    """Opens a dataset that is read from disk, in any order; it is fetched first where it is not there.
+
+    Args:
+        name: Of the dataset, or the path of a folder that `datasets.load_dataset` takes.
+        config: Settings; `data_dir` is where fetched datasets are kept.
+
+    Raises:
+        ValueError: There is no such dataset, split or column.
+    """
+    splits = _splits(name, config)
+    train, validation = (_reader("hfds", name, split, config) for split in splits)
+    classes, num_classes = _classes(train, config)
+    return Sources(
+        ReaderImages(train, num_classes, f"{name} {splits[0]}"),
+        ReaderImages(validation, num_classes, f"{name} {splits[1]}"),
+        classes,
+        num_classes,
+        name,
+    )
+
+
+def open_stream(name: str, config: TrainConfig) -> Sources:
+    """Opens a dataset that is fetched while it is read.
+
+    Args:
+        name: Of the dataset, or the path of a folder that `datasets.load_dataset` takes.
+        config: Settings; `data_dir` is where its descriptions are kept.
+
+    Raises:
+        ValueError: There is no such dataset or split, or nobody knows how many training images there are.
+    """
+    train_split, validation_split = _splits(name, config)
+    train = _DatasetStream(name, train_split, config, training=True)
+    validation = _DatasetStream(name, validation_split, config, training=False)
+    if train.count is None:
+        raise ValueError(
+            f"train_images: expected a number, since '{name}' does not say how many images '{train_split}' has"
+        )
+    return Sources(train, validation, train.classes, train.num_classes, name)
+
+
+def _splits(name: str, config: TrainConfig) -> tuple[str, str]:
+    try:
+        present = list(datasets.get_dataset_split_names(name))
+    except _ANYTHING as error:
+        raise ValueError(
+            f"data: expected a dataset of Hugging Face or the path of one behind 'hfds/' or 'hfids/', got '{name}' "
+            f"({_reason(error)}); check its spelling and the connection to the network"
+        ) from None
+    # Parts of splits such as train[:90%] are for the library to understand.
+    parts = [split for split in (config.train_split, config.val_split) if split and ("[" in split or "+" in split)]
+    return chosen_splits(config.train_split, config.val_split, [*present, *parts], name)
+
+
+def _reader(kind: str, name: str, split: str, config: TrainConfig, **further: Any) -> Any:
+    try:
+        return create_reader(
+            f"{kind}/{name}",
+            root=None if config.data_dir is None else str(config.data_dir.expanduser()),
+            split=split,
+            input_key=config.input_key,
+            target_key=config.target_key,
+            **further,
+        )
+    except _ANYTHING as error:
+        column = config.input_key or "image"
+        raise ValueError(
+            f"data: expected the split '{split}' of '{name}' with images in the column '{column}', got "
+            f"{_reason(error)}; input_key names another column"
+        ) from None
+
+
+def _classes(reader: Any, config: TrainConfig) -> tuple[tuple[str, ...] | None, int | None]:
+    """Names and number of the classes; the settings may have more, for a model with more outputs."""
+    classes = tuple(reader.class_to_idx) or None
+    return classes, config.num_classes if classes is None else len(classes)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+
+
+class _DatasetStream(Stream):
+    """The rows of a split, shuffled by shards and then within a buffer where they are to train on."""
+
+    def __init__(self, name: str, split: str, config: TrainConfig, *, training: bool) -> None:
+        # timm refuses a length of None; its own is not used.
+        self.reader = _reader("hfids", name, split, config, num_samples=1, is_training=training)
+        self.name = f"{name} {split}"
+        self.classes, self.num_classes = _classes(self.reader, config)
+        described = (self.reader.builder.info.splits or {}).get(split)
+        given = config.train_images if training else config.val_images
+        self.count = given or (described.num_examples if described is not None else None) or None
+        try:
+            self.shards: int = self.reader.builder.as_streaming_dataset(split=split).num_shards
+        except _ANYTHING as error:
+            raise ValueError(f"data: expected the split '{split}' of '{name}', got {_reason(error)}") from None
+        self._rows: Any = None
+        self._rows_of: tuple[int, ...] = ()
+
+    def readers(self, world: int) -> int:
+        # Where shards cannot be dealt out evenly, every process reads all of them and keeps each world-th image.
+        return self.shards // world if self.shards % world == 0 else self.shards
+
+    def read(self, share: Share) -> Iterator[Encoded]:
+        if self._rows_of != (share.rank, share.world, share.workers):
+            self._rows, self._rows_of = self._open(share), (share.rank, share.world, share.workers)
+        self._rows.set_epoch(seed_of("rows", share.seed, share.epoch, share.again) % 2**31)
+        image_key, label_key = self.reader.input_key, self.reader.target_key
+        for number, row in enumerate(self._rows):
+            if number == 0:
+                self._check_columns(row)
+            image = row[image_key]
+            place = f"{number} of reader {share.worker} of process {share.rank}"
+            name = image["path"] if image is not None and image["path"] else f"{self.name}, row {place}"
+            content = None if image is None else image["bytes"] or image["path"]
+            yield Encoded(name, content, checked_label(row[label_key], self.num_classes, name))
+
+    def _open(self, share: Share) -> Any:
+        """The rows of this process, not decoded; those of its readers are divided by the library itself."""
+        reader = self.reader
+        reader.dist_rank, reader.dist_num_replicas = share.rank, share.world
+        reader.num_workers = share.workers
+        # timm shuffles and divides here, as its own iterator does.
+        reader._lazy_init()
+        return reader.ds.cast_column(reader.input_key, datasets.Image(decode=False))
+
+    def _check_columns(self, row: dict[str, Any]) -> None:
+        for setting, column in (("input_key", self.reader.input_key), ("target_key", self.reader.target_key)):
+            if column not in row:
+                there = ", ".join(row)
+                raise DataError(f"{setting}: expected a column of '{self.name}' ({there}), got '{column}'")

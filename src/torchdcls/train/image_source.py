@@ -1,0 +1,206 @@
+"""What yields images: a source that is read in any order, and one that is read as a stream."""
+
+import io
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import fsspec
+from PIL import Image
+
+from .image_folder import eight_bit, shortened
+
+
+class DataError(ValueError):
+    """Data that cannot be used at all; differs from what an unreadable image raises, which is replaced or left out."""
+
+
+class Images(Protocol):
+    """Images that can be read in any order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """An image in RGB and its class number.
+
+        Raises:
+            DataError: Its label cannot be used.
+            Exception: Any other says that the image cannot be read.
+        """
+        ...
+
+    def name(self, index: int) -> str:
+        """Where the image comes from, for error messages; the image is not read."""
+        ...
+
+
+class Share(NamedTuple):
+    """Which part of a stream is read, and in which order: that of one of `workers` readers in one of `world` processes.
+
+    Args:
+        seed: Of the run.
+        epoch: Pass over the images, which decides on their order.
+        again: How many times the reader has come to the end of its part in this epoch.
+        rank: Number of the process.
+        world: Number of processes.
+        worker: Number of the reader in its process.
+        workers: Number of readers in a process.
+    """
+
+    seed: int
+    epoch: int
+    again: int
+    rank: int
+    world: int
+    worker: int
+    workers: int
+
+
+class Encoded(NamedTuple):
+    """An image of a stream before it is decoded.
+
+    Args:
+        name: Where it comes from, for error messages.
+        content: The bytes of its file, or the path or address of that file; None where the sample has no image.
+        label: Class number.
+    """
+
+    name: str
+    content: bytes | str | None
+    label: int
+
+    def image(self) -> Image.Image:
+        """The image in RGB; any exception says that it cannot be read."""
+        if self.content is None:
+            raise ValueError("no image in the sample; input_key says where images are")
+        if isinstance(self.content, bytes):
+            return read_rgb(io.BytesIO(self.content))
+        with fsspec.open(self.content, "rb") as file:
+            return read_rgb(file)
+
+
+class Stream(ABC):
+    """Images that are read one after the other, in shards that are divided among processes and their readers.
+
+    Args:
+        count: Number of images, None where nobody knows.
+    """
+
+    count: int | None
+
+    @abstractmethod
+    def readers(self, world: int) -> int:
+        """How many readers of each process can have images of their own, where there are `world` processes."""
+
+    @abstractmethod
+    def read(self, share: Share) -> Iterator[Encoded]:
+        """One pass over a part, shuffled where the stream is one to train on. The parts together are all images.
+
+        Raises:
+            DataError: A shard is broken, or a label cannot be used.
+        """
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What to train and to validate on.
+
+    Args:
+        train: Training images.
+        validation: Validation images.
+        classes: Names of the classes in the order of their numbers, None where the data do not tell.
+        num_classes: Number of classes, None where neither the data nor the settings tell.
+        name: What messages and records call the data.
+    """
+
+    train: Images | Stream
+    validation: Images | Stream
+    classes: tuple[str, ...] | None
+    num_classes: int | None
+    name: str
+
+
+class ReaderImages:
+    """The images of one of timm's readers that can be read in any order.
+
+    Args:
+        reader: Gives an open file and a label for an index.
+        num_classes: Labels are below it; None where nobody knows.
+        name: Names images "name[index]"; None takes the paths of their files.
+    """
+
+    def __init__(self, reader: Any, num_classes: int | None, name: str | None = None) -> None:
+        self.reader = reader
+        self.num_classes = num_classes
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        file, label = self.reader[index]
+        with file:
+            return read_rgb(file), checked_label(label, self.num_classes, self.name(index))
+
+    def name(self, index: int) -> str:
+        return str(self.reader.filename(index, absolute=True)) if self._name is None else f"{self._name}[{index}]"
+
+
+def read_rgb(file: BinaryIO) -> Image.Image:
+    """The image of a file in RGB, eight bits a channel; any exception says that it cannot be read.
+
+    It is not turned upright as a camera's note in the file may ask: the usual figures for ImageNet are of images that
+    were not.
+    """
+    with Image.open(file) as opened:
+        image = eight_bit(opened)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def checked_label(label: object, num_classes: int | None, name: str) -> int:
+    """The label as an int.
+
+    Raises:
+        DataError: It is no class number.
+    """
+    bound = "" if num_classes is None else f" below {num_classes}"
+    try:
+        number = operator.index(label)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if number < 0 or (num_classes is not None and number >= num_classes):
+        raise DataError(
+            f"data: expected a class number{bound} as the label of '{name}', got {label!r}; "
+            "target_key says where labels are, num_classes how many there can be"
+        )
+    return number
+
+
+def chosen_splits(train: str | None, validation: str | None, present: Sequence[str], place: str) -> tuple[str, str]:
+    """The splits to train and to validate on.
+
+    Args:
+        train: The setting train_split.
+        validation: The setting val_split.
+        present: Names of the splits that there are.
+        place: Where they are, for messages.
+
+    Raises:
+        ValueError: A split that is not there.
+    """
+    there = shortened(present) or "none"
+    train = train or "train"
+    if train not in present:
+        raise ValueError(f"train_split: expected one of the splits of '{place}' ({there}), got '{train}'")
+    if validation is None:
+        validation = next((name for name in ("val", "validation", "test") if name in present), None)
+        if validation is None:
+            raise ValueError(
+                f"val_split: expected val, validation or test among the splits of '{place}', got {there}; "
+                "name the one to validate on"
+            )
+    if validation not in present:
+        raise ValueError(f"val_split: expected one of the splits of '{place}' ({there}), got '{validation}'")
+    return train, validation

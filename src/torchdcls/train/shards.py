@@ -1,0 +1,170 @@
+"""Images of WebDataset's shards.
+
+timm's reader says which shards a split has and how their samples are laid out. The samples are read here and not by its
+iterator, which gives neither their names nor word of those that it leaves out, and whose order of an epoch depends on
+the epochs before.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import webdataset
+from timm.data.readers.reader_factory import create_reader
+from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
+
+from .image_folder import shortened
+from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits
+from .seeds import seed_of
+from .settings import TrainConfig
+
+
+def open_shards(name: str, config: TrainConfig) -> Sources:
+    """Opens a folder of shards.
+
+    Args:
+        name: Path of the folder. With a file `_info.json` in it, as timm writes it, splits have the names of that file;
+            without one they are patterns such as "train-{0000..0127}.tar", with "|" and the number of images behind
+            them where the settings do not say it.
+        config: Settings.
+
+    Raises:
+        ValueError: The folder, a split or a shard is missing, or nobody knows how many training images there are.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        came = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"data: expected a folder of shards behind 'wds/', got '{folder}', which {came}")
+    if config.data_dir is not None:
+        raise ValueError(
+            f"data_dir: expected None where data names a folder, got '{config.data_dir}' with data='{config.data}'"
+        )
+    described = _described_splits(folder)
+    train_split, validation_split = _splits(folder, described, config)
+    train = _ShardStream(folder, "train_split", train_split, config, training=True)
+    validation = _ShardStream(folder, "val_split", validation_split, config, training=False)
+    if not train.count:
+        raise ValueError(
+            f"train_images: expected a number, since nothing says how many images '{train_split}' of '{folder}' has"
+        )
+    return Sources(train, validation, None, config.num_classes, folder.resolve().name)
+
+
+def _described_splits(folder: Path) -> Mapping[str, Any]:
+    """The splits of the file that describes the shards; empty where there is none."""
+    for path in (folder / "_info.json", folder / "info.json"):
+        if path.is_file():
+            try:
+                return dict(json.loads(path.read_text(encoding="utf-8"))["splits"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"data: expected the splits of the shards in '{path}', got {type(error).__name__} ({error}); "
+                    "write the file again"
+                ) from None
+    return {}
+
+
+def _splits(folder: Path, described: Mapping[str, Any], config: TrainConfig) -> tuple[str, str]:
+    patterns = [split for split in (config.train_split, config.val_split) if split and _is_pattern(split)]
+    if not described and len(patterns) < 2:
+        setting = "val_split" if config.train_split in patterns else "train_split"
+        raise ValueError(
+            f"{setting}: expected a pattern such as 'train-{{0000..0127}}.tar', since '{folder}' has no _info.json "
+            f"that describes splits, got {getattr(config, setting)!r}"
+        )
+    return chosen_splits(config.train_split, config.val_split, [*described, *patterns], str(folder))
+
+
+def _is_pattern(split: str) -> bool:
+    # As timm tells them apart.
+    return "tar" in split or ".." in split
+
+
+class _ShardStream(Stream):
+    """The samples of a split, shuffled by shards and then within a buffer where they are to train on."""
+
+    def __init__(self, folder: Path, setting: str, split: str, config: TrainConfig, *, training: bool) -> None:
+        given = config.train_images if training else config.val_images
+        try:
+            reader = create_reader(
+                f"wds/{folder}",
+                root=str(folder),
+                split=split,
+                num_samples=given,
+                input_key=config.input_key,
+                target_key=config.target_key,
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{setting}: expected a split of '{folder}' with num_samples, filenames, shard_lengths and name, or a "
+                f"pattern, got '{split}' ({type(error).__name__}: {error})"
+            ) from None
+        self.count = reader.num_samples or None
+        self.shards = [folder / file for file in reader.split_info.filenames]
+        self.training = training
+        self.num_classes = config.num_classes
+        self.image_keys = reader.input_key.split(";")
+        # Labels are in a sample's .cls, unless a field of its .json is named.
+        self.label_key = config.target_key or reader.split_info.alt_label
+        missing = [path.name for path in self.shards if not path.is_file()]
+        if missing or not self.shards:
+            raise ValueError(
+                f"{setting}: expected the shards of '{split}' in '{folder}', "
+                f"got no {shortened(missing) or 'name of one'}"
+            )
+
+    def readers(self, world: int) -> int:
+        return len(self.shards) // world
+
+    def read(self, share: Share) -> Iterator[Encoded]:
+        shards = list(self.shards)
+        order = random.Random(seed_of("shards", share.seed, share.epoch, share.again))
+        if self.training:
+            order.shuffle(shards)
+        mine = shards[share.rank * share.workers + share.worker :: share.world * share.workers]
+        samples = self._samples(mine)
+        if self.training:
+            buffer = random.Random(seed_of("buffer", *share))
+            shuffle = webdataset.shuffle(bufsize=SAMPLE_SHUFFLE_SIZE, initial=SAMPLE_INITIAL_SIZE, rng=buffer)
+            samples = shuffle(samples)
+        return samples
+
+    def _samples(self, shards: list[Path]) -> Iterator[Encoded]:
+        for shard in shards:
+            samples = webdataset.tariterators.tarfile_samples(iter([{"url": str(shard)}]))
+            count = 0
+            while True:
+                try:
+                    sample = next(samples, None)
+                except Exception as error:
+                    # No unreadable image to replace: nobody knows how many of them are lost.
+                    raise DataError(
+                        f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
+                        f"({type(error).__name__}); fetch it again"
+                    ) from None
+                if sample is None:
+                    break
+                count += 1
+                label = self._label(shard, sample)
+                if label is not None:
+                    key = next((key for key in self.image_keys if key in sample), None)
+                    name = f"{shard}/{sample['__key__']}" + ("" if key is None else f".{key}")
+                    yield Encoded(name, None if key is None else sample[key], label)
+
+    def _label(self, shard: Path, sample: Mapping[str, Any]) -> int | None:
+        """The label of a sample; None where it is marked by -1 in its .json as having none."""
+        name = f"{shard}/{sample['__key__']}"
+        place = f"the field '{self.label_key}' of its .json" if self.label_key else "its .cls"
+        try:
+            if not self.label_key:
+                return checked_label(int(sample["cls"]), self.num_classes, name)
+            label = json.loads(sample["json"])[self.label_key]
+        except (KeyError, ValueError, TypeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"target_key: expected the label of '{name}' in {place}, got {type(error).__name__} ({error})"
+            ) from None
+        return None if label == -1 else checked_label(label, self.num_classes, name)

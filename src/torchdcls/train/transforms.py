@@ -1,0 +1,82 @@
+"""What is done to an image before a model sees it, by timm's transforms."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+
+from .settings import TrainConfig
+
+
+def training_transform(
+    config: TrainConfig, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"
+) -> Callable[[Image.Image], Tensor]:
+    """Random crop, mirroring, colour or a policy, normalisation, and erasing.
+
+    Args:
+        config: Settings.
+        mean: Of the channels, on the scale of 0 to 1.
+        std: Of the channels.
+        interpolation: How crops are resized; ConvNeXt's recipe takes "bicubic", timm's "random" draws one of two.
+
+    Returns:
+        A function of an RGB image to (3, image_size, image_size) float32. It draws from the generators of Python, NumPy
+        and torch.
+
+    Raises:
+        ValueError: timm does not know the policy `auto_augment`.
+    """
+    try:
+        return _transform(
+            input_size=config.image_size,
+            is_training=True,
+            scale=config.scale,
+            ratio=config.ratio,
+            hflip=config.hflip,
+            color_jitter=config.color_jitter,
+            auto_augment=config.auto_augment,
+            interpolation=interpolation,
+            mean=tuple(mean),
+            std=tuple(std),
+            re_prob=config.random_erasing,
+            re_mode="pixel",
+        )
+    except (AssertionError, KeyError, ValueError) as error:
+        if config.auto_augment is None:
+            raise
+        raise ValueError(
+            f"auto_augment: expected a policy that timm knows, such as rand-m9-mstd0.5-inc1, "
+            f"got '{config.auto_augment}' ({type(error).__name__}: {error})"
+        ) from None
+
+
+def validation_transform(
+    config: TrainConfig, mean: Sequence[float], std: Sequence[float], interpolation: str, crop_pct: float
+) -> Callable[[Image.Image], Tensor]:
+    """Resizing, the central crop, and normalisation.
+
+    Args:
+        config: Settings.
+        mean: Of the channels, on the scale of 0 to 1.
+        std: Of the channels.
+        interpolation: How images are resized.
+        crop_pct: Share of the resized image's side that the crop takes, unless the settings say another.
+
+    Returns:
+        A function of an RGB image to (3, image_size, image_size) float32.
+    """
+    return _transform(
+        input_size=config.image_size,
+        is_training=False,
+        interpolation=interpolation,
+        mean=tuple(mean),
+        std=tuple(std),
+        crop_pct=crop_pct if config.crop_pct is None else config.crop_pct,
+    )
+
+
+def _transform(**settings: Any) -> Callable[[Image.Image], Tensor]:
+    transform: Callable[[Image.Image], Tensor] = create_transform(**settings)
+    return transform

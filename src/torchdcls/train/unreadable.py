@@ -1,0 +1,47 @@
+"""How many images of an epoch could not be read, and when that is too many."""
+
+from collections.abc import Sequence
+
+from .image_source import DataError
+
+# Bad luck in few images is no bad data: the share is one of this many at least, or of an epoch where that is smaller.
+_FEWEST = 1000
+_NAMES_SHOWN = 3
+
+
+class Unreadable:
+    """Counts the unreadable images of one epoch, so that one that goes wrong late is not excused by those before.
+
+    Args:
+        allowed: Share of unreadable images above which a run stops, the setting max_unreadable.
+        images: Images of the epoch, of all processes together.
+    """
+
+    def __init__(self, allowed: float, images: int) -> None:
+        self.allowed = allowed
+        self.images = images
+        self.seen = 0
+        self.count = 0
+        self.failures: tuple[str, ...] = ()
+
+    def add(self, seen: int, unreadable: int, failures: Sequence[str]) -> None:
+        """Counts further images.
+
+        Args:
+            seen: How many, of all processes together, unreadable ones among them.
+            unreadable: How many of them could not be read.
+            failures: What this process knows of them (`Batch.failures`), for the message.
+
+        Raises:
+            DataError: More than the allowed share could not be read. The same in every process, so that all stop.
+        """
+        self.seen += seen
+        self.count += unreadable
+        self.failures = (*self.failures, *failures)[:_NAMES_SHOWN]
+        of = max(self.seen, min(_FEWEST, self.images))
+        if self.count > self.allowed * of:
+            first = f", first {', '.join(self.failures)}" if self.failures else ""
+            raise DataError(
+                f"max_unreadable: expected at most {self.allowed:.2%} unreadable images, got {self.count} among "
+                f"{self.seen}{first}; mend or remove them, or raise the setting"
+            )
