@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from .._checks import nearest
 from ..train.config import CompareConfig
@@ -52,8 +52,9 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
 
 def _train_options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
+        usage="torchdcls train [--config RECIPE] --data DATA [--SETTING VALUE ...]",
         description="Train a model: one of the papers' by its recipe, or any of timm's. To use many GPUs: "
-        "torchrun --nproc-per-node 8 -m torchdcls train ..."
+        "torchrun --nproc-per-node 8 -m torchdcls train ...",
     )
     parser.add_argument(
         "--config", type=str, help="a recipe of the package, such as convnext_tiny-dcls-gaussian, or a YAML file"
@@ -91,7 +92,10 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
 
 
 def _eval_options(arguments: Sequence[str]) -> ArgumentParser:
-    parser = ArgumentParser(description="Score a checkpoint of torchdcls train on validation images.")
+    parser = ArgumentParser(
+        usage="torchdcls eval CHECKPOINT [--SETTING VALUE ...]",
+        description="Score a checkpoint of torchdcls train on validation images.",
+    )
     parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
     _add_settings(parser, EvalConfig, {})
     return parser
@@ -124,7 +128,18 @@ def _recipe(arguments: Sequence[str]) -> dict[str, Any]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     name = first.parse_known_args(list(arguments))[0].config
-    return {} if name is None else load_recipe(name)
+    if name is None:
+        return {}
+    recipe = load_recipe(name)
+    checked = ArgumentParser(exit_on_error=False)
+    _add_settings(checked, TrainConfig, {})
+    for setting, value in recipe.items():
+        try:
+            checked.parse_object({setting: value}, defaults=False)
+        except ArgumentError:
+            expected = str(get_type_hints(TrainConfig)[setting]).removeprefix("<class '").removesuffix("'>")
+            raise ValueError(f"{setting}: expected {expected} in {name}, got {value!r}") from None
+    return recipe
 
 
 def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ def _run(arguments: list[str]) -> int:
     try:
         for command in COMMANDS:
             options = command.options(arguments)
-            names[command.name] = {action.dest for action in options._actions}
+            names[command.name] = {action.dest for action in options._actions if action.option_strings}
             subcommands.add_subcommand(command.name, options, help=command.help)
         parsed = parser.parse_args(arguments)
         (command,) = (command for command in COMMANDS if command.name == parsed.command)

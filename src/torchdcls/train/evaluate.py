@@ -80,7 +80,5 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
 
 def stored_config(settings: dict[str, Any]) -> TrainConfig:
     """The settings that a checkpoint holds."""
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    for name in ("data_dir", "out"):
-        known[name] = None if known[name] is None else Path(known[name])
-    return TrainConfig(**known)
+    paths = {name: None if settings[name] is None else Path(settings[name]) for name in ("data_dir", "out")}
+    return TrainConfig(**{**settings, **paths})

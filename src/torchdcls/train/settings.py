@@ -105,6 +105,9 @@ class TrainConfig:
         Raises:
             ValueError: A setting is out of range; the message begins with its name.
         """
+        for name in ("scale", "ratio"):
+            # Files have lists.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("image_size", "epochs", "batch_size", "micro_batch", "log_every"):
             _checks.integer(name, getattr(self, name), 1)
         for name in ("workers", "seed"):

@@ -1,6 +1,7 @@
 """What is done to an image before a model sees it, by timm's transforms."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -29,7 +30,7 @@ def training_transform(
         ValueError: timm does not know the policy `auto_augment`.
     """
     try:
-        return _transform(
+        transform = _transform(
             input_size=config.image_size,
             is_training=True,
             scale=config.scale,
@@ -50,6 +51,8 @@ def training_transform(
             f"auto_augment: expected a policy that timm knows, such as rand-m9-mstd0.5-inc1, "
             f"got '{config.auto_augment}' ({type(error).__name__}: {error})"
         ) from None
+    _keep_a_bit_(transform)
+    return transform
 
 
 def validation_transform(
@@ -75,6 +78,20 @@ def validation_transform(
         std=tuple(std),
         crop_pct=crop_pct if config.crop_pct is None else config.crop_pct,
     )
+
+
+def _keep_a_bit_(transform: Any) -> None:
+    # At their strongest timm's policies keep none of a colour's bits, a black image, which Pillow 13 refuses.
+    for step in transform.transforms:
+        policies = [getattr(step, "ops", []), *getattr(step, "policy", [])]
+        for operation in (operation for policy in policies for operation in policy):
+            if operation.name.startswith("Posterize"):
+                operation.level_fn = partial(_at_least_a_bit, operation.level_fn)
+
+
+def _at_least_a_bit(level_fn: Callable[[float, Any], tuple[int]], level: float, settings: Any) -> tuple[int]:
+    (bits,) = level_fn(level, settings)
+    return (max(bits, 1),)
 
 
 def _transform(**settings: Any) -> Callable[[Image.Image], Tensor]:
