@@ -106,10 +106,10 @@ def test_words_of_another_type(capsys: pytest.CaptureFixture[str], words: list[s
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("epochs: many", "--epochs: expected int in"),
-        ("lr: fast", "--lr: expected float in"),
-        ("scale: [1, 2, 3]", "--scale: expected tuple[float, float] in"),
-        ("compile: 3", "--compile: expected bool in"),
+        ("epochs: many", "epochs: expected int in"),
+        ("lr: fast", "lr: expected float in"),
+        ("scale: [1, 2, 3]", "scale: expected tuple[float, float] in"),
+        ("compile: 3", "compile: expected bool in"),
     ],
 )
 def test_a_value_of_another_type_in_a_file(

@@ -33,6 +33,7 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
         ValueError: timm knows no such model.
     """
     check_model(name)
+    model: nn.Module
     if name == "convnext":
         # A run of a few epochs has no time to grow layer scales from ConvNeXt's 1e-6.
         model = ConvNeXt(in_chans=channels, num_classes=classes, depths=_DEPTHS, dims=_WIDTHS, ls_init_value=1.0)
@@ -51,7 +52,7 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
         model.stem[0] = _stem(model.stem[0], image_size)
     elif isinstance(model, MetaFormer):
         model.stem.conv = _stem(model.stem.conv, image_size)
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def check_model(name: str) -> None:

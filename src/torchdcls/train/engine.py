@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from ..conversion import parameter_count
@@ -26,7 +25,7 @@ from .run_folder import RunFolder, check_same_run, element_statistics, resolved
 from .settings import TrainConfig
 from .sources import open_sources
 from .trainer import Place, Trainer, autocast, build_model
-from .transforms import training_transform, validation_transform
+from .transforms import preparation, training_transform, validation_transform
 from .unreadable import Unreadable
 from .validation import Scores, validate
 
@@ -81,7 +80,7 @@ def train(
         FloatingPointError: A loss is not finite.
         OSError: A file cannot be written.
     """
-    if config.data is None:
+    if not config.data:
         raise ValueError("data: expected a folder with train/ and val/, or a name such as 'cifar10', got nothing")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -315,7 +314,7 @@ class _Watch:
         values, event = torch.cat([sums, losses]), None
         if values.is_cuda:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            values, event = host.copy_(values, non_blocking=True), torch.cuda.Event()
+            values, event = host.copy_(values, non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self._under_way.append((place, lr, batches, values, event))
 
@@ -333,12 +332,11 @@ def _batches(
     config: TrainConfig, sources: Sources, model: nn.Module, group: Processes
 ) -> tuple[TrainingBatches, ValidationBatches]:
     """What to train and to validate on, normalised as the model expects."""
-    found = resolve_model_data_config(model)
-    mean, std, interpolation = found["mean"], found["std"], found["interpolation"]
+    expected = preparation(model)
     on_gpu = group.device.type == "cuda"
     training = TrainingBatches(
         sources.train,
-        training_transform(config, mean, std, interpolation),
+        training_transform(config, expected.mean, expected.std, expected.interpolation),
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
         rank=group.rank,
@@ -347,10 +345,9 @@ def _batches(
         seed=config.seed,
         pin_memory=on_gpu,
     )
-    crop_pct = found["crop_pct"] if config.crop_pct is None else config.crop_pct
     validation = ValidationBatches(
         sources.validation,
-        validation_transform(config, mean, std, interpolation, crop_pct),
+        validation_transform(config, *expected),
         batch=config.micro_batch,
         rank=group.rank,
         world=group.world,

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from timm.data import resolve_model_data_config
 
 from .batches import ValidationBatches
 from .checkpoint import load_checkpoint
@@ -16,7 +15,7 @@ from .progress import ProgressBar
 from .settings import EvalConfig, TrainConfig
 from .sources import open_sources
 from .trainer import autocast, build_model
-from .transforms import validation_transform
+from .transforms import preparation, validation_transform
 from .validation import Scores, validate
 
 
@@ -51,11 +50,9 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
         model = build_model(settings, classes)
         stored.load_weights(model, part)
         model.to(group.device)
-        found = resolve_model_data_config(model)
-        crop_pct = found["crop_pct"] if settings.crop_pct is None else settings.crop_pct
         batches = ValidationBatches(
             sources.validation,
-            validation_transform(settings, found["mean"], found["std"], found["interpolation"], crop_pct),
+            validation_transform(settings, *preparation(model)),
             batch=settings.micro_batch,
             rank=group.rank,
             world=group.world,

@@ -125,7 +125,11 @@ class RunFolder:
         self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows() if stays(row)))
 
     def _write(self, name: str, text: str) -> None:
-        write_whole(self.path / name, lambda unfinished: unfinished.write_text(text, encoding="utf-8") and None)
+        write_whole(self.path / name, lambda unfinished: _write_text(unfinished, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:

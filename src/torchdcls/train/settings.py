@@ -31,8 +31,8 @@ class TrainConfig:
     num_classes: int | None = setting(None, "number of classes (default: as many as the data have)")
     drop_path: float = setting(0.0, "stochastic depth: rate of the last layer")
 
-    data: str | None = setting(
-        None,
+    data: str = setting(
+        "",
         "what to train on, always to be given: a folder with train/ and val/ (or validation/ or test/), one folder "
         "per class; 'embedded', 'fashion-mnist' or 'cifar10'; 'wds/FOLDER' for WebDataset shards; 'hfds/NAME' or "
         "'hfids/NAME' for a dataset of Hugging Face, on disk or streamed",

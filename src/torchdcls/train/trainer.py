@@ -8,9 +8,9 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from timm.data import Mixup
-from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2
+from timm.data.mixup import Mixup
+from timm.loss.binary_cross_entropy import BinaryCrossEntropy
+from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -94,10 +94,13 @@ class Trainer:
             warmup_t=round(config.warmup_epochs * updates_per_epoch),
             t_in_epochs=False,
         )
-        self.ema = None if config.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.ema = None
+        if config.ema is not None:
+            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self.ema = AveragedModel(model, multi_avg_fn=average)
         self._mixup = None
         if config.mixup or config.cutmix:
-            self._mixup = Mixup(
+            self._mixup = Mixup(  # type: ignore[no-untyped-call]
                 config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes
             )
         self._wrapped: nn.Module = model
@@ -160,9 +163,8 @@ class Trainer:
         scores, smoothing = scores.float(), self.config.label_smoothing
         if self.config.loss == "binary":
             return BinaryCrossEntropy(smoothing, target_threshold=_MIXED_IN)(scores, labels)  # type: ignore[no-any-return]
-        if self._mixup is not None:
-            return SoftTargetCrossEntropy()(scores, labels)  # type: ignore[no-any-return]
-        return F.cross_entropy(scores, labels, label_smoothing=smoothing)
+        # Mixed labels are shares of classes, smoothed already.
+        return F.cross_entropy(scores, labels, label_smoothing=0.0 if self._mixup is not None else smoothing)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
@@ -172,7 +174,7 @@ def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     groups = param_groups(model, config.scaled_lr, config.weight_decay, config.position_lr_scale)
-    known = timm.optim.list_optimizers()
+    known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
         raise ValueError(
             f"optimizer: expected a name that timm knows, got {config.optimizer!r}; {nearest(config.optimizer, known)}"

@@ -2,13 +2,29 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
+from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
-from torch import Tensor
+from torch import Tensor, nn
 
 from .settings import TrainConfig
+
+
+class Preparation(NamedTuple):
+    """How a model's images are prepared: mean and deviation of channels, interpolation, share of the central crop."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_pct: float
+
+
+def preparation(model: nn.Module) -> Preparation:
+    """How images are prepared for one of timm's models."""
+    found = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    return Preparation(found["mean"], found["std"], found["interpolation"], found["crop_pct"])
 
 
 def training_transform(
