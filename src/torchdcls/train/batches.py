@@ -164,6 +164,8 @@ class ValidationBatches:
     ) -> None:
         if isinstance(source, Stream):
             dataset = StreamedPlainBatches(source, transform, batch, Share(0, 0, 0, rank, world, 0, 1))
+            # More readers than shards would have nothing to read.
+            workers = min(workers, max(1, source.readers(world)))
             self._loader = _loader(dataset, None, workers, pin_memory)
         else:
             mine = range(rank, len(source), world)

@@ -1,12 +1,12 @@
 """Images of Hugging Face's datasets, on disk or streamed, through timm's readers."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import datasets
 from timm.data.readers.reader_factory import create_reader
 
-from .image_source import DataError, Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
+from .image_source import Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
 from .settings import TrainConfig
 
@@ -26,7 +26,11 @@ def open_dataset(name: str, config: TrainConfig) -> Sources:
     """
     splits = _splits(name, config)
     train, validation = (_reader("hfds", name, split, config) for split in splits)
-    classes, num_classes = _classes(train, config)
+    # The reader adds a column of nothing where there is none.
+    row = train.dataset[0] if len(train) > 0 else {}
+    _check_columns(config, name, [column for column, content in row.items() if content is not None])
+    classes = tuple(train.class_to_idx) or None
+    num_classes = config.num_classes if classes is None else len(classes)
     return Sources(
         ReaderImages(train, num_classes, f"{name} {splits[0]}"),
         ReaderImages(validation, num_classes, f"{name} {splits[1]}"),
@@ -87,10 +91,10 @@ def _reader(kind: str, name: str, split: str, config: TrainConfig, **further: An
         ) from None
 
 
-def _classes(reader: Any, config: TrainConfig) -> tuple[tuple[str, ...] | None, int | None]:
-    """Names and number of the classes; the settings may have more, for a model with more outputs."""
-    classes = tuple(reader.class_to_idx) or None
-    return classes, config.num_classes if classes is None else len(classes)
+def _check_columns(config: TrainConfig, name: str, columns: Collection[str]) -> None:
+    for setting, column in (("input_key", config.input_key or "image"), ("target_key", config.target_key or "label")):
+        if column not in columns:
+            raise ValueError(f"{setting}: expected a column of '{name}' ({', '.join(columns)}), got '{column}'")
 
 
 def _reason(error: Exception) -> str:
@@ -104,14 +108,19 @@ class _DatasetStream(Stream):
         # timm refuses a length of None; its own is not used.
         self.reader = _reader("hfids", name, split, config, num_samples=1, is_training=training)
         self.name = f"{name} {split}"
-        self.classes, self.num_classes = _classes(self.reader, config)
+        try:
+            rows = self.reader.builder.as_streaming_dataset(split=split)
+            # Where nothing describes the columns, the first rows tell.
+            features = rows.features or rows._resolve_features().features
+        except _ANYTHING as error:
+            raise ValueError(f"data: expected the split '{split}' of '{name}', got {_reason(error)}") from None
+        _check_columns(config, name, features)
+        self.classes: tuple[str, ...] | None = tuple(getattr(features[self.reader.target_key], "names", ())) or None
+        self.num_classes = config.num_classes if self.classes is None else len(self.classes)
         described = (self.reader.builder.info.splits or {}).get(split)
         given = config.train_images if training else config.val_images
         self.count = given or (described.num_examples if described is not None else None) or None
-        try:
-            self.shards: int = self.reader.builder.as_streaming_dataset(split=split).num_shards
-        except _ANYTHING as error:
-            raise ValueError(f"data: expected the split '{split}' of '{name}', got {_reason(error)}") from None
+        self.shards: int = rows.num_shards
         self._rows: Any = None
         self._rows_of: tuple[int, ...] = ()
 
@@ -125,11 +134,10 @@ class _DatasetStream(Stream):
         self._rows.set_epoch(seed_of("rows", share.seed, share.epoch, share.again) % 2**31)
         image_key, label_key = self.reader.input_key, self.reader.target_key
         for number, row in enumerate(self._rows):
-            if number == 0:
-                self._check_columns(row)
             image = row[image_key]
             place = f"{number} of reader {share.worker} of process {share.rank}"
-            name = image["path"] if image is not None and image["path"] else f"{self.name}, row {place}"
+            path = None if image is None else image["path"]
+            name = f"{self.name}: {path or f'row {place}'}"
             content = None if image is None else image["bytes"] or image["path"]
             yield Encoded(name, content, checked_label(row[label_key], self.num_classes, name))
 
@@ -141,9 +149,3 @@ class _DatasetStream(Stream):
         # timm shuffles and divides here, as its own iterator does.
         reader._lazy_init()
         return reader.ds.cast_column(reader.input_key, datasets.Image(decode=False))
-
-    def _check_columns(self, row: dict[str, Any]) -> None:
-        for setting, column in (("input_key", self.reader.input_key), ("target_key", self.reader.target_key)):
-            if column not in row:
-                there = ", ".join(row)
-                raise DataError(f"{setting}: expected a column of '{self.name}' ({there}), got '{column}'")

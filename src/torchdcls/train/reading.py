@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
@@ -229,5 +229,7 @@ def _of_this_reader(share: Share) -> Share:
 
 
 def _failure(name: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Pillow's own words name an object in memory, another one at each time.
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "no image that Pillow knows" if unknown else (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"'{name}' ({reason})"

@@ -103,6 +103,9 @@ class _ShardStream(Stream):
             ) from None
         self.count = reader.num_samples or None
         self.shards = [folder / file for file in reader.split_info.filenames]
+        lengths = reader.split_info.shard_lengths
+        # A shard that was cut off between two samples looks complete but for this.
+        self.lengths = dict(zip(self.shards, lengths, strict=True)) if len(lengths) == len(self.shards) else {}
         self.training = training
         self.num_classes = config.num_classes
         self.image_keys = reader.input_key.split(";")
@@ -152,6 +155,9 @@ class _ShardStream(Stream):
                     key = next((key for key in self.image_keys if key in sample), None)
                     name = f"{shard}/{sample['__key__']}" + ("" if key is None else f".{key}")
                     yield Encoded(name, None if key is None else sample[key], label)
+            expected = self.lengths.get(shard, count)
+            if count != expected:
+                raise DataError(f"data: expected {expected} samples in '{shard}', got {count}; fetch it again")
 
     def _label(self, shard: Path, sample: Mapping[str, Any]) -> int | None:
         """The label of a sample; None where it is marked by -1 in its .json as having none."""

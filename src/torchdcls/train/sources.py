@@ -162,11 +162,14 @@ def _read_folder(folder: Path, config: TrainConfig, class_map: dict[str, int] | 
 
 
 def _check_classes(config: TrainConfig, sources: Sources) -> None:
-    there = sources.num_classes
-    if there is not None and there < 2:
-        only = f", '{sources.classes[0]}'" if sources.classes else ""
-        raise ValueError(f"data: expected at least two classes in '{sources.name}', got {there}{only}; add another")
-    if there is not None and config.num_classes is not None and config.num_classes < there:
+    if sources.classes is None:
+        return
+    there = len(sources.classes)
+    if there < 2:
+        raise ValueError(
+            f"data: expected at least two classes in '{sources.name}', got only '{sources.classes[0]}'; add another"
+        )
+    if config.num_classes is not None and config.num_classes < there:
         raise ValueError(
             f"num_classes: expected at least {there}, as many as '{sources.name}' has, got {config.num_classes}; "
             "leave it out for as many"
