@@ -513,10 +513,20 @@ def test_validation_crops_the_centre_by_the_models_share_or_the_settings() -> No
         torch.testing.assert_close(validation_transform(config, MEAN, STD, "bicubic", crop_pct)(image), expected[share])
 
 
-@pytest.mark.parametrize("policy", ["nonsense", "rand-x9", "rand-m"])
+@pytest.mark.parametrize("policy", ["nonsense", "rand-x9"])
 def test_unknown_policies_are_refused(policy: str) -> None:
     with pytest.raises(ValueError, match=rf"^auto_augment: expected a policy that timm knows, .* got '{policy}'"):
         training_transform(TrainConfig(auto_augment=policy), MEAN, STD)
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0", "original"])
+def test_policies_at_their_strongest_keep_a_bit_of_each_colour(policy: str) -> None:
+    """Pillow refuses to keep none."""
+    transform = training_transform(TrainConfig(auto_augment=policy, image_size=16), MEAN, STD)
+    torch.manual_seed(0)
+    for seed in range(100):
+        random.seed(seed)
+        assert transform(picture(100)).shape == (3, 16, 16)
 
 
 def test_a_share_of_unreadable_images_is_let_pass() -> None:
