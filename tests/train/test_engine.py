@@ -24,7 +24,7 @@ from torchdcls.train.checkpoint import load_checkpoint
 from torchdcls.train.engine import train
 from torchdcls.train.evaluate import evaluate
 from torchdcls.train.settings import EvalConfig, TrainConfig
-from torchdcls.train.trainer import Trainer
+from torchdcls.train.trainer import Place, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -180,19 +180,52 @@ def is_running(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    config = runs.config(images, out, lr=1e30, warmup_epochs=0, clip_grad=None, checkpoint_every=1, weight_decay=0)
-    with pytest.raises(FloatingPointError) as raised:
+@pytest.mark.parametrize("broken", ["loss", "weights"])
+def test_what_is_not_finite_ends_the_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """In the second update of the second epoch; checkpoints are written after each."""
+    out, one_update, seen = tmp_path / "run", Trainer.update, []
+
+    def update(trainer: Trainer, batches: Any, place: Place) -> torch.Tensor:
+        losses = one_update(trainer, batches, place)
+        if place == Place(1, 1):
+            seen.extend(name for batch in batches for name in batch.names)
+            if broken == "weights":
+                next(trainer.model.parameters()).data.fill_(math.inf)
+            else:
+                losses[0] = math.nan
+        return losses
+
+    monkeypatch.setattr(Trainer, "update", update)
+    config = runs.config(images, out, checkpoint_every=1)
+    what = "the loss of update 2 of epoch 2 is nan" if broken == "loss" else "weights after update 2 of epoch 2 are not"
+    with pytest.raises(
+        FloatingPointError, match=rf"^loss: {what}.*\.png.*last good checkpoint is '.*last.safetensors'"
+    ):
         quietly(config)
-    message = str(raised.value)
-    assert "loss: the loss of update" in message
-    assert ".png" in message
-    assert str(out / "checkpoints" / "last.safetensors") in message
-    names = (out / "not_finite.txt").read_text().split()
-    assert 1 <= len(names) <= config.batch_size
-    # What is named as good is good, and so is all that was logged.
-    assert all(tensor.isfinite().all() for tensor in [torch.tensor(row["loss"]) for row in runs.rows(out)])
+    # Of a loss the micro-batch is known that it is of.
+    expected = seen[: config.micro_batch] if broken == "loss" else seen
+    assert (out / "not_finite.txt").read_text().splitlines() == expected
+    last = load_checkpoint(out / "checkpoints" / "last.safetensors")
+    assert (last.about["progress"]["epoch"], last.about["progress"]["update"]) == (1, 1)
+    assert all(tensor.isfinite().all() for tensor in last.tensors.values())
+    assert all(math.isfinite(row["loss"]) for row in runs.rows(out) if row["kind"] == "updates")
+
+
+def test_a_rate_that_is_far_too_large_ends_the_run(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="last good checkpoint does not exist yet"):
+        quietly(runs.config(images, tmp_path / "run", lr=1e18, warmup_epochs=0, clip_grad=None))
+
+
+def test_unreadable_images_are_counted_and_too_many_end_the_run(tmp_path: Path) -> None:
+    images = runs.make_images(tmp_path / "images")
+    (images / "train" / "dark" / "3.png").write_bytes(b"no image")
+    (images / "val" / "dark" / "1.png").write_bytes(b"no image")
+    row, _ = quietly(runs.config(images, tmp_path / "run", epochs=1, max_unreadable=0.1))
+    assert (row["unreadable_images"], row["unreadable_val_images"]) == (1, 1)
+    with pytest.raises(ValueError, match=r"max_unreadable: expected at most 1\.00% .*dark/3\.png"):
+        quietly(runs.config(images, tmp_path / "other", epochs=1, max_unreadable=0.01))
 
 
 def test_a_checkpoint_that_cannot_be_written(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

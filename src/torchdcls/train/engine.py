@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -177,6 +177,8 @@ class _Run:
                 if progress.update % config.log_every == 0 or progress.update == self.training.updates_per_epoch:
                     self._log_updates(done.lr, time.perf_counter() - since)
                     since = time.perf_counter()
+            if saves or last:
+                self._check_weights(done)
             if saves and not last:
                 self._save()
 
@@ -232,18 +234,28 @@ class _Run:
 
     def _check(self, done: "_Done") -> None:
         """Ends the run where a loss is not finite; all processes come here with the same sums."""
-        if math.isfinite(done.loss):
-            return
-        names = [name for found in self.group.gather(done.names_not_finite()) for name in found]
+        if not math.isfinite(done.loss):
+            names = [name for found in self.group.gather(done.names_not_finite()) for name in found]
+            self._end(done, f"the loss of update {{}} is {done.loss}", names)
+
+    def _check_weights(self, done: "_Done") -> None:
+        """Ends the run before weights that are not finite are saved."""
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.trainer.model.parameters()])
+        if not bool(finite.all()):
+            names = [name for batch in done.batches for name in batch.names]
+            names = [name for found in self.group.gather(names) for name in found]
+            self._end(done, "weights after update {} are not finite", names)
+
+    def _end(self, done: "_Done", what: str, names: Sequence[str]) -> NoReturn:
         path = self.folder.path / "not_finite.txt"
         if self.group.main:
             path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        place, shown = done.place, ", ".join(names[:_NAMES_SHOWN]) + (" ..." if len(names) > _NAMES_SHOWN else "")
-        kept = f"is '{self.folder.last}'" if self.folder.last.exists() else "there is none yet"
+        update = f"{done.place.update + 1} of epoch {done.place.epoch + 1}"
+        shown = ", ".join(names[:_NAMES_SHOWN]) + (" ..." if len(names) > _NAMES_SHOWN else "")
+        kept = f"is '{self.folder.last}'" if self.folder.last.exists() else "does not exist yet"
         raise FloatingPointError(
-            f"loss: the loss of update {place.update + 1} of epoch {place.epoch + 1} is {done.loss}, on the images "
-            f"{shown} (all of them in '{path}'); the last good checkpoint: {kept}. Try a smaller --lr, --clip-grad 1, "
-            "or --precision float32"
+            f"loss: {what.format(update)}, its images are {shown} (all of them in '{path}'); the last good checkpoint "
+            f"{kept}. Try a smaller --lr, --clip-grad 1, or --precision float32"
         )
 
     def _save(self) -> None:

@@ -78,7 +78,8 @@ def processes(device: str) -> Iterator[Processes]:
                 f"process {found.index + 1}; start torchrun with --nproc-per-node {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(found)
-    dist.init_process_group("nccl" if found.type == "cuda" else "gloo", device_id=found if found.index else None)
+    on_gpu = found.type == "cuda"
+    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=found if on_gpu else None)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), found)
     finally:

@@ -21,6 +21,7 @@ from ..nn import DclsNd
 from .batches import Batch
 from .params import clamp_positions_, param_groups, repulsion_loss
 from .processes import Processes
+from .seeds import seed_of
 from .settings import TrainConfig
 
 # The share from which on a class counts as present in an image that is mixed from two (ResNet strikes back).
@@ -184,6 +185,6 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 def _seed(*place: int) -> None:
     # What is random in an update depends on its place alone, so that a run can go on from any of them.
-    numbers = np.random.SeedSequence(place).generate_state(2)
-    torch.manual_seed(int(numbers[0]))
-    np.random.seed(int(numbers[1]))
+    seed = seed_of("update", *place)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # timm's mixing draws from it
