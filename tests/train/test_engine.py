@@ -147,9 +147,16 @@ def lines_of(out: Path) -> list[str]:
 
 
 def test_two_processes_come_to_the_same_as_one(images: Path, whole: Path, tmp_path: Path) -> None:
-    """Everything random included: each micro-batch has random numbers of its own."""
-    printed = runs.finish(runs.command(images, tmp_path / "run"), processes=2)
+    """Everything random included, as each micro-batch has random numbers of its own; and killed once."""
+    words = runs.command(images, tmp_path / "run", resume="auto", checkpoint_every=1)
+    killed = runs.start(words, processes=2)
+    while killed.poll() is None and len(lines_of(tmp_path / "run")) < 2:
+        time.sleep(0.005)
+    killed.kill()
+    killed.communicate()
+    printed = runs.finish(words, processes=2)
     assert "on 2 x cpu" in printed
+    assert "going on at epoch" in printed
     one, two = runs.rows(whole), runs.rows(tmp_path / "run")
     assert len(one) == len(two)
     for row, other in zip(one, two, strict=True):
