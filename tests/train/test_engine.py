@@ -62,6 +62,7 @@ def test_everything_a_run_leaves(images: Path, tmp_path: Path) -> None:
     assert {"val_top1", "val_top5", "ema_val_top1", "train_loss", "images_per_second"} <= row.keys()
     assert sorted(file.name for file in (out / "checkpoints").iterdir()) == ["best.safetensors", "last.safetensors"]
     assert "epoch 1/1  training loss" in printed
+    assert f"best: epoch 1, top-1 {max(row['val_top1'], row['ema_val_top1']):.2f} %" in printed
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -353,10 +354,23 @@ def test_a_checkpoint_is_scored_as_in_its_run(images: Path, whole: Path) -> None
         )
         assert scores.images == 10
     assert "top-1" in console.file.getvalue()  # type: ignore[attr-defined]
-    best = whole / "checkpoints" / "best.safetensors"
-    assert evaluate(best, options, console).top1 == load_checkpoint(best).about["scores"]["ema_val_top1"]
-    with pytest.raises(ValueError, match="weights: expected a checkpoint with 'ema'"):
-        evaluate(best, replace(options, weights="ema"), console)
+    best = load_checkpoint(whole / "checkpoints" / "best.safetensors")
+    # Of two epochs, weights and averages, the first of the best.
+    part, other = ("ema", "model") if best.has("ema") else ("model", "ema")
+    top1 = [[row["val_top1"], row["ema_val_top1"]] for row in runs.rows(whole) if row["kind"] == "epoch"]
+    assert evaluate(best.path, options, console).top1 == max(max(pair) for pair in top1)
+    with pytest.raises(ValueError, match=f"weights: expected a checkpoint with '{other}'"):
+        evaluate(best.path, replace(options, weights=other), console)  # type: ignore[arg-type]
+    assert evaluate(best.path, replace(options, weights=part), console).images == 10  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ema", "part"), [(0.999999, "model"), (None, "model"), (0.0, "ema")])
+def test_the_better_of_weights_and_average_is_the_best(
+    images: Path, tmp_path: Path, ema: float | None, part: str
+) -> None:
+    quietly(runs.config(images, tmp_path / "run", ema=ema, epochs=6, lr=1e-2))
+    best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    assert (best.has("model"), best.has("ema")) == (part == "model", part == "ema")
 
 
 @pytest.mark.compiles

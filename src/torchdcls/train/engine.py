@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from rich.console import Console
@@ -43,7 +43,7 @@ class Progress:
         unreadable: Images of the epoch so far that could not be read.
         row_loss_sum: Losses of the updates since the last line of metrics.
         row_updates: Number of these.
-        best: Validation accuracy of the best epoch, in percent.
+        best: Validation accuracy of the best epoch, of the weights or their average, in percent.
         best_epoch: That epoch.
     """
 
@@ -146,6 +146,12 @@ class _Run:
                 bar.say(_sentence(row, config))
         if self.group.main:
             self.folder.close()
+        if self.progress.best_epoch is not None:
+            self.console.print(
+                f"best: epoch {self.progress.best_epoch + 1}, top-1 {self.progress.best:.2f} %, in {self.folder.best}",
+                soft_wrap=True,
+                highlight=False,
+            )
         self.group.wait()
         return row
 
@@ -201,10 +207,12 @@ class _Run:
         progress, trainer = self.progress, self.trainer
         scores = self._validate(trainer.model)
         averaged = None if trainer.ema is None else self._validate(trainer.ema.module)
-        judged = averaged or scores
-        best = judged.top1 > progress.best
+        # An average over many updates is behind the weights in a short run.
+        part: Literal["model", "ema"] = "ema" if averaged is not None and averaged.top1 >= scores.top1 else "model"
+        top1 = scores.top1 if averaged is None else max(scores.top1, averaged.top1)
+        best = top1 > progress.best
         if best:
-            progress.best, progress.best_epoch = judged.top1, progress.epoch
+            progress.best, progress.best_epoch = top1, progress.epoch
         row = {
             "kind": "epoch",
             "epoch": progress.epoch,
@@ -222,8 +230,9 @@ class _Run:
             self.folder.log_elements(trainer.model, self._updates)
             if best:
                 about = {"config": resolved(self.config), "num_classes": self._num_classes, "scores": row}
-                weights = trainer.model if trainer.ema is None else trainer.ema.module
-                save_checkpoint(self.folder.best, about, model=weights)
+                ema = None if trainer.ema is None else trainer.ema.module
+                weights = {"ema": ema} if part == "ema" else {"model": trainer.model}
+                save_checkpoint(self.folder.best, about, **weights)
         self.progress = Progress(epoch=progress.epoch + 1, best=progress.best, best_epoch=progress.best_epoch)
         self._save()
         return row

@@ -30,7 +30,7 @@ class RunFolder:
     `run.json` holds command, versions, commit, machine and settings; `config.yaml` the settings as `--config` takes
     them; `metrics.jsonl` a line for every `log_every` updates and for every epoch; `tensorboard/` the same and
     histograms of positions and sigmas; `checkpoints/last.safetensors` all that is needed to go on, and
-    `best.safetensors` weights.
+    `best.safetensors` the weights, or their average, of the best epoch.
 
     Args:
         path: The folder.
