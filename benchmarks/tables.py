@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torchdcls.train.record import markdown, markdown_table
+from torchdcls.train.comparison.record import markdown, markdown_table
 
 from . import construction, conv, cuda_conv, cuda_model, model
 from .record import RESULTS, ROOT

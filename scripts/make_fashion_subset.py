@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from torchdcls.train.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
-from torchdcls.train.image_set import ImageSet
+from torchdcls.train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
+from torchdcls.train.data.image_set import ImageSet
 
 TRAIN_IMAGES_PER_CLASS = 600
 TEST_IMAGES_PER_CLASS = 100
 SEED = 2017
-OUTPUT_FOLDER = Path(__file__).parents[1] / "src" / "torchdcls" / "train" / "embedded"
+OUTPUT_FOLDER = Path(__file__).parents[1] / "src" / "torchdcls" / "train" / "data" / "embedded"
 LICENSE_FILE = "LICENSE-fashion-mnist.txt"
 
 Bytes = NDArray[np.uint8]

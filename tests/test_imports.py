@@ -118,11 +118,11 @@ def test_imports_point_one_way(found):
     [
         ("torchdcls.ops.kernel", "torchdcls.nn.dcls", False),
         ("torchdcls.profiles", "torchdcls.ops.kernel", True),
-        ("torchdcls.conversion.replace", "torchdcls.train.loop", False),
+        ("torchdcls.conversion.replace", "torchdcls.train.comparison.loop", False),
         ("torchdcls.nn.dcls", "torchdcls", False),
-        ("torchdcls.train.loop", "torchdcls.plots.curves", False),
+        ("torchdcls.train.comparison.loop", "torchdcls.plots.curves", False),
         ("torchdcls.nn.dcls", "torchdcls.plots.curves", True),
-        ("torchdcls.plots.curves", "torchdcls.train.loop", True),
+        ("torchdcls.plots.curves", "torchdcls.train.comparison.loop", True),
     ],
 )
 def test_arrows_that_point_back_are_seen(file, target, inside_function):

@@ -9,8 +9,8 @@ import pytest
 
 from torchdcls import __version__
 from torchdcls.cli import main
-from torchdcls.train import compare as comparison
-from torchdcls.train.config import CompareConfig
+from torchdcls.train.comparison import compare as comparison
+from torchdcls.train.comparison.config import CompareConfig
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from .._checks import nearest
-from ..train.config import CompareConfig
+from ..train.comparison.config import CompareConfig
 from ..train.recipes import load_recipe, recipe_names
 from ..train.settings import EvalConfig, TrainConfig
 
@@ -43,7 +43,7 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
 
 
 def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
-    from ..train.compare import compare
+    from ..train.comparison.compare import compare
 
     settings.pop("config")
     result = compare(CompareConfig(**settings), argv=arguments)

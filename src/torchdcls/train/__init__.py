@@ -1,1 +1,1 @@
-"""Training: helpers for any loop, and the comparison of methods."""
+"""Training: helpers for any loop, the engine of `torchdcls train`, its data, and the comparison of methods."""

@@ -15,18 +15,18 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ..conversion import parameter_count
-from .batches import Batch, TrainingBatches, ValidationBatches
 from .checkpoint import Checkpoint, save_checkpoint
+from .data.batches import Batch, TrainingBatches, ValidationBatches
+from .data.image_source import Images, Sources, Stream
+from .data.sources import open_sources
+from .data.transforms import preparation, training_transform, validation_transform
+from .data.unreadable import Unreadable
 from .environment import repeatable
-from .image_source import Images, Sources, Stream
 from .processes import Processes, device_name, processes
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_same_run, element_statistics, resolved
 from .settings import TrainConfig
-from .sources import open_sources
 from .trainer import Place, Trainer, autocast, build_model
-from .transforms import preparation, training_transform, validation_transform
-from .unreadable import Unreadable
 from .validation import Scores, validate
 
 _NAMES_SHOWN = 4

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from .batches import ValidationBatches
 from .checkpoint import load_checkpoint
-from .image_source import Stream
+from .data.batches import ValidationBatches
+from .data.image_source import Stream
+from .data.sources import open_sources
+from .data.transforms import preparation, validation_transform
 from .processes import device_name, processes
 from .progress import ProgressBar
 from .settings import EvalConfig, TrainConfig
-from .sources import open_sources
 from .trainer import autocast, build_model
-from .transforms import preparation, validation_transform
 from .validation import Scores, validate
 
 

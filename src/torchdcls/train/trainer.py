@@ -18,10 +18,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .._checks import nearest
 from ..nn import DclsNd
-from .batches import Batch
+from .data.batches import Batch
+from .data.seeds import seed_of
 from .params import clamp_positions_, param_groups, repulsion_loss
 from .processes import Processes
-from .seeds import seed_of
 from .settings import TrainConfig
 
 # The share from which on a class counts as present in an image that is mixed from two (ResNet strikes back).

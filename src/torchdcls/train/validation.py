@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .batches import Batch
+from .data.batches import Batch
 from .processes import Processes
 
 

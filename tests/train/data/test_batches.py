@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.train.data.made_data import picture, write_folder, write_parquet, write_shards
 
-from tests.train.made_data import picture, write_folder, write_parquet, write_shards
-from torchdcls.train.batches import Batch, TrainingBatches, ValidationBatches
-from torchdcls.train.image_source import DataError, Encoded, Images, Share, Stream
-from torchdcls.train.seeds import generators_kept, seed_generators, seed_of
+from torchdcls.train.data.batches import Batch, TrainingBatches, ValidationBatches
+from torchdcls.train.data.image_source import DataError, Encoded, Images, Share, Stream
+from torchdcls.train.data.seeds import generators_kept, seed_generators, seed_of
+from torchdcls.train.data.sources import open_sources
+from torchdcls.train.data.transforms import training_transform, validation_transform
+from torchdcls.train.data.unreadable import Unreadable
 from torchdcls.train.settings import TrainConfig
-from torchdcls.train.sources import open_sources
-from torchdcls.train.transforms import training_transform, validation_transform
-from torchdcls.train.unreadable import Unreadable
 
 MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 # Draws from all three generators.

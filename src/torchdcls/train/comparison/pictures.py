@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..conversion import select
-from ..nn import Dcls2d
+from ...conversion import select
+from ...nn import Dcls2d
 from .record import model_title
 
 
@@ -76,7 +76,7 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
     """
     from matplotlib.figure import Figure
 
-    from ..plots import draw_accuracy, draw_kernel, draw_positions
+    from ...plots import draw_accuracy, draw_kernel, draw_positions
 
     paths = []
 

@@ -8,11 +8,11 @@ from PIL import Image
 from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from timm.data.readers.reader_factory import create_reader
 
-from .data import NAMED, load_data
+from ..settings import TrainConfig
 from .image_folder import shortened
 from .image_set import ImageSet
 from .image_source import Images, ReaderImages, Sources, Stream, chosen_splits
-from .settings import TrainConfig
+from .named import NAMED, load_data
 
 
 def open_sources(config: TrainConfig) -> Sources:

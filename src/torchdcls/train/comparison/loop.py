@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
+from ..data.image_set import ImageData, ImageSet
+from ..data.named import channel_mean_std, make_loader
+from ..params import clamp_positions_, param_groups, repulsion_loss
 from .config import CompareConfig, Method
-from .data import channel_mean_std, make_loader
-from .image_set import ImageData, ImageSet
-from .params import clamp_positions_, param_groups, repulsion_loss
 
 # The papers add the repulsion of bilinear elements from epoch 20 of 300 on; shorter runs from the same share of theirs.
 _REPULSION_STARTS = 20 / 300

@@ -14,15 +14,15 @@ from rich.table import Table
 from safetensors.torch import save_model
 from torch import nn
 
-from ..conversion import ConversionReport, convert, parameter_count
-from ..models import comparison_model
+from ...conversion import ConversionReport, convert, parameter_count
+from ...models import comparison_model
+from ..data.image_set import ImageData, ImageSet
+from ..data.named import images_per_epoch, load_data
+from ..environment import repeatable
+from ..progress import ProgressBar
 from .config import BASELINE, CompareConfig, Method
-from .data import images_per_epoch, load_data
-from .environment import repeatable
-from .image_set import ImageData, ImageSet
 from .loop import train
 from .pictures import StageView, draw_pictures, stage_views
-from .progress import ProgressBar
 from .record import Record, comparison_rows, markdown, notice, verdicts
 
 

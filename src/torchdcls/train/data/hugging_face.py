@@ -6,9 +6,9 @@ from typing import Any
 import datasets
 from timm.data.readers.reader_factory import create_reader
 
+from ..settings import TrainConfig
 from .image_source import Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
-from .settings import TrainConfig
 
 # What reading a dataset raises, from a name that nobody knows to a column that is not there, has no end.
 _ANYTHING = Exception

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..models import SMALL_MODELS
+from ...models import SMALL_MODELS
+from ..data.image_set import ImageData
+from ..environment import environment
 from .config import BASELINE, CompareConfig
-from .environment import environment
-from .image_set import ImageData
 from .loop import Epoch
 
 # With fewer, an interval over seeds would say more than they can.

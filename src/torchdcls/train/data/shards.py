@@ -15,10 +15,10 @@ import webdataset
 from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
 
+from ..settings import TrainConfig
 from .image_folder import shortened
 from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
-from .settings import TrainConfig
 
 
 def open_shards(name: str, config: TrainConfig) -> Sources:

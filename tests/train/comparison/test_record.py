@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from torchdcls.train.config import CompareConfig
-from torchdcls.train.image_set import ImageData, ImageSet
-from torchdcls.train.loop import Epoch
-from torchdcls.train.record import Record, comparison_rows, finished_runs, half_interval, markdown, verdicts
+from torchdcls.train.comparison.config import CompareConfig
+from torchdcls.train.comparison.loop import Epoch
+from torchdcls.train.comparison.record import Record, comparison_rows, finished_runs, half_interval, markdown, verdicts
+from torchdcls.train.data.image_set import ImageData, ImageSet
 
 
 def make_result(accuracies: dict[str, list[float]], epochs: int = 2, test_images: int = 1000) -> dict[str, Any]:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from torchdcls.train import fashion_mnist
-from torchdcls.train.data import channel_mean_std, images_per_epoch, load_data, make_loader
-from torchdcls.train.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
-from torchdcls.train.idx import read_idx
-from torchdcls.train.image_set import ImageData, ImageSet
+from torchdcls.train.data import fashion_mnist
+from torchdcls.train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
+from torchdcls.train.data.idx import read_idx
+from torchdcls.train.data.image_set import ImageData, ImageSet
+from torchdcls.train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls" / "train" / "embedded"
 FULL_DATA = pytest.mark.skipif(
     not DEBIAN_FOLDER.is_dir(), reason="needs the full Fashion-MNIST (apt-get install dataset-fashion-mnist)"

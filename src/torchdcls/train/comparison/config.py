@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from .. import _checks
-from ..models import check_model
-from .settings import setting
+from ... import _checks
+from ...models import check_model
+from ..settings import setting
 
 Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
 METHODS: tuple[Method, ...] = ("7x7", "bilinear", "triangle", "gaussian")

@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.train.data.made_data import CLASSES, png, write_folder, write_parquet, write_shard, write_shards
 
-from tests.train.made_data import CLASSES, png, write_folder, write_parquet, write_shard, write_shards
-from torchdcls.train.image_source import DataError, Encoded, Images, Share, Sources, Stream, checked_label, read_rgb
+from torchdcls.train.data.image_source import (
+    DataError,
+    Encoded,
+    Images,
+    Share,
+    Sources,
+    Stream,
+    checked_label,
+    read_rgb,
+)
+from torchdcls.train.data.sources import open_sources
 from torchdcls.train.settings import TrainConfig
-from torchdcls.train.sources import open_sources
 
 
 @pytest.fixture
@@ -434,7 +443,7 @@ def test_streamed_dataset_of_unknown_length_is_refused(parquet: Path) -> None:
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, kind: str, package: str) -> None:
     for module in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
-    for module in ("torchdcls.train.shards", "torchdcls.train.hugging_face"):
+    for module in ("torchdcls.train.data.shards", "torchdcls.train.data.hugging_face"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=rf"^data: '{kind}/x' needs the package {package}, .*torchdcls\[train,data\]"):

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from .._checks import integer
+from ..._checks import integer
 from .cifar10 import CIFAR10_CLASSES, find_cifar10
 from .fashion_mnist import FASHION_MNIST_CLASSES, find_fashion_mnist, read_embedded
 from .image_folder import read_image_folder

@@ -14,12 +14,12 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_model
 
-from torchdcls.train import compare as comparison
-from torchdcls.train.compare import _balanced, build_model, compare
-from torchdcls.train.config import METHODS, CompareConfig
-from torchdcls.train.data import channel_mean_std, load_data
-from torchdcls.train.image_set import ImageSet
-from torchdcls.train.loop import evaluate, train
+from torchdcls.train.comparison import compare as comparison
+from torchdcls.train.comparison.compare import _balanced, build_model, compare
+from torchdcls.train.comparison.config import METHODS, CompareConfig
+from torchdcls.train.comparison.loop import evaluate, train
+from torchdcls.train.data.image_set import ImageSet
+from torchdcls.train.data.named import channel_mean_std, load_data
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
-from .settings import TrainConfig
+from ..settings import TrainConfig
 
 
 class Preparation(NamedTuple):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from torchdcls.train import cifar10
-from torchdcls.train.data import load_data
-from torchdcls.train.image_set import ImageSet
+from torchdcls.train.data import cifar10
+from torchdcls.train.data.image_set import ImageSet
+from torchdcls.train.data.named import load_data
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
