@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.train.data.made_data import picture, write_folder, write_parquet, write_shards
 
+from tests.train.data.made_data import picture, write_folder, write_parquet, write_shards
 from torchdcls.train.data.batches import Batch, TrainingBatches, ValidationBatches
 from torchdcls.train.data.image_source import DataError, Encoded, Images, Share, Stream
 from torchdcls.train.data.seeds import generators_kept, seed_generators, seed_of

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.train.data.made_data import CLASSES, png, write_folder, write_parquet, write_shard, write_shards
 
+from tests.train.data.made_data import CLASSES, png, write_folder, write_parquet, write_shard, write_shards
 from torchdcls.train.data.image_source import (
     DataError,
     Encoded,
