@@ -1,6 +1,6 @@
 """Dilated Convolution with Learnable Spacings (DCLS) for PyTorch."""
 
-from .conversion import ConversionReport, convert
+from .conversion import ConversionReport, FuseReport, convert, fuse
 from .nn import Dcls1d, Dcls2d, Dcls3d
 from .ops import (
     construct_kernel,
@@ -22,6 +22,7 @@ __all__ = [
     "Dcls1d",
     "Dcls2d",
     "Dcls3d",
+    "FuseReport",
     "Profile",
     "__version__",
     "clamp_positions_",
@@ -31,6 +32,7 @@ __all__ = [
     "dcls_conv2d",
     "dcls_conv3d",
     "explain_method",
+    "fuse",
     "large_kernel_conv1d",
     "large_kernel_conv2d",
     "large_kernel_conv3d",

@@ -1,0 +1,186 @@
+"""Plain convolutions in the place of a model's DCLS layers, for deployment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import _checks
+from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsNd
+from ..ops.kernel import construct_kernel
+
+_CONVOLUTIONS: dict[type[DclsNd], type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    Dcls1d: nn.Conv1d,
+    Dcls2d: nn.Conv2d,
+    Dcls3d: nn.Conv3d,
+}
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A layer that was fused.
+
+    Attributes:
+        name: The layer.
+        old_kernel_size: Size of its dense kernel.
+        new_kernel_size: Size of the convolution's, without borders of nothing.
+        difference: Norm of what was rounded or cut off the dense kernel, over the norm of the kernel.
+    """
+
+    name: str
+    old_kernel_size: tuple[int, ...]
+    new_kernel_size: tuple[int, ...]
+    difference: float
+
+
+@dataclass(frozen=True)
+class FuseReport:
+    """What `torchdcls.fuse` did.
+
+    Attributes:
+        fused: Layers that are plain convolutions now, in the model's order.
+        output_difference: Norm of the change of the model's output, over the norm of the output, for the example; None
+            without an example.
+    """
+
+    fused: tuple[Fused, ...]
+    output_difference: float | None
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.fused)} {'layer' if len(self.fused) == 1 else 'layers'} fused"]
+        if self.output_difference is not None:
+            lines[0] += f", relative difference of the output: {self.output_difference:.2g}"
+        width = max(len(row.name) for row in self.fused)
+        for row in self.fused:
+            sizes = " -> ".join("x".join(map(str, size)) for size in (row.old_kernel_size, row.new_kernel_size))
+            lines.append(f"  {row.name:<{width}}  {sizes}  relative difference of the kernel: {row.difference:.2g}")
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def fuse(
+    model: nn.Module,
+    *,
+    positions: Literal["exact", "round"] = "exact",
+    tolerance: float = 0.0,
+    example: Any = None,
+) -> FuseReport:
+    """Replaces DCLS layers by torch convolutions with the kernels that they make, in place.
+
+    Kernels are cut to their support: as many cells on both sides of an axis as hold nothing, and as padding allows.
+    Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept.
+
+    Args:
+        model: The model; its modules are exchanged.
+        positions: "exact", or "round" for elements moved to the nearest cell, one tap each whatever their spread, for
+            hardware that wants integer offsets.
+        tolerance: Cells count as empty up to this share of the layer's largest.
+        example: Input of the model, a tensor or a tuple of arguments, to report how much its output changes by; the
+            model is run in its training flag, twice, without gradient.
+
+    Returns:
+        A report: layers, sizes, differences. `print` shows it.
+
+    Raises:
+        ValueError: The model has no DCLS layers, is itself one, or an argument is out of range. It is as it was.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from torchdcls import Dcls2d, fuse
+        >>> model = nn.Sequential(Dcls2d(8, 8, 4, padding="same", dilated_kernel_size=9, groups=8), nn.ReLU())
+        >>> report = fuse(model, positions="round", example=torch.randn(1, 8, 16, 16))
+        >>> type(model[0]).__name__, report.fused[0].old_kernel_size
+        ('Conv2d', (9, 9))
+    """
+    _checks.one_of("positions", positions, ("exact", "round"))
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance: expected a number from 0 to below 1, got {tolerance!r}")
+    if isinstance(model, DclsNd):
+        raise ValueError(
+            f"model: expected a module that contains DCLS layers, got a {type(model).__name__} itself, which cannot be "
+            "replaced in place; put it into a torch.nn.Sequential"
+        )
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, DclsNd)}
+    if not layers:
+        raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
+    before = None if example is None else _output(model, example)
+
+    rows = []
+    fused: dict[nn.Module, nn.Module] = {}
+    for name, layer in layers.items():
+        fused[layer], row = _convolution(name, layer, positions, tolerance)
+        rows.append(row)
+    for parent in list(model.modules()):
+        for attribute, child in list(parent._modules.items()):
+            if child in fused:
+                setattr(parent, attribute, fused[child])
+    after = None if example is None else _output(model, example)
+    return FuseReport(tuple(rows), None if before is None or after is None else _relative(after - before, before))
+
+
+def _convolution(
+    name: str, layer: DclsNd, positions: Literal["exact", "round"], tolerance: float
+) -> tuple[nn.Module, Fused]:
+    exact = layer.kernel()
+    size = layer.dilated_kernel_size
+    kernel = exact
+    if positions == "round":
+        # On a cell a bilinear element is one tap.
+        kernel = construct_kernel(
+            layer.weight, layer.position.round(), None, size, "bilinear", learned_dims=layer.learned_dims
+        )
+    cut = _empty_borders(kernel, tolerance)
+    padding: str | tuple[int, ...]
+    if isinstance(layer.padding, str):
+        padding = layer.padding
+        cut = cut if padding == "same" else (0,) * len(cut)
+    else:
+        padding = _checks.integers("padding", layer.padding, len(size), 0)
+        cut = tuple(min(cells, pad) for cells, pad in zip(cut, padding, strict=True))
+        padding = tuple(pad - cells for pad, cells in zip(padding, cut, strict=True))
+    for axis, cells in enumerate(cut, start=2):
+        kernel = kernel.narrow(axis, cells, kernel.shape[axis] - 2 * cells)
+    kept = F.pad(kernel, [cells for cells in reversed(cut) for _ in range(2)])
+    convolution = _CONVOLUTIONS[type(layer)](
+        layer.in_channels,
+        layer.out_channels,
+        tuple(kernel.shape[2:]),  # type: ignore[arg-type]
+        stride=layer.stride,  # type: ignore[arg-type]
+        padding=padding,  # type: ignore[arg-type]
+        groups=layer.groups,
+        bias=layer.bias is not None,
+        padding_mode=layer.padding_mode,
+        device="meta",
+    )
+    convolution.weight = nn.Parameter(kernel.contiguous(), requires_grad=layer.weight.requires_grad)
+    convolution.bias = layer.bias
+    row = Fused(name, size, tuple(kernel.shape[2:]), _relative(kept - exact, exact))
+    return convolution.train(layer.training), row
+
+
+def _empty_borders(kernel: Tensor, tolerance: float) -> tuple[int, ...]:
+    """Cells that can be cut off both ends of each axis; one is left."""
+    full = (kernel.abs() > tolerance * kernel.abs().max()).flatten(0, 1).any(0)
+    borders = []
+    for axis in range(full.dim()):
+        others = [other for other in range(full.dim()) if other != axis]
+        held = (full.any(others) if others else full).nonzero().flatten()
+        size = full.shape[axis]
+        first, last = (int(held[0]), int(held[-1])) if len(held) else (size // 2, size // 2)
+        borders.append(min(first, size - 1 - last, (size - 1) // 2))
+    return tuple(borders)
+
+
+def _output(model: nn.Module, example: Any) -> Tensor:
+    output = model(*example) if isinstance(example, Sequence) else model(example)
+    if not isinstance(output, Tensor):
+        raise ValueError(f"example: expected a model that returns a tensor, got {type(output).__name__}; leave it out")
+    return output
+
+
+def _relative(change: Tensor, whole: Tensor) -> float:
+    return float(change.double().norm() / whole.double().norm().clamp_min(torch.finfo(torch.float64).tiny))
