@@ -60,11 +60,12 @@ def test_empty_borders_are_cut():
     torch.testing.assert_close(model(images), expected)
 
 
-def test_what_padding_does_not_reach_is_not_cut():
+@pytest.mark.parametrize(("padding", "size"), [((1, 0), (5, 7)), ("valid", (7, 7)), ("same", (1, 1))])
+def test_what_padding_does_not_reach_is_not_cut(padding, size):
     position = torch.zeros(2, 1, 1, 3, dtype=torch.float64)
-    model = nn.Sequential(layer(interpolation="bilinear", position_init=position, padding=(1, 0)))
+    model = nn.Sequential(layer(interpolation="bilinear", position_init=position, padding=padding))
     expected = model(images := torch.randn(1, 4, 9, 9, dtype=torch.float64))
-    assert fuse(model).fused[0].new_kernel_size == (5, 7)
+    assert fuse(model).fused[0].new_kernel_size == size
     torch.testing.assert_close(model(images), expected)
 
 
