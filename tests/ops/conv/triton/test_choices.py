@@ -208,6 +208,18 @@ def test_patches_lie_side_by_side_where_it_costs_few_products():
     assert patches_of(blocks, Sizes(1, 96, (56, 56), (56, 56), (2, 2), (5, 5))) == Patches(1, 7, 7)
 
 
+def test_wide_chunks_are_not_the_guess_where_they_are_padding():
+    for side, taps, chunk in ((56, 23, 32), (14, 23, 16), (7, 13, 16)):
+        sizes = Sizes(128, 384, (side, side), (side, side), (taps // 2, taps // 2), (taps, taps))
+        assert for_output(sizes, torch.bfloat16, False)[0].chunk == chunk
+
+
+def test_small_blocks_are_the_guess_where_large_ones_leave_a_gpu_idle():
+    sizes = [Sizes(samples, 96, (56, 56), (56, 56), (11, 11), (23, 23)) for samples in (128, 1)]
+    patches = [for_output(each, torch.bfloat16, True)[0].patches for each in sizes]
+    assert patches == [64, 16]
+
+
 def test_few_taps_are_multiplied_first():
     guess, *_ = for_output(Sizes(1, 8, (9, 9), (9, 9), (2, 2), (5, 5)), torch.float32, False)
     assert isinstance(guess, Multiplied)
@@ -281,6 +293,16 @@ def test_a_small_gain_is_none(measured, monkeypatch):
     """The best guess is left for a difference that noise does not make."""
     monkeypatch.setattr(tuning, "milliseconds", lambda run, blocks: 1.0 - 0.04 * (blocks == CANDIDATES[1]))
     assert choose() == CANDIDATES[0]
+
+
+def test_deterministic_results_follow_no_measurement(measured):
+    assert choose() == CANDIDATES[1]
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert choose() == choose("another") == CANDIDATES[0]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert measured == CANDIDATES
 
 
 def test_one_candidate_is_not_measured(measured):

@@ -164,7 +164,8 @@ def for_output(
     if channels_last:
         multiplied, banded = Multiplied(4, 1, 32, 16), _channels_last_output(dtype, flat, tight)
     else:
-        multiplied, banded = Multiplied(4, 1, 1, 256), _contiguous_output(dtype, flat)
+        multiplied = Multiplied(4, 1, 1, 256)
+        banded = tuple(sorted(_contiguous_output(dtype, flat), key=lambda blocks: _cells_multiplied(blocks, sizes)))
     busy = [blocks for blocks in banded if blocks.programs(sizes) >= BUSY_PROGRAMS]
     found = dict.fromkeys([*busy, *reversed(banded)])
     taps = sizes.kernel[0] * sizes.kernel[1]
@@ -253,6 +254,11 @@ def _programs_of_a_channel(blocks: Banded, sizes: Sizes, patches: Patches) -> in
     down = _parts(_parts(sizes.map_out[0], blocks.rows), patches.down)
     across = _parts(_parts(sizes.map_out[1], blocks.columns), patches.across)
     return _parts(sizes.samples, patches.samples) * down * across
+
+
+def _cells_multiplied(blocks: Banded, sizes: Sizes) -> int:
+    # Cells of the input, of all patches and rows: wide chunks reach further into padding on small maps.
+    return _products_of_a_channel(blocks, sizes, patches_of(blocks, sizes)) * blocks.patches * blocks.chunk
 
 
 def _products_of_a_channel(blocks: Banded, sizes: Sizes, patches: Patches) -> int:
