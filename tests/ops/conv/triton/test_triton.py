@@ -36,7 +36,6 @@ OUTPUTS = {
 WEIGHT_GRADIENTS = {
     "one channel": BandedWeightGradient(4, 2, 1, 16, 2, 8, 32),
     "channels": BandedWeightGradient(4, 2, 4, 32, 4, 8, 16),
-    "one row": BandedWeightGradient(4, 2, 2, 16, 1, 16, 16),
     "wide chunks": BandedWeightGradient(4, 2, 2, 16, 8, 4, 64),
 }
 DEPTHWISE = (3, 3, 3)
