@@ -1,12 +1,12 @@
 """The convolution of one layer on a GPU: against `F.conv2d` of the same kernel and of 7x7, and against what bounds it.
 
 The layers are the depthwise ones of ConvNeXt-T's four stages at batch 128, bfloat16, channels_last. Times are between
-CUDA events around a CUDA graph of ten calls.
+CUDA events around a CUDA graph of up to ten calls.
 """
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,8 +22,10 @@ SUMMARY = "one layer's convolution on a GPU, against torch's"
 PACKAGES: tuple[str, ...] = ("torch", "triton", "torchdcls")
 
 DEVICE = "cuda"
-# Calls between two looks at the clock.
-CALLS = 10
+# Calls between two looks at the clock: as many as take so long, but no more than these. Unit: seconds.
+LONG, MOST_CALLS = 0.02, 10
+# Channels that are enough to check a layer by: as many as programs take at once, and as fill vectors of all dtypes.
+CHECKED_CHANNELS = 16
 # Side of the matrices whose product says at what rate products are made.
 SQUARE = 4096
 # Largest errors allowed, as a share of the largest value.
@@ -73,20 +75,20 @@ def problems() -> Mapping[str, Layer | Floor]:
 
 
 def verify(names: Sequence[str]) -> None:
-    """Checks output and gradients against torch's in float64, on small maps of the kinds that are timed.
+    """Checks output and gradients against torch's in float64: each layer's own maps and kernel, of fewer channels.
 
     Raises:
-        ParityError: They differ; the message names the problem.
+        ParityError: They differ; the message names the layer.
     """
-    for dtype, tolerance in PARITY_TOLERANCES.items():
-        for side in (7, 14, 30):
-            layer = Layer(8, side, min(23, 2 * side - 1), batch=4, dtype=dtype)
-            input, weight, gradient = _tensors(layer, layer.kernel, torch.channels_last)
-            exact_input, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (input, weight))
-            wanted = _trained(_torchs, layer, exact_input, exact_weight, gradient.double())
-            got = _trained(_ours, layer, input, weight, gradient)
-            for part, one, other in zip(("output", "gradient of input", "of weight"), got(), wanted(), strict=True):
-                check_parity(f"{layer}: {part}", one.double(), other, tolerance)
+    problems = (PROBLEMS[name] for name in names)
+    for layer in dict.fromkeys(each if isinstance(each, Layer) else each.layer for each in problems):
+        few = replace(layer, channels=min(layer.channels, CHECKED_CHANNELS))
+        input, weight, gradient = _tensors(few, few.kernel, torch.channels_last)
+        exact_input, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (input, weight))
+        wanted = _trained(_torchs, few, exact_input, exact_weight, gradient.double())
+        got = _trained(_ours, few, input, weight, gradient)
+        for part, one, other in zip(("output", "gradient of input", "of weight"), got(), wanted(), strict=True):
+            check_parity(f"{few}: {part}", one.double(), other, PARITY_TOLERANCES[layer.dtype])
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
@@ -179,9 +181,18 @@ def _times(
     sides: Mapping[str, Callable[[], object]], turns: int, after_turn: Callable[[], None] | None = None
 ) -> dict[str, list[float]]:
     # Seconds of one call, a number for each turn.
-    repeated = {name: captured(run) for name, run in sides.items()}
+    counts = {name: _calls(run) for name, run in sides.items()}
+    repeated = {name: captured(run, counts[name]) for name, run in sides.items()}
     times = time_in_turns(repeated, turns=turns, clock=cuda_clock, after_turn=after_turn)
-    return {name: [seconds / CALLS for seconds in each] for name, each in times.items()}
+    return {name: [seconds / counts[name] for seconds in each] for name, each in times.items()}
+
+
+def _calls(run: Callable[[], object]) -> int:
+    # How many calls are timed together: few of what takes long, as torch's own convolution of large kernels.
+    run()  # compiles, and measures configurations
+    start = cuda_clock()
+    run()
+    return max(1, min(MOST_CALLS, round(LONG / max(cuda_clock() - start, 1e-9))))
 
 
 def _products_along(side: int, taps: int) -> int:
@@ -208,8 +219,8 @@ def _trained(
     return run
 
 
-def captured(run: Callable[[], object]) -> Callable[[], object]:
-    """The same calls as a CUDA graph: what the GPU does, without the time that Python takes to ask for it."""
+def captured(run: Callable[[], object], calls: int) -> Callable[[], object]:
+    """So many calls as a CUDA graph: what the GPU does, without the time that Python takes to ask for it."""
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -218,7 +229,7 @@ def captured(run: Callable[[], object]) -> Callable[[], object]:
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for _ in range(CALLS):
+        for _ in range(calls):
             run()
     return graph.replay
 

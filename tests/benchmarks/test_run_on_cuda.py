@@ -22,7 +22,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
     small = Layer(4, 6, 5, 5, 2)
     problems = {"stage": small, "7x7": Layer(4, 6, 5, 3, 2), "floor": Floor(small)}
     monkeypatch.setattr(cuda_conv, "PROBLEMS", problems)
-    monkeypatch.setattr(cuda_conv, "captured", lambda run: lambda: [run() for _ in range(cuda_conv.CALLS)][-1])
+    monkeypatch.setattr(cuda_conv, "captured", lambda run, calls: lambda: [run() for _ in range(calls)][-1])
     monkeypatch.setattr(cuda_conv, "SQUARE", 64)
     peaks = {"torchdcls": 3 * 2**29, "7x7": 2**30}
     monkeypatch.setattr(cuda_model, "in_a_process", lambda module, function, side: peaks[side])
@@ -66,9 +66,37 @@ def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     right = cuda_conv.large_kernel_conv2d
     monkeypatch.setattr(cuda_conv, "large_kernel_conv2d", lambda *args: right(*args) * 1.05)
     with pytest.raises(ParityError, match="output differs"):
-        cuda_conv.verify([])
+        cuda_conv.verify(["floor"])
     assert main(["conv", "--device", "cuda", "--out", str(tmp_path)]) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("played")
+def test_what_is_timed_is_what_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each layer's own batch, map, kernel and dtype: programs of other sizes are other programs."""
+    checked: list[tuple[object, ...]] = []
+    right = cuda_conv.large_kernel_conv2d
+
+    def noted(input: torch.Tensor, weight: torch.Tensor, *args: object) -> torch.Tensor:
+        checked.append((tuple(input.shape), tuple(weight.shape[2:]), input.dtype))
+        return right(input, weight, *args)
+
+    monkeypatch.setattr(cuda_conv, "large_kernel_conv2d", noted)
+    precise = Layer(32, 4, 3, 3, 3, torch.float32)
+    monkeypatch.setattr(cuda_conv, "PROBLEMS", {**cuda_conv.PROBLEMS, "precise": precise})
+    cuda_conv.verify(["stage", "floor", "precise"])
+    assert checked == [((2, 4, 6, 6), (5, 5), torch.bfloat16), ((3, 16, 4, 4), (3, 3), torch.float32)]
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-4, 10), (4e-3, 5), (0.5, 1), (0.0, 10)])
+def test_what_takes_long_is_called_less_often(seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(cuda_conv, "cuda_clock", lambda: now[0])
+
+    def run() -> None:
+        now[0] += seconds
+
+    assert cuda_conv._calls(run) == calls
 
 
 def test_products_along_an_axis_are_those_with_the_map() -> None:

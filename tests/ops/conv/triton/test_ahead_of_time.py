@@ -1,13 +1,17 @@
-"""Every configuration that a launch may take compiles for GPUs that need not be here: no spills, tensor cores, memory.
+"""Every program that a launch may take compiles for GPUs that need not be here: no spills, tensor cores, memory.
 
 In a process without Triton's interpreter.
 """
 
 import itertools
 import os
+import random
 import re
 import subprocess
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -30,135 +34,173 @@ from torchdcls.ops.conv.triton.configurations import (
     Sizes,
     for_output,
     for_weight_gradient,
-    met_columns,
 )
-from torchdcls.ops.conv.triton.launch import _numbers, _precision, _sum_type
 
 # Most shared memory of a program by compute capability. Unit: bytes.
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
-POINTERS = ("input", "weight", "bias", "output", "gradient", "parts")
-# ConvNeXt-T's stages at batch 128, taps that see the map; RepLKNet's example; few taps; most; one axis; one sample.
-PROBLEMS = {
-    "stage 1": Sizes(128, 96, (56, 56), (56, 56), (11, 11), (23, 23)),
-    "stage 3": Sizes(128, 384, (14, 14), (14, 14), (11, 11), (23, 23)),
-    "stage 4": Sizes(128, 768, (7, 7), (7, 7), (6, 6), (13, 13)),
-    "31x31": Sizes(64, 384, (32, 32), (32, 32), (15, 15), (31, 31)),
-    "5x5": Sizes(128, 96, (56, 56), (56, 56), (2, 2), (5, 5)),
-    "63x63": Sizes(1, 64, (512, 512), (512, 512), (31, 31), (63, 63)),
-    "one axis": Sizes(4, 256, (1, 4000), (1, 4000), (0, 31), (1, 63)),
-    "one pixel": Sizes(1, 8, (1, 1), (1, 1), (0, 0), (1, 1)),
+FUNCTIONS = {
+    Banded: kernels.banded,
+    Multiplied: kernels.multiplied,
+    BandedWeightGradient: kernels.banded_weight_gradient,
 }
+POINTERS = ("input", "weight", "bands", "made", "bias", "output", "gradient", "parts")
+
+
+def chosen(sizes, dtype, last, tight):
+    """What a launch may take for the output, and for the gradient of the kernel."""
+    return *for_output(sizes, dtype, last, tight), *for_weight_gradient(sizes, dtype, last, tight)
 
 
 @dataclass(frozen=True)
-class Launch:
-    """What a device function is compiled for."""
+class Program:
+    """What a device function is compiled for. `ragged`: channels and rows that 16 does not divide, of a slice."""
 
     blocks: object
-    sizes: Sizes
     dtype: torch.dtype
-    channels_last: bool
-    offset: tl.dtype = tl.int32
-    bias: bool = True
+    last: bool
+    far: bool
+    capability: int
+    ragged: bool = False
 
     def __str__(self):
-        layout = "channels last" if self.channels_last else "contiguous"
-        return f"{self.blocks}, {self.dtype}, {layout}, {self.offset}{', no bias' * (not self.bias)}"
+        layout = "channels last" if self.last else "contiguous"
+        more = f"{', 64 bits' * self.far}{', ragged' * self.ragged}"
+        return f"{self.blocks}, {TYPES[self.dtype]}, {layout}, sm_{self.capability}{more}"
 
-    @property
-    def function(self):
-        if isinstance(self.blocks, Banded):
-            return kernels.banded
-        return kernels.multiplied if isinstance(self.blocks, Multiplied) else kernels.banded_weight_gradient
+    def numbers(self, names):
+        """What is known of a launch's numbers: the innermost stride is 1, the others are multiples of 16, or not."""
+        innermost = "channel" if self.last else "column"
+        strides = {f"{map}_{axis}" for map in ("input", "output", "gradient") for axis in axes}
+        ones = [name for name in names if name in strides and name.endswith(innermost)]
+        sixteens = [name for name in names if (name in strides or name == "channels") and name not in ones]
+        return ones, [] if self.ragged else sixteens
 
-    @property
-    def multiplies_matrices(self):
-        return not isinstance(self.blocks, Multiplied)
-
-    def numbers(self):
-        """What a launch passes after the pointers, by name."""
-        sizes = self.sizes
-        maps = [
-            torch.empty(sizes.samples, sizes.channels, *map, device="meta") for map in (sizes.map_in, sizes.map_out)
-        ]
-        if self.channels_last:
-            maps = [map.to(memory_format=torch.channels_last) for map in maps]
-        given = list(_numbers(sizes, *maps))
-        if isinstance(self.blocks, BandedWeightGradient):
-            first, _ = met_columns(sizes, self.blocks.columns)
-            given += [first, self.blocks.chunks(sizes), self.blocks.splits(sizes)]
-        names = [name for name in self.function.arg_names if name not in POINTERS and name == name.lower()]
-        return dict(zip(names, given, strict=True))
-
-    def source(self):
-        """With the specialisation of a launch: numbers that are 1 are constants, multiples of 16 are known as such."""
-        names, numbers = self.function.arg_names, self.numbers()
-        constants = {name: 1 for name, number in numbers.items() if number == 1}
-        constants |= {"KERNEL_ROWS": self.sizes.kernel[0], "KERNEL_COLUMNS": self.sizes.kernel[1]}
-        constants |= {"HAS_BIAS": self.bias, "PRECISION": _precision(self.dtype)}
-        constants |= {"OFFSET": self.offset, "SUM": _sum_type(self.dtype), **self.blocks.constants()}
+    def compiled(self):
+        function = FUNCTIONS[type(self.blocks)]
+        names = function.arg_names
+        ones, sixteens = self.numbers(names)
+        constants = dict.fromkeys(ones, 1) | self.blocks.constants()
+        constants |= {"OFFSET": tl.int64 if self.far else tl.int32}
+        constants |= {"SUM": tl.float64 if self.dtype == torch.float64 else tl.float32}
+        constants |= {"PRECISION": "tf32x3" if self.dtype == torch.float32 else "ieee"}
         constants = {name: value for name, value in constants.items() if name in names}
         pointers = dict.fromkeys(POINTERS, f"*{TYPES[self.dtype]}")
         pointers["parts"] = "*fp64" if self.dtype == torch.float64 else "*fp32"
         signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
-        aligned = [name for name in names if name in pointers or (name not in constants and numbers[name] % 16 == 0)]
-        return ASTSource(
-            fn=self.function,
+        aligned = [*sixteens, *(name for name in names if name in pointers and not self.ragged)]
+        source = ASTSource(
+            fn=function,
             signature=signature,
             constexprs={(names.index(name),): value for name, value in constants.items()},
             attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
         )
-
-    def compiled(self, capability):
         options = {"num_warps": self.blocks.warps, "num_stages": self.blocks.stages, "enable_fp_fusion": True}
-        return triton.compile(self.source(), target=GPUTarget("cuda", capability, 32), options=options)
+        return triton.compile(source, target=GPUTarget("cuda", self.capability, 32), options=options)
 
 
-def launches():
-    """Each once, though several problems may lead to it, at the first one's kernel; large tensors at the first ones."""
+axes = ("sample", "channel", "row", "column")
+
+
+def programs():
+    """All of them; that they are all is what `test_no_launch_takes_another` shows."""
     found = {}
-    for (name, sizes), dtype, last in itertools.product(PROBLEMS.items(), TYPES, (False, True)):
-        if dtype == torch.float64 and name != "stage 1":
-            continue
-        offsets = (tl.int32, tl.int64) if name == "stage 1" else (tl.int32,)
-        for offset in offsets:
-            for blocks in for_weight_gradient(sizes, dtype, last):
-                found.setdefault((blocks, dtype, last, offset), Launch(blocks, sizes, dtype, last, offset))
-            for blocks in for_output(sizes, dtype, last, far=offset == tl.int64):
-                for bias in (False, True):
-                    launch = Launch(blocks, sizes, dtype, last, offset, bias)
-                    found.setdefault((blocks, dtype, last, offset, bias), launch)
-    return list(found.values())
+    maps = [(56, 56), (14, 14), (7, 7), (1, 4000), (1, 14), (1, 7)]
+    kernels = [(23, 23), (3, 3), (1, 3)]
+    for map, kernel, samples in itertools.product(maps, kernels, (1, 128)):
+        taps = tuple(min(taps, 2 * side - 1) for taps, side in zip(kernel, map, strict=True))
+        sizes = Sizes(samples, 96, map, map, tuple(size // 2 for size in taps), taps)
+        for dtype, last, tight in itertools.product(TYPES, (False, True), (False, True)):
+            for blocks in chosen(sizes, dtype, last, tight):
+                found[blocks, dtype, last, tight] = None
+    return list(found)
 
 
-def resources(compiled, folder):
-    """Registers and bytes of the stack a thread."""
-    program = folder / "program.cubin"
-    program.write_bytes(compiled.asm["cubin"])
-    tool = next(Path(triton.__file__).parent.rglob("bin/cuobjdump"))
-    text = subprocess.run([tool, "-res-usage", program], capture_output=True, text=True, check=True).stdout
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text).groups()
-    return int(registers), int(stack)
+EVERY = programs()
 
 
-@pytest.mark.parametrize("capability", SHARED)
-@pytest.mark.parametrize("launch", launches(), ids=str)
-def test_compiles_within_the_chip(launch, capability, tmp_path):
-    compiled = launch.compiled(capability)
-    _, stack = resources(compiled, tmp_path)
-    if launch.dtype != torch.float64:  # not made for it: GPUs are slow at it anyway
-        assert stack == 0
-    assert compiled.metadata.shared <= SHARED[capability]
-    products = re.findall(r"(?:mma\.sync|wgmma\.mma_async)\S*", compiled.asm["ptx"])
-    if launch.dtype != torch.float64:
-        assert bool(products) == launch.multiplies_matrices
+def compilations():
+    """Of every program: with offsets of 32 bits and 64, of tensors that are aligned or not, as `_kind` tells them."""
+    for blocks, dtype, last, tight in EVERY:
+        for capability in SHARED:
+            yield Program(blocks, dtype, last, tight, capability)
+        # Not for each GPU and dtype: what is read less at a time is the same for all.
+        if dtype in (torch.float32, torch.bfloat16):
+            if tight and last:
+                yield Program(blocks, dtype, last, False, 90, ragged=True)
+            if tight or not last:
+                yield Program(blocks, dtype, last, tight, 90, ragged=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_neighbouring_channels_are_read_together(dtype):
-    """16 bytes at a time, where channels are last."""
-    sizes = PROBLEMS["stage 1"]
-    for blocks in (for_output(sizes, dtype, True)[0], for_weight_gradient(sizes, dtype, True)[0]):
-        ptx = Launch(blocks, sizes, dtype, True).compiled(90).asm["ptx"]
-        assert re.search(r"ld\.global\.v4\.b32", ptx)
+PROGRAMS = list(dict.fromkeys(compilations()))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of a program: bytes of a thread's stack and of shared memory, instructions that multiply, loads of one number."""
+
+    stack: int
+    shared: int
+    products: frozenset
+    narrow: int
+
+
+def facts(program):
+    """Of a program that is compiled here and now."""
+    compiled = program.compiled()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "program.cubin"
+        file.write_bytes(compiled.asm["cubin"])
+        tool = next(Path(triton.__file__).parent.rglob("bin/cuobjdump"))
+        text = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
+    ptx = compiled.asm["ptx"]
+    products = frozenset(re.findall(r"(?:mma\.sync|wgmma\.mma_async)\S*", ptx))
+    narrow = sum(".v" not in load for load in re.findall(r"ld\.global\S*", ptx))
+    return Facts(int(re.search(r"STACK:(\d+)", text).group(1)), compiled.metadata.shared, products, narrow)
+
+
+@pytest.fixture(scope="module")
+def compiled(request):
+    """Facts of each program that a test was asked for, compiled on all cores."""
+    items = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
+    asked = {item.callspec.params["program"]: None for item in items if "program" in item.callspec.params}
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("fork")) as pool:
+        return dict(zip(asked, pool.map(facts, asked), strict=True))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+def test_compiles_within_the_chip(program, compiled):
+    made = compiled[program]
+    assert made.shared <= SHARED[program.capability]
+    if program.dtype == torch.float64:  # not made for it: GPUs are slow at it anyway
+        return
+    assert made.stack == 0
+    assert bool(made.products) == (not isinstance(program.blocks, Multiplied))
+    if program.last and not program.ragged and not isinstance(program.blocks, Multiplied):
+        assert made.narrow <= 2  # the bias: neighbouring channels, and cells of banded matrices, are read together
+    if program.dtype == torch.float32:
+        assert all("tf32" in product for product in made.products)
+
+
+def test_no_launch_takes_another():
+    """Of thousands of random ones."""
+    draw = random.Random(0)
+    every = set(EVERY)
+    for _ in range(4000):
+        map = [draw.choice([1, draw.randint(1, 40), draw.randint(1, 3000)]) for _ in range(2)]
+        kernel = [draw.randint(1, 63) for _ in range(2)]
+        padding = [draw.randint(0, taps) for taps in kernel]
+        out = [max(1, side + 2 * pad - taps + 1) for side, pad, taps in zip(map, padding, kernel, strict=True)]
+        counts = (draw.choice([1, draw.randint(1, 300)]) for _ in range(2))
+        sizes = Sizes(*counts, tuple(map), tuple(out), tuple(padding), tuple(kernel))
+        for dtype, last, tight in itertools.product(TYPES, (False, True), (False, True)):
+            assert {(blocks, dtype, last, tight) for blocks in chosen(sizes, dtype, last, tight)} <= every
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+def test_candidates_sum_by_one_instruction(dtype, last):
+    """Whichever is the fastest for a kernel's gradient, no bit depends on it."""
+    sizes = Sizes(128, 96, (56, 56), (56, 56), (11, 11), (23, 23))
+    made = [facts(Program(blocks, dtype, last, False, 90)) for blocks in for_weight_gradient(sizes, dtype, last)]
+    assert len({re.sub(r"n\d+(?=k)", "", product) for one in made for product in one.products}) == 1

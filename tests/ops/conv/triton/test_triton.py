@@ -24,19 +24,19 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter's matrix products of bfloat16 are wrong; its sums of products are right.
 HALF = [torch.float16] if interpreted() else [torch.float16, torch.bfloat16]
 
-# Blocks of each kind: one channel and several, patches of all samples and places, of several rows, of one.
+# Blocks of each kind: one channel and several, more patches than there are, patches of several rows, of one.
 OUTPUTS = {
-    "patches": Banded(4, 2, 1, 4, 2, 2, 1, 16, 16),
-    "patches of rows": Banded(4, 2, 1, 2, 8, 1, 8, 8, 16),
-    "patches of channels": Banded(4, 2, 4, 1, 4, 4, 2, 16, 16),
-    "samples of channels": Banded(4, 2, 2, 16, 1, 1, 4, 4, 32),
+    "patches of a row": Banded(4, 2, 1, 16, 1, 16, 16),
+    "patches of rows": Banded(4, 2, 1, 16, 8, 8, 16),
+    "patches of channels": Banded(4, 2, 4, 32, 2, 16, 16),
+    "small patches, wide chunks": Banded(4, 2, 2, 64, 4, 4, 32),
     "taps": Multiplied(4, 1, 1, 32),
     "taps of channels": Multiplied(4, 1, 4, 16),
 }
 WEIGHT_GRADIENTS = {
-    "one channel": BandedWeightGradient(4, 2, 1, 16, 16, 32),
-    "channels": BandedWeightGradient(4, 2, 4, 32, 16, 16),
-    "wide patches": BandedWeightGradient(4, 2, 2, 16, 32, 16),
+    "one channel": BandedWeightGradient(4, 2, 1, 16, 2, 8, 32),
+    "channels": BandedWeightGradient(4, 2, 4, 32, 4, 8, 16),
+    "wide chunks": BandedWeightGradient(4, 2, 2, 16, 8, 4, 64),
 }
 DEPTHWISE = (3, 3, 3)
 SIZES = [
@@ -179,6 +179,21 @@ def test_two_runs_give_the_same_bits():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_whichever_configuration_is_the_fastest_the_kernels_gradient_has_the_same_bits(dtype):
+    call = Call((9, 17), (7, 5), "same", channels=(16, 16, 16), batch=(3,))
+    input = channels_last(normal(3, 16, 9, 17).detach().to(DEVICE, dtype))
+    weight = normal(16, 1, 7, 5, seed=1).detach().to(DEVICE, dtype).requires_grad_()
+    sizes = Sizes(3, 16, (9, 17), (9, 17), (3, 2), (7, 5))
+    gradients = []
+    for blocks in for_weight_gradient(sizes, dtype, True):
+        with pinned(weight_gradient=blocks):
+            output = large_kernel_conv2d(input, weight, **call.options(), method="triton")
+            gradients += torch.autograd.grad(output, weight, channels_last(torch.ones_like(output)))
+    assert len(gradients) > 1
+    assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
+
+
 # Layouts
 
 
@@ -221,6 +236,25 @@ def test_memory_formats_stay(memory_format):
     output.backward(torch.ones_like(output))
     assert output.is_contiguous(memory_format=memory_format)
     assert input.grad.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("loss", ["sum", "mean of maps", "another format"])
+def test_gradients_have_their_inputs_format_whatever_the_loss(loss, memory_format):
+    input = torch.randn(2, 4, 9, 8, device=DEVICE).to(memory_format=memory_format).requires_grad_()
+    weight = torch.randn(4, 1, 5, 5, device=DEVICE)
+    gradients = {}
+    for method in ("triton", "direct"):
+        output = large_kernel_conv2d(input, weight, None, 1, 2, 4, method=method)
+        if loss == "another format":
+            other = torch.contiguous_format if memory_format == torch.channels_last else torch.channels_last
+            cotangent = torch.ones_like(output).to(memory_format=other)
+        else:
+            to_pooled = output.sum() if loss == "sum" else output.mean((2, 3)).sum()
+            (cotangent,) = torch.autograd.grad(to_pooled, output, retain_graph=True)
+        (gradients[method],) = torch.autograd.grad(output, input, cotangent)
+    assert gradients["triton"].is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(gradients["triton"], gradients["direct"])
 
 
 @pytest.mark.parametrize("far", ["sample", "channel", "row"])
@@ -275,8 +309,9 @@ def test_gradcheck_and_gradgradcheck(call):
     assert torch.autograd.gradgradcheck(convolved, tuple(leaves.values()), fast_mode=True)
 
 
+@pytest.mark.filterwarnings("error:There is a performance drop")
 def test_gradients_of_samples():
-    """By vmap."""
+    """By vmap, in one launch."""
     input, weight = (normal(*size).detach().to(DEVICE) for size in ((3, 2, 4, 4), (2, 1, 3, 3)))
 
     def loss(sample, weight, method):
@@ -284,6 +319,33 @@ def test_gradients_of_samples():
 
     each = torch.func.vmap(torch.func.grad(loss, argnums=1), in_dims=(0, None, None))
     torch.testing.assert_close(each(input, weight, "triton"), each(input, weight, "direct"))
+
+
+@pytest.mark.filterwarnings("error:There is a performance drop")
+@pytest.mark.parametrize("mapped", [(0, None, None), (None, 1, None), (1, 0, 0), (None, None, 0)])
+def test_many_inputs_or_kernels_at_once(mapped):
+    """By vmap: as if one after the other."""
+    sizes = (2, 3, 5, 4), (3, 1, 3, 3), (3,)
+    leaves = []
+    for number, (size, axis) in enumerate(zip(sizes, mapped, strict=True)):
+        size = size if axis is None else (*size[:axis], 5, *size[axis:])
+        leaves.append(normal(*size, seed=number).detach().to(DEVICE))
+
+    def convolved(input, weight, bias, method="triton"):
+        output = large_kernel_conv2d(input, weight, bias, padding=1, groups=3, method=method)
+        return output, output.square().sum()
+
+    def trained(method):
+        gradient = torch.func.grad(lambda *leaves: convolved(*leaves, method)[1], argnums=(0, 1, 2))
+        return torch.func.vmap(gradient, mapped)(*leaves)
+
+    actual, _ = torch.func.vmap(convolved, mapped)(*leaves)
+    one_by_one = [
+        [leaf if axis is None else leaf.select(axis, index) for leaf, axis in zip(leaves, mapped, strict=True)]
+        for index in range(5)
+    ]
+    torch.testing.assert_close(actual, torch.stack([convolved(*one, "direct")[0] for one in one_by_one]))
+    torch.testing.assert_close(trained("triton"), trained("direct"))
 
 
 def test_forward_mode_is_refused():

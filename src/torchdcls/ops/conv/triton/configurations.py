@@ -1,11 +1,13 @@
 """How programs divide a convolution among them: what may be chosen, best guess first. Pure arithmetic, no Triton here.
 
 What bounds the choice: a program's sums live in registers, `channels x patches x cells` of them; a matrix product needs
-sides of at least 16; channels that are neighbours in memory must be read together; and the patches of a channel share
-its banded matrix, the more of them a program has, the better.
+sides of at least 16; channels that are neighbours in memory must be read together; what is read of the map and of the
+banded matrix serves the more products, the more cells a patch and the more patches a program has; and with wider
+patches, more of a banded matrix is zeros.
 """
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 
@@ -15,8 +17,13 @@ SIDE = 16
 FEW_TAPS, MANY_TAPS = 25, 169
 # Of a launch.
 MOST_PROGRAMS = 2**31
-# How many programs the gradient of a kernel is divided among where channels and taps alone give fewer.
-PROGRAMS = 1024
+# From so many programs on, all of a GPU has work: smaller blocks are the best guess where larger ones leave fewer.
+BUSY_PROGRAMS = 256
+# The gradient of a kernel is divided among this to twice this many programs where channels and taps alone give fewer.
+SPLIT_PROGRAMS = 1024
+# Patches of one sample lie side by side in a program, and read the same columns, unless that takes so many times the
+# products: others of their columns lie in the padding than of the same patch of other samples.
+MORE_PRODUCTS = 1.2
 
 
 @dataclass(frozen=True)
@@ -32,8 +39,17 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class Patches:
+    """How many patches a program has of samples, below each other and side by side."""
+
+    samples: int
+    down: int
+    across: int
+
+
+@dataclass(frozen=True)
 class Blocks:
-    """Base of configurations: every field but the last two is a constant of the device function, BLOCK_ or as it is."""
+    """Base of configurations: every field but the first two is a constant of the device function."""
 
     warps: int
     stages: int
@@ -58,27 +74,30 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Banded(Blocks):
-    """Blocks of `kernels.banded`."""
+    """Blocks of `kernels.banded`: patches are of rows x columns, a chunk is of columns of the input."""
 
     block_channels: int
-    block_samples: int
-    block_down: int
-    block_across: int
+    patches: int
     rows: int
     columns: int
     chunk: int
 
     def sides(self) -> dict[str, int]:
         """Sides of the matrix products."""
-        patches = self.block_samples * self.block_down * self.block_across
-        return {"patches": patches, "cells a patch": self.rows * self.columns, "columns a chunk": self.chunk}
+        return {"patches": self.patches, "cells a patch": self.rows * self.columns, "columns a chunk": self.chunk}
 
     def programs(self, sizes: Sizes) -> int:
         """How many programs make the output."""
-        down = _parts(_parts(sizes.map_out[0], self.rows), self.block_down)
-        across = _parts(_parts(sizes.map_out[1], self.columns), self.block_across)
-        channels, samples = _parts(sizes.channels, self.block_channels), _parts(sizes.samples, self.block_samples)
-        return channels * samples * down * across
+        channels = _parts(sizes.channels, self.block_channels)
+        return channels * _programs_of_a_channel(self, sizes, patches_of(self, sizes))
+
+    def band_rows(self, sizes: Sizes) -> int:
+        """Rows of a banded matrix: what a row of a patch meets, and what the last chunk has beyond it."""
+        return self.columns + sizes.kernel[1] - 1 + self.chunk - 1
+
+    def band_cells(self, sizes: Sizes) -> int:
+        """Cells of the banded matrices of one channel."""
+        return sizes.kernel[0] * self.band_rows(sizes) * self.columns
 
 
 @dataclass(frozen=True)
@@ -96,115 +115,172 @@ class Multiplied(Blocks):
 
 @dataclass(frozen=True)
 class BandedWeightGradient(Blocks):
-    """Blocks of `kernels.banded_weight_gradient`."""
+    """Blocks of `kernels.banded_weight_gradient`: rows are of taps, columns of a patch, a chunk of the input's."""
 
     block_channels: int
-    block_patches: int
+    patches: int
+    rows: int
     columns: int
     chunk: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk < self.columns:
+            raise ValueError(f"{type(self).__name__}: expected no more columns than a chunk has, {self.chunk}")
+
     def sides(self) -> dict[str, int]:
         """Sides of the matrix products."""
-        return {"patches": self.block_patches, "columns": self.columns, "columns a chunk": self.chunk}
+        return {"patches": self.patches, "cells a patch": self.rows * self.columns, "columns a chunk": self.chunk}
 
     def chunks(self, sizes: Sizes) -> int:
-        """Into how many parts the columns that patches meet are divided."""
+        """Into how many parts the columns that patches meet are divided; they overlap, so that no diagonal is cut."""
         start, stop = met_columns(sizes, self.columns)
-        return _parts(stop - start, self.chunk)
+        return 1 + _parts(max(0, stop - start - self.chunk), self.chunk - self.columns + 1)
 
     def programs(self, sizes: Sizes) -> int:
         """How many programs make one of the splits."""
-        return _parts(sizes.channels, self.block_channels) * self.chunks(sizes) * sizes.kernel[0]
+        taps = _parts(sizes.kernel[0], self.rows)
+        return _parts(sizes.channels, self.block_channels) * self.chunks(sizes) * taps
 
     def splits(self, sizes: Sizes) -> int:
         """Into how many parts to divide the sum; the same on every machine."""
-        patches = sizes.samples * sizes.map_out[0] * _parts(sizes.map_out[1], self.columns)
-        return max(1, min(PROGRAMS // self.programs(sizes), _parts(patches, self.block_patches)))
+        steps = _parts(sizes.samples * _parts(sizes.map_out[1], self.columns), self.patches)
+        return _parts(steps, max(1, steps * self.programs(sizes) // SPLIT_PROGRAMS))
 
 
-def for_output(sizes: Sizes, dtype: torch.dtype, channels_last: bool, far: bool = False) -> list[Banded | Multiplied]:
-    """What may make the output, or the gradient of the input; `far` where offsets take 64 bits, and more registers."""
-    rows_out, columns_out = sizes.map_out
-    stages = _stages(dtype)
-    # Of a configuration: channels, patches, rows and columns of a patch, warps.
+@lru_cache(maxsize=1024)
+def for_output(
+    sizes: Sizes, dtype: torch.dtype, channels_last: bool, tight: bool = False
+) -> tuple[Banded | Multiplied, ...]:
+    """What may make the output, or the gradient of the input.
+
+    Args:
+        sizes: Of the launch.
+        dtype: Of all tensors.
+        channels_last: Whether channels are neighbours in memory.
+        tight: Whether registers are scarce: offsets take 64 bits, or neighbours cannot be read 16 bytes at a time.
+    """
+    flat = sizes.map_out[0] == 1
     if channels_last:
-        channels, patches = _neighbours(dtype), 32 if far or dtype.itemsize > 4 else 64
-        if columns_out <= 8 and rows_out > 1:
-            shapes = [(channels, patches, 2, 8, 8), (channels, 32, 4, 8, 8), (2 * channels, 32, 2, 8, 8)]
-        else:
-            shapes = [(channels, patches, 1, 16, 8), (channels, 32, 2, 16, 8), (2 * channels, 32, 1, 16, 8)]
-        multiplied = Multiplied(4, 1, 32, 16)
+        multiplied, banded = Multiplied(4, 1, 32, 16), _channels_last_output(dtype, flat, tight)
     else:
-        warps = 8 if dtype.itemsize > 2 else 4
-        if columns_out <= 8 and rows_out > 1:  # a patch that holds a whole small map
-            shapes = [(1, 64, 8, 8, warps), (1, 128, 4, 8, 8), (1, 64, 4, 8, 4)]
-        elif rows_out == 1:
-            shapes = [(1, 64, 1, 32, 4), (1, 64, 1, 64, 4), (1, 128, 1, 16, 4)]
-        else:
-            shapes = [(1, 64, 4, 16, 8), (1, 128, 2, 16, 8), (1, 64, 2, 32, warps)]
         multiplied = Multiplied(4, 1, 1, 256)
-    found = [_banded(sizes, stages, *shape) for shape in shapes]
+        banded = tuple(sorted(_contiguous_output(dtype, flat), key=lambda blocks: _cells_multiplied(blocks, sizes)))
+    busy = [blocks for blocks in banded if blocks.programs(sizes) >= BUSY_PROGRAMS]
+    found = dict.fromkeys([*busy, *reversed(banded)])
     taps = sizes.kernel[0] * sizes.kernel[1]
     if taps <= MANY_TAPS and multiplied.programs(sizes) < MOST_PROGRAMS:
-        return [multiplied, *found] if taps <= FEW_TAPS else [*found, multiplied]
-    return [*found]
+        return (multiplied, *found) if taps <= FEW_TAPS else (*found, multiplied)
+    return tuple(found)
 
 
-def for_weight_gradient(sizes: Sizes, dtype: torch.dtype, channels_last: bool) -> list[BandedWeightGradient]:
-    """What may make the gradient of the kernel."""
+@lru_cache(maxsize=1024)
+def for_weight_gradient(
+    sizes: Sizes, dtype: torch.dtype, channels_last: bool, tight: bool = False
+) -> tuple[BandedWeightGradient, ...]:
+    """What may make the gradient of the kernel; arguments as of `for_output`.
+
+    All sum the same in the same order, so that no bit depends on the fastest: same patches, columns and splits.
+    """
     start, stop = met_columns(sizes, SIDE)
-    band = max(SIDE, power_above(stop - start))
-    # Of a configuration: warps, stages, channels, patches, columns of a patch, columns of the input at once.
-    if channels_last:
-        channels, stages = _neighbours(dtype), _stages(dtype)
-        found = [
-            BandedWeightGradient(8, stages, channels, 32, 16, min(band, 32)),
-            BandedWeightGradient(8, stages, channels, 32, 16, 16),
-            BandedWeightGradient(8, stages, 2 * channels, 32, 16, 16),
-        ]
+    if sizes.map_out[1] <= SIDE // 2 and stop - start <= SIDE:
+        rows, columns, chunk = 4, SIDE // 2, SIDE
+    elif stop - start <= SIDE:
+        rows, columns, chunk = 4, SIDE, SIDE
     else:
-        warps = 8 if dtype.itemsize > 2 else 4
-        found = [
-            BandedWeightGradient(warps, 2, 1, 32, 16, min(band, 64)),
-            BandedWeightGradient(warps, 2, 1, 32, 32, min(power_above(SIDE + band), 64)),
-            BandedWeightGradient(warps, 2, 1, 64, 16, min(band, 32)),
-        ]
-    return list(dict.fromkeys(found))
+        rows, columns, chunk = 8, SIDE // 2, 2 * SIDE
+    shape = rows, columns, chunk
+    if not channels_last:
+        patches = 2 * SIDE if dtype.itemsize <= 2 or columns == SIDE else SIDE
+        return (BandedWeightGradient(4, 1, 1, patches, *shape),)
+    channels = 16 // dtype.itemsize
+    if tight or dtype.itemsize > 4:
+        return (BandedWeightGradient(8, 1, channels, SIDE, *shape),)
+    stages = 2 if dtype.itemsize <= 2 and chunk > SIDE else 1
+    return BandedWeightGradient(8, stages, channels, SIDE, *shape), BandedWeightGradient(16, 1, channels, SIDE, *shape)
 
 
-def _neighbours(dtype: torch.dtype) -> int:
-    # Channels in 16 bytes.
-    return 16 // dtype.itemsize
-
-
-def _stages(dtype: torch.dtype) -> int:
-    # Loads of the next step while this one is multiplied. For float32 there are not the registers, and where channels
-    # are read together, four bytes would be read at a time, and not 16.
-    return 1 if dtype.itemsize > 2 else 2
+@lru_cache(maxsize=1024)
+def patches_of(blocks: Banded, sizes: Sizes) -> Patches:
+    """Which patches a program of `kernels.banded` has."""
+    down, across = _parts(sizes.map_out[0], blocks.rows), _parts(sizes.map_out[1], blocks.columns)
+    side_by_side = min(blocks.patches, across)
+    samples = min(blocks.patches // side_by_side, sizes.samples)
+    beside = Patches(samples, min(blocks.patches // (side_by_side * samples), down), side_by_side)
+    samples = min(blocks.patches, sizes.samples)
+    side_by_side = min(blocks.patches // samples, across)
+    others = Patches(samples, min(blocks.patches // (side_by_side * samples), down), side_by_side)
+    fewest = MORE_PRODUCTS * _products_of_a_channel(blocks, sizes, others)
+    return beside if _products_of_a_channel(blocks, sizes, beside) <= fewest else others
 
 
 def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:
-    """First and last but one of the columns, from a patch's first cell minus the padding, that are not all padding."""
+    """First, and one past the last, of the columns that patches meet, from their first cell minus the padding on."""
     first_of_last = (_parts(sizes.map_out[1], columns) - 1) * columns
     start = max(0, sizes.padding[1] - first_of_last)
     return start, max(start + 1, min(columns + sizes.kernel[1] - 1, sizes.map_in[1] + sizes.padding[1]))
 
 
-def _banded(sizes: Sizes, stages: int, channels: int, patches: int, rows: int, columns: int, warps: int) -> Banded:
-    # Other samples' patches first, as the same rows of theirs lie in the padding; then those beside, then those below.
-    down, across = power_above(_parts(sizes.map_out[0], rows)), power_above(_parts(sizes.map_out[1], columns))
-    patches = max(SIDE, min(patches, power_above(sizes.samples) * down * across))
-    samples = min(patches, power_above(sizes.samples))
-    across = min(patches // samples, across)
-    down = min(patches // (samples * across), down)
-    samples = patches // (across * down)  # fewer patches than a product needs: the rest are of no sample
-    return Banded(warps, stages, channels, samples, down, across, rows, columns, SIDE)
+def power_above(size: int) -> int:
+    """The least power of two that is not below."""
+    return 1 << max(0, size - 1).bit_length()
+
+
+def _channels_last_output(dtype: torch.dtype, flat: bool, tight: bool) -> tuple[Banded, ...]:
+    # Largest first; channels in 16 bytes. Loads of the next step while this one is multiplied (two stages) where there
+    # are the registers.
+    channels, cells = 16 // dtype.itemsize, (1, 32) if flat else (8, 8)
+    small = Banded(8, 1, channels, 16, *cells, SIDE) if flat else Banded(4, 1, channels, 16, 4, 8, SIDE)
+    if dtype.itemsize > 4:
+        return (small,)
+    if dtype.itemsize > 2:
+        return Banded(8, 1, channels, 32, *cells, SIDE), small
+    if tight:
+        return Banded(8, 1, channels if flat else channels // 2, 32, *cells, SIDE), small
+    return Banded(16, 2, channels, 64, *cells, SIDE), Banded(8, 1, channels, 32, *cells, SIDE), small
+
+
+def _contiguous_output(dtype: torch.dtype, flat: bool) -> tuple[Banded, ...]:
+    cells = (1, 32) if flat else (8, 8)
+    if dtype.itemsize > 4:
+        return (Banded(4, 1, 1, 64, *cells, SIDE),)
+    if dtype.itemsize > 2:
+        return Banded(8, 1, 1, 128, *cells, SIDE), Banded(8 if flat else 4, 1, 1, 64, *cells, SIDE)
+    narrow = Banded(4, 2, 1, 64, *cells, SIDE)
+    return (narrow,) if flat else (Banded(4, 1, 1, 64, *cells, 2 * SIDE), narrow)
+
+
+def _programs_of_a_channel(blocks: Banded, sizes: Sizes, patches: Patches) -> int:
+    down = _parts(_parts(sizes.map_out[0], blocks.rows), patches.down)
+    across = _parts(_parts(sizes.map_out[1], blocks.columns), patches.across)
+    return _parts(sizes.samples, patches.samples) * down * across
+
+
+def _cells_multiplied(blocks: Banded, sizes: Sizes) -> int:
+    # Cells of the input, of all patches and rows: wide chunks reach further into padding on small maps.
+    return _products_of_a_channel(blocks, sizes, patches_of(blocks, sizes)) * blocks.patches * blocks.chunk
+
+
+def _products_of_a_channel(blocks: Banded, sizes: Sizes, patches: Patches) -> int:
+    # Matrix products, as the device function counts its steps.
+    rows, chunks = (
+        sum(
+            _parts(max(0, min(side + taps - 1, map_in + pad - first) - max(0, pad - first - (count - 1) * side)), step)
+            for first in range(0, map_out, count * side)
+        )
+        for side, count, taps, map_in, map_out, pad, step in zip(
+            (blocks.rows, blocks.columns),
+            (patches.down, patches.across),
+            sizes.kernel,
+            sizes.map_in,
+            sizes.map_out,
+            sizes.padding,
+            (1, blocks.chunk),
+            strict=True,
+        )
+    )
+    return _parts(sizes.samples, patches.samples) * rows * chunks
 
 
 def _parts(size: int, part: int) -> int:
     return -(-size // part)
-
-
-def power_above(size: int) -> int:
-    """The least power of two that is not below."""
-    return 1 << max(0, size - 1).bit_length()

@@ -18,9 +18,15 @@ from .configurations import (
     for_output,
     for_weight_gradient,
     met_columns,
+    patches_of,
     power_above,
 )
 from .tuning import choose
+
+# Cells of banded matrices at once, and those that one program makes.
+MOST_BAND_CELLS, BAND_BLOCK = 2**26, 1024
+# How far beyond the last patch a block of them may reach.
+MARGIN = 2**16
 
 
 def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], output: Tensor) -> None:
@@ -37,31 +43,22 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequen
         return
     weight = weight.contiguous()
     sizes = _sizes(input, output, weight.shape[2:], padding)
-    numbers, offset = _numbers(sizes, input, output), _offset_type(input, output)
+    kind = _kind(_offset_type(sizes, input, output, weight), input, output)
 
     def launch(blocks: Banded | Multiplied) -> None:
-        function: Any = kernels.banded if isinstance(blocks, Banded) else kernels.multiplied
-        precision = {"PRECISION": _precision(input.dtype)} if isinstance(blocks, Banded) else {}
-        function[(blocks.programs(sizes),)](
-            input,
-            weight,
-            weight if bias is None else bias,
-            output,
-            *numbers,
-            KERNEL_ROWS=sizes.kernel[0],
-            KERNEL_COLUMNS=sizes.kernel[1],
-            HAS_BIAS=bias is not None,
-            OFFSET=offset,
-            SUM=_sum_type(input.dtype),
-            **precision,
-            **blocks.constants(),
-            num_warps=blocks.warps,
-            num_stages=blocks.stages,
-        )
+        if isinstance(blocks, Multiplied):
+            _multiply(blocks, sizes, input, weight, bias, output)
+            return
+        # Banded matrices are several times as large as the kernels: of so many channels at once.
+        most = max(1, MOST_BAND_CELLS // blocks.band_cells(sizes))
+        for first in range(0, sizes.channels, most):
+            one = slice(first, first + most)
+            some = None if bias is None else bias[one]
+            _multiply_banded(blocks, sizes, input[:, one], weight[one], some, output[:, one])
 
-    candidates = for_output(sizes, input.dtype, _channels_innermost(input), far=offset == tl.int64)
+    candidates = for_output(sizes, input.dtype, *kind)
     with _on(input.device):
-        launch(choose("output", candidates, _key(sizes, input, output), launch, input.device))
+        launch(choose("output", candidates, _key(sizes, input, kind), launch, input.device))
 
 
 def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kernel: Sequence[int]) -> Tensor:
@@ -79,28 +76,24 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
     sizes = _sizes(input, gradient, kernel, padding)
     if gradient.numel() == 0:
         return input.new_zeros((sizes.channels, 1, *kernel))
-    numbers = _numbers(sizes, input, gradient)
-    # Sums are of this precision in the programs, and over what the programs give.
-    precise = torch.promote_types(input.dtype, torch.float32)
     parts = input.new_empty(0)
 
     def launch(blocks: BandedWeightGradient) -> None:
         nonlocal parts
         splits = blocks.splits(sizes)
-        # Zeros: taps that no chunk holds are met by padding alone.
-        parts = input.new_zeros((splits * blocks.columns, sizes.channels, 1, *kernel), dtype=precise)
+        # Sums are of this precision in the programs, and over what the programs give.
+        dtype = torch.promote_types(input.dtype, torch.float32) if splits > 1 else input.dtype
+        parts = input.new_empty((splits, sizes.channels, 1, *kernel), dtype=dtype)
         function: Any = kernels.banded_weight_gradient
         function[(blocks.programs(sizes) * splits,)](
             input,
             gradient,
             parts,
-            *numbers,
+            *_numbers(sizes, input, gradient),
             met_columns(sizes, blocks.columns)[0],
             blocks.chunks(sizes),
             splits,
-            KERNEL_ROWS=sizes.kernel[0],
-            KERNEL_COLUMNS=sizes.kernel[1],
-            OFFSET=_offset_type(input, gradient, parts),
+            OFFSET=_offset_type(sizes, input, gradient, parts),
             SUM=_sum_type(input.dtype),
             PRECISION=_precision(input.dtype),
             **blocks.constants(),
@@ -108,10 +101,61 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
             num_stages=blocks.stages,
         )
 
-    candidates = for_weight_gradient(sizes, input.dtype, _channels_innermost(input))
+    kind = _kind(_offset_type(sizes, input, gradient), input, gradient)
+    candidates = for_weight_gradient(sizes, input.dtype, *kind)
     with _on(input.device):
-        launch(choose("weight gradient", candidates, _key(sizes, input, gradient), launch, input.device))
-    return parts.sum(0).to(input.dtype)
+        launch(choose("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
+    return parts[0] if len(parts) == 1 else parts.sum(0).to(input.dtype)
+
+
+def _multiply(
+    blocks: Multiplied, sizes: Sizes, input: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor
+) -> None:
+    function: Any = kernels.multiplied
+    function[(blocks.programs(sizes),)](
+        input,
+        weight,
+        weight if bias is None else bias,
+        output,
+        *_numbers(sizes, input, output),
+        0 if bias is None else sizes.channels,
+        OFFSET=_offset_type(sizes, input, output, weight),
+        SUM=_sum_type(input.dtype),
+        **blocks.constants(),
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
+    )
+
+
+def _multiply_banded(
+    blocks: Banded, sizes: Sizes, input: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor
+) -> None:
+    sizes = replace(sizes, channels=input.shape[1])
+    patches, band_rows = patches_of(blocks, sizes), blocks.band_rows(sizes)
+    bands = weight.new_empty(sizes.channels * blocks.band_cells(sizes))
+    function: Any = kernels.bands
+    function[(-(-bands.numel() // BAND_BLOCK),)](
+        weight, bands, bands.numel(), sizes.kernel[1], band_rows, COLUMNS=blocks.columns, BLOCK=BAND_BLOCK
+    )
+    function = kernels.banded
+    function[(blocks.programs(sizes),)](
+        input,
+        bands,
+        bands if bias is None else bias,
+        output,
+        *_numbers(sizes, input, output),
+        band_rows,
+        patches.samples,
+        patches.down,
+        patches.across,
+        0 if bias is None else sizes.channels,
+        OFFSET=_offset_type(sizes, input, output, bands),
+        SUM=_sum_type(input.dtype),
+        PRECISION=_precision(input.dtype),
+        **blocks.constants(),
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
+    )
 
 
 def _sizes(input: Tensor, output: Tensor, kernel: Sequence[int], padding: Sequence[int]) -> Sizes:
@@ -127,23 +171,27 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
 def _numbers(sizes: Sizes, input: Tensor, other: Tensor) -> tuple[int, ...]:
     # What all device functions are told first.
     maps = (*sizes.map_in, *sizes.map_out, *sizes.padding)
-    return (sizes.samples, sizes.channels, *maps, *input.stride(), *other.stride())
+    return (sizes.samples, sizes.channels, *maps, *input.stride(), *other.stride(), *sizes.kernel)
 
 
-def _key(sizes: Sizes, input: Tensor, other: Tensor) -> tuple[Any, ...]:
+def _key(sizes: Sizes, input: Tensor, kind: tuple[bool, bool]) -> tuple[Any, ...]:
     # Batches of up to the same power of two share a configuration.
-    kinds = (_channels_innermost(input), _channels_innermost(other), _offset_type(input, other).name)
-    return replace(sizes, samples=power_above(sizes.samples)), input.dtype, *kinds, input.device
+    return replace(sizes, samples=power_above(sizes.samples)), input.dtype, kind, input.device
 
 
-def _channels_innermost(input: Tensor) -> bool:
-    return input.stride(1) == 1 and input.shape[1] > 1 and input.stride(3) != 1
+def _kind(offset: Any, *maps: Tensor) -> tuple[bool, bool]:
+    # Whether channels are neighbours, and whether registers are scarce. Triton looks for multiples of 16.
+    if not all(map.stride(1) == 1 and map.shape[1] > 1 and map.stride(3) != 1 for map in maps):
+        return False, offset == tl.int64
+    numbers = (number for map in maps for number in (map.data_ptr(), map.shape[1], map.stride(0), *map.stride()[2:]))
+    return True, offset == tl.int64 or any(number % 16 for number in numbers)
 
 
-def _offset_type(*tensors: Tensor) -> Any:
-    # By the offset of the last cell. Blocks reach beyond it, where nothing is read or written.
-    last = (sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)) for t in tensors)
-    return tl.int32 if max(last) < 2**31 else tl.int64
+def _offset_type(sizes: Sizes, *tensors: Tensor) -> Any:
+    # By the offset of the last cell, and by the last patch. Blocks reach beyond, where nothing is read or written.
+    last = [sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)) for t in tensors]
+    patches = sizes.samples * sizes.map_out[1]
+    return tl.int32 if max(*last, patches) < 2**31 - MARGIN else tl.int64
 
 
 def _sum_type(dtype: torch.dtype) -> Any:

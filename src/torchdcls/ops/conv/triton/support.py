@@ -39,7 +39,7 @@ def _missing(device: str) -> str | None:
         return "it is made for NVIDIA GPUs"
     if device != "cuda":
         return f"it runs on CUDA, not on {device}"
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < LEAST_CAPABILITY:
+    if _too_old():
         major, minor = LEAST_CAPABILITY
         return f"it needs a GPU of compute capability {major}.{minor} or above"
     return None
@@ -48,6 +48,11 @@ def _missing(device: str) -> str | None:
 @cache  # it looks through all of the search path
 def _installed() -> bool:
     return find_spec("triton") is not None
+
+
+@cache  # asking takes longer than all else that is checked
+def _too_old() -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() < LEAST_CAPABILITY
 
 
 def interpreted() -> bool:
