@@ -35,6 +35,7 @@ from torchdcls.ops.conv.triton.configurations import (
     for_output,
     for_weight_gradient,
 )
+from torchdcls.ops.conv.triton.launch import BAND_BLOCK
 
 # Most shared memory of a program by compute capability. Unit: bytes.
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
@@ -147,7 +148,11 @@ class Facts:
 
 def facts(program):
     """Of a program that is compiled here and now."""
-    compiled = program.compiled()
+    return measured(program.compiled())
+
+
+def measured(compiled):
+    """Of what a compiler gave."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "program.cubin"
         file.write_bytes(compiled.asm["cubin"])
@@ -180,6 +185,21 @@ def test_compiles_within_the_chip(program, compiled):
         assert made.narrow <= 2  # the bias: neighbouring channels, and cells of banded matrices, are read together
     if program.dtype == torch.float32:
         assert all("tf32" in product for product in made.products)
+
+
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_what_makes_banded_matrices_compiles(dtype, capability):
+    names = kernels.bands.arg_names
+    for columns in sorted({program[0].columns for program in EVERY if isinstance(program[0], Banded)}):
+        constants = {"COLUMNS": columns, "BLOCK": BAND_BLOCK}
+        pointers = dict.fromkeys(("weight", "made"), f"*{TYPES[dtype]}")
+        source = ASTSource(
+            fn=kernels.bands,
+            signature={name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names},
+            constexprs={(names.index(name),): value for name, value in constants.items()},
+        )
+        assert measured(triton.compile(source, target=GPUTarget("cuda", capability, 32))).stack == 0
 
 
 def test_no_launch_takes_another():

@@ -100,6 +100,8 @@ def test_sums_are_precise(launched, dtype, precision, sum):
     for name in ("banded", "banded_weight_gradient"):
         (told,) = launched[name].told
         assert (told["PRECISION"], told["SUM"]) == (precision, sum)
+    # Summed in one part or in several: as the programs that are compiled ahead of time have it.
+    assert launched["banded_weight_gradient"].told[0]["parts"].dtype == torch.promote_types(dtype, torch.float32)
     assert launched["banded"].told[0]["biases"] == 0
 
 

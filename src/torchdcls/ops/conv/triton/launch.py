@@ -82,7 +82,7 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
         nonlocal parts
         splits = blocks.splits(sizes)
         # Sums are of this precision in the programs, and over what the programs give.
-        dtype = torch.promote_types(input.dtype, torch.float32) if splits > 1 else input.dtype
+        dtype = torch.promote_types(input.dtype, torch.float32)
         parts = input.new_empty((splits, sizes.channels, 1, *kernel), dtype=dtype)
         function: Any = kernels.banded_weight_gradient
         function[(blocks.programs(sizes) * splits,)](
@@ -105,7 +105,7 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
     candidates = for_weight_gradient(sizes, input.dtype, *kind)
     with _on(input.device):
         launch(choose("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
-    return parts[0] if len(parts) == 1 else parts.sum(0).to(input.dtype)
+    return (parts[0] if len(parts) == 1 else parts.sum(0)).to(input.dtype)
 
 
 def _multiply(
