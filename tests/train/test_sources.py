@@ -402,6 +402,22 @@ def test_streamed_dataset_is_shuffled_by_epoch(parquet: Path) -> None:
     assert len({tuple(first), tuple(order(1)), tuple(order(0, seed=1))}) == 3
 
 
+def test_rows_without_an_image_or_that_cannot_be_read(hugging_face: Any, tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "parquet", {"train": (2, 5), "test": (1, 4)})
+    features = hugging_face.Features(image=hugging_face.Image(), label=hugging_face.Value("int64"))
+    rows = {"image": [None, {"bytes": png(1), "path": None}], "label": [0, 1]}
+    hugging_face.Dataset.from_dict(rows, features=features).to_parquet(str(folder / "test-00000-of-00001.parquet"))
+    sources = open_sources(config(f"hfids/{folder}", train_images=10))
+    assert isinstance(sources.validation, Stream)
+    empty, full = sources.validation.read(Share(0, 0, 0, 0, 1, 0, 1))
+    assert empty.content is None and number(full.image()) == 1 and full.name.endswith("row 1 of reader 0 of process 0")
+    (folder / "test-00000-of-00001.parquet").write_bytes(b"PAR1 and no more PAR1")
+    with pytest.raises(
+        DataError, match=r"^data: expected readable rows of '.* test', got [^\n]* after 0 rows of reader 0"
+    ):
+        contents(sources.validation)
+
+
 @pytest.mark.parametrize("kind", ["hfds", "hfids"])
 def test_datasets_that_are_not_there_are_explained(parquet: Path, kind: str) -> None:
     def opened(name: str | Path, **settings: Any) -> Sources:
