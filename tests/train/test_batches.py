@@ -500,6 +500,8 @@ def test_training_transform_follows_the_settings() -> None:
     torch.testing.assert_close(training_transform(still, MEAN, STD)(image), exact)
     mirrored = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=1.0)
     torch.testing.assert_close(training_transform(mirrored, MEAN, STD)(image), exact.flip(-1))
+    square = training_transform(TrainConfig(image_size=16, scale=(1, 1), ratio=(1, 1), hflip=0.0), MEAN, STD)
+    torch.testing.assert_close(square(image), plain(image.crop((2, 0, 18, 16))) / 255)
     erased = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=0.0, random_erasing=1.0)
     difference = training_transform(erased, MEAN, STD)(image) - exact
     assert 0 < (difference != 0).float().mean() < 0.6

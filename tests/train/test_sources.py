@@ -263,6 +263,10 @@ def test_training_shards_are_shuffled_by_epoch_and_validation_is_not(shards: Pat
     first = order(sources.train, 0)
     assert first == order(sources.train, 0) and first != sorted(first)
     assert len({tuple(first), tuple(order(sources.train, 1)), tuple(order(sources.train, 0, seed=1))}) == 3
+    # A process has other shards in other epochs.
+    assert isinstance(sources.train, Stream)
+    parts = {frozenset(each.name for each in sources.train.read(Share(0, epoch, 0, 0, 2, 0, 1))) for epoch in range(8)}
+    assert len(parts) > 2 and all(len(part) == 6 for part in parts)
     assert [number(each.image()) for each in sources.validation.read(Share(0, 0, 0, 0, 1, 0, 1))] == [12, 13, 14, 15]  # type: ignore[union-attr]
 
 
