@@ -222,7 +222,7 @@ def test_cifar10(tmp_path: Path) -> None:
 
 def test_named_data_swap_their_splits_and_have_no_others() -> None:
     sources = open_sources(config("embedded", train_split="test", val_split="train"))
-    assert len(sources.train) == 1000  # type: ignore[arg-type]
+    assert (len(sources.train), len(sources.validation)) == (1000, 6000)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^val_split: expected one of the splits of 'embedded' \('train', 'test'\)"):
         open_sources(config("embedded", val_split="val"))
     with pytest.raises(ValueError, match=r"^data_dir: expected None unless"):
