@@ -224,8 +224,20 @@ def test_errors_that_are_no_unreadable_image_are_raised() -> None:
         source = WrongLabels(20)
         source.error = wanted
         for batches in (training(source).epoch(0), validation(source)):
-            with pytest.raises(type(wanted), match=str(wanted)):
+            with pytest.raises(type(wanted), match=f"^{wanted}$"):
                 list(batches)  # type: ignore[call-overload]
+
+    class FullEncoded(Encoded):
+        def image(self) -> Image.Image:
+            raise MemoryError("full")
+
+    class FullStream(MadeStream):
+        def read(self, share: Share) -> Iterator[Encoded]:
+            return iter([FullEncoded("x", b"", 0)] * 8)
+
+    for batches in (training(FullStream(8)).epoch(0), validation(FullStream(8))):
+        with pytest.raises(MemoryError, match="full"):
+            list(batches)  # type: ignore[call-overload]
 
     def bad_transform(image: Image.Image) -> torch.Tensor:
         raise RuntimeError("bad transform")
@@ -488,6 +500,8 @@ def test_training_transform_follows_the_settings() -> None:
     torch.testing.assert_close(training_transform(still, MEAN, STD)(image), exact)
     mirrored = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=1.0)
     torch.testing.assert_close(training_transform(mirrored, MEAN, STD)(image), exact.flip(-1))
+    square = training_transform(TrainConfig(image_size=16, scale=(1, 1), ratio=(1, 1), hflip=0.0), MEAN, STD)
+    torch.testing.assert_close(square(image), plain(image.crop((2, 0, 18, 16))) / 255)
     erased = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=0.0, random_erasing=1.0)
     difference = training_transform(erased, MEAN, STD)(image) - exact
     assert 0 < (difference != 0).float().mean() < 0.6
@@ -513,7 +527,7 @@ def test_validation_crops_the_centre_by_the_models_share_or_the_settings() -> No
         torch.testing.assert_close(validation_transform(config, MEAN, STD, "bicubic", crop_pct)(image), expected[share])
 
 
-@pytest.mark.parametrize("policy", ["nonsense", "rand-x9"])
+@pytest.mark.parametrize("policy", ["nonsense", "rand-x9", "original-x9"])
 def test_unknown_policies_are_refused(policy: str) -> None:
     with pytest.raises(ValueError, match=rf"^auto_augment: expected a policy that timm knows, .* got '{policy}'"):
         training_transform(TrainConfig(auto_augment=policy), MEAN, STD)

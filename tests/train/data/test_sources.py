@@ -231,7 +231,7 @@ def test_cifar10(tmp_path: Path) -> None:
 
 def test_named_data_swap_their_splits_and_have_no_others() -> None:
     sources = open_sources(config("embedded", train_split="test", val_split="train"))
-    assert len(sources.train) == 1000  # type: ignore[arg-type]
+    assert (len(sources.train), len(sources.validation)) == (1000, 6000)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^val_split: expected one of the splits of 'embedded' \('train', 'test'\)"):
         open_sources(config("embedded", val_split="val"))
     with pytest.raises(ValueError, match=r"^data_dir: expected None unless"):
@@ -272,6 +272,10 @@ def test_training_shards_are_shuffled_by_epoch_and_validation_is_not(shards: Pat
     first = order(sources.train, 0)
     assert first == order(sources.train, 0) and first != sorted(first)
     assert len({tuple(first), tuple(order(sources.train, 1)), tuple(order(sources.train, 0, seed=1))}) == 3
+    # A process has other shards in other epochs.
+    assert isinstance(sources.train, Stream)
+    parts = {frozenset(each.name for each in sources.train.read(Share(0, epoch, 0, 0, 2, 0, 1))) for epoch in range(8)}
+    assert len(parts) > 2 and all(len(part) == 6 for part in parts)
     assert [number(each.image()) for each in sources.validation.read(Share(0, 0, 0, 0, 1, 0, 1))] == [12, 13, 14, 15]  # type: ignore[union-attr]
 
 
@@ -409,6 +413,22 @@ def test_streamed_dataset_is_shuffled_by_epoch(parquet: Path) -> None:
     first = order(0)
     assert first == order(0) and len(set(first)) == 10
     assert len({tuple(first), tuple(order(1)), tuple(order(0, seed=1))}) == 3
+
+
+def test_rows_without_an_image_or_that_cannot_be_read(hugging_face: Any, tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "parquet", {"train": (2, 5), "test": (1, 4)})
+    features = hugging_face.Features(image=hugging_face.Image(), label=hugging_face.Value("int64"))
+    rows = {"image": [None, {"bytes": png(1), "path": None}], "label": [0, 1]}
+    hugging_face.Dataset.from_dict(rows, features=features).to_parquet(str(folder / "test-00000-of-00001.parquet"))
+    sources = open_sources(config(f"hfids/{folder}", train_images=10))
+    assert isinstance(sources.validation, Stream)
+    empty, full = sources.validation.read(Share(0, 0, 0, 0, 1, 0, 1))
+    assert empty.content is None and number(full.image()) == 1 and full.name.endswith("row 1 of reader 0 of process 0")
+    (folder / "test-00000-of-00001.parquet").write_bytes(b"PAR1 and no more PAR1")
+    with pytest.raises(
+        DataError, match=r"^data: expected readable rows of '.* test', got [^\n]* after 0 rows of reader 0"
+    ):
+        contents(sources.validation)
 
 
 @pytest.mark.parametrize("kind", ["hfds", "hfids"])

@@ -1,5 +1,6 @@
 """Images of Hugging Face's datasets, on disk or streamed, through timm's readers."""
 
+import itertools
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -7,7 +8,7 @@ import datasets
 from timm.data.readers.reader_factory import create_reader
 
 from ..settings import TrainConfig
-from .image_source import Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
+from .image_source import DataError, Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
 
 # What reading a dataset raises, from a name that nobody knows to a column that is not there, has no end.
@@ -132,14 +133,22 @@ class _DatasetStream(Stream):
         if self._rows_of != (share.rank, share.world, share.workers):
             self._rows, self._rows_of = self._open(share), (share.rank, share.world, share.workers)
         self._rows.set_epoch(seed_of("rows", share.seed, share.epoch, share.again) % 2**31)
-        image_key, label_key = self.reader.input_key, self.reader.target_key
-        for number, row in enumerate(self._rows):
-            image = row[image_key]
-            place = f"{number} of reader {share.worker} of process {share.rank}"
-            path = None if image is None else image["path"]
-            name = f"{self.name}: {path or f'row {place}'}"
-            content = None if image is None else image["bytes"] or image["path"]
-            yield Encoded(name, content, checked_label(row[label_key], self.num_classes, name))
+        rows = iter(self._rows)
+        for number in itertools.count():
+            try:
+                row = next(rows, None)
+            except _ANYTHING as error:
+                raise DataError(
+                    f"data: expected readable rows of '{self.name}', got {_reason(error)} after {number} rows of "
+                    f"reader {share.worker} of process {share.rank}"
+                ) from None
+            if row is None:
+                return
+            image = row[self.reader.input_key] or {"bytes": None, "path": None}
+            place = image["path"] or f"row {number} of reader {share.worker} of process {share.rank}"
+            name = f"{self.name}: {place}"
+            label = checked_label(row[self.reader.target_key], self.num_classes, name)
+            yield Encoded(name, image["bytes"] or image["path"], label)
 
     def _open(self, share: Share) -> Any:
         """The rows of this process, not decoded; those of its readers are divided by the library itself."""

@@ -99,7 +99,7 @@ class Stream(ABC):
         """One pass over a part, shuffled where the stream is one to train on. The parts together are all images.
 
         Raises:
-            DataError: A shard is broken, or a label cannot be used.
+            DataError: What the images are read from is broken, or a label cannot be used.
         """
 
 

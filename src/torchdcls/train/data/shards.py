@@ -83,7 +83,10 @@ def _is_pattern(split: str) -> bool:
 
 
 class _ShardStream(Stream):
-    """The samples of a split, shuffled by shards and then within a buffer where they are to train on."""
+    """The samples of a split; to train on, shuffled by shards and then within a buffer.
+
+    The buffer is timm's: each reader holds up to 8,192 samples as they stand in the shards.
+    """
 
     def __init__(self, folder: Path, setting: str, split: str, config: TrainConfig, *, training: bool) -> None:
         given = config.train_images if training else config.val_images
