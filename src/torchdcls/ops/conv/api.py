@@ -9,11 +9,11 @@ from torch import Tensor
 from ... import _checks
 from ..autocast import autocast_disabled
 from . import select
-from .autograd import OUTPUTS, Convolution
-from .direct import convolve_direct
+from .autograd import GRADIENTS, OUTPUTS, Convolution, convolve_transposed
+from .direct import convolve_direct, transpose_direct
 from .layout import is_like_channels_last, to_channels_last
-from .matmul import convolve_matmul
-from .posing import Padding, state
+from .matmul import convolve_matmul, transpose_matmul
+from .posing import Padding, state, state_transpose
 from .problem import Problem
 from .select import Method, Plan
 
@@ -54,6 +54,47 @@ def large_kernel_conv(
     _checks.one_of("method", method, select.METHODS)
     _check_kinds(input, weight=weight, bias=bias)
     weight, problem = state(input, weight, bias, stride, padding, groups)
+    return _convolve(input, weight, bias, problem, method)
+
+
+def large_kernel_conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """The result of `torch.nn.functional.conv_transpose{1,2,3}d`, by the method that suits the sizes.
+
+    It is the gradient of a convolution's input, and made as that; what its own gradients are made of are that
+    convolution and the gradient of its weight.
+
+    Args:
+        input: (batch, in_channels, *map) or (in_channels, *map).
+        weight: (in_channels, out_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
+        bias: (out_channels) or None.
+        stride, padding, output_padding, groups: As in torch. Output padding is less than the stride.
+        method: As in `large_kernel_conv`. "fft" and "triton" run at stride 1.
+
+    Returns:
+        (batch, out_channels, *map out), or without batch where the input had none. Along each axis the map out has
+        (map - 1) * stride - 2 * padding + kernel + output_padding cells.
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
+            message.
+    """
+    _checks.one_of("method", method, select.METHODS)
+    _check_kinds(input, weight=weight, bias=bias)
+    weight, problem = state_transpose(input, weight, bias, stride, padding, output_padding, groups)
+    return _convolve(input, weight, bias, problem, method)
+
+
+def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, method: Method) -> Tensor:
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
@@ -69,11 +110,12 @@ def large_kernel_conv(
 
 def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
     if plan == _ALL_DIRECT:
-        return convolve_direct(input, weight, bias, problem)
+        return (transpose_direct if problem.transposed else convolve_direct)(input, weight, bias, problem)
     device = input.device.type
     dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
     # Triton's programs take half precision and sum in float32; what the others make on the way must be precise.
-    inner = dtype if plan.output == "triton" else torch.promote_types(dtype, torch.float32)
+    first = plan.input_gradient if problem.transposed else plan.output
+    inner = dtype if first == "triton" else torch.promote_types(dtype, torch.float32)
     with autocast_disabled(device):
         output = _apply(input, weight, bias, problem, plan, inner).to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
@@ -100,15 +142,26 @@ def _apply(
 ) -> Tensor:
     bias = None if bias is None else bias.to(dtype)
     if plan.output == "matmul":
-        return convolve_matmul(input.to(dtype), weight.to(dtype), bias, problem)
+        product = transpose_matmul if problem.transposed else convolve_matmul
+        return product(input.to(dtype), weight.to(dtype), bias, problem)
     if torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
         # Forward-mode differentiation and exported programs go through the steps themselves.
-        with autocast_disabled(input.device.type):
-            return OUTPUTS[plan.output](input.to(dtype), weight.to(dtype), bias, problem)
+        input, weight = input.to(dtype), weight.to(dtype)
+        if not problem.transposed:
+            return OUTPUTS[plan.output](input, weight, bias, problem)
+        made, _ = GRADIENTS[plan.input_gradient](None, weight, input, problem, True, False)
+        assert made is not None
+        return _with_bias(made, bias)
     # For backward the narrower of both is kept, what came or what is computed with.
     input, weight = (tensor.to(dtype) if tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight))
+    if problem.transposed:
+        return _with_bias(convolve_transposed(input, weight, problem, plan, dtype), bias)
     output: Tensor = Convolution.apply(input, weight, bias, problem, plan, dtype)  # type: ignore[no-untyped-call]
     return output
+
+
+def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:
+    return output if bias is None else output + bias.view(-1, *(1 for _ in output.shape[2:]))
 
 
 def large_kernel_conv1d(
@@ -168,6 +221,66 @@ def large_kernel_conv3d(
     return large_kernel_conv(input, weight, bias, stride, padding, groups, method=method)
 
 
+def large_kernel_conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose1d` for kernels of any size, see `large_kernel_conv_transpose`.
+
+    Raises:
+        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 3 axes.
+    """
+    _checks.axis_count("weight", weight, 3)
+    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
+
+
+def large_kernel_conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose2d` for kernels of any size, see `large_kernel_conv_transpose`.
+
+    Raises:
+        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 4 axes.
+    """
+    _checks.axis_count("weight", weight, 4)
+    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
+
+
+def large_kernel_conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose3d` for kernels of any size, see `large_kernel_conv_transpose`.
+
+    Raises:
+        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 5 axes.
+    """
+    _checks.axis_count("weight", weight, 5)
+    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
+
+
 def explain_method(
     input_shape: Sequence[int],
     weight_shape: Sequence[int],
@@ -175,17 +288,22 @@ def explain_method(
     padding: Padding = 0,
     groups: int = 1,
     *,
+    transposed: bool = False,
+    output_padding: int | Sequence[int] = 0,
     training: bool = True,
     channels_last: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Prints what each method is expected to take for a convolution, or why it cannot run, and what "auto" takes.
+    """Prints what each method is expected to take, or why it cannot run, and what "auto" takes.
 
     Args:
         input_shape: (batch, in_channels, *map).
-        weight_shape: (out_channels, in_channels/groups, *kernel).
+        weight_shape: (out_channels, in_channels/groups, *kernel); for a transposed convolution (in_channels,
+            out_channels/groups, *kernel).
         stride, padding, groups: As in torch.
+        transposed: Whether it is the transposed convolution.
+        output_padding: As in torch, of a transposed convolution.
         training: Whether gradients of input and weight are asked for.
         channels_last: Whether the input is in that memory format.
         device: Where the tensors would be.
@@ -207,6 +325,12 @@ def explain_method(
     input = torch.empty(tuple(input_shape), device="meta", dtype=dtype)
     if channels_last:
         input = to_channels_last(input)
-    _, problem = state(input, torch.empty(tuple(weight_shape), device="meta"), None, stride, padding, groups)
+    weight = torch.empty(tuple(weight_shape), device="meta")
+    if transposed:
+        if isinstance(padding, str):
+            raise ValueError(f"padding: expected numbers for a transposed convolution, got {padding!r}")
+        _, problem = state_transpose(input, weight, None, stride, padding, output_padding, groups)
+    else:
+        _, problem = state(input, weight, None, stride, padding, groups)
     problem = dataclasses.replace(problem, device=torch.device(device).type)
     print(select.explain(problem, training, training))
