@@ -21,11 +21,11 @@ from .layer import DclsLayer
 class DclsTransposeNd(DclsLayer):
     """What `DclsTranspose1d`, `DclsTranspose2d` and `DclsTranspose3d` have in common; use those.
 
-    The transpose of `DclsNd`: what a layer from `out_channels` to `in_channels` with these elements, this stride, padding
-    and groups gives as the gradient of its input. `kernel()` is the weight of a `torch.nn.ConvTransposeNd` that gives
-    the same. Along an axis an element brings cell `i` of the input to cell `i * stride - padding + size // 2 + position`
-    of the output: at stride 1, with `padding=size // 2`, an element at position 0 leaves everything where it is, and
-    one at 2 moves it two cells on.
+    The transpose of `DclsNd`: what a layer from `out_channels` to `in_channels` with these elements, this stride,
+    padding and groups gives as the gradient of its input. `kernel()` is the weight of a `torch.nn.ConvTransposeNd` that
+    gives the same. Along an axis an element brings cell `i` of the input to `i * stride - padding + size // 2 +
+    position` of the output: at stride 1, with `padding=size // 2`, an element at position 0 leaves everything where it
+    is, and one at 2 moves it two cells on.
 
     Args:
         in_channels: Channels of the input.

@@ -254,15 +254,18 @@ def output_padding_for(
             f"output_size: expected {dims} sizes, one per axis, or {len(input_shape)} with batch and channels as the "
             f"input has them, got {output_size!r}"
         )
-    sizes = tuple(_checks.integer(f"output_size[{axis}]", size, 0) for axis, size in enumerate(given[-dims:]))
+    sizes = given[-dims:]
     least = transposed_sizes(input_shape[-dims:], kernel, stride, padding)
-    beyond = tuple(size - fewest for size, fewest in zip(sizes, least, strict=True))
-    if any(not 0 <= more < step for more, step in zip(beyond, stride, strict=True)):
+    # Compared with each number that fits, what a tracer has in place of a number becomes one.
+    rows = zip(sizes, least, stride, strict=True)
+    beyond = [next((more for more in range(step) if size == fewest + more), None) for size, fewest, step in rows]
+    fitting = tuple(more for more in beyond if more is not None)
+    if len(fitting) < dims:
         most = tuple(fewest + step - 1 for fewest, step in zip(least, stride, strict=True))
         raise ValueError(
             f"output_size: expected from {least} to {most} for a map of {tuple(input_shape[-dims:])}, got {sizes}"
         )
-    return beyond
+    return fitting
 
 
 def transposed_sizes(
