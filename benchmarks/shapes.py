@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchdcls.ops.conv.api import state
+from torchdcls.ops.conv.posing import state
 from torchdcls.ops.conv.problem import Problem
 
 # Of the draw that the rule is fitted on; what it is tried on has another.

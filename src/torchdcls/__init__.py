@@ -1,16 +1,22 @@
 """Dilated Convolution with Learnable Spacings (DCLS) for PyTorch."""
 
 from .conversion import ConversionReport, FuseReport, convert, fuse
-from .nn import Dcls1d, Dcls2d, Dcls3d
+from .nn import Dcls1d, Dcls2d, Dcls3d, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d
 from .ops import (
     construct_kernel,
     dcls_conv1d,
     dcls_conv2d,
     dcls_conv3d,
+    dcls_conv_transpose1d,
+    dcls_conv_transpose2d,
+    dcls_conv_transpose3d,
     explain_method,
     large_kernel_conv1d,
     large_kernel_conv2d,
     large_kernel_conv3d,
+    large_kernel_conv_transpose1d,
+    large_kernel_conv_transpose2d,
+    large_kernel_conv_transpose3d,
 )
 from .profiles import Profile
 from .train.params import clamp_positions_, param_groups, repulsion_loss
@@ -22,6 +28,9 @@ __all__ = [
     "Dcls1d",
     "Dcls2d",
     "Dcls3d",
+    "DclsTranspose1d",
+    "DclsTranspose2d",
+    "DclsTranspose3d",
     "FuseReport",
     "Profile",
     "__version__",
@@ -31,11 +40,17 @@ __all__ = [
     "dcls_conv1d",
     "dcls_conv2d",
     "dcls_conv3d",
+    "dcls_conv_transpose1d",
+    "dcls_conv_transpose2d",
+    "dcls_conv_transpose3d",
     "explain_method",
     "fuse",
     "large_kernel_conv1d",
     "large_kernel_conv2d",
     "large_kernel_conv3d",
+    "large_kernel_conv_transpose1d",
+    "large_kernel_conv_transpose2d",
+    "large_kernel_conv_transpose3d",
     "param_groups",
     "repulsion_loss",
 ]

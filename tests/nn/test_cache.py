@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from cases import normal
 
-import torchdcls.nn.dcls
+import torchdcls.nn.layer
 from torchdcls import Dcls1d, Dcls2d, Dcls3d
 from torchdcls.nn.cache import KernelCache
 from torchdcls.profiles import PROFILES
@@ -26,13 +26,13 @@ def make_layer(interpolation="gaussian", seed=0, **changed):
 def made(monkeypatch):
     """The kernels that layers have made."""
     kernels = []
-    construct = torchdcls.nn.dcls.construct_kernel
+    construct = torchdcls.nn.layer.construct_kernel
 
     def counted(*args, **kwargs):
         kernels.append(construct(*args, **kwargs))
         return kernels[-1]
 
-    monkeypatch.setattr(torchdcls.nn.dcls, "construct_kernel", counted)
+    monkeypatch.setattr(torchdcls.nn.layer, "construct_kernel", counted)
     return kernels
 
 

@@ -5,19 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn import DclsNd
+from ..nn import DclsLayer
 
 # The norms whose parameters may have several axes.
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
-def dcls_layers(model: nn.Module) -> list[DclsNd]:
+def dcls_layers(model: nn.Module) -> list[DclsLayer]:
     """The DCLS layers of a model.
 
     Raises:
         ValueError: There are none.
     """
-    layers = [module for module in model.modules() if isinstance(module, DclsNd)]
+    layers = [module for module in model.modules() if isinstance(module, DclsLayer)]
     if not layers:
         raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
     return layers
@@ -67,7 +67,7 @@ def param_groups(
             if parameter in seen or not parameter.requires_grad:
                 continue
             seen.add(parameter)
-            if isinstance(module, DclsNd) and name in ("position", "sigma"):
+            if isinstance(module, DclsLayer) and name in ("position", "sigma"):
                 positions.append(parameter)
             elif parameter.dim() <= 1 or name == "bias" or isinstance(module, _NORMS):
                 undecayed.append(parameter)

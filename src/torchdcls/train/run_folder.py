@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from torch import nn
 
-from ..nn import DclsNd
+from ..nn import DclsLayer
 from .checkpoint import Checkpoint, load_checkpoint, write_whole
 from .environment import environment
 from .settings import TrainConfig
@@ -164,7 +164,7 @@ def element_statistics(model: nn.Module) -> dict[str, float]:
     """Share of positions at the grid's border and mean spread beyond the profile's smallest, over all DCLS layers."""
     at_border, count, sigmas = 0.0, 0, []
     seen: set[nn.Parameter] = set()
-    for layer in (module for module in model.modules() if isinstance(module, DclsNd)):
+    for layer in (module for module in model.modules() if isinstance(module, DclsLayer)):
         if layer.position in seen:
             continue
         seen.add(layer.position)

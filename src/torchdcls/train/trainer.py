@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .._checks import nearest
-from ..nn import DclsNd
+from ..nn import DclsLayer
 from .data.batches import Batch
 from .data.seeds import seed_of
 from .params import clamp_positions_, param_groups, repulsion_loss
@@ -83,7 +83,7 @@ class Trainer:
     ) -> None:
         self.config, self.model, self.group = config, model, group
         self.updates_per_epoch = updates_per_epoch
-        learns_positions = any(isinstance(module, DclsNd) for module in model.modules())
+        learns_positions = any(isinstance(module, DclsLayer) for module in model.modules())
         if not learns_positions and (config.clamp_positions or config.repulsion_from is not None):
             name = "clamp_positions" if config.clamp_positions else "repulsion_from"
             raise ValueError(f"{name}: expected a model with DCLS layers, got {config.model} without any")

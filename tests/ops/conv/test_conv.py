@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchdcls import large_kernel_conv2d
-from torchdcls.ops.conv import api, select
+from torchdcls.ops.conv import posing, select
 from torchdcls.ops.conv.fft import good_size
 from torchdcls.ops.conv.problem import Problem
 
@@ -504,10 +504,10 @@ def test_the_same_call_is_checked_once():
     call = Call((9, 8), (5, 4), 2, channels=(2, 2, 2))
     leaves = call.leaves()
     large_kernel_conv2d(**leaves, **call.options())
-    before = api._known_posed.cache_info()
+    before = posing._known_posed.cache_info()
     for stride in (1, (1, 1), [1, 1]):
         large_kernel_conv2d(**leaves, padding=[2, 2], stride=stride, groups=2)
-    after = api._known_posed.cache_info()
+    after = posing._known_posed.cache_info()
     assert after.misses - before.misses == 2  # one pair of numbers is known by now
     assert after.hits - before.hits == 1
 

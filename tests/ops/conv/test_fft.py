@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchdcls.ops.conv import fft, large_kernel_conv
-from torchdcls.ops.conv.api import state
+from torchdcls.ops.conv.posing import state
 from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.spectrum import FastTransform, MatrixTransform, kept_frequencies
 from torchdcls.ops.scratch import Scratch

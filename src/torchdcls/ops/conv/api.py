@@ -1,27 +1,23 @@
 """Convolution with a large kernel, whoever made it: checks, chooses a method, calls it. No arithmetic here."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ... import _checks
 from ..autocast import autocast_disabled
-from ..tracing import sizes_are_known
 from . import select
-from .autograd import OUTPUTS, Convolution
-from .direct import convolve_direct
-from .layout import is_channels_last, is_like_channels_last, to_channels_last
-from .matmul import convolve_matmul
+from .autograd import GRADIENTS, OUTPUTS, Convolution, convolve_transposed
+from .direct import convolve_direct, transpose_direct
+from .layout import is_like_channels_last, to_channels_last
+from .matmul import convolve_matmul, transpose_matmul
+from .posing import Padding, state, state_transpose
 from .problem import Problem
 from .select import Method, Plan
 
 _ALL_DIRECT = Plan.of_one("direct")
-
-Padding = int | Sequence[int] | Literal["same", "valid"]
 
 
 def large_kernel_conv(
@@ -58,6 +54,47 @@ def large_kernel_conv(
     _checks.one_of("method", method, select.METHODS)
     _check_kinds(input, weight=weight, bias=bias)
     weight, problem = state(input, weight, bias, stride, padding, groups)
+    return _convolve(input, weight, bias, problem, method)
+
+
+def large_kernel_conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """The result of `torch.nn.functional.conv_transpose{1,2,3}d`, by the method that suits the sizes.
+
+    It is the gradient of a convolution's input, and made as that; what its own gradients are made of are that
+    convolution and the gradient of its weight.
+
+    Args:
+        input: (batch, in_channels, *map) or (in_channels, *map).
+        weight: (in_channels, out_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
+        bias: (out_channels) or None.
+        stride, padding, output_padding, groups: As in torch. Output padding is less than the stride.
+        method: As in `large_kernel_conv`. "fft" and "triton" run at stride 1.
+
+    Returns:
+        (batch, out_channels, *map out), or without batch where the input had none. Along each axis the map out has
+        (map - 1) * stride - 2 * padding + kernel + output_padding cells.
+
+    Raises:
+        ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
+            message.
+    """
+    _checks.one_of("method", method, select.METHODS)
+    _check_kinds(input, weight=weight, bias=bias)
+    weight, problem = state_transpose(input, weight, bias, stride, padding, output_padding, groups)
+    return _convolve(input, weight, bias, problem, method)
+
+
+def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, method: Method) -> Tensor:
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
@@ -73,11 +110,12 @@ def large_kernel_conv(
 
 def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
     if plan == _ALL_DIRECT:
-        return convolve_direct(input, weight, bias, problem)
+        return (transpose_direct if problem.transposed else convolve_direct)(input, weight, bias, problem)
     device = input.device.type
     dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
     # Triton's programs take half precision and sum in float32; what the others make on the way must be precise.
-    inner = dtype if plan.output == "triton" else torch.promote_types(dtype, torch.float32)
+    first = plan.input_gradient if problem.transposed else plan.output
+    inner = dtype if first == "triton" else torch.promote_types(dtype, torch.float32)
     with autocast_disabled(device):
         output = _apply(input, weight, bias, problem, plan, inner).to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
@@ -104,15 +142,26 @@ def _apply(
 ) -> Tensor:
     bias = None if bias is None else bias.to(dtype)
     if plan.output == "matmul":
-        return convolve_matmul(input.to(dtype), weight.to(dtype), bias, problem)
+        product = transpose_matmul if problem.transposed else convolve_matmul
+        return product(input.to(dtype), weight.to(dtype), bias, problem)
     if torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
         # Forward-mode differentiation and exported programs go through the steps themselves.
-        with autocast_disabled(input.device.type):
-            return OUTPUTS[plan.output](input.to(dtype), weight.to(dtype), bias, problem)
+        input, weight = input.to(dtype), weight.to(dtype)
+        if not problem.transposed:
+            return OUTPUTS[plan.output](input, weight, bias, problem)
+        made, _ = GRADIENTS[plan.input_gradient](None, weight, input, problem, True, False)
+        assert made is not None
+        return _with_bias(made, bias)
     # For backward the narrower of both is kept, what came or what is computed with.
     input, weight = (tensor.to(dtype) if tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight))
+    if problem.transposed:
+        return _with_bias(convolve_transposed(input, weight, problem, plan, dtype), bias)
     output: Tensor = Convolution.apply(input, weight, bias, problem, plan, dtype)  # type: ignore[no-untyped-call]
     return output
+
+
+def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:
+    return output if bias is None else output + bias.view(-1, *(1 for _ in output.shape[2:]))
 
 
 def large_kernel_conv1d(
@@ -172,6 +221,66 @@ def large_kernel_conv3d(
     return large_kernel_conv(input, weight, bias, stride, padding, groups, method=method)
 
 
+def large_kernel_conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose1d` for kernels of any size, see `large_kernel_conv_transpose`.
+
+    Raises:
+        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 3 axes.
+    """
+    _checks.axis_count("weight", weight, 3)
+    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
+
+
+def large_kernel_conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose2d` for kernels of any size, see `large_kernel_conv_transpose`.
+
+    Raises:
+        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 4 axes.
+    """
+    _checks.axis_count("weight", weight, 4)
+    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
+
+
+def large_kernel_conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    *,
+    method: Method = "auto",
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose3d` for kernels of any size, see `large_kernel_conv_transpose`.
+
+    Raises:
+        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 5 axes.
+    """
+    _checks.axis_count("weight", weight, 5)
+    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
+
+
 def explain_method(
     input_shape: Sequence[int],
     weight_shape: Sequence[int],
@@ -179,17 +288,22 @@ def explain_method(
     padding: Padding = 0,
     groups: int = 1,
     *,
+    transposed: bool = False,
+    output_padding: int | Sequence[int] = 0,
     training: bool = True,
     channels_last: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Prints what each method is expected to take for a convolution, or why it cannot run, and what "auto" takes.
+    """Prints what each method is expected to take, or why it cannot run, and what "auto" takes.
 
     Args:
         input_shape: (batch, in_channels, *map).
-        weight_shape: (out_channels, in_channels/groups, *kernel).
+        weight_shape: (out_channels, in_channels/groups, *kernel); for a transposed convolution (in_channels,
+            out_channels/groups, *kernel).
         stride, padding, groups: As in torch.
+        transposed: Whether it is the transposed convolution.
+        output_padding: As in torch, of a transposed convolution.
         training: Whether gradients of input and weight are asked for.
         channels_last: Whether the input is in that memory format.
         device: Where the tensors would be.
@@ -211,140 +325,12 @@ def explain_method(
     input = torch.empty(tuple(input_shape), device="meta", dtype=dtype)
     if channels_last:
         input = to_channels_last(input)
-    _, problem = state(input, torch.empty(tuple(weight_shape), device="meta"), None, stride, padding, groups)
+    weight = torch.empty(tuple(weight_shape), device="meta")
+    if transposed:
+        if isinstance(padding, str):
+            raise ValueError(f"padding: expected numbers for a transposed convolution, got {padding!r}")
+        _, problem = state_transpose(input, weight, None, stride, padding, output_padding, groups)
+    else:
+        _, problem = state(input, weight, None, stride, padding, groups)
     problem = dataclasses.replace(problem, device=torch.device(device).type)
     print(select.explain(problem, training, training))
-
-
-def state(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int | Sequence[int],
-    padding: Padding,
-    groups: int,
-) -> tuple[Tensor, Problem]:
-    """The problem that a call poses, without the taps that only see padding; and the weight without them.
-
-    Raises:
-        ValueError: Shapes that do not fit.
-    """
-    batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
-    facts = (
-        input.shape,
-        weight.shape,
-        None if bias is None else bias.shape,
-        tuple(stride) if isinstance(stride, list) else stride,
-        tuple(padding) if isinstance(padding, list) else padding,
-        groups,
-        input.device.type,
-        input.dtype,
-        is_channels_last(batched),
-    )
-    # The same call comes again and again, and tensors are often so small that this is a large part of it.
-    try:
-        problem, taps = _posed(*facts) if torch.compiler.is_compiling() else _known_posed(*facts)
-    except TypeError:  # symbols of a tracer, or whatever came in place of numbers, cannot be looked up
-        problem, taps = _posed(*facts)
-    for axis, (start, size) in enumerate(taps, start=2):
-        if size != weight.shape[axis]:
-            weight = weight.narrow(axis, start, size)
-    return weight, problem
-
-
-def _posed(
-    input_shape: Sequence[int],
-    weight_shape: Sequence[int],
-    bias_shape: Sequence[int] | None,
-    stride: int | Sequence[int],
-    padding: Padding,
-    groups: int,
-    device: str,
-    dtype: torch.dtype,
-    channels_last: bool,
-) -> tuple[Problem, Sequence[tuple[int, int]]]:
-    # The problem, and which taps along each axis are needed, (first, count).
-    dims = len(weight_shape) - 2
-    if dims not in (1, 2, 3):
-        raise ValueError(
-            f"weight: expected (out_channels, in_channels/groups, *kernel) with 1 to 3 axes, got {tuple(weight_shape)}"
-        )
-    if len(input_shape) not in (dims + 1, dims + 2):
-        raise ValueError(
-            f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
-            f"got shape {tuple(input_shape)}"
-        )
-    known = sizes_are_known(input_shape[-dims:])
-    fixed = _fixed if torch.compiler.is_compiling() and known else tuple
-    (out_channels,), groups = fixed(weight_shape[:1]), _checks.integer("groups", groups, 1)
-    if out_channels % groups:
-        raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight_shape)}")
-    if input_shape[-dims - 1] != weight_shape[1] * groups:
-        raise ValueError(f"input: expected {weight_shape[1] * groups} channels, got shape {tuple(input_shape)}")
-    if bias_shape is not None and tuple(bias_shape) != (out_channels,):
-        raise ValueError(f"bias: expected shape ({out_channels},), got {tuple(bias_shape)}")
-    strides = _checks.integers("stride", stride, dims, 1)
-    kernel, map_size = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
-    pads = padding_pairs(padding, kernel, strides)
-    for axis in range(dims):
-        if map_size[axis] + sum(pads[axis]) < kernel[axis]:
-            raise ValueError(
-                f"input: expected a map of at least {kernel[axis] - sum(pads[axis])} along axis {axis} "
-                f"(kernel {kernel}, padding {pads}), got shape {tuple(input_shape)}"
-            )
-    problem = Problem(
-        batch=input_shape[0] if len(input_shape) == dims + 2 else 1,
-        in_channels=fixed(weight_shape[1:2])[0] * groups,
-        out_channels=out_channels,
-        groups=groups,
-        map=map_size,
-        kernel=kernel,
-        stride=strides,
-        padding=pads,
-        device=device,
-        dtype=dtype,
-        channels_last=channels_last,
-    )
-    # Which taps see padding alone depends on the map's size.
-    return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
-
-
-# By type too: `groups=True` is refused although it equals 1.
-_known_posed = functools.lru_cache(maxsize=1024, typed=True)(_posed)
-
-
-def _fixed(sizes: Sequence[int]) -> tuple[int, ...]:
-    # Tiles and transforms are made for a map and a kernel: a compiled graph holds for one of each, and for any batch.
-    # What `range` is given, a compiler takes for a constant.
-    return tuple(len(range(size)) for size in sizes)
-
-
-def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Zeros before and after each axis, a pair per axis, for what `padding` accepts in torch.
-
-    Raises:
-        ValueError: An unknown word, negative padding, or "same" with a stride.
-    """
-    if isinstance(padding, str):
-        _checks.one_of("padding", padding, ("same", "valid"))
-        if padding == "valid":
-            return ((0, 0),) * len(kernel)
-        if any(step != 1 for step in stride):
-            raise ValueError(f"padding: expected numbers with stride {tuple(stride)}, as 'same' needs stride 1")
-        # As in torch, the odd cell of an even kernel goes after the map.
-        return tuple(((size - 1) // 2, size - 1 - (size - 1) // 2) for size in kernel)
-    return tuple((pad, pad) for pad in _checks.integers("padding", padding, len(kernel), 0))
-
-
-def _cropped(problem: Problem) -> tuple[Problem, list[tuple[int, int]]]:
-    # Taps that only ever fall on padding are dropped: a 23x23 kernel on a 7x7 map needs 13x13 of its taps.
-    kernel, pads, needed = list(problem.kernel), list(problem.padding), []
-    for axis, (size, cells) in enumerate(zip(problem.map, problem.outputs, strict=True)):
-        before, _ = pads[axis]
-        last = (cells - 1) * problem.stride[axis]
-        start, stop = max(0, before - last), min(kernel[axis], before + size)
-        if start < stop and stop - start < kernel[axis]:
-            kernel[axis] = stop - start
-            pads[axis] = (before - start, max(0, last + kernel[axis] - size - (before - start)))
-        needed.append((start, kernel[axis]))
-    return problem.with_kernel(tuple(kernel), tuple(pads)), needed

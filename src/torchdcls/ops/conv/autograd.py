@@ -2,6 +2,7 @@
 
 A convolution is linear in the input and in the weight, and so are its gradients: the gradient of a gradient is again a
 convolution, or a gradient of one. Two functions that name each other are therefore differentiable any number of times.
+The second of them, asked for the gradient of the input alone, is the transposed convolution.
 """
 
 from typing import Any
@@ -56,22 +57,48 @@ class Convolution(torch.autograd.Function):
         input, weight = ctx.saved_tensors
         (gradient,) = gradients
         of_input, of_weight, of_bias, *_ = ctx.needs_input_grad
-        to_input, to_weight = _gradients(input, weight, gradient, ctx.problem, ctx.plan, of_input, of_weight)
+        settings = ctx.problem, ctx.plan, gradient.dtype
+        to_input, to_weight = _gradients(input, weight, gradient, *settings, of_input, of_weight)
         to_bias = gradient.sum([0, *range(2, gradient.dim())]) if of_bias else None
         return to_input, to_weight, to_bias, None, None, None
 
 
+def convolve_transposed(input: Tensor, weight: Tensor, problem: Problem, plan: Plan, dtype: torch.dtype) -> Tensor:
+    """Transposed convolution: from what is the problem's output to what is its input, made in that dtype.
+
+    Args:
+        input: (batch, out_channels, *map out) of the problem.
+        weight: (out_channels, in_channels/groups, *kernel).
+        problem: Sizes, stride, padding and groups of the convolution of which this is the transpose.
+        plan: Methods of that convolution's output and gradients, which here are gradient, output and gradient.
+        dtype: In which it is made.
+
+    Returns:
+        (batch, in_channels, *map) of the problem.
+    """
+    output, _ = _gradients(None, weight, input, problem, plan, dtype, True, False)
+    assert output is not None
+    return output
+
+
 class _Gradients(torch.autograd.Function):
-    """Gradients of a convolution to input and weight; one that is not wanted is an empty tensor."""
+    """Gradients of a convolution to input and weight, made in a dtype; one that is not wanted is an empty tensor."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, plan: Plan, wanted: tuple[bool, bool]
+        input: Tensor | None,
+        weight: Tensor,
+        gradient: Tensor,
+        problem: Problem,
+        plan: Plan,
+        dtype: torch.dtype,
+        wanted: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
         of_input, of_weight = wanted
-        input, weight = input.to(gradient.dtype), weight.to(gradient.dtype)
+        input = None if input is None else input.to(dtype)
+        weight, gradient = weight.to(dtype), gradient.to(dtype)
         to_input = to_weight = None
         with autocast_disabled(gradient.device.type):
             if plan.input_gradient == plan.weight_gradient:
@@ -89,34 +116,40 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        input, weight, gradient, ctx.problem, ctx.plan, ctx.wanted = inputs
+        input, weight, gradient, ctx.problem, ctx.plan, ctx.dtype, ctx.wanted = inputs
         ctx.save_for_backward(input, weight, gradient)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         # With T(x, w, g) = <g, x * w>, what is differentiated is T(a, w, g) + T(x, b, g), a and b the cotangents.
         input, weight, gradient = ctx.saved_tensors
-        problem, plan = ctx.problem, ctx.plan
+        settings = ctx.problem, ctx.plan, ctx.dtype
         of_input, of_weight = ctx.wanted
         need_input, need_weight, need_gradient, *_ = ctx.needs_input_grad
         along_input, along_weight = gradients
         to_input = to_weight = to_gradient = None
         if of_input and need_weight:
-            _, to_weight = _gradients(along_input, weight, gradient, problem, plan, False, True)
+            _, to_weight = _gradients(along_input, weight, gradient, *settings, False, True)
         if of_weight and need_input:
-            to_input, _ = _gradients(input, along_weight, gradient, problem, plan, True, False)
+            to_input, _ = _gradients(input, along_weight, gradient, *settings, True, False)
         if need_gradient:
             parts = [(along_input, weight)] * of_input + [(input, along_weight)] * of_weight
-            settings = None, problem, plan, gradient.dtype
-            outputs = [Convolution.apply(*part, *settings) for part in parts]  # type: ignore[no-untyped-call]
+            outputs = [Convolution.apply(*part, None, *settings) for part in parts]  # type: ignore[no-untyped-call]
             to_gradient = outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
-        return to_input, to_weight, to_gradient, None, None, None
+        return to_input, to_weight, to_gradient, None, None, None, None
 
 
 def _gradients(
-    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, plan: Plan, of_input: bool, of_weight: bool
+    input: Tensor | None,
+    weight: Tensor,
+    gradient: Tensor,
+    problem: Problem,
+    plan: Plan,
+    dtype: torch.dtype,
+    of_input: bool,
+    of_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     if not (of_input or of_weight):
         return None, None
-    made = _Gradients.apply(input, weight, gradient, problem, plan, (of_input, of_weight))  # type: ignore[no-untyped-call]
+    made = _Gradients.apply(input, weight, gradient, problem, plan, dtype, (of_input, of_weight))  # type: ignore[no-untyped-call]
     return made[0] if of_input else None, made[1] if of_weight else None

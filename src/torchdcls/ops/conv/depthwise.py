@@ -46,12 +46,13 @@ def convolve_depthwise(input: Tensor, weight: Tensor, bias: Tensor | None, probl
 
 
 def gradients_depthwise(
-    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
+    input: Tensor | None, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of `convolve_depthwise` without bias.
 
     Args:
-        input, weight, problem: As given to `convolve_depthwise`.
+        input: As given to `convolve_depthwise`, or None where the gradient of the weight is not asked for.
+        weight, problem: As given to `convolve_depthwise`.
         gradient: Of the output, (batch, channels, *map out).
         of_input, of_weight: Which gradients to make.
 
@@ -64,6 +65,7 @@ def gradients_depthwise(
         turned = weight.flip(list(range(2, weight.dim())))
         to_input = convolve_depthwise(gradient, turned, None, problem.turned())
     if of_weight:
+        assert input is not None
         to_weight = _gradient_of_weight(input, gradient, problem)
     return to_input, to_weight
 

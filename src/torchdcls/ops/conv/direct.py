@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, WIDE, evenly_padded
+from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, TRANSPOSED_CONVOLUTIONS, WIDE, evenly_padded
 from .problem import Part, Problem
 
 
@@ -26,18 +26,21 @@ def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
 
 
 def gradients_direct(
-    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
+    input: Tensor | None, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of `convolve_direct` without bias.
 
     Args:
-        input, weight, problem: As given to `convolve_direct`.
+        input: As given to `convolve_direct`, or None where the gradient of the weight is not asked for.
+        weight, problem: As given to `convolve_direct`.
         gradient: Of the output, (batch, out_channels, *map out).
         of_input, of_weight: Which gradients to make.
 
     Returns:
         Gradients of the input and of the weight, None where not asked for.
     """
+    if input is None:
+        return transpose_direct(gradient, weight, None, problem), None
     padded, padding = evenly_padded(input, problem.padding)
     dims = len(problem.kernel)
     mask = [of_input, of_weight, False]
@@ -50,6 +53,32 @@ def gradients_direct(
         ):
             to_input = to_input.narrow(axis, before - even, size)
     return to_input if of_input else None, to_weight if of_weight else None
+
+
+def transpose_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
+    """`torch.nn.functional.conv_transposeNd`, with padding that may differ before and after an axis.
+
+    Args:
+        input: (batch, out_channels, *map out) of the problem, of which this is the transpose.
+        weight: (out_channels, in_channels/groups, *kernel).
+        bias: (in_channels) or None.
+        problem: Sizes, stride, padding and groups.
+
+    Returns:
+        (batch, in_channels, *map) of the problem.
+    """
+    sizes, padding, beyond = problem.map, [], []
+    rows = zip(sizes, problem.kernel, problem.stride, problem.padding, input.shape[2:], strict=True)
+    for size, taps, step, (before, after), cells in rows:
+        # Torch cuts both ends alike. What is left at one end is made, and cut here.
+        padding.append(min(before, after))
+        beyond.append(size + before + after - (cells - 1) * step - taps)
+    transpose = TRANSPOSED_CONVOLUTIONS[len(sizes)]
+    output = transpose(input, weight, bias, problem.stride, padding, beyond, problem.groups)
+    for axis, (size, (before, after), even) in enumerate(zip(sizes, problem.padding, padding, strict=True), start=2):
+        if before != after:
+            output = output.narrow(axis, before - even, size)
+    return output
 
 
 def direct_operations(problem: Problem, part: Part) -> dict[str, float]:

@@ -170,12 +170,13 @@ def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Pr
 
 
 def gradients_fft(
-    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
+    input: Tensor | None, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of `convolve_fft` to input and weight: three transforms of maps where both are asked for.
 
     Args:
-        input, weight, problem: As given to `convolve_fft`.
+        input: As given to `convolve_fft`, or None where the gradient of the weight is not asked for.
+        weight, problem: As given to `convolve_fft`.
         gradient: Of the output, (batch, out_channels, *map out).
         of_input, of_weight: Which gradients to make.
 
@@ -185,7 +186,9 @@ def gradients_fft(
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         made = [
-            gradients_fft(input[:, inner], weight[outer], gradient[:, outer], part, of_input, of_weight)
+            gradients_fft(
+                None if input is None else input[:, inner], weight[outer], gradient[:, outer], part, of_input, of_weight
+            )
             for part, inner, outer in parts
         ]
         to_inputs, to_weights = zip(*made, strict=True)
@@ -195,10 +198,16 @@ def gradients_fft(
     start = (0,) * len(problem.kernel)
     kernel = _KernelSpectrum(weight, problem, plan, scratch)
     overlap = plan.cells != problem.outputs
-    to_input = _Maps((problem.batch, problem.in_channels, *problem.map), is_channels_last(input), overlap, scratch)
+    to_input = _Maps(
+        (problem.batch, problem.in_channels, *problem.map),
+        is_channels_last(gradient if input is None else input),
+        overlap,
+        scratch,
+    )
     for rows, tile in _blocks(problem, plan, scratch):
         outputs = transform.forward(_cells(gradient, rows, tile.outputs), start, scratch, "outputs")
         if of_weight:
+            assert input is not None
             maps = transform.forward(_cells(input, rows, tile.window), tile.offset, scratch, "maps")
             for part in kernel.parts:
                 kernel.add_gradient(part, maps, outputs[..., part])

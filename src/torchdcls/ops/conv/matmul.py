@@ -1,6 +1,7 @@
 """Convolution of small maps as one dense matrix product per group: every output cell against every input cell."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,27 @@ def convolve_matmul(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
     Returns:
         (batch, out_channels, *map out).
     """
+    return _product(input, _toeplitz(weight, problem), bias, problem, problem.map, problem.outputs)
+
+
+def transpose_matmul(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
+    """The transpose of `convolve_matmul`: a product with the transposed matrix.
+
+    Args:
+        input: (batch, out_channels, *map out) of the problem.
+        weight: (out_channels, in_channels/groups, *kernel).
+        bias: (in_channels) or None.
+        problem: Sizes, stride, padding and groups.
+
+    Returns:
+        (batch, in_channels, *map) of the problem.
+    """
+    matrix = _toeplitz(weight, problem).transpose(1, 2)
+    return _product(input, matrix, bias, problem, problem.outputs, problem.map)
+
+
+def _toeplitz(weight: Tensor, problem: Problem) -> Tensor:
+    # (groups, channels in of a group * cells in, channels out of a group * cells out)
     dims = len(problem.kernel)
     # Along an axis, the weight between cells i (in) and o (out) is tap i - o * stride + before. Taps are laid out so
     # that each output cell, from the last to the first, sees a window of them.
@@ -41,11 +63,16 @@ def convolve_matmul(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
     cells_in, cells_out = math.prod(problem.map), math.prod(problem.outputs)
     # (groups, C_out/groups, C_in/groups, out, in) -> (groups, C_in/groups * in, C_out/groups * out)
     matrix = matrix.reshape(problem.groups, -1, weight.shape[1], cells_out, cells_in).permute(0, 2, 4, 1, 3)
-    matrix = matrix.reshape(problem.groups, weight.shape[1] * cells_in, -1)
-    rows = input.reshape(problem.batch, problem.groups, -1, *problem.map).transpose(0, 1)
+    return matrix.reshape(problem.groups, weight.shape[1] * cells_in, -1)
+
+
+def _product(
+    input: Tensor, matrix: Tensor, bias: Tensor | None, problem: Problem, map_in: Sequence[int], map_out: Sequence[int]
+) -> Tensor:
+    rows = input.reshape(problem.batch, problem.groups, -1, *map_in).transpose(0, 1)
     product = torch.bmm(rows.reshape(problem.groups, problem.batch, -1), matrix)
-    output = product.view(problem.groups, problem.batch, -1, *problem.outputs).transpose(0, 1).flatten(1, 2)
-    return output if bias is None else output + bias.to(output.dtype).view(-1, *(1 for _ in range(dims)))
+    output = product.view(problem.groups, problem.batch, -1, *map_out).transpose(0, 1).flatten(1, 2)
+    return output if bias is None else output + bias.to(output.dtype).view(-1, *(1 for _ in map_out))
 
 
 def matmul_operations(problem: Problem, part: Part) -> dict[str, float]:

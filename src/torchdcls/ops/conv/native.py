@@ -10,6 +10,7 @@ from torch import Tensor
 # channels are last. Torch's gradient of the weight is fast below `THIN`.
 THIN, SLOW_WIDTH, WIDE = 4, 11, 14
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED_CONVOLUTIONS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]]) -> tuple[Tensor, list[int]]:

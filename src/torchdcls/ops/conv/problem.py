@@ -11,7 +11,11 @@ Part = Literal["output", "input gradient", "weight gradient", "gradients"]
 
 @dataclass(frozen=True)
 class Problem:
-    """The sizes of one convolution call, and of what tensors; `padding` holds (before, after) pairs."""
+    """The sizes of one convolution call, and of what tensors; `padding` holds (before, after) pairs.
+
+    Where `transposed`, the call asks for the transpose of this convolution: it gives what would be the output, and gets
+    what would be the gradient of the input.
+    """
 
     batch: int
     in_channels: int
@@ -24,6 +28,7 @@ class Problem:
     device: str
     dtype: torch.dtype
     channels_last: bool = False
+    transposed: bool = False
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -50,6 +55,7 @@ class Problem:
             self.device,
             self.dtype,
             self.channels_last,
+            self.transposed,
         )
 
     def with_kernel(self, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> "Problem":

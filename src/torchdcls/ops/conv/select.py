@@ -54,11 +54,14 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
     if problem.in_channels == 0 or problem.out_channels == 0:
         return "there are no channels"
     if method in ("depthwise", "triton") and not problem.depthwise:
-        channels = f"{problem.in_channels} to {problem.out_channels} in {problem.groups} groups"
+        ends = problem.in_channels, problem.out_channels
+        came, gone = reversed(ends) if problem.transposed else ends
+        channels = f"{came} to {gone} in {problem.groups} groups"
         return f"it convolves each channel by itself, with one filter, and channels are {channels}"
     if method == "fft":
         if any(step != 1 for step in problem.stride):
-            return f"the transform gives every output, and stride {problem.stride} would throw most of them away"
+            waste = "spread the input among zeros" if problem.transposed else "throw most of them away"
+            return f"the transform gives every output, and stride {problem.stride} would {waste}"
         if any(max(pads) >= size for pads, size in zip(problem.padding, problem.kernel, strict=True)):
             return f"padding {problem.padding} reaches beyond the kernel {problem.kernel}"
     return unsupported_by_triton(problem) if method == "triton" else None
@@ -130,7 +133,11 @@ def estimate(method: Method, part: Part, problem: Problem) -> float:
 
 
 def estimate_plan(plan: Plan, problem: Problem, of_input: bool, of_weight: bool) -> float:
-    """Expected time of a plan with the gradients that are asked for. Unit: nanoseconds."""
+    """Expected time of a plan with the gradients that are asked for, of a transposed call its. Unit: nanoseconds."""
+    if problem.transposed:
+        time = estimate(plan.input_gradient, "input gradient", problem)
+        time += estimate(plan.output, "output", problem) if of_input else 0.0
+        return time + (estimate(plan.weight_gradient, "weight gradient", problem) if of_weight else 0.0)
     time = estimate(plan.output, "output", problem)
     if of_input and of_weight and plan.input_gradient == plan.weight_gradient:
         return time + estimate(plan.input_gradient, "gradients", problem)
@@ -192,7 +199,8 @@ def _plans(problem: Problem, of_input: bool, of_weight: bool) -> list[Plan]:
     if "matmul" in able:
         plans.append(Plan.of_one("matmul"))
     mixed: list[Method] = ["direct", *(method for method in ("depthwise", "fft") if method in able)]
-    parts = itertools.product(mixed, mixed if of_input else mixed[:1], mixed if of_weight else mixed[:1])
+    asked = (of_input, True, of_weight) if problem.transposed else (True, of_input, of_weight)
+    parts = itertools.product(*(mixed if wanted else mixed[:1] for wanted in asked))
     return plans + [Plan(*methods) for methods in parts]
 
 
@@ -204,27 +212,37 @@ def reason_against(method: Method, problem: Problem) -> str | None:
 
 def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
     """A table of what each method is expected to take, or why it cannot run, and what `auto` takes."""
-    parts: list[tuple[Part, bool]] = [
-        ("output", True),
-        ("input gradient", of_input),
-        ("weight gradient", of_weight),
-        ("gradients", of_input and of_weight),
+    made: list[tuple[str, list[Part], bool]] = [
+        ("output", ["output"], True),
+        ("input gradient", ["input gradient"], of_input),
+        ("weight gradient", ["weight gradient"], of_weight),
+        ("both gradients", ["gradients"], of_input and of_weight),
     ]
-    asked = [part for part, wanted in parts if wanted]
-    titles = ["both gradients" if part == "gradients" else part for part in asked]
-    lines = [f"{'method':9}" + "".join(f"{title:>18}" for title in titles) + "   (expected on two cores, ms)"]
+    plan = choose(problem, of_input, of_weight)
+    by_output, by_input = plan.output, plan.input_gradient
+    if problem.transposed:
+        # One is made long before the other: both gradients are the sum of each.
+        parts: tuple[list[Part], ...] = (
+            ["input gradient"],
+            ["output"],
+            ["weight gradient"],
+            ["output", "weight gradient"],
+        )
+        made = [(title, its, wanted) for (title, _, wanted), its in zip(made, parts, strict=True)]
+        by_output, by_input = by_input, by_output
+    asked = [(title, parts) for title, parts, wanted in made if wanted]
+    lines = [f"{'method':9}" + "".join(f"{title:>18}" for title, _ in asked) + "   (expected on two cores, ms)"]
     for method in METHODS[1:]:
         reason = reason_against(method, problem)
         if reason is None and problem.device != "cpu":
             lines.append(f"{method:9}  can run; times are known on CPU alone")
         elif reason is None:
-            times = [estimate(method, part, problem) / 1e6 for part in asked]
+            times = [sum(estimate(method, part, problem) for part in parts) / 1e6 for _, parts in asked]
             lines.append(f"{method:9}" + "".join(f"{time:18.2f}" for time in times))
         else:
             lines.append(f"{method:9}  not taken: {reason}")
-    plan = choose(problem, of_input, of_weight)
-    taken = [f"output by {plan.output}"]
-    taken += [f"input gradient by {plan.input_gradient}"] * of_input
+    taken = [f"output by {by_output}"]
+    taken += [f"input gradient by {by_input}"] * of_input
     taken += [f"weight gradient by {plan.weight_gradient}"] * of_weight
     if problem.device == "cpu":
         handicaps = ", ".join(f"{method} by {factor}" for method, factor in HANDICAPS.items() if factor != 1)

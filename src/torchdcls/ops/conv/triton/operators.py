@@ -31,12 +31,13 @@ def convolve_triton(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
 
 
 def gradients_triton(
-    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
+    input: Tensor | None, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of `convolve_triton` without bias.
 
     Args:
-        input, weight, problem: As given to `convolve_triton`.
+        input: As given to `convolve_triton`, or None where the gradient of the weight is not asked for.
+        weight, problem: As given to `convolve_triton`.
         gradient: Of the output, (batch, channels, *map out).
         of_input, of_weight: Which gradients to make.
 
@@ -49,6 +50,7 @@ def gradients_triton(
         turned = weight.flip(list(range(2, weight.dim())))
         to_input = _convolve(gradient, turned, None, problem.turned(), problem.map)
     if of_weight:
+        assert input is not None
         sizes = _both_axes(_before(problem), 0), _both_axes(problem.kernel, 1)
         to_weight = torch.ops.torchdcls.depthwise_conv_weight_gradient(_rows(input), _rows(gradient), *sizes)
         to_weight = to_weight.reshape(weight.shape)

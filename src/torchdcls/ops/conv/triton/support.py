@@ -19,7 +19,8 @@ def unsupported(problem: Problem) -> str | None:
     if len(problem.kernel) == 3:
         return "it convolves along one or two axes, and the kernel has three"
     if any(step != 1 for step in problem.stride):
-        return f"it makes every output, and stride {problem.stride} would throw most of them away"
+        waste = "spread the input among zeros" if problem.transposed else "throw most of them away"
+        return f"it makes every output, and stride {problem.stride} would {waste}"
     if problem.dtype not in DTYPES:
         return f"it knows no {problem.dtype}"
     if torch.autograd.forward_ad._current_level >= 0:

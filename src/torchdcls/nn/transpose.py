@@ -1,0 +1,180 @@
+"""Transposed convolutions with learnable spacings: `torch.nn.ConvTransposeNd` with elements instead of a dense kernel.
+
+They differ from torch's layers as `DclsNd` does: `kernel_count` elements take the place of a kernel size, the dense
+kernel that they make is `dilated_kernel_size` large, and there is no `dilation`. The functions behind them are
+`torchdcls.construct_kernel` and `torchdcls.dcls_conv_transpose1d` to `dcls_conv_transpose3d`.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..ops.conv import Method, check_output_padding, large_kernel_conv_transpose, output_padding_for
+from ..profiles import Interpolation, Profile
+from .init import PositionInit
+from .layer import DclsLayer
+
+
+class DclsTransposeNd(DclsLayer):
+    """What `DclsTranspose1d`, `DclsTranspose2d` and `DclsTranspose3d` have in common; use those.
+
+    The transpose of `DclsNd`: what a layer from `out_channels` to `in_channels` with these elements, this stride,
+    padding and groups gives as the gradient of its input. `kernel()` is the weight of a `torch.nn.ConvTransposeNd` that
+    gives the same. Along an axis an element brings cell `i` of the input to `i * stride - padding + size // 2 +
+    position` of the output: at stride 1, with `padding=size // 2`, an element at position 0 leaves everything where it
+    is, and one at 2 moves it two cells on.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_count: Elements for each pair of an input channel and an output channel of its group (and for each tap of
+            the dense axes, if any).
+        stride: As in torch.
+        padding: As in torch: cells cut off both ends of each axis of the output, one integer or one per axis.
+        output_padding: As in torch: cells that the output has more at the end of each axis, fewer than the stride.
+        dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of 1
+            there is nowhere to move: always give it.
+        groups: As in torch.
+        bias: Whether to add a learned bias.
+        padding_mode: "zeros"; torch's transposed layers know no other.
+        interpolation, learned_dims, position_init: See `DclsNd`.
+        method: How to convolve, see `torchdcls.large_kernel_conv_transpose2d`.
+        device, dtype: See `DclsNd`.
+
+    Attributes:
+        weight: (in_channels, out_channels/groups, *dense sizes, kernel_count).
+        position, sigma: See `DclsNd`; position 0 is cell `size // 2` of the kernel here too.
+        bias: (out_channels) or None.
+
+    Raises:
+        ValueError: An argument is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_count: int,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        dilated_kernel_size: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros"] = "zeros",
+        interpolation: Interpolation | Profile = "gaussian",
+        *,
+        learned_dims: Sequence[int] | None = None,
+        position_init: PositionInit = ("normal", 0.5),
+        method: Method = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            (in_channels, out_channels, groups),
+            kernel_count,
+            stride,
+            dilated_kernel_size,
+            bias,
+            interpolation,
+            learned_dims,
+            position_init,
+            method,
+            device,
+            dtype,
+        )
+        self.padding: tuple[int, ...] = _checks.integers("padding", padding, self.dims, 0)
+        self.output_padding = check_output_padding(output_padding, self.stride)
+        if padding_mode != "zeros":
+            raise ValueError(f"padding_mode: expected 'zeros' in a transposed layer, got {padding_mode!r}")
+        self.padding_mode = padding_mode
+
+    @property
+    def weight_channels(self) -> tuple[int, int]:
+        """The first two axes of `weight`: (in_channels, out_channels/groups)."""
+        return self.in_channels, self.out_channels // self.groups
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Transposed convolution of (batch, in_channels, *map), or one image without batch, with the dense kernel.
+
+        Args:
+            input: The map.
+            output_size: As in torch: map size of the output, with batch and channels or without, in place of
+                `output_padding`.
+
+        Raises:
+            ValueError: `output_size` is out of reach; the message says what is not. Shapes that do not fit.
+        """
+        sizes = self.dilated_kernel_size, self.stride, self.padding
+        beyond = self.output_padding
+        if output_size is not None and input.dim() in (self.dims + 1, self.dims + 2):
+            beyond = output_padding_for(output_size, input.shape, *sizes)
+        return large_kernel_conv_transpose(
+            input,
+            self._kept_kernel(),
+            self.bias,
+            self.stride,
+            self.padding,
+            beyond,
+            self.groups,
+            method=self.method,
+        )
+
+    def extra_repr(self) -> str:
+        """As of `DclsNd`, with the output padding."""
+        beyond = f", output_padding={self.output_padding}" if any(self.output_padding) else ""
+        return super().extra_repr() + beyond
+
+
+class DclsTranspose1d(DclsTransposeNd):
+    """1-D transposed convolution whose kernel elements learn where to sit.
+
+    Maps (batch, in_channels, length) to (batch, out_channels, length out). See `DclsTransposeNd` for arguments
+    and attributes.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls import DclsTranspose1d
+        >>> layer = DclsTranspose1d(16, 8, 4, stride=2, padding=7, output_padding=1, dilated_kernel_size=15)
+        >>> layer(torch.randn(4, 16, 50)).shape
+        torch.Size([4, 8, 100])
+    """
+
+    dims = 1
+
+
+class DclsTranspose2d(DclsTransposeNd):
+    """2-D transposed convolution whose kernel elements learn where to sit.
+
+    Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `DclsTransposeNd` for
+    arguments and attributes.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls import DclsTranspose2d
+        >>> layer = DclsTranspose2d(16, 8, 9, stride=2, padding=5, dilated_kernel_size=12)
+        >>> layer(torch.randn(1, 16, 28, 28)).shape, layer.kernel().shape
+        (torch.Size([1, 8, 56, 56]), torch.Size([16, 8, 12, 12]))
+    """
+
+    dims = 2
+
+
+class DclsTranspose3d(DclsTransposeNd):
+    """3-D transposed convolution whose kernel elements learn where to sit.
+
+    Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `DclsTransposeNd` for arguments
+    and attributes.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls import DclsTranspose3d
+        >>> layer = DclsTranspose3d(4, 4, 5, (1, 2, 2), padding=(1, 3, 3), dilated_kernel_size=(3, 7, 7), groups=4)
+        >>> layer(torch.randn(2, 4, 8, 5, 5), output_size=(8, 10, 10)).shape
+        torch.Size([2, 4, 8, 10, 10])
+    """
+
+    dims = 3

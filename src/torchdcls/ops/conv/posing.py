@@ -1,0 +1,290 @@
+"""From the arguments of a call to the `Problem` that it poses, or to the reason why it poses none."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ... import _checks
+from ..tracing import sizes_are_known
+from .layout import is_channels_last
+from .problem import Problem
+
+Padding = int | Sequence[int] | Literal["same", "valid"]
+
+
+def state(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: Padding,
+    groups: int,
+) -> tuple[Tensor, Problem]:
+    """The problem that a call poses, without the taps that only see padding; and the weight without them.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    facts = (*_facts(input, weight, bias), _hashable(stride), _hashable(padding), groups)
+    # The same call comes again and again, and tensors are often so small that this is a large part of it.
+    try:
+        problem, taps = _posed(*facts) if torch.compiler.is_compiling() else _known_posed(*facts)
+    except TypeError:  # symbols of a tracer, or whatever came in place of numbers, cannot be looked up
+        problem, taps = _posed(*facts)
+    return _narrowed(weight, taps), problem
+
+
+def state_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    output_padding: int | Sequence[int],
+    groups: int,
+) -> tuple[Tensor, Problem]:
+    """The problem whose transpose a call asks for, without the taps that nothing is read from; and the weight so.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    facts = (*_facts(input, weight, bias), *map(_hashable, (stride, padding, output_padding)), groups)
+    try:
+        problem, taps = _posed_transpose(*facts) if torch.compiler.is_compiling() else _known_posed_transpose(*facts)
+    except TypeError:
+        problem, taps = _posed_transpose(*facts)
+    return _narrowed(weight, taps), problem
+
+
+def _facts(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
+    batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
+    shapes = input.shape, weight.shape, None if bias is None else bias.shape
+    return *shapes, input.device.type, input.dtype, is_channels_last(batched)
+
+
+def _hashable(sizes: Any) -> Any:
+    return tuple(sizes) if isinstance(sizes, list) else sizes
+
+
+def _narrowed(weight: Tensor, taps: Sequence[tuple[int, int]]) -> Tensor:
+    for axis, (start, size) in enumerate(taps, start=2):
+        if size != weight.shape[axis]:
+            weight = weight.narrow(axis, start, size)
+    return weight
+
+
+def _posed(
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    bias_shape: Sequence[int] | None,
+    device: str,
+    dtype: torch.dtype,
+    channels_last: bool,
+    stride: int | Sequence[int],
+    padding: Padding,
+    groups: int,
+) -> tuple[Problem, Sequence[tuple[int, int]]]:
+    # The problem, and which taps along each axis are needed, (first, count).
+    dims = _checked_dims(input_shape, weight_shape, "out_channels, in_channels/groups")
+    known = sizes_are_known(input_shape[-dims:])
+    fixed = _fixed if torch.compiler.is_compiling() and known else tuple
+    (out_channels,), groups = fixed(weight_shape[:1]), _checks.integer("groups", groups, 1)
+    if out_channels % groups:
+        raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight_shape)}")
+    if input_shape[-dims - 1] != weight_shape[1] * groups:
+        raise ValueError(f"input: expected {weight_shape[1] * groups} channels, got shape {tuple(input_shape)}")
+    if bias_shape is not None and tuple(bias_shape) != (out_channels,):
+        raise ValueError(f"bias: expected shape ({out_channels},), got {tuple(bias_shape)}")
+    strides = _checks.integers("stride", stride, dims, 1)
+    kernel, map_size = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
+    pads = padding_pairs(padding, kernel, strides)
+    for axis in range(dims):
+        if map_size[axis] + sum(pads[axis]) < kernel[axis]:
+            raise ValueError(
+                f"input: expected a map of at least {kernel[axis] - sum(pads[axis])} along axis {axis} "
+                f"(kernel {kernel}, padding {pads}), got shape {tuple(input_shape)}"
+            )
+    problem = Problem(
+        batch=input_shape[0] if len(input_shape) == dims + 2 else 1,
+        in_channels=fixed(weight_shape[1:2])[0] * groups,
+        out_channels=out_channels,
+        groups=groups,
+        map=map_size,
+        kernel=kernel,
+        stride=strides,
+        padding=pads,
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+    )
+    # Which taps see padding alone depends on the map's size.
+    return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
+
+
+def _posed_transpose(
+    input_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    bias_shape: Sequence[int] | None,
+    device: str,
+    dtype: torch.dtype,
+    channels_last: bool,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    output_padding: int | Sequence[int],
+    groups: int,
+) -> tuple[Problem, Sequence[tuple[int, int]]]:
+    # As `_posed`, of the convolution that leads from the call's output to its input.
+    dims = _checked_dims(input_shape, weight_shape, "in_channels, out_channels/groups")
+    known = sizes_are_known(input_shape[-dims:])
+    fixed = _fixed if torch.compiler.is_compiling() and known else tuple
+    (in_channels, outputs), groups = fixed(weight_shape[:2]), _checks.integer("groups", groups, 1)
+    if in_channels == 0 or in_channels % groups:
+        raise ValueError(f"weight: expected a multiple of groups={groups} input channels, got {tuple(weight_shape)}")
+    if input_shape[-dims - 1] != in_channels:
+        raise ValueError(f"input: expected {in_channels} channels, got shape {tuple(input_shape)}")
+    if bias_shape is not None and tuple(bias_shape) != (outputs * groups,):
+        raise ValueError(f"bias: expected shape ({outputs * groups},), got {tuple(bias_shape)}")
+    strides = _checks.integers("stride", stride, dims, 1)
+    pads = _checks.integers("padding", padding, dims, 0)
+    beyond = check_output_padding(output_padding, strides)
+    kernel, cells = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
+    least = transposed_sizes(cells, kernel, strides, pads)
+    sizes = tuple(size + more for size, more in zip(least, beyond, strict=True))
+    for axis in range(dims):
+        if cells[axis] < 1 or sizes[axis] < 1:
+            # The fewest cells n for which (n - 1) * stride + kernel + output padding - 2 * padding is not below 1.
+            short = 1 + 2 * pads[axis] - kernel[axis] - beyond[axis]
+            raise ValueError(
+                f"input: expected a map of at least {max(1, 1 - (-short // strides[axis]))} along axis {axis}, as its "
+                f"output would be empty (kernel {kernel}, padding {pads}), got shape {tuple(input_shape)}"
+            )
+    problem = Problem(
+        batch=input_shape[0] if len(input_shape) == dims + 2 else 1,
+        in_channels=outputs * groups,
+        out_channels=in_channels,
+        groups=groups,
+        map=sizes,
+        kernel=kernel,
+        stride=strides,
+        padding=tuple((pad, pad) for pad in pads),
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+        transposed=True,
+    )
+    return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
+
+
+# By type too: `groups=True` is refused although it equals 1.
+_known_posed = functools.lru_cache(maxsize=1024, typed=True)(_posed)
+_known_posed_transpose = functools.lru_cache(maxsize=1024, typed=True)(_posed_transpose)
+
+
+def _checked_dims(input_shape: Sequence[int], weight_shape: Sequence[int], channels: str) -> int:
+    dims = len(weight_shape) - 2
+    if dims not in (1, 2, 3):
+        raise ValueError(f"weight: expected ({channels}, *kernel) with 1 to 3 axes, got {tuple(weight_shape)}")
+    if len(input_shape) not in (dims + 1, dims + 2):
+        raise ValueError(
+            f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
+            f"got shape {tuple(input_shape)}"
+        )
+    return dims
+
+
+def _fixed(sizes: Sequence[int]) -> tuple[int, ...]:
+    # Tiles and transforms are made for a map and a kernel: a compiled graph holds for one of each, and for any batch.
+    # What `range` is given, a compiler takes for a constant.
+    return tuple(len(range(size)) for size in sizes)
+
+
+def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Zeros before and after each axis, a pair per axis, for what `padding` accepts in torch.
+
+    Raises:
+        ValueError: An unknown word, negative padding, or "same" with a stride.
+    """
+    if isinstance(padding, str):
+        _checks.one_of("padding", padding, ("same", "valid"))
+        if padding == "valid":
+            return ((0, 0),) * len(kernel)
+        if any(step != 1 for step in stride):
+            raise ValueError(f"padding: expected numbers with stride {tuple(stride)}, as 'same' needs stride 1")
+        # As in torch, the odd cell of an even kernel goes after the map.
+        return tuple(((size - 1) // 2, size - 1 - (size - 1) // 2) for size in kernel)
+    return tuple((pad, pad) for pad in _checks.integers("padding", padding, len(kernel), 0))
+
+
+def check_output_padding(output_padding: int | Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
+    """Cells that a transposed convolution adds after each axis, one integer per axis.
+
+    Raises:
+        ValueError: As many as the stride or more: these would be cells of a larger input.
+    """
+    beyond = _checks.integers("output_padding", output_padding, len(stride), 0)
+    if any(more >= step for more, step in zip(beyond, stride, strict=True)):
+        raise ValueError(f"output_padding: expected less than stride {tuple(stride)} along each axis, got {beyond}")
+    return beyond
+
+
+def output_padding_for(
+    output_size: Sequence[int],
+    input_shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> tuple[int, ...]:
+    """The output padding with which a transposed convolution gives maps of `output_size`.
+
+    Args:
+        output_size: One size per axis, with the axes of batch and channels, which do not count, or without them.
+        input_shape: (batch, channels, *map), or without batch.
+        kernel, stride, padding: One integer per axis.
+
+    Raises:
+        ValueError: A size that the transposed convolution cannot give; the message says which it can.
+    """
+    dims = len(kernel)
+    given = tuple(output_size) if isinstance(output_size, Sequence) and not isinstance(output_size, str) else ()
+    if len(given) not in (dims, len(input_shape)):
+        raise ValueError(
+            f"output_size: expected {dims} sizes, one per axis, or {len(input_shape)} with batch and channels as the "
+            f"input has them, got {output_size!r}"
+        )
+    sizes = given[-dims:]
+    least = transposed_sizes(input_shape[-dims:], kernel, stride, padding)
+    # Compared with each number that fits, what a tracer has in place of a number becomes one.
+    rows = zip(sizes, least, stride, strict=True)
+    beyond = [next((more for more in range(step) if size == fewest + more), None) for size, fewest, step in rows]
+    fitting = tuple(more for more in beyond if more is not None)
+    if len(fitting) < dims:
+        most = tuple(fewest + step - 1 for fewest, step in zip(least, stride, strict=True))
+        raise ValueError(
+            f"output_size: expected from {least} to {most} for a map of {tuple(input_shape[-dims:])}, got {sizes}"
+        )
+    return fitting
+
+
+def transposed_sizes(
+    map: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+) -> tuple[int, ...]:
+    """Map size that a transposed convolution gives without output padding."""
+    rows = zip(map, kernel, stride, padding, strict=True)
+    return tuple((cells - 1) * step + taps - 2 * pad for cells, taps, step, pad in rows)
+
+
+def _cropped(problem: Problem) -> tuple[Problem, list[tuple[int, int]]]:
+    # Taps that only ever fall on padding are dropped: a 23x23 kernel on a 7x7 map needs 13x13 of its taps.
+    kernel, pads, needed = list(problem.kernel), list(problem.padding), []
+    for axis, (size, cells) in enumerate(zip(problem.map, problem.outputs, strict=True)):
+        before, _ = pads[axis]
+        last = (cells - 1) * problem.stride[axis]
+        start, stop = max(0, before - last), min(kernel[axis], before + size)
+        if start < stop and stop - start < kernel[axis]:
+            kernel[axis] = stop - start
+            pads[axis] = (before - start, max(0, last + kernel[axis] - size - (before - start)))
+        needed.append((start, kernel[axis]))
+    return problem.with_kernel(tuple(kernel), tuple(pads)), needed
