@@ -82,7 +82,7 @@ def read(path: Path) -> Any:
 
 
 def _broken(path: Path, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
     return (
         f"path_or_url: '{path}' cannot be read ({reason}); it is cut short, or no file of torch or safetensors: "
         "delete it and download it again"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import _checks
 from ..conversion import convert, files, official
-from ..conversion.official import PUBLISHED, Layout, Version
+from ..conversion.official import PUBLISHED, Version
 from .registered import FASTVIT_ARGUMENTS, HOSTS, Elements, Host, pretrained_cfg
 
 # Of which there is a file, but no registered model.
@@ -50,8 +50,8 @@ def load_official(
     state_dict = official.official_state_dict(files.read(path))
     if state_dict is None:
         raise ValueError(
-            f"path_or_url: expected a checkpoint of a model with layers of the package DCLS, which have a P, got '{path}' "
-            "without any; state dicts of torchdcls are loaded with load_state_dict"
+            f"path_or_url: expected a checkpoint of a model with layers of the package DCLS, got '{path}' without any; "
+            "state dicts of torchdcls are loaded with load_state_dict"
         )
     version, size = _settings(path, state_dict, version, dilated_kernel_size)
     host, names = _host(path, state_dict)
@@ -69,7 +69,7 @@ def load_official(
         share=lambda name, module: sharing[name],
     )
     model.load_state_dict(official.from_official(state_dict, names, version, size, model.state_dict()))
-    model.pretrained_cfg = model.default_cfg = pretrained_cfg(host).to_dict()  # type: ignore[assignment]
+    model.pretrained_cfg = model.default_cfg = pretrained_cfg(host).to_dict()  # type: ignore[assignment, no-untyped-call]
     return model
 
 
@@ -117,13 +117,12 @@ def _host(path: Path, state_dict: Mapping[str, Tensor]) -> tuple[Host, dict[str,
             continue
         found = {names[key]: value for key, value in state_dict.items()}
         layers = official.layers(found, "position")
+        expected = plain.state_dict()
         plain_found = {key: value for key, value in found.items() if key.rpartition(".")[2] not in official.THEIR_NAMES}
-        reason = official.difference(plain_found, plain.state_dict(), layers)
+        reason = official.difference(plain_found, expected, layers)
         if reason is None:
             return host, names
-        alike = sum(
-            plain.state_dict().get(key, torch.empty(0)).numel() == value.numel() for key, value in found.items()
-        )
+        alike = sum(key in expected and expected[key].shape == value.shape for key, value in found.items())
         reasons.append((alike, f"{host.name} comes closest, but {reason}"))
     known = ", ".join(host.name for host in (*HOSTS, *_MORE_HOSTS))
     raise ValueError(f"path_or_url: expected a checkpoint of {known}, got '{path}': {max(reasons)[1]}")

@@ -4,7 +4,7 @@
 convolutions, before anything is wrapped around it, so that every argument that the host takes is taken here too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -193,19 +193,22 @@ def _weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
             "layers of the package DCLS; load it with torchdcls.load_official, which takes version and "
             "dilated_kernel_size"
         )
-    for head in ("head", "fc"):
-        if model.num_classes == 0:  # then timm has none
-            state_dict = {key: value for key, value in state_dict.items() if not key.startswith(f"{head}.")}
+    if model.num_classes == 0:
+        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(("head.", "fc."))}
     try:
-        return _converted_weights(state_dict, model, published, {cfg["first_conv"], cfg["classifier"]})
+        return _converted_weights(state_dict, model, published)
     except ValueError as error:
         raise ValueError(f"pretrained: {name!r} is not for {cfg['architecture']}: {error}") from None
 
 
 def _converted_weights(
-    state_dict: dict[str, torch.Tensor], model: nn.Module, published: official.Published, timms_own: set[str]
+    state_dict: dict[str, torch.Tensor], model: nn.Module, published: official.Published
 ) -> dict[str, torch.Tensor]:
-    """The same; timm itself fits first convolution and classifier to other numbers of channels and classes."""
+    """The authors' weights in our names, if the model is theirs.
+
+    Raises:
+        ValueError: It is another; the message goes on from what was expected.
+    """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Dcls2d)}
     kernels = {(layer.interpolation.name, *layer.dilated_kernel_size, layer.kernel_count) for layer in layers.values()}
     size, interpolation = published.size, official.INTERPOLATIONS[published.version]
@@ -219,8 +222,12 @@ def _converted_weights(
     renamed = official.timm_names(state_dict, names, model)
     ours = official.from_official(state_dict, renamed, version, size, expected)
 
+    # timm itself fits these to other numbers of channels and classes.
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    fitted = [f"{name}." for entry in (cfg["first_conv"], cfg["classifier"]) for name in _names(entry)]
+
     def compared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {key: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] not in timms_own}
+        return {key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(fitted))}
 
     problem = official.difference(compared(ours), compared(expected), layers)
     if problem is not None:
@@ -233,6 +240,10 @@ def _converted_weights(
             if key in ours and not torch.equal(ours[key], ours[other]):
                 raise ValueError(f"{name} and {leader} share no {parameter} in it; torchdcls.load_official loads it")
     return ours
+
+
+def _names(entry: str | Iterable[str]) -> list[str]:
+    return [entry] if isinstance(entry, str) else list(entry)
 
 
 def _check_file(
@@ -248,8 +259,9 @@ def _check_file(
         ValueError: It is missing, cannot be downloaded, or cannot be read.
     """
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
-    if not cfg.state_dict and (cfg.file or (cfg.url and not cfg.hf_hub_id)):
-        files.read(files.fetched(cfg.file or cfg.url, cache_dir))
+    source = cfg.file or (None if cfg.hf_hub_id else cfg.url)
+    if isinstance(source, str) and source and not cfg.state_dict:
+        files.read(files.fetched(source, cache_dir))
 
 
 def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]:
