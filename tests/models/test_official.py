@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import theirs
 import timm
@@ -19,7 +20,7 @@ from torch import nn
 
 import torchdcls
 from torchdcls import Dcls2d, load_official, to_official
-from torchdcls.conversion import official
+from torchdcls.conversion import files, official
 from torchdcls.conversion.official import PUBLISHED, VERSIONS
 from torchdcls.models import HOSTS
 from torchdcls.models import official as models_official
@@ -78,7 +79,8 @@ def their_model(host: str, version: str, size: int = 9, count: int = 4, reach: f
 def their_file(path: Path, model: nn.Module, host: str, part: str = "state_dict_ema") -> Path:
     """As training programs save it: settings and a counter beside the weights."""
     state_dict = theirs.original(model.state_dict(), family(host), DEPTHS)
-    torch.save({part: state_dict, "args": argparse.Namespace(lr=4e-3, data="x"), "epoch": 3}, path)
+    settings = argparse.Namespace(lr=4e-3, data="x", output=Path("/y"), best=np.float64(82.5))
+    torch.save({part: state_dict, "args": settings, "metric": np.float32(82), "epoch": 3}, path)
     return path
 
 
@@ -155,6 +157,14 @@ def test_known_files_need_no_settings(tmp_path: Path) -> None:
     }
     assert_same_outputs(ours, expected)
     assert timm.data.resolve_model_data_config(ours)["input_size"] == (3, 224, 224)
+    assert not ours.pretrained_cfg.get("hf_hub_id") and not ours.pretrained_cfg.get("url")  # its weights are others
+
+
+def test_plain_values_and_settings_are_not_looked_at(tmp_path: Path) -> None:
+    file = their_file(tmp_path / "f.pth", their_model("convnext_tiny", "v1"), "convnext", "model")
+    content = files.read(file)
+    assert (content["args"].lr, content["epoch"]) == (4e-3, 3)
+    assert type(content["metric"]) is type(content["args"].output) is type(content["args"].best) is files._Unread
 
 
 @pytest.mark.parametrize("part", ["model", "state_dict_ema", "model_ema", "state_dict", None])

@@ -10,8 +10,23 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-# What a file may hold beside tensors and plain values: the settings of a training program. They are not looked at.
-SAFE_GLOBALS: list[Any] = [argparse.Namespace]
+
+class _Unread:
+    """Stands for a number of numpy or a path, of which nobody asks the value."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# What a file may hold beside tensors and plain values: the settings and results of a training program.
+SAFE_GLOBALS: list[Any] = [
+    argparse.Namespace,
+    (_Unread, "numpy.core.multiarray.scalar"),
+    (_Unread, "numpy._core.multiarray.scalar"),
+    (_Unread, "numpy.dtype"),
+    (_Unread, "pathlib.PosixPath"),
+]
 
 
 def file_name(source: str | os.PathLike[str]) -> str:
@@ -56,7 +71,7 @@ def read(path: Path) -> Any:
     """What a file of torch or safetensors holds.
 
     Raises:
-        ValueError: It is cut short, no such file, or asks for more than tensors, plain values and a Namespace.
+        ValueError: It is cut short, no such file, or asks for more than tensors, plain values and settings.
     """
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError  # torchdcls itself needs torch alone
@@ -76,8 +91,8 @@ def read(path: Path) -> Any:
         if asked_for is None:
             raise ValueError(_broken(path, error)) from None
         raise ValueError(
-            f"path_or_url: expected a file of tensors, plain values and an argparse.Namespace, got '{path}', which "
-            f"asks for {asked_for[1]}; nothing in it was run, and if you trust who made it, save its state dict alone"
+            f"path_or_url: expected a file of tensors, plain values and a Namespace of settings, got '{path}', which "
+            f"asks for {asked_for[1]}; nothing in it was run; if you trust it, save its state dict alone"
         ) from None
 
 
