@@ -1,6 +1,9 @@
 """Dilated Convolution with Learnable Spacings (DCLS) for PyTorch."""
 
+from typing import TYPE_CHECKING
+
 from .conversion import ConversionReport, FuseReport, convert, fuse
+from .conversion.official import to_official
 from .nn import Dcls1d, Dcls2d, Dcls3d, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d
 from .ops import (
     construct_kernel,
@@ -20,6 +23,9 @@ from .ops import (
 )
 from .profiles import Profile
 from .train.params import clamp_positions_, param_groups, repulsion_loss
+
+if TYPE_CHECKING:
+    from .models.official import load_official
 
 __version__ = "0.1.0"
 
@@ -51,6 +57,17 @@ __all__ = [
     "large_kernel_conv_transpose1d",
     "large_kernel_conv_transpose2d",
     "large_kernel_conv_transpose3d",
+    "load_official",
     "param_groups",
     "repulsion_loss",
+    "to_official",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Needs timm, which `import torchdcls` does not.
+    if name == "load_official":
+        from .models.official import load_official
+
+        return load_official
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@
 convolutions, before anything is wrapped around it, so that every argument that the host takes is taken here too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -17,11 +17,12 @@ from timm.models import (
     get_pretrained_cfg,
     model_entrypoint,
     register_model,
+    resolve_pretrained_cfg,
 )
 from timm.models.fastvit import RepConditionalPosEnc
 from torch import nn
 
-from ..conversion import convert
+from ..conversion import convert, files, official
 from ..conversion.select import Where
 from ..nn import Dcls2d
 from ..profiles import Interpolation
@@ -92,6 +93,7 @@ class FoldablePosEnc(RepConditionalPosEnc):  # type: ignore[misc]
 # would ConvFormer-S18 with the 40 elements at 17x17 of the authors' file.
 _23 = Elements(23, 26)
 _7 = Elements(7, 5)
+FASTVIT_ARGUMENTS = {"pos_embs": (None, None, None, partial(FoldablePosEnc, spatial_shape=(7, 7)))}
 HOSTS = (
     Host("convnext_tiny", "fb_in1k", Elements(17, 34), _23),
     Host("convnext_small", "fb_in1k", Elements(17, 40), _23),
@@ -101,13 +103,7 @@ HOSTS = (
     Host("convformer_m36", "sail_in1k", Elements(17, 40), _23),
     Host("convformer_b36", "sail_in1k", Elements(17, 40), _23),
     Host("caformer_s18", "sail_in1k", Elements(17, 34), _23),
-    Host(
-        "fastvit_sa24",
-        "apple_in1k",
-        Elements(17, 34),
-        _23,
-        arguments={"pos_embs": (None, None, None, partial(FoldablePosEnc, spatial_shape=(7, 7)))},
-    ),
+    Host("fastvit_sa24", "apple_in1k", Elements(17, 34), _23, arguments=FASTVIT_ARGUMENTS),
     # timm draws its weights for each layer's channels, so that no single standard deviation is right.
     Host("resnet50", "a2_in1k", _7, _7, "dense 3x3", weight_std=None, feature_levels=5, flat_stages=False),
 )
@@ -165,13 +161,107 @@ def _keep_sum_of_squares_(layer: nn.Module, old: torch.Tensor) -> None:
         layer.weight.mul_((old.square().sum() / layer.kernel().square().sum()).sqrt())
 
 
-def _pretrained_cfg(host: Host) -> PretrainedCfg:
-    """The host's: how images are prepared, and where stem and classifier are. No weights are known yet."""
+def pretrained_cfg(host: Host, url: str = "") -> PretrainedCfg:
+    """The host's: how images are prepared, and where stem and classifier are; and where weights are, if anywhere."""
     cfg = get_pretrained_cfg(f"{host.name}.{host.tag}", allow_unregistered=False)
     assert cfg is not None
     preparation = ("input_size", "interpolation", "crop_pct", "mean", "std")
     structure = ("num_classes", "pool_size", "first_conv", "classifier")
-    return PretrainedCfg(**{name: getattr(cfg, name) for name in preparation + structure})
+    return PretrainedCfg(url=url, **{name: getattr(cfg, name) for name in preparation + structure})
+
+
+def _address(host: Host, interpolation: Interpolation) -> str:
+    elements = host.elements(interpolation)
+    return official.address(host.name, interpolation, elements.size, elements.count)
+
+
+def _weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """What timm is to load into a model: the authors' weights in our names, or what came where it is not theirs.
+
+    Raises:
+        ValueError: A file of the authors that is not for this model, or of a name that does not tell its version.
+    """
+    state_dict = official.official_state_dict(checkpoint)
+    if state_dict is None:
+        return checkpoint
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    name = files.file_name(cfg.get("file") or cfg.get("url") or "")
+    published = official.PUBLISHED.get(name)
+    if published is None:
+        raise ValueError(
+            f"pretrained: expected a file of torchdcls or one of {', '.join(official.PUBLISHED)}, got {name!r} with "
+            "layers of the package DCLS; load it with torchdcls.load_official, which takes version and "
+            "dilated_kernel_size"
+        )
+    if model.num_classes == 0:
+        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(("head.", "fc."))}
+    try:
+        return _converted_weights(state_dict, model, published)
+    except ValueError as error:
+        raise ValueError(f"pretrained: {name!r} is not for {cfg['architecture']}: {error}") from None
+
+
+def _converted_weights(
+    state_dict: dict[str, torch.Tensor], model: nn.Module, published: official.Published
+) -> dict[str, torch.Tensor]:
+    """The authors' weights in our names, if the model is theirs.
+
+    Raises:
+        ValueError: It is another; the message goes on from what was expected.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Dcls2d)}
+    kernels = {(layer.interpolation.name, *layer.dilated_kernel_size, layer.kernel_count) for layer in layers.values()}
+    size, interpolation = published.size, official.INTERPOLATIONS[published.version]
+    if kernels != {(interpolation, size, size, published.count)}:
+        raise ValueError(f"its kernels are {interpolation}, of {published.count} elements in {size}x{size} cells")
+    names = official.layout(state_dict)
+    if names is None:
+        raise ValueError("its keys are not those of its model's authors")
+    expected = model.state_dict()
+    version = official.check_version(published.version, state_dict)
+    renamed = official.timm_names(state_dict, names, model)
+    ours = official.from_official(state_dict, renamed, version, size, expected)
+
+    # timm itself fits these to other numbers of channels and classes.
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    fitted = [f"{name}." for entry in (cfg["first_conv"], cfg["classifier"]) for name in _names(entry)]
+
+    def compared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(fitted))}
+
+    problem = official.difference(compared(ours), compared(expected), layers)
+    if problem is not None:
+        raise ValueError(problem)
+    first: dict[nn.Parameter, str] = {}
+    for name, layer in layers.items():
+        leader = first.setdefault(layer.position, name)
+        for parameter in ("position", "sigma"):
+            key, other = f"{name}.{parameter}", f"{leader}.{parameter}"
+            if key in ours and not torch.equal(ours[key], ours[other]):
+                raise ValueError(f"{name} and {leader} share no {parameter} in it; torchdcls.load_official loads it")
+    return ours
+
+
+def _names(entry: str | Iterable[str]) -> list[str]:
+    return [entry] if isinstance(entry, str) else list(entry)
+
+
+def _check_file(
+    name: str,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: str | None = None,
+    **arguments: Any,
+) -> None:
+    """Says what is wrong with a file of weights in one sentence, before timm reads it; downloads it where timm looks.
+
+    Raises:
+        ValueError: It is missing, cannot be downloaded, or cannot be read.
+    """
+    cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
+    source = cfg.file or (None if cfg.hf_hub_id else cfg.url)
+    if isinstance(source, str) and source and not cfg.state_dict:
+        files.read(files.fetched(source, cache_dir))
 
 
 def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]:
@@ -182,9 +272,18 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
         features: dict[str, Any] = {"out_indices": tuple(range(host.feature_levels))}
         if host.flat_stages:
             features["flatten_sequential"] = True
-        model: nn.Module = build_model_with_cfg(
-            partial(_converted, host, interpolation), name, pretrained, feature_cfg=features, **arguments
-        )
+        if pretrained:
+            _check_file(name, **arguments)
+        # timm itself allows the settings in training programs' files only where a file is named, not an address.
+        with torch.serialization.safe_globals(files.SAFE_GLOBALS):
+            model: nn.Module = build_model_with_cfg(
+                partial(_converted, host, interpolation),
+                name,
+                pretrained,
+                pretrained_filter_fn=_weights,
+                feature_cfg=features,
+                **arguments,
+            )
         return model
 
     elements = host.elements(interpolation)
@@ -196,9 +295,13 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
     return entry
 
 
-# Where register_model looks for them. Addresses of weights are to be added here, as `url`.
+# Where register_model looks for them. Weights are the authors' own, where they publish any of the same kernels.
 default_cfgs = generate_default_cfgs(
-    {f"{host.name}_dcls_{name}": _pretrained_cfg(host) for host in HOSTS for name in _INTERPOLATIONS}
+    {
+        f"{host.name}_dcls_{name}": pretrained_cfg(host, _address(host, name))
+        for host in HOSTS
+        for name in _INTERPOLATIONS
+    }
 )
 for _host in HOSTS:
     for _interpolation in _INTERPOLATIONS:

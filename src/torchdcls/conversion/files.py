@@ -1,0 +1,104 @@
+"""Checkpoints that others have made: fetched once, and read without running anything that is in them."""
+
+import argparse
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import torch
+
+
+class _Unread:
+    """Stands for a number of numpy or a path, of which nobody asks the value."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# What a file may hold beside tensors and plain values: the settings and results of a training program.
+SAFE_GLOBALS: list[Any] = [
+    argparse.Namespace,
+    (_Unread, "numpy.core.multiarray.scalar"),
+    (_Unread, "numpy._core.multiarray.scalar"),
+    (_Unread, "numpy.dtype"),
+    (_Unread, "pathlib.PosixPath"),
+]
+
+
+def file_name(source: str | os.PathLike[str]) -> str:
+    """The name of the file that a path or an address names."""
+    source = os.fspath(source)
+    return unquote(urlparse(source).path).rpartition("/")[2] if "://" in source else Path(source).name
+
+
+def fetched(source: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> Path:
+    """A file on this machine: a path itself, or what an address names, downloaded once.
+
+    Args:
+        source: A path, or an address such as https://...
+        folder: Where downloads are kept; None for torch.hub's folder of checkpoints, which timm uses too.
+
+    Raises:
+        ValueError: There is no such file, or it cannot be downloaded.
+    """
+    source = os.fspath(source)
+    if "://" not in source:
+        path = Path(source)
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise ValueError(f"path_or_url: expected a file or an address, got '{path}', which {what}")
+        return path
+    folder = Path(torch.hub.get_dir()) / "checkpoints" if folder is None else Path(folder)
+    path = folder / file_name(source)
+    if not path.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # It downloads under another name and renames at the end.
+            torch.hub.download_url_to_file(source, str(path), progress=False)
+        except (OSError, ValueError) as error:  # ValueError: no address at all
+            raise ValueError(
+                f"path_or_url: {source} could not be downloaded ({error}); connect to the network, or put the file "
+                f"at '{path}'"
+            ) from None
+    return path
+
+
+def read(path: Path) -> Any:
+    """What a file of torch or safetensors holds.
+
+    Raises:
+        ValueError: It is cut short, no such file, or asks for more than tensors, plain values and settings.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError  # torchdcls itself needs torch alone
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(_broken(path, error)) from None
+    try:
+        with path.open("rb") as file:
+            archive = file.read(4) == b"PK\x03\x04"  # as all have been since torch 1.6; others cannot be mapped
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except Exception as error:  # broken bytes may raise anything
+        asked_for = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if asked_for is None:
+            raise ValueError(_broken(path, error)) from None
+        raise ValueError(
+            f"path_or_url: expected a file of tensors, plain values and a Namespace of settings, got '{path}', which "
+            f"asks for {asked_for[1]}; nothing in it was run; if you trust it, save its state dict alone"
+        ) from None
+
+
+def _broken(path: Path, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
+    return (
+        f"path_or_url: '{path}' cannot be read ({reason}); it is cut short, or no file of torch or safetensors: "
+        "delete it and download it again"
+    )

@@ -1,0 +1,400 @@
+"""The authors' checkpoints: which there are, what they call their parameters, and what their numbers mean here.
+
+The only file that knows `P` and `SIG`. A checkpoint holds for each layer `weight` (out, in/groups, n), `P` (axes, out,
+in/groups, n), `SIG` like `P` where the interpolation has one, and `bias`. The versions of the package DCLS are
+
+| version | interpolation | axes of `P` and `SIG` | weights are ours times |
+|---|---|---|---|
+| v0 | "bilinear", not normalised | rows, columns | 1 over the mass of the element on the grid |
+| v1 | "bilinear" | columns, rows | 1 |
+| max | "triangle" | columns, rows | 1 |
+| gauss | "gaussian" | columns, rows | 1 |
+
+v0 does not divide by an element's mass on the grid, which is 1 inside and falls to 0 within a cell outside. With the
+mass in the weights the normalised interpolation makes the same kernels, so that v0 needs none of its own. Only further
+training differs, and only where elements leave the grid.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from .. import _checks
+from ..ops.separable import EPSILON
+from ..profiles import Interpolation
+
+Version = Literal["v0", "v1", "max", "gauss"]
+VERSIONS: tuple[Version, ...] = get_args(Version)
+INTERPOLATIONS: dict[Version, Interpolation] = {
+    "v0": "bilinear",
+    "v1": "bilinear",
+    "max": "triangle",
+    "gauss": "gaussian",
+}
+THEIR_NAMES = {"position": "P", "sigma": "SIG"}
+
+# The modules of timm that hold the models.
+Layout = Literal["convnext", "metaformer", "fastvit", "resnet"]
+# A parameter by which a layout is known: in the authors' files and in timm.
+_SIGNS: dict[Layout, tuple[str, str]] = {
+    "convnext": ("downsample_layers.0.0.weight", "stem.0.weight"),
+    "metaformer": ("downsample_layers.0.conv.weight", "stem.conv.weight"),
+    "fastvit": ("patch_embed.0.rbr_conv.0.conv.weight", "stem.0.conv_kxk.0.conv.weight"),
+    "resnet": ("layer1.0.conv1.weight", "layer1.0.conv1.weight"),
+}
+# From timm's names back to those of the models' own authors; timm has the other direction.
+_STAGES = (
+    (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
+    (r"^stages\.(\d+)\.blocks\.", r"stages.\1."),
+)
+_HEAD = ((r"^head\.norm\.", "norm."), (r"^head\.fc\.", "head."))
+_ORIGINAL: dict[Layout, tuple[tuple[str, str], ...]] = {
+    "convnext": (
+        (r"^stem\.", "downsample_layers.0."),
+        *_STAGES,
+        (r"\.conv_dw\.", ".dwconv."),
+        (r"\.mlp\.fc(\d)\.", r".pwconv\1."),
+        *_HEAD,
+    ),
+    "metaformer": (
+        (r"^stem\.norm\.", "downsample_layers.0.post_norm."),
+        (r"^stem\.", "downsample_layers.0."),
+        (r"^stages\.(\d+)\.downsample\.norm\.", r"downsample_layers.\1.pre_norm."),
+        *_STAGES,
+        *_HEAD,
+    ),
+    "fastvit": (  # and the stages, which are numbered together with what is between them
+        (r"^stem\.", "patch_embed."),
+        (r"^final_conv\.", "conv_exp."),
+        (r"\.conv_kxk\.", ".rbr_conv."),
+        (r"\.conv_scale\.", ".rbr_scale."),
+        (r"\.identity\.", ".rbr_skip."),
+        (r"\.large_conv\.", ".lkb_origin."),
+        (r"\.mlp\.", ".convffn."),
+        (r"\.se\.fc1\.", ".se.reduce."),
+        (r"\.se\.fc2\.", ".se.expand."),
+        (r"\.(layer_scale(_\d)?)\.gamma$", r".\1"),
+        *_HEAD,
+    ),
+    "resnet": (),
+}
+# Where training programs put weights, the averaged ones first.
+_PARTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file of the authors.
+
+    Attributes:
+        record: Number of its record on Zenodo.
+        host: timm's name of the model whose convolutions were replaced.
+        version: What DCLS calls the interpolation.
+        size: Kernel size along both axes. Unit: grid cells.
+        count: Elements per kernel.
+    """
+
+    record: int
+    host: str
+    version: Version
+    size: int
+    count: int
+
+
+PUBLISHED = {
+    "convnext_dcls_tiny_1k_224_ema.pth": Published(7112021, "convnext_tiny", "v0", 17, 34),
+    "convnext_dcls_small_1k_224_ema.pth": Published(7112021, "convnext_small", "v0", 17, 40),
+    "convnext_dcls_base_1k_224_ema.pth": Published(7112021, "convnext_base", "v0", 17, 40),
+    "convnext_dcls_gauss_tiny_1k_224_ema.pth": Published(8029747, "convnext_tiny", "gauss", 23, 26),
+    "convformer_s18_v1_17lim_40el_seed0.pth.tar": Published(8370737, "convformer_s18", "v1", 17, 40),
+    "caformer_s18_v1_17lim_34el_seed0.pth.tar": Published(8370737, "caformer_s18", "v1", 17, 34),
+    "fastvit_sa24_v1_17lim_34el_seed0.pth.tar": Published(8370737, "fastvit_sa24", "v1", 17, 34),
+    "fastvit_sa36_v1_17lim_34el_seed0.pth.tar": Published(8370737, "fastvit_sa36", "v1", 17, 34),
+    "resnet_dcls_kernel_5_model_best.pth.tar": Published(8373830, "resnet50", "v0", 7, 5),
+}
+
+
+def address(host: str, interpolation: Interpolation, size: int, count: int) -> str:
+    """Where the authors publish weights of the model with exactly these kernels, or nothing."""
+    for name, file in PUBLISHED.items():
+        if (file.host, INTERPOLATIONS[file.version], file.size, file.count) == (host, interpolation, size, count):
+            return f"https://zenodo.org/records/{file.record}/files/{name}?download=1"
+    return ""
+
+
+def official_state_dict(checkpoint: Any) -> dict[str, Tensor] | None:
+    """The authors' state dict in what a file holds, averaged weights if there are any; None if it has no DCLS layer."""
+    from timm.models import clean_state_dict
+
+    if not isinstance(checkpoint, Mapping):
+        return None
+    part = next((name for name in _PARTS if isinstance(checkpoint.get(name), Mapping)), None)
+    entries = checkpoint if part is None else checkpoint[part]
+    tensors = {key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    state_dict: dict[str, Tensor] = clean_state_dict(tensors)
+    return state_dict if layers(state_dict, "P") else None
+
+
+def layers(keys: Iterable[str], parameter: str) -> list[str]:
+    """The names of the layers that have a parameter of this name."""
+    return [key.removesuffix(f".{parameter}") for key in keys if key.endswith(f".{parameter}")]
+
+
+def kernel_count(state_dict: Mapping[str, Tensor]) -> int:
+    """Elements per kernel in an authors' state dict, the same in all layers.
+
+    Raises:
+        ValueError: They are not the same, or weights and positions do not fit each other.
+    """
+    counts = set()
+    for layer in layers(state_dict, "P"):
+        weight = state_dict[f"{layer}.weight"]
+        for name in THEIR_NAMES.values():
+            tensor = state_dict.get(f"{layer}.{name}")
+            if tensor is not None and (weight.dim() != 3 or tensor.shape != (2, *weight.shape)):
+                raise ValueError(
+                    "path_or_url: expected weights (out, in/groups, n) with positions (2, out, in/groups, n), got "
+                    f"{layer}.weight {tuple(weight.shape)} with {layer}.{name} {tuple(tensor.shape)}"
+                )
+        counts.add(int(weight.shape[-1]))
+    if len(counts) != 1:
+        raise ValueError(f"path_or_url: expected as many elements in all layers, got {sorted(counts)}")
+    return counts.pop()
+
+
+def sharing(state_dict: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Each layer of an authors' state dict, and the first one whose positions and sigmas are the same.
+
+    Files repeat what layers share.
+    """
+    found: list[tuple[str, str]] = []
+    for layer in layers(state_dict, "P"):
+        named = [name for name in THEIR_NAMES.values() if f"{layer}.{name}" in state_dict]
+        leaders = dict.fromkeys(leader for _, leader in found)
+        same = (
+            leader
+            for leader in leaders
+            if all(torch.equal(state_dict[f"{leader}.{name}"], state_dict[f"{layer}.{name}"]) for name in named)
+        )
+        found.append((layer, next(same, layer)))
+    return found
+
+
+def reach(state_dict: Mapping[str, Tensor]) -> float:
+    """How far from the middle half of the positions are at least, along an axis. Unit: grid cells."""
+    return float(torch.cat([state_dict[f"{layer}.P"].abs().flatten() for layer in layers(state_dict, "P")]).median())
+
+
+def layout(state_dict: Mapping[str, Tensor]) -> Layout | None:
+    """Whose names a state dict of the authors uses, or None."""
+    return next((found for found, (sign, _) in _SIGNS.items() if sign in state_dict), None)
+
+
+def check_version(version: str | None, state_dict: Mapping[str, Tensor]) -> Version:
+    """The version, refused where it is not known, or needs a `SIG` that the authors' state dict does not have.
+
+    Raises:
+        ValueError: See above.
+    """
+    choices = ("max", "gauss") if layers(state_dict, "SIG") else ("v0", "v1")
+    for choice in choices:
+        if version == choice:
+            return choice  # type: ignore[return-value]
+    raise ValueError(
+        f"version: expected {choices[0]!r} or {choices[1]!r}, as the layers have "
+        f"{'a' if 'max' in choices else 'no'} SIG, got {version!r}"
+    )
+
+
+def timm_names(keys: Collection[str], names: Layout, model: nn.Module) -> dict[str, str]:
+    """What timm and torchdcls call the parameters of a file.
+
+    Args:
+        keys: Names in the file.
+        names: Its layout.
+        model: timm's model, converted or not.
+
+    Raises:
+        ValueError: The model has no such parameter.
+    """
+    plain = [key for key in keys if not key.endswith((".P", ".SIG"))]
+    # timm's own function renames. It looks at values and may reshape them: it gets numbers to know them by.
+    numbered = {key: torch.tensor([at, -1]) for at, key in enumerate(plain)}
+    try:
+        renamed = {plain[int(number[0])]: key for key, number in _timm_filter(names, numbered, model).items()}
+    except KeyError as error:
+        raise ValueError(f"it has a key that becomes {error.args[0]}, which is not there") from None
+    for ours, theirs in THEIR_NAMES.items():
+        for layer in layers(keys, theirs):
+            weight = renamed.get(f"{layer}.weight", f"{layer}.weight")
+            renamed[f"{layer}.{theirs}"] = weight.removesuffix("weight") + ours
+    return renamed
+
+
+def _timm_filter(names: Layout, state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    from timm.models import convnext, fastvit, metaformer
+
+    modules = {"convnext": convnext, "metaformer": metaformer, "fastvit": fastvit}
+    if names not in modules:
+        return state_dict
+    renamed: dict[str, Tensor] = modules[names].checkpoint_filter_fn(state_dict, model)
+    return renamed
+
+
+def from_official(
+    state_dict: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    version: Version,
+    size: int,
+    expected: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """A state dict of the authors in torchdcls's names, axes and weights.
+
+    Args:
+        state_dict: As in the file.
+        names: See `timm_names`.
+        version: What DCLS calls the interpolation.
+        size: Kernel size along both axes. Unit: grid cells.
+        expected: State dict of the converted model, whose shapes linear layers take.
+
+    Returns:
+        The same parameters. Positions are where they are in the file, on the grid or not.
+    """
+    ours = {
+        names[key]: _other_order(value, version) if key.endswith((".P", ".SIG")) else value
+        for key, value in state_dict.items()
+    }
+    if version == "v0":
+        for layer in layers(ours, "position"):
+            mass = _mass(ours[f"{layer}.position"], size)
+            ours[f"{layer}.weight"] = _times(ours[f"{layer}.weight"], mass)
+    for key, value in ours.items():
+        if key in expected and value.numel() == expected[key].numel():
+            ours[key] = value.reshape(expected[key].shape)
+    return ours
+
+
+def to_official(
+    state_dict: Mapping[str, Tensor], *, version: Version | None = None, dilated_kernel_size: int | None = None
+) -> dict[str, Tensor]:
+    """A model's state dict in the names, axes and weights of the authors' programs and of the package DCLS.
+
+    Takes those of timm's ConvNeXt, MetaFormer, FastViT and ResNet with 2-D DCLS layers, such as
+    `torchdcls.load_official` gives. The files of v1, max and gauss have the same form, so that only v0 must be named.
+
+    Args:
+        state_dict: In timm's names, with `position` and `sigma`.
+        version: What DCLS is to call the interpolation; None for v1 without sigmas, and max or gauss with them.
+        dilated_kernel_size: Kernel size along both axes, for "v0" alone. Unit: grid cells.
+
+    Returns:
+        The same parameters; layers that share positions share them.
+
+    Raises:
+        ValueError: The names of another model, layers that are not 2-D, a version that does not fit the layers, or
+            "v0" without a size.
+
+    Example:
+        >>> import timm, torch, torchdcls.models
+        >>> with torch.device("meta"):
+        ...     model = timm.create_model("convnext_tiny_dcls_gaussian")
+        >>> theirs = torchdcls.to_official(model.state_dict())
+        >>> [key for key in theirs if key.startswith("stages.0.0.dwconv")]
+        ['stages.0.0.dwconv.weight', 'stages.0.0.dwconv.P', 'stages.0.0.dwconv.SIG', 'stages.0.0.dwconv.bias']
+    """
+    names = next((found for found, (_, sign) in _SIGNS.items() if sign in state_dict), None)
+    converted = layers(state_dict, "position")
+    if names is None or not converted:
+        raise ValueError(
+            "state_dict: expected that of timm's ConvNeXt, MetaFormer, FastViT or ResNet with DCLS layers, got "
+            f"{len(state_dict)} entries, {len(converted)} of them positions"
+        )
+    for layer in converted:
+        shape = tuple(state_dict[f"{layer}.position"].shape)
+        if len(shape) != 4 or shape[0] != 2:
+            raise ValueError(f"state_dict: expected positions along two axes, got {layer}.position of shape {shape}")
+    rules = (*_ORIGINAL[names], *(_fastvit_network(state_dict) if names == "fastvit" else ()))
+
+    reordered: dict[tuple[Any, ...], Tensor] = {}
+    theirs: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        original = key
+        for pattern, replacement in rules:
+            original = re.sub(pattern, replacement, original)
+        layer, _, parameter = key.rpartition(".")
+        if parameter in THEIR_NAMES and layer in converted:
+            original = original.removesuffix(parameter) + THEIR_NAMES[parameter]
+            place = (value.data_ptr(), value.shape, value.stride()) if value.device.type != "meta" else (key,)
+            value = reordered.setdefault(place, _other_order(value, version))
+        elif names == "metaformer" and value.shape[2:] == (1, 1):
+            value = value.flatten(1)  # its linear layers are convolutions in timm
+        theirs[original] = value
+    if version is not None:
+        check_version(version, theirs)
+    if version == "v0":
+        if dilated_kernel_size is None:
+            raise ValueError("dilated_kernel_size: expected an integer, as version='v0' depends on it, got None")
+        size = _checks.integer("dilated_kernel_size", dilated_kernel_size, 1)
+        for layer in layers(theirs, "P"):
+            theirs[f"{layer}.weight"] = _times(theirs[f"{layer}.weight"], 1 / _mass(theirs[f"{layer}.P"], size))
+    return theirs
+
+
+def _fastvit_network(keys: Iterable[str]) -> list[tuple[str, str]]:
+    """FastViT's stages, downsampling and positional encodings have one list, in the order in which they are run."""
+    parts = {"downsample": "", "pos_emb.pos_enc": "pe.", "blocks": ""}
+    stages = {tuple(key.split(".")[1:3]) for key in keys if key.startswith("stages.")}
+    rules: list[tuple[str, str]] = []
+    for stage in sorted({stage for stage, _ in stages}, key=int):
+        for part, name in parts.items():
+            if (stage, part.partition(".")[0]) in stages:
+                rules.append((rf"^stages\.{stage}\.{re.escape(part)}\.", f"network.{len(rules)}.{name}"))
+    return rules
+
+
+def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], converted: Collection[str]) -> str | None:
+    """What keeps parameters from being those of a model, or None.
+
+    Args:
+        found: Parameters of a file, in the model's names.
+        expected: Parameters of the model, before or after its conversion.
+        converted: Names of its DCLS layers, of which the channels are compared.
+    """
+
+    def shape(key: str, tensor: Tensor) -> tuple[int, ...]:
+        layer, _, parameter = key.rpartition(".")
+        sizes = list(tensor.shape[:2] if layer in converted and parameter == "weight" else tensor.shape)
+        while len(sizes) > 1 and sizes[-1] == 1:  # linear layers and convolutions of one tap are the same
+            sizes.pop()
+        return tuple(sizes)
+
+    missing = [key for key in expected if key not in found]
+    unknown = [key for key in found if key not in expected]
+    other = [key for key in found if key in expected and shape(key, found[key]) != shape(key, expected[key])]
+    said = [
+        f"{len(keys)} {what}, {keys[0]} first"
+        for keys, what in ((missing, "are missing"), (unknown, "are unknown"), (other, "have another shape"))
+        if keys
+    ]
+    return "of its keys " + "; ".join(said) if said else None
+
+
+def _other_order(position: Tensor, version: str | None) -> Tensor:
+    """Positions or sigmas, (axes, ...), from rows and columns to a version's order of axes, or back."""
+    return position if version == "v0" else position.flip(0)
+
+
+def _mass(position: Tensor, size: int) -> Tensor:
+    """Sum of a bilinear element over the grid, plus the normaliser's epsilon: (axes, ...) to (...), float64."""
+    # On each axis 1 inside the grid, and falling to 0 within a cell outside.
+    low, high = -(size // 2), size - 1 - size // 2
+    outside = torch.maximum(low - position.double(), position.double() - high)
+    return (1 - outside).clamp(0, 1).prod(0) + EPSILON
+
+
+def _times(weight: Tensor, factor: Tensor) -> Tensor:
+    return (weight.double() * factor).to(weight.dtype)
