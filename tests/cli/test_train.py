@@ -130,6 +130,20 @@ def test_a_checkpoint_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path:
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("recipe", ["convnext_tiny-dcls-bilinear", "convnext_tiny-dcls-gaussian"])
+@pytest.mark.parametrize(("words", "value"), [([], True), (["true"], True), (["false"], False)])
+def test_switches_take_a_word_or_none(
+    seen: list[tuple[str | None, TrainConfig]], recipe: str, words: list[str], value: bool
+) -> None:
+    assert main(["train", "--config", recipe, "--clamp-positions", *words, "--data", "images"]) == 0
+    assert seen[0][1].clamp_positions is value
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", "list"]) == 0
+    assert capsys.readouterr().out.split() == recipe_names()
+
+
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])

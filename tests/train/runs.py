@@ -67,10 +67,7 @@ def command(data: Path, out: Path, **changes: Any) -> list[str]:
     words = ["train"]
     for name, value in settings.items():
         option = f"--{name.replace('_', '-')}"
-        if value is True and name == "clamp_positions":
-            words.append(option)
-        else:
-            words.append(f"{option}={value if isinstance(value, str) else json.dumps(value)}")
+        words.append(f"{option}={value if isinstance(value, str) else json.dumps(value)}")
     return words
 
 

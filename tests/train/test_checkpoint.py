@@ -112,6 +112,12 @@ def test_broken_files_are_refused(tmp_path: Path, kind: str) -> None:
     assert str(path) in str(raised.value)
 
 
+def test_whoever_may_read_other_files_may_read_a_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.safetensors", {}, model=make_model())
+    (tmp_path / "other").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     """In a process that may write files of 100 kB at most."""
     path = tmp_path / "last.safetensors"

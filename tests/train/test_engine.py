@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,7 +23,7 @@ from tests.train import runs
 from torchdcls.train import engine
 from torchdcls.train.checkpoint import load_checkpoint
 from torchdcls.train.engine import train
-from torchdcls.train.evaluate import evaluate
+from torchdcls.train.evaluate import evaluate, load_model
 from torchdcls.train.settings import EvalConfig, TrainConfig
 from torchdcls.train.trainer import Place, Trainer
 
@@ -51,7 +52,7 @@ def test_everything_a_run_leaves(images: Path, tmp_path: Path) -> None:
     record = json.loads((out / "run.json").read_text())
     assert record["command"] == "torchdcls train"
     assert record["processes"] == 1
-    assert record["data"]["train"], record["data"]["validation"] == (24, 10)
+    assert record["data"] == {"name": "images0", "train": 24, "validation": 10, "classes": ["bright", "dark"]}
     assert {"commit", "versions", "machine", "device", "parameters", "date"} <= record.keys()
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings == record["config"]
@@ -126,7 +127,9 @@ def test_killed_at_random_again_and_again(images: Path, tmp_path: Path) -> None:
     runs.finish(words)
     out = tmp_path / "killed"
     words = runs.command(images, out, resume="auto", **settings)
-    random = torch.Generator().manual_seed(int(time.time()))
+    seed = int(time.time())
+    print(f"moments of seed {seed}")
+    random = torch.Generator().manual_seed(seed)
     kills = 0
     for at_row in (3, 12, 23, 35):
         process = runs.start(words)
@@ -147,9 +150,11 @@ def lines_of(out: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_two_processes_come_to_the_same_as_one(images: Path, whole: Path, tmp_path: Path) -> None:
-    """Everything random included, as each micro-batch has random numbers of its own; and killed once."""
-    words = runs.command(images, tmp_path / "run", resume="auto", checkpoint_every=1)
+def test_two_processes_come_to_the_same_as_one(images: Path, tmp_path: Path) -> None:
+    """Everything random included, as each micro-batch, two a process here, has its own; and killed once."""
+    whole = tmp_path / "whole"
+    quietly(runs.config(images, whole, micro_batch=2))
+    words = runs.command(images, tmp_path / "run", resume="auto", checkpoint_every=1, micro_batch=2)
     killed = runs.start(words, processes=2)
     while killed.poll() is None and len(lines_of(tmp_path / "run")) < 2:
         time.sleep(0.005)
@@ -251,7 +256,7 @@ def test_a_checkpoint_that_cannot_be_written(images: Path, tmp_path: Path, monke
         ({"lr": 2e-3}, "resume: expected the settings of .*lr was 0.001, is 0.002"),
         ({"model": "convnext_tiny_dcls_gaussian", "clamp_positions": False}, "model was 'convnext_tiny_dcls_bilinear'"),
         ({"resume": None}, "out: expected a folder without a run in it, .*--resume auto"),
-        ({"resume": "nowhere.safetensors"}, "'nowhere.safetensors', which does not exist"),
+        ({"resume": "nowhere.safetensors"}, "out: expected a folder without a run in it"),
     ],
 )
 def test_what_a_run_does_not_go_on_with(images: Path, whole: Path, change: dict[str, Any], message: str) -> None:
@@ -259,6 +264,97 @@ def test_what_a_run_does_not_go_on_with(images: Path, whole: Path, change: dict[
     with pytest.raises(ValueError, match=message):
         quietly(runs.config(images, whole, **{"resume": "auto", **change}))
     assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_in_another_folder(images: Path, whole: Path, tmp_path: Path) -> None:
+    """From a checkpoint that is named; what was logged before stays where it was."""
+    config = runs.config(images, tmp_path / "one", checkpoint_every=4)
+    quietly(config)
+    kept = tmp_path / "kept.safetensors"
+    shutil.copy(whole / "checkpoints" / "last.safetensors", kept)
+    row, _ = quietly(runs.config(images, tmp_path / "other", resume=str(kept)))
+    assert json.loads((tmp_path / "other" / "run.json").read_text())["resumed"][0]["epoch"] == 2
+    assert row == {}
+    with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
+        quietly(runs.config(images, tmp_path / "one", resume=str(kept)))
+    quietly(replace(config, resume=str(tmp_path / "one" / "checkpoints" / "last.safetensors")))
+
+
+def test_two_runs_do_not_write_to_one_folder(images: Path, tmp_path: Path) -> None:
+    words = runs.command(images, tmp_path / "run", epochs=10_000, resume="auto")
+    first = runs.start(words)
+    while first.poll() is None and len(lines_of(tmp_path / "run")) < 1:
+        time.sleep(0.05)
+    with pytest.raises(ValueError, match="out: expected a folder that no other run writes to"):
+        quietly(runs.config(images, tmp_path / "run", epochs=10_000, resume="auto"))
+    first.kill()
+    first.communicate()
+
+
+def test_other_classes_are_refused(tmp_path: Path) -> None:
+    images = runs.make_images(tmp_path / "images")
+    config = runs.config(images, tmp_path / "run", epochs=1)
+    quietly(config)
+    for split in ("train", "val"):
+        (images / split / "dark").rename(images / split / "night")
+    with pytest.raises(ValueError, match=r"data: expected the classes of .*'night' in place of 'dark'"):
+        quietly(replace(config, resume="auto"))
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    with pytest.raises(ValueError, match="data: expected classes that the model was trained on, got 'night'"):
+        evaluate(best, EvalConfig(data=str(images)), Console(quiet=True))
+
+
+def test_some_of_the_classes_are_scored_by_name(images: Path, tmp_path: Path) -> None:
+    """Also without training images."""
+    quietly(runs.config(images, tmp_path / "run", epochs=8, lr=1e-2, ema=None))
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    assert evaluate(best, EvalConfig(data=str(images)), Console(quiet=True)).top1 == 100
+    for name, other in (("dark", "bright"), ("bright", "dark")):
+        some = tmp_path / name
+        shutil.copytree(images / "val" / name, some / "val" / name)
+        (some / "val" / other).mkdir()
+        shutil.copy(images / "val" / other / "0.png", some / "val" / other)
+        scores = evaluate(best, EvalConfig(data=str(some), micro_batch=3), Console(quiet=True))
+        assert (scores.top1, scores.images) == (100, 6)
+
+
+def test_a_model_is_loaded_from_a_checkpoint(whole: Path) -> None:
+    last = whole / "checkpoints" / "last.safetensors"
+    for part in ("model", "ema"):
+        model = load_model(last, part)  # type: ignore[arg-type]
+        stored = load_checkpoint(last).tensors
+        assert torch.equal(model.state_dict()["head.fc.weight"], stored[f"{part}.head.fc.weight"])
+        assert not model.training
+
+
+def test_batch_norms_of_two_processes_are_those_that_are_saved(images: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"model": "resnet50_dcls_gaussian", "clamp_positions": False, "repulsion_from": None}
+    changes["model_args"] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+    runs.finish(runs.command(images, tmp_path / "run", epochs=1, micro_batch=2, **changes), processes=2)
+    row = runs.rows(tmp_path / "run")[-1]
+    last = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    for part, prefix in (("model", "val"), ("ema", "ema_val")):
+        scores = evaluate(last, EvalConfig(weights=part, micro_batch=2), Console(quiet=True))  # type: ignore[arg-type]
+        assert scores.loss == pytest.approx(row[f"{prefix}_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_processes_that_torchrun_did_not_start_are_refused(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(ValueError, match="processes that torchrun started, got 4"):
+        quietly(runs.config(images, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_learning_rates(images: Path, tmp_path: Path, after: bool) -> None:
+    """Linear from 0 for the warm-up, then half a cosine, of what is left or of all."""
+    quietly(runs.config(images, tmp_path / "run", epochs=4, warmup_epochs=1, cosine_after_warmup=after, min_lr=1e-4))
+    rates = [row["lr"] for row in runs.rows(tmp_path / "run") if row["kind"] == "updates"]
+    start, length = (3, 9) if after else (0, 12)
+    cosine = [1e-4 + 0.5 * 9e-4 * (1 + math.cos(math.pi * (step - start) / length)) for step in range(3, 12)]
+    assert rates == pytest.approx([0, 1e-3 / 3, 2e-3 / 3, *cosine])
 
 
 def test_a_broken_checkpoint_is_not_overwritten(images: Path, tmp_path: Path) -> None:
@@ -282,6 +378,7 @@ def test_a_broken_checkpoint_is_not_overwritten(images: Path, tmp_path: Path) ->
         ({"model_args": {"depth": 3}}, "model_args: .* does not take"),
         ({"optimizer": "adamx"}, "optimizer: expected a name that timm knows, got 'adamx'"),
         ({"model": "convnext_tiny"}, "clamp_positions: expected a model with DCLS layers"),
+        ({"resume": "nowhere.safetensors"}, "'nowhere.safetensors', which does not exist"),
         ({"device": "gpu"}, "device: expected 'auto' or a device of this machine"),
         ({"data": "nowhere"}, "nowhere"),
     ],

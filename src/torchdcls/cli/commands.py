@@ -57,7 +57,9 @@ def _train_options(arguments: Sequence[str]) -> ArgumentParser:
         "torchrun --nproc-per-node 8 -m torchdcls train ...",
     )
     parser.add_argument(
-        "--config", type=str, help="a recipe of the package, such as convnext_tiny-dcls-gaussian, or a YAML file"
+        "--config",
+        type=str,
+        help="a recipe of the package, such as convnext_tiny-dcls-gaussian ('list' names all), or a YAML file",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the settings and end")
     # Nothing of a command that was not called is read.
@@ -70,6 +72,9 @@ def _train_options(arguments: Sequence[str]) -> ArgumentParser:
 
 def _train(settings: dict[str, Any], arguments: list[str]) -> int:
     name, dry_run = settings.pop("config"), settings.pop("dry_run")
+    if name == "list":
+        print("\n".join(recipe_names()))
+        return 0
     if name is None and not any(argument.partition("=")[0] == "--model" for argument in arguments):
         raise ValueError(
             f"config: expected a recipe, such as {', '.join(recipe_names()[:3])}, or a YAML file, or a --model, "
@@ -114,8 +119,9 @@ def _add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[s
     for setting in fields(config):
         flag, text = "--" + setting.name.replace("_", "-"), setting.metadata["help"]
         kind, default = types[setting.name], defaults.get(setting.name, setting.default)
-        if kind is bool and default is False:
-            parser.add_argument(flag, action="store_true", help=text)
+        if kind is bool:
+            # With or without a word, whatever the default.
+            parser.add_argument(flag, nargs="?", const=True, type=bool, default=default, help=text)
         elif get_origin(kind) is Sequence:
             (choice,) = get_args(kind)
             parser.add_argument(flag, nargs="+", type=choice, default=list(default), help=text)
@@ -128,7 +134,7 @@ def _recipe(arguments: Sequence[str]) -> dict[str, Any]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
     name = first.parse_known_args(list(arguments))[0].config
-    if name is None:
+    if name in (None, "list"):
         return {}
     recipe = load_recipe(name)
     checked = ArgumentParser(exit_on_error=False)

@@ -163,6 +163,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     unfinished = path.with_name(f"{path.name}.part")
     try:
         write(unfinished)
+        # safetensors makes files that their owner alone can read.
+        unfinished.chmod(0o666 & ~_umask())
         _sync(unfinished)
         unfinished.replace(path)
         _sync(path.parent)
@@ -177,6 +179,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

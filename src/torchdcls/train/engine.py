@@ -87,7 +87,14 @@ def train(
     folder = config.out or Path("runs") / (name or config.model)
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     with processes(config.device) as group:
-        return _Run(config, RunFolder(folder), group, command, console or Console(quiet=not group.main)).all_epochs()
+        console = console or Console(quiet=not group.main)
+        try:
+            return _Run(config, RunFolder(folder), group, command, console).all_epochs()
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"micro_batch: expected what the GPU's memory can hold, got {config.micro_batch}; halve it, which "
+                f"changes nothing but the random numbers ({str(error).splitlines()[0]})"
+            ) from None
 
 
 class _Run:
@@ -96,7 +103,7 @@ class _Run:
     ) -> None:
         self.config, self.folder, self.group, self.console = config, folder, group, console
         sources = open_sources(config)
-        self._num_classes = _num_classes(config, sources)
+        self._num_classes, self._classes = _num_classes(config, sources), sources.classes
         model = build_model(config, self._num_classes).to(group.device)
         self.training, self.validation = _batches(config, sources, model, group)
         self.trainer = Trainer(config, model, self._num_classes, self.training.updates_per_epoch, group)
@@ -108,7 +115,12 @@ class _Run:
             "device": device_name(group.device),
             "processes": group.world,
             "parameters": parameter_count(model),
-            "data": {"name": sources.name, "train": _count(sources.train), "validation": _count(sources.validation)},
+            "data": {
+                "name": sources.name,
+                "train": _count(sources.train),
+                "validation": _count(sources.validation),
+                "classes": sources.classes,
+            },
         }
         if group.main:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -142,6 +154,7 @@ class _Run:
                 started, first = time.perf_counter(), self.progress.update
                 self._epoch(bar)
                 rate = (updates - first) * config.batch_size / (time.perf_counter() - started)
+                bar.describe(f"epoch {self.progress.epoch + 1}/{config.epochs}, validation")
                 row = self._end_epoch(rate)
                 bar.say(_sentence(row, config))
         if self.group.main:
@@ -162,7 +175,7 @@ class _Run:
         unreadable = Unreadable(config.max_unreadable, self.training.updates_per_epoch * config.batch_size)
         unreadable.add(progress.update * config.batch_size, progress.unreadable, ())
         self.trainer.train_mode()
-        since = time.perf_counter()
+        since, done_before = time.perf_counter(), progress.update
         place = self._place
         for batches in self.training.epoch(place.epoch, place.update):
             losses = self.trainer.update(batches, place)
@@ -181,14 +194,15 @@ class _Run:
                 progress.row_loss_sum += done.loss
                 progress.row_updates += 1
                 if progress.update % config.log_every == 0 or progress.update == self.training.updates_per_epoch:
-                    self._log_updates(done.lr, time.perf_counter() - since)
-                    since = time.perf_counter()
+                    images = (progress.update - done_before) * config.batch_size
+                    self._log_updates(done.lr, images / (time.perf_counter() - since))
+                    since, done_before = time.perf_counter(), progress.update
             if saves or last:
                 self._check_weights(done)
             if saves and not last:
                 self._save()
 
-    def _log_updates(self, lr: float, seconds: float) -> None:
+    def _log_updates(self, lr: float, images_per_second: float) -> None:
         progress = self.progress
         row = {
             "kind": "updates",
@@ -196,7 +210,7 @@ class _Run:
             "updates": self._updates,
             "loss": progress.row_loss_sum / progress.row_updates,
             "lr": lr,
-            "images_per_second": progress.row_updates * self.config.batch_size / seconds,
+            "images_per_second": images_per_second,
         }
         progress.row_loss_sum, progress.row_updates = 0.0, 0
         if self.group.main:
@@ -229,15 +243,16 @@ class _Run:
             self.folder.log(row)
             self.folder.log_elements(trainer.model, self._updates)
             if best:
-                about = {"config": resolved(self.config), "num_classes": self._num_classes, "scores": row}
                 ema = None if trainer.ema is None else trainer.ema.module
                 weights = {"ema": ema} if part == "ema" else {"model": trainer.model}
-                save_checkpoint(self.folder.best, about, **weights)
+                self._write(self.folder.best, {"scores": row}, **weights)
         self.progress = Progress(epoch=progress.epoch + 1, best=progress.best, best_epoch=progress.best_epoch)
         self._save()
         return row
 
     def _validate(self, model: nn.Module) -> Scores:
+        # Batch norms of each process have statistics of their own; those of the first are saved.
+        self.group.as_first(model.buffers())
         precision = autocast(self.config, self.group.device)
         return validate(model, self.validation, self.group, precision, self.config.channels_last)
 
@@ -268,24 +283,25 @@ class _Run:
         )
 
     def _save(self) -> None:
-        if not self.group.main:
-            return
-        ema = self.trainer.ema
+        if self.group.main:
+            trainer, ema = self.trainer, self.trainer.ema
+            about = {
+                "updates_per_epoch": self.training.updates_per_epoch,
+                "progress": asdict(self.progress),
+                "ema_updates": 0 if ema is None else ema.updates,
+            }
+            averaged = None if ema is None else ema.module
+            self._write(self.folder.last, about, model=trainer.model, ema=averaged, optimizer=trainer.optimizer)
+
+    def _write(self, path: Path, about: dict[str, Any], **parts: Any) -> None:
         about = {
             "config": resolved(self.config),
             "num_classes": self._num_classes,
-            "updates_per_epoch": self.training.updates_per_epoch,
-            "progress": asdict(self.progress),
-            "ema_updates": 0 if ema is None else int(ema.n_averaged),
+            "classes": self._classes,
+            **about,
         }
         try:
-            save_checkpoint(
-                self.folder.last,
-                about,
-                model=self.trainer.model,
-                ema=None if ema is None else ema.module,
-                optimizer=self.trainer.optimizer,
-            )
+            save_checkpoint(path, about, **parts)
         except OSError as error:
             kept = "the one before it is still there" if self.folder.last.exists() else "there was none before it"
             raise OSError(f"checkpoint: {error}; {kept}. Make room, then go on with --resume auto") from error
@@ -298,11 +314,17 @@ class _Run:
                 f"data: expected the data of '{checkpoint.path}' with {updates} updates an epoch, got "
                 f"{self.training.updates_per_epoch}; give the same data, or take another --out for a new run"
             )
-        checkpoint.load_weights(self.trainer.model)
+        classes = checkpoint.about.get("classes")
+        if classes is not None and self._classes is not None and tuple(classes) != self._classes:
+            raise ValueError(
+                f"data: expected the classes of '{checkpoint.path}', got others "
+                f"({_difference(tuple(classes), self._classes)}); give the same data, or take another --out"
+            )
         checkpoint.load_optimizer(self.trainer.optimizer)
+        checkpoint.load_weights(self.trainer.model)
         if self.trainer.ema is not None:
             checkpoint.load_weights(self.trainer.ema.module, "ema")
-            self.trainer.ema.n_averaged.fill_(checkpoint.about["ema_updates"])
+            self.trainer.ema.updates = checkpoint.about["ema_updates"]
         self.progress = Progress(**checkpoint.about["progress"])
 
 
@@ -331,7 +353,8 @@ class _Watch:
 
     def add(self, place: Place, lr: float, losses: Tensor, batches: Sequence[Batch]) -> None:
         unreadable = sum(batch.unreadable for batch in batches)
-        sums = self._group.sum(torch.stack([losses.sum(), losses.new_tensor(unreadable)]))
+        # Filled on the device: a copy from the host would wait for it.
+        sums = self._group.sum(torch.stack([losses.sum(), losses.new_full((), unreadable)]))
         values, event = torch.cat([sums, losses]), None
         if values.is_cuda:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -399,6 +422,13 @@ def _num_classes(config: TrainConfig, sources: Sources) -> int:
     if found is None:
         raise ValueError(f"num_classes: expected a number, as '{sources.name}' does not tell how many classes it has")
     return found
+
+
+def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
+    if len(expected) != len(came):
+        return f"{len(came)} in place of {len(expected)}"
+    one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
+    return f"{other!r} in place of {one!r}"
 
 
 def _count(source: Images | Stream) -> int | None:

@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor, nn
 
-from .checkpoint import load_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint
 from .data.batches import ValidationBatches
-from .data.image_source import Stream
+from .data.image_source import Sources, Stream
 from .data.sources import open_sources
 from .data.transforms import preparation, validation_transform
 from .processes import device_name, processes
 from .progress import ProgressBar
-from .settings import EvalConfig, TrainConfig
+from .settings import SETTINGS, EvalConfig, TrainConfig, Weights
 from .trainer import autocast, build_model
 from .validation import Scores, validate
 
@@ -34,22 +35,19 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
     asked: dict[str, Any] = {
         name: value for name, value in vars(config).items() if value is not None and name != "weights"
     }
-    run = stored_config(stored.about["config"])
-    settings = replace(run, batch_size=config.micro_batch or run.micro_batch, **asked)
-    part = ("ema" if stored.has("ema") else "model") if config.weights == "auto" else config.weights
-    if not stored.has(part):
-        raise ValueError(f"weights: expected a checkpoint with {part!r} in it, got '{checkpoint}' without; take 'auto'")
+    run = stored_config(stored)
+    if not asked.get("data", run.data):
+        raise ValueError("data: expected a folder or a name, got nothing")
+    settings = replace(run, **asked, batch_size=config.micro_batch or run.micro_batch, mixup=0.0, cutmix=0.0)
+    settings = _validation_alone(settings)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with processes(settings.device) as group:
         console = console or Console(quiet=not group.main)
         sources = open_sources(settings)
-        classes = stored.about["num_classes"]
-        if (sources.num_classes or 0) > classes:
-            raise ValueError(f"data: expected at most the model's {classes} classes, got {sources.num_classes}")
-        model = build_model(settings, classes)
-        stored.load_weights(model, part)
+        model, part = _load(stored, settings, config.weights)
         model.to(group.device)
+        numbers = _class_numbers(stored, sources)
         batches = ValidationBatches(
             sources.validation,
             validation_transform(settings, *preparation(model)),
@@ -61,8 +59,9 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
         )
         count = sources.validation.count if isinstance(sources.validation, Stream) else len(sources.validation)
         with ProgressBar(console, None if count is None else count // group.world) as bar:
+            renumbered = (replace(batch, labels=numbers[batch.labels]) for batch in batches)
             scores = validate(
-                model, batches, group, autocast(settings, group.device), settings.channels_last, bar.advance
+                model, renumbered, group, autocast(settings, group.device), settings.channels_last, bar.advance
             )
         unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
         console.print(
@@ -75,7 +74,68 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
         return scores
 
 
-def stored_config(settings: dict[str, Any]) -> TrainConfig:
-    """The settings that a checkpoint holds."""
-    paths = {name: None if settings[name] is None else Path(settings[name]) for name in ("data_dir", "out")}
+def load_model(checkpoint: Path, weights: Weights = "auto") -> nn.Module:
+    """The model of a checkpoint, on the CPU, in evaluation mode.
+
+    Args:
+        checkpoint: best.safetensors or last.safetensors of a run.
+        weights: The trained weights, "model", or their average, "ema"; "auto" takes the average if it is there.
+
+    Raises:
+        ValueError: The file cannot be read, or holds no such weights.
+    """
+    stored = load_checkpoint(checkpoint)
+    return _load(stored, stored_config(stored), weights)[0].eval()
+
+
+def stored_config(checkpoint: Checkpoint) -> TrainConfig:
+    """The settings that a checkpoint holds.
+
+    Raises:
+        ValueError: It is of a version with other settings.
+    """
+    settings = checkpoint.about["config"]
+    unknown = sorted(set(settings) - set(SETTINGS))
+    if unknown:
+        raise ValueError(
+            f"checkpoint: '{checkpoint.path}' has settings that this version does not know ({', '.join(unknown)}); "
+            "use the version that wrote it, which its run.json names"
+        )
+    paths = {name: Path(settings[name]) for name in ("data_dir", "out") if settings.get(name) is not None}
     return TrainConfig(**{**settings, **paths})
+
+
+def _load(stored: Checkpoint, settings: TrainConfig, weights: Weights) -> tuple[nn.Module, str]:
+    part = ("ema" if stored.has("ema") else "model") if weights == "auto" else weights
+    if not stored.has(part):
+        raise ValueError(f"weights: expected a checkpoint with {part!r}, got '{stored.path}' without; take 'auto'")
+    model = build_model(settings, stored.about["num_classes"])
+    stored.load_weights(model, part)
+    return model, part
+
+
+def _validation_alone(settings: TrainConfig) -> TrainConfig:
+    """Settings with which a folder need not hold training images."""
+    folder = Path(settings.data).expanduser()
+    if not folder.is_dir():
+        return settings
+    there = (name for name in ("val", "validation", "test") if (folder / name).is_dir())
+    split = settings.val_split or next(there, None)
+    return settings if split is None else replace(settings, train_split=split, val_split=split)
+
+
+def _class_numbers(stored: Checkpoint, sources: Sources) -> Tensor:
+    """The model's number of each class of the data, which may have fewer."""
+    known: list[str] | None = stored.about.get("classes")
+    if known is None or sources.classes is None:
+        count = stored.about["num_classes"]
+        if (sources.num_classes or 0) > count:
+            raise ValueError(f"data: expected at most the model's {count} classes, got {sources.num_classes}")
+        return torch.arange(count)
+    unknown = [name for name in sources.classes if name not in known]
+    if unknown:
+        raise ValueError(
+            f"data: expected classes that the model was trained on, got {unknown[0]!r} and {len(unknown) - 1} more "
+            f"besides; it knows {', '.join(map(repr, known[:3]))} and {max(len(known) - 3, 0)} more"
+        )
+    return torch.tensor([known.index(name) for name in sources.classes])

@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,12 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def as_first(self, tensors: Iterable[Tensor]) -> None:
+        """Sets tensors to those of the first process, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
     def gather(self, value: Any) -> list[Any]:
         """The values that all processes call this with, by rank."""
         values = [value]
@@ -63,27 +69,34 @@ def processes(device: str) -> Iterator[Processes]:
         device: "auto" or a device; each process of a machine takes a GPU of its own.
 
     Raises:
-        ValueError: The device cannot be used.
+        ValueError: The device cannot be used, or there are processes that torchrun did not start.
     """
     if not dist.is_torchelastic_launched():
+        started = max(int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+        if started > 1:
+            raise ValueError(
+                f"expected one process, or processes that torchrun started, got {started} started by something else; "
+                "start one torchrun on each machine"
+            )
         yield Processes(0, 1, find_device(device))
         return
     _end_with_parent()
+    local = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available() and local < torch.cuda.device_count():
+        torch.cuda.set_device(local)  # before anything is put onto the first one
     found = find_device(device)
     if found.type == "cuda":
-        found = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        found = torch.device("cuda", local)
         if found.index >= torch.cuda.device_count():
             raise ValueError(
                 f"device: expected a GPU for each process of this machine, got {torch.cuda.device_count()} of them and "
                 f"process {found.index + 1}; start torchrun with --nproc-per-node {torch.cuda.device_count()}"
             )
-        torch.cuda.set_device(found)
     on_gpu = found.type == "cuda"
     dist.init_process_group("nccl" if on_gpu else "gloo", device_id=found if on_gpu else None)
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), found)
-    finally:
-        dist.destroy_process_group()
+    yield Processes(dist.get_rank(), dist.get_world_size(), found)
+    # Not after an error: NCCL would wait for the others, and torchrun for the end of this process.
+    dist.destroy_process_group()
 
 
 def find_device(name: str) -> torch.device:

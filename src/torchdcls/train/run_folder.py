@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from torch import nn
@@ -42,6 +44,7 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.safetensors"
         self._metrics = path / "metrics.jsonl"
         self._board: Any = None
+        self._lock: IO[str] | None = None
 
     def checkpoint(self, resume: str | None) -> Checkpoint | None:
         """The checkpoint to go on from, None for a new run.
@@ -49,16 +52,18 @@ class RunFolder:
         Raises:
             ValueError: There is a run in the folder that was not meant, or the checkpoint cannot be read.
         """
-        if resume not in (None, "auto"):
-            return load_checkpoint(Path(resume))
-        if not (self.path / "run.json").exists():
-            return None
-        if resume is None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out: expected a folder, got '{self.path}', which is a file; take another one")
+        holds_a_run = (self.path / "run.json").exists()
+        own = resume == "auto" or (resume is not None and Path(resume).resolve() == self.last.resolve())
+        if holds_a_run and not own:
             raise ValueError(
                 f"out: expected a folder without a run in it, got '{self.path}'; go on with it by --resume auto, or "
                 "take another folder with --out"
             )
-        return load_checkpoint(self.last) if self.last.exists() else None
+        if resume not in (None, "auto"):
+            return load_checkpoint(Path(resume))
+        return load_checkpoint(self.last) if holds_a_run and self.last.exists() else None
 
     def begin(self, config: TrainConfig, command: str, facts: Mapping[str, Any], place: Place, updates: int) -> None:
         """Writes what is known before the first update, and cuts what was logged after the place of a checkpoint.
@@ -71,11 +76,12 @@ class RunFolder:
             updates: Updates that were done before.
         """
         self.last.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.path)
         settings = resolved(config)
         record = {**environment(command, _PACKAGES), **facts, "config": settings}
         if updates > 0:
-            with (self.path / "run.json").open(encoding="utf-8") as file:
-                first = json.load(file)
+            before = self.path / "run.json"
+            first = json.loads(before.read_text(encoding="utf-8")) if before.exists() else record
             since = {"epoch": place.epoch, "update": place.update}
             record = {**first, "resumed": [*first.get("resumed", []), {**since, **record}]}
         self._write("run.json", json.dumps(record, indent=2) + "\n")
@@ -88,6 +94,8 @@ class RunFolder:
         """Adds a line to `metrics.jsonl`, and its numbers to TensorBoard."""
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint may count on it
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("kind", "epoch", "updates"):
@@ -114,9 +122,11 @@ class RunFolder:
         return rows
 
     def close(self) -> None:
-        """Ends TensorBoard's file."""
+        """Ends TensorBoard's file, and lets others have the folder."""
         if self._board is not None:
             self._board.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _cut(self, place: Place, updates: int) -> None:
         def stays(row: Mapping[str, Any]) -> bool:
@@ -126,6 +136,25 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         write_whole(self.path / name, lambda unfinished: _write_text(unfinished, text))
+
+
+def _locked(folder: Path) -> IO[str] | None:
+    """Keeps other runs out of a folder until this process ends, where the system can."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    file = (folder / ".lock").open("w", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise ValueError(
+            f"out: expected a folder that no other run writes to, got '{folder}'; wait for it, or end it"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return file
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from .. import _checks
 
 Precision = Literal["float32", "bfloat16"]
 Loss = Literal["cross-entropy", "binary"]
+Weights = Literal["auto", "model", "ema"]
 
 
 def setting(default: Any, help: str) -> Any:
@@ -74,6 +75,9 @@ class TrainConfig:
     )
     min_lr: float = setting(1e-6, "learning rate at the end of the cosine")
     warmup_epochs: float = setting(20.0, "epochs of linear warm-up")
+    cosine_after_warmup: bool = setting(
+        False, "the cosine begins where the warm-up ends (ConvNeXt's own), not with it (timm's)"
+    )
     weight_decay: float = setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
     clip_grad: float | None = setting(None, "largest norm of the gradient of all parameters together")
     ema: float | None = setting(None, "decay of an average of the weights, which is validated too")
@@ -162,9 +166,7 @@ class EvalConfig:
     data: str | None = setting(None, "data as for torchdcls train (default: that of the run)")
     data_dir: Path | None = setting(None, "where the files of a named dataset are")
     val_split: str | None = setting(None, "the split to score")
-    weights: Literal["auto", "model", "ema"] = setting(
-        "auto", "the trained weights or their average, if both are there"
-    )
+    weights: Weights = setting("auto", "the trained weights or their average, if both are there")
     image_size: int | None = setting(None, "height and width of images in pixels")
     crop_pct: float | None = setting(None, "share of an image that the crop takes")
     micro_batch: int | None = setting(None, "images at once")

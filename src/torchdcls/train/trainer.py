@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,6 @@ from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .._checks import nearest
 from ..nn import DclsLayer
@@ -64,6 +64,37 @@ class Place:
     update: int
 
 
+class Average:
+    """An exponential moving average of a model's parameters, each counted once; buffers are the model's.
+
+    Unlike torch's `AveragedModel` it never waits for a GPU.
+
+    Args:
+        model: The model.
+        decay: Share of the average that an update keeps; the first update sets it to the model.
+
+    Attributes:
+        module: A copy of the model with the average for parameters.
+        updates: How often it was updated.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model).requires_grad_(False)
+        self.updates = 0
+        self._decay = decay
+        self._averages: list[Tensor] = list(self.module.parameters())
+        self._parameters: list[Tensor] = list(model.parameters())
+        self._buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the model as it is now."""
+        torch._foreach_lerp_(self._averages, self._parameters, 1 - self._decay if self.updates else 1.0)
+        for mine, theirs in self._buffers:
+            mine.copy_(theirs)
+        self.updates += 1
+
+
 class Trainer:
     """A model in training.
 
@@ -88,17 +119,16 @@ class Trainer:
             name = "clamp_positions" if config.clamp_positions else "repulsion_from"
             raise ValueError(f"{name}: expected a model with DCLS layers, got {config.model} without any")
         self.optimizer = _optimizer(config, model)
+        warmup = round(config.warmup_epochs * updates_per_epoch)
         self.schedule = CosineLRScheduler(
             self.optimizer,
-            t_initial=config.epochs * updates_per_epoch,
+            t_initial=config.epochs * updates_per_epoch - (warmup if config.cosine_after_warmup else 0),
             lr_min=config.min_lr,
-            warmup_t=round(config.warmup_epochs * updates_per_epoch),
+            warmup_t=warmup,
+            warmup_prefix=config.cosine_after_warmup,
             t_in_epochs=False,
         )
-        self.ema = None
-        if config.ema is not None:
-            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
-            self.ema = AveragedModel(model, multi_avg_fn=average)
+        self.ema = None if config.ema is None else Average(model, config.ema)
         self._mixup = None
         if config.mixup or config.cutmix:
             self._mixup = Mixup(  # type: ignore[no-untyped-call]
@@ -106,7 +136,7 @@ class Trainer:
             )
         self._wrapped: nn.Module = model
         if group.world > 1:
-            self._wrapped = DistributedDataParallel(model)
+            self._wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
         if config.compile:
             self._wrapped.compile()
 
@@ -132,11 +162,13 @@ class Trainer:
                 images = images.contiguous(memory_format=torch.channels_last)
             labels = batch.labels.to(device, non_blocking=True)
             # Gradients are summed over processes once an update, with those of the last micro-batch.
-            waits = self.group.world > 1 and batch is not batches[-1]
-            with self._wrapped.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            last = batch is batches[-1]
+            with nullcontext() if last or self.group.world == 1 else self._wrapped.no_sync():  # type: ignore[operator]
                 loss = self._loss(images, labels)
-                objective = loss + repulsion_loss(self.model) ** 2 if repels else loss
-                (objective / len(batches)).backward()  # type: ignore[no-untyped-call]
+                objective = loss / len(batches)
+                if repels and last:
+                    objective = objective + repulsion_loss(self.model) ** 2
+                objective.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         if config.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
@@ -144,7 +176,7 @@ class Trainer:
         if config.clamp_positions:
             clamp_positions_(self.model)
         if self.ema is not None:
-            self.ema.update_parameters(self.model)
+            self.ema.update()
         return torch.stack(losses)
 
     def train_mode(self) -> None:

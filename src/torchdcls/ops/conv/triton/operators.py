@@ -45,7 +45,8 @@ def gradients_triton(
         Gradients of the input, in its memory format, and of the weight, None where not asked for.
     """
     to_input = to_weight = None
-    gradient = _in_format_of(input, gradient)
+    if input is not None:
+        gradient = _in_format_of(input, gradient)
     if of_input:
         turned = weight.flip(list(range(2, weight.dim())))
         to_input = _convolve(gradient, turned, None, problem.turned(), problem.map)
