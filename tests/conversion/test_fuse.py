@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from torchdcls import Dcls1d, Dcls2d, Dcls3d, FuseReport, convert, fuse
+from torchdcls import (
+    Dcls1d,
+    Dcls2d,
+    Dcls3d,
+    DclsTranspose1d,
+    DclsTranspose2d,
+    DclsTranspose3d,
+    FuseReport,
+    convert,
+    fuse,
+)
 
 from .small import convnext
 
@@ -46,6 +56,21 @@ def test_the_output_is_the_same(interpolation, options):
     torch.testing.assert_close(model(images), expected, rtol=1e-12, atol=1e-12)
     assert report.output_difference < 1e-12
     assert report.fused[0].difference == 0
+
+
+@pytest.mark.parametrize("kind", [DclsTranspose1d, DclsTranspose2d, DclsTranspose3d])
+@pytest.mark.parametrize("radius", [1.0, 4.0])
+def test_transposed_layers(kind, radius):
+    """Cut where padding allows it, as it crops what borders would give."""
+    options = {"dilated_kernel_size": 9, "padding": 2, "stride": 2, "output_padding": 1, "groups": 2}
+    transposed = kind(4, 6, 3, position_init=("uniform", radius), interpolation="bilinear", **options).double()
+    model = nn.Sequential(transposed)
+    images = torch.randn(2, 4, *(7, 5, 6)[: kind.dims], dtype=torch.float64)
+    expected = model(images)
+    report = fuse(model)
+    assert type(model[0]).__name__ == kind.__name__.replace("Dcls", "Conv")
+    assert report.fused[0].new_kernel_size == ((5,) if radius == 1 else (9,)) * kind.dims
+    torch.testing.assert_close(model(images), expected)
 
 
 def test_empty_borders_are_cut():

@@ -9,13 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _checks
-from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsNd
+from ..nn import (
+    Dcls1d,
+    Dcls2d,
+    Dcls3d,
+    DclsLayer,
+    DclsNd,
+    DclsTranspose1d,
+    DclsTranspose2d,
+    DclsTranspose3d,
+    DclsTransposeNd,
+)
 from ..ops.kernel import construct_kernel
 
-_CONVOLUTIONS: dict[type[DclsNd], type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+_CONVOLUTIONS: dict[type[DclsLayer], Any] = {
     Dcls1d: nn.Conv1d,
     Dcls2d: nn.Conv2d,
     Dcls3d: nn.Conv3d,
+    DclsTranspose1d: nn.ConvTranspose1d,
+    DclsTranspose2d: nn.ConvTranspose2d,
+    DclsTranspose3d: nn.ConvTranspose3d,
 }
 
 
@@ -99,12 +112,12 @@ def fuse(
     _checks.one_of("positions", positions, ("exact", "round"))
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance: expected a number from 0 to below 1, got {tolerance!r}")
-    if isinstance(model, DclsNd):
+    if isinstance(model, DclsLayer):
         raise ValueError(
             f"model: expected a module that contains DCLS layers, got a {type(model).__name__} itself, which cannot be "
             "replaced in place; put it into a torch.nn.Sequential"
         )
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, DclsNd)}
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, DclsLayer)}
     if not layers:
         raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
     before = None if example is None else _output(model, example)
@@ -123,7 +136,7 @@ def fuse(
 
 
 def _convolution(
-    name: str, layer: DclsNd, positions: Literal["exact", "round"], tolerance: float
+    name: str, layer: DclsLayer, positions: Literal["exact", "round"], tolerance: float
 ) -> tuple[nn.Module, Fused]:
     exact = layer.kernel()
     size = layer.dilated_kernel_size
@@ -134,6 +147,7 @@ def _convolution(
             layer.weight, layer.position.round(), None, size, "bilinear", learned_dims=layer.learned_dims
         )
     cut = _empty_borders(kernel, tolerance)
+    assert isinstance(layer, DclsNd | DclsTransposeNd)
     padding: str | tuple[int, ...]
     if isinstance(layer.padding, str):
         padding = layer.padding
@@ -145,16 +159,18 @@ def _convolution(
     for axis, cells in enumerate(cut, start=2):
         kernel = kernel.narrow(axis, cells, kernel.shape[axis] - 2 * cells)
     kept = F.pad(kernel, [cells for cells in reversed(cut) for _ in range(2)])
-    convolution = _CONVOLUTIONS[type(layer)](
+    transposed = {"output_padding": layer.output_padding} if isinstance(layer, DclsTransposeNd) else {}
+    convolution: Any = _CONVOLUTIONS[type(layer)](
         layer.in_channels,
         layer.out_channels,
-        tuple(kernel.shape[2:]),  # type: ignore[arg-type]
-        stride=layer.stride,  # type: ignore[arg-type]
-        padding=padding,  # type: ignore[arg-type]
+        tuple(kernel.shape[2:]),
+        stride=layer.stride,
+        padding=padding,
         groups=layer.groups,
         bias=layer.bias is not None,
         padding_mode=layer.padding_mode,
         device="meta",
+        **transposed,
     )
     convolution.weight = nn.Parameter(kernel.contiguous(), requires_grad=layer.weight.requires_grad)
     convolution.bias = layer.bias

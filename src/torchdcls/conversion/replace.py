@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .. import _checks
@@ -16,6 +16,7 @@ from ..profiles import Interpolation, Profile
 from . import select
 from .report import ConversionReport, Replaced, Skipped
 from .select import Convolution, Share, Where
+from .warm_start import warm_start_
 
 _LAYERS: dict[type[nn.Module], type[DclsNd]] = {nn.Conv1d: Dcls1d, nn.Conv2d: Dcls2d, nn.Conv3d: Dcls3d}
 
@@ -45,12 +46,13 @@ def convert(
     position_init: PositionInit = ("normal", 0.5),
     weight_std: float | None = None,
     method: Method = "auto",
+    init: Literal["random", "keep"] = "random",
 ) -> ConversionReport:
     """Replaces convolutions of any model by DCLS layers, in place.
 
     Stride, output size, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Weights
-    are new: elements at other places cannot repeat what a dense kernel had learned, so train the model afterwards.
-    Hooks of the replaced layers are gone.
+    are new, or with `init="keep"` those with which the elements make the old kernels as well as they can; train the
+    model afterwards. Hooks of the replaced layers are gone.
 
     Args:
         model: The model; its modules are exchanged.
@@ -65,17 +67,24 @@ def convert(
             (name, module) returns the stage instead. Shared means one Parameter at several layers, which torch's
             `to_empty` and `load_state_dict(assign=True)` take apart.
         learned_dims: Axes along which positions are learned; None for all.
-        position_init: Where positions start, see `torchdcls.Dcls2d`.
+        position_init: Where positions start, see `torchdcls.Dcls2d`. With `init="keep"` those of elements that are not
+            needed, for example ("uniform", 11) to have them all over a kernel of 23; a tensor is refused then.
         weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
-            None for torch's convolution default.
+            None for torch's convolution default. Refused with `init="keep"`.
         method: How the new layers convolve, see `torchdcls.large_kernel_conv2d`.
+        init: "random", or "keep" for a warm start. With as many elements as the old kernel has taps there is one at
+            each, as narrow as the interpolation allows: with "bilinear" and "triangle" the model computes what it did,
+            to rounding; with "gaussian" up to the spread of its narrowest, a thousandth of the kernel. Elements beyond
+            that have weight 0. With fewer elements, places are found at which least squares leave little of the old
+            kernels, of all layers that share them together. What a small or even new kernel cannot hold is lost. The
+            report has the difference, layer by layer.
 
     Returns:
         A report: layers replaced, convolutions skipped with reasons, parameters before and after. `print` shows it.
 
     Raises:
-        ValueError: An argument is out of range, nothing would be replaced, the model itself is the convolution, or
-            "iso" leaves less than one element. The model is as it was.
+        ValueError: An argument is out of range, nothing would be replaced, the model itself is the convolution, "iso"
+            leaves less than one element, or there are no finite weights to keep. The model is as it was.
 
     Example:
         >>> import torch
@@ -96,9 +105,19 @@ def convert(
         _checks.one_of("share", share, ("stage", "none"))
     if weight_std is not None and not 0 < weight_std < float("inf"):
         raise ValueError(f"weight_std: expected a positive number or None, got {weight_std!r}")
+    _checks.one_of("init", init, ("random", "keep"))
+    if init == "keep" and weight_std is not None:
+        raise ValueError(f"weight_std: expected None with init='keep', which draws no weights, got {weight_std!r}")
+    if init == "keep" and isinstance(position_init, Tensor):
+        raise ValueError(
+            "position_init: expected ('normal', standard deviation) or ('uniform', radius) with init='keep', which "
+            "finds positions itself, got a tensor"
+        )
     profile = _checks.profile(interpolation)
 
     jobs, skipped = _plan(model, dilated_kernel_size, where, share)
+    if init == "keep":
+        _check_weights(jobs)
     before = parameter_count(model)
     if kernel_count == "iso":
         kernel_count = iso_kernel_count(jobs, profile, learned_dims)
@@ -110,6 +129,7 @@ def convert(
         leader = first.setdefault(job.key, layer)
         layer.position, layer.sigma = leader.position, leader.sigma
         layers[job.module] = layer
+    residuals = _keep(jobs, layers) if init == "keep" else {}
     # A module may hang at several places, of one parent even, which named_children tells once; all get the new one.
     for parent in list(model.modules()):
         for attribute, child in list(parent._modules.items()):
@@ -117,7 +137,15 @@ def convert(
                 setattr(parent, attribute, layers[child])
 
     replaced = tuple(
-        Replaced(job.name, job.stage, job.module.out_channels, job.module.kernel_size, job.kernel_size) for job in jobs
+        Replaced(
+            job.name,
+            job.stage,
+            job.module.out_channels,
+            job.module.kernel_size,
+            job.kernel_size,
+            residuals.get(job.name),
+        )
+        for job in jobs
     )
     return ConversionReport(replaced, tuple(skipped), kernel_count, before, parameter_count(model))
 
@@ -207,6 +235,27 @@ def iso_kernel_count(jobs: Sequence[_Job], profile: Profile, learned_dims: Seque
             f"replace and {an_element + sum(shared.values())} parameters for one element each; give a number"
         )
     return int(count)
+
+
+def _check_weights(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        weight = job.module.weight
+        if weight.is_meta:
+            raise ValueError(f"init: expected 'random' for a model on the meta device, got 'keep' and {job.name} there")
+        if not weight.isfinite().all():
+            raise ValueError(f"init: expected finite weights for 'keep', got NaN or infinity in {job.name}")
+
+
+def _keep(jobs: Sequence[_Job], layers: dict[nn.Module, DclsNd]) -> dict[str, float]:
+    """Starts all layers from the convolutions they replace; the residual of each by its name."""
+    together: dict[Hashable, list[_Job]] = defaultdict(list)
+    for job in jobs:
+        together[job.key].append(job)
+    residuals: dict[str, float] = {}
+    for group in together.values():
+        found = warm_start_([layers[job.module] for job in group], [job.module.weight for job in group])
+        residuals.update(zip((job.name for job in group), found, strict=True))
+    return residuals
 
 
 def _layer_like(

@@ -5,13 +5,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Replaced:
-    """A layer that was replaced. `stage` names the layers it shares positions with."""
+    """A layer that was replaced.
+
+    Attributes:
+        name: The layer.
+        stage: Name of the layers it shares positions with.
+        channels: Its output channels.
+        old_kernel_size: Size of the convolution's kernel.
+        new_kernel_size: Size of the new layer's dense kernel.
+        residual: Norm of the difference of the two kernels over the norm of the old one, their middles on each other;
+            None where the new one is random.
+    """
 
     name: str
     stage: str
     channels: int
     old_kernel_size: tuple[int, ...]
     new_kernel_size: tuple[int, ...]
+    residual: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,15 @@ class ConversionReport:
             f"parameters: {self.parameters_before:,} before, {self.parameters_after:,} after "
             f"({self.parameters_after - self.parameters_before:+,})",
         ]
+        residuals = [row.residual for row in self.replaced if row.residual is not None]
+        if residuals:
+            lines.append(f"mean residual: {sum(residuals) / len(residuals):.2g}")
         names = [row.name for row in self.replaced] + [row.name for row in self.skipped]
         width = max(map(len, names))
         for row in self.replaced:
             kernels = f"{_size(row.old_kernel_size)} -> {_size(row.new_kernel_size)}"
-            lines.append(f"  {row.name:<{width}}  {kernels}  {row.channels} channels, stage {row.stage}")
+            residual = "" if row.residual is None else f", residual {row.residual:.2g}"
+            lines.append(f"  {row.name:<{width}}  {kernels}  {row.channels} channels, stage {row.stage}{residual}")
         for skip in self.skipped:
             lines.append(f"  {skip.name:<{width}}  skipped: {skip.reason}")
         return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""DCLS layers that start from the kernels of the convolutions whose places they take."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..nn import DclsNd
+from .fit import Grid, fit
+
+
+@torch.no_grad()
+def warm_start_(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> list[float]:
+    """Gives layers the elements with which they make dense kernels as well as they can, in place.
+
+    The middles of old and new kernels are on each other, as the padding of a converted layer has it. Elements that are
+    not needed, where there are more than an old kernel has taps, get weight 0 and stay where they are.
+
+    Args:
+        layers: Layers alike in everything but their weights, which share position and sigma if they are several.
+        kernels: The dense kernel of each, (out_channels, in_channels/groups, *kernel size).
+
+    Returns:
+        For each layer the norm of the difference of its kernel and the old one over the norm of the old one, of which
+        what does not fit into the layer's is a part; 0 for a kernel of zeros.
+    """
+    layer = layers[0]
+    spans = _spans(kernels[0].shape[2:], layer.dilated_kernel_size)
+    placed = [_placed(kernel, layer.dilated_kernel_size) for kernel in kernels]
+    # Each tap of a dense axis has elements of its own: it is a row like a channel. Along learned axes a row is what old
+    # and new kernel both have.
+    dense = [axis for axis in range(len(spans)) if axis not in layer.learned_dims]
+    rows = torch.stack(placed).permute(0, 1, 2, *(3 + axis for axis in (*dense, *layer.learned_dims)))
+    starts, stops = zip(*(spans[axis] for axis in layer.learned_dims), strict=True)
+    for axis, (start, stop) in enumerate(zip(starts, stops, strict=True), start=3 + len(dense)):
+        rows = rows.narrow(axis, start, stop - start)
+    grid = Grid(layer.learned_size, starts, stops, layer.interpolation)
+    elements, weight = fit(rows.flatten(1, 2 + len(dense)), layer.kernel_count, grid)
+
+    count = weight.shape[-1]
+    shape = (*layer.weight.shape[:-1], count)
+    layer.position[..., :count] = elements.position.reshape(-1, *shape).to(layer.position)
+    if layer.sigma is not None:
+        layer.sigma[..., :count] = elements.sigma.reshape(-1, *shape).to(layer.sigma)
+    for each, own in zip(layers, weight, strict=True):
+        each.weight.zero_()
+        each.weight[..., :count] = own.reshape(shape).to(each.weight)
+    return [_residual(*of_layer) for of_layer in zip(layers, kernels, placed, strict=True)]
+
+
+def _spans(old: Sequence[int], new: Sequence[int]) -> list[tuple[int, int]]:
+    """The first of the new kernel's cells that the old one has too, and the one after the last, for each axis."""
+    spans = []
+    for taps, cells in zip(old, new, strict=True):
+        first = _offset(taps, cells)
+        spans.append((max(first, 0), min(first + taps, cells)))
+    return spans
+
+
+def _offset(taps: int, cells: int) -> int:
+    # Whichever padding `select.converted_padding` finds, it is this much more before the map than the old one.
+    return (cells - 1) // 2 - (taps - 1) // 2
+
+
+def _placed(kernel: Tensor, new: Sequence[int]) -> Tensor:
+    """A kernel in one of another size, with zeros around it or less of it, in float64."""
+    # Apple's GPUs have no float64.
+    kernel = kernel.detach().to("cpu" if kernel.device.type == "mps" else kernel.device).double()
+    pads = []
+    for taps, cells in zip(kernel.shape[2:], new, strict=True):
+        first = _offset(taps, cells)
+        pads.append((first, cells - taps - first))
+    return F.pad(kernel, [cells for pair in reversed(pads) for cells in pair])
+
+
+def _residual(layer: DclsNd, old: Tensor, placed: Tensor) -> float:
+    old = old.to(placed)
+    whole = float(old.square().sum())
+    missed = float((old - _placed(placed, old.shape[2:])).square().sum())
+    error = float((layer.kernel().to(placed) - placed).square().sum())
+    return math.sqrt((error + missed) / whole) if whole > 0 else 0.0
