@@ -11,7 +11,7 @@ from cases import answers, assert_as_exact_as, assert_equal_to_rounding, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchdcls import Dcls1d, Dcls2d, large_kernel_conv2d
+from torchdcls import Dcls1d, Dcls2d, large_kernel_conv2d, large_kernel_conv_transpose2d
 from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned
 from torchdcls.ops.conv.triton.configurations import Sizes, for_output, for_weight_gradient
 from torchdcls.ops.conv.triton.support import interpreted
@@ -399,3 +399,21 @@ def test_delays_of_neurons():
     actual = answers(lambda: layer(spikes), leaves)
     layer.method = "direct"
     torch.testing.assert_close(actual, answers(lambda: layer(spikes), leaves))
+
+
+# Transposed
+
+
+@pytest.mark.parametrize("padding", [0, 2, (1, 4)])
+def test_transposed(padding):
+    """The transposed convolution is the program of the input's gradient; its gradients are the other two."""
+    leaves = {
+        "input": normal(2, 3, 7, 9, seed=1, dtype=torch.float64),
+        "weight": normal(3, 1, 5, 9, seed=2, dtype=torch.float64),
+        "bias": normal(3, seed=3, dtype=torch.float64),
+    }
+    expected = answers(lambda: torch.nn.functional.conv_transpose2d(**leaves, padding=padding, groups=3), leaves)
+    moved = here(leaves)
+    call = partial(large_kernel_conv_transpose2d, **moved, padding=padding, groups=3, method="triton")
+    for name, tensor in answers(call, moved).items():
+        torch.testing.assert_close(tensor.cpu(), expected[name], rtol=1e-10, atol=1e-10)
