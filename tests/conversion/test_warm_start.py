@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from torchdcls import Profile, construct_kernel, convert
 from torchdcls.conversion import fit
