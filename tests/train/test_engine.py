@@ -52,7 +52,7 @@ def test_everything_a_run_leaves(images: Path, tmp_path: Path) -> None:
     record = json.loads((out / "run.json").read_text())
     assert record["command"] == "torchdcls train"
     assert record["processes"] == 1
-    assert record["data"] == {"name": "images0", "train": 24, "validation": 10, "classes": ["bright", "dark"]}
+    assert record["data"] == {"name": images.name, "train": 24, "validation": 10, "classes": ["bright", "dark"]}
     assert {"commit", "versions", "machine", "device", "parameters", "date"} <= record.keys()
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings == record["config"]

@@ -167,7 +167,9 @@ def measured(compiled):
 @pytest.fixture(scope="module")
 def compiled(request):
     """Facts of each program that a test was asked for, compiled on all cores."""
-    items = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
+    # Doctests have neither a module nor parameters.
+    items = [item for item in request.session.items if getattr(item, "module", None) is request.module]
+    items = [item for item in items if hasattr(item, "callspec")]
     asked = {item.callspec.params["program"]: None for item in items if "program" in item.callspec.params}
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("fork")) as pool:
         return dict(zip(asked, pool.map(facts, asked), strict=True))
