@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..conversion import parameter_count
 from .checkpoint import Checkpoint, save_checkpoint
 from .data.batches import Batch, TrainingBatches, ValidationBatches
-from .data.image_source import Images, Sources, Stream
+from .data.image_source import Sources, image_count
 from .data.sources import open_sources
 from .data.transforms import preparation, training_transform, validation_transform
 from .data.unreadable import Unreadable
@@ -117,8 +117,8 @@ class _Run:
             "parameters": parameter_count(model),
             "data": {
                 "name": sources.name,
-                "train": _count(sources.train),
-                "validation": _count(sources.validation),
+                "train": image_count(sources.train),
+                "validation": image_count(sources.validation),
                 "classes": sources.classes,
             },
         }
@@ -127,8 +127,8 @@ class _Run:
             folder.begin(config, command, facts, self._place, self._updates)
         group.wait()
         console.print(
-            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({_count(sources.train)} training "
-            f"and {_count(sources.validation)} validation images, {self._num_classes} classes)\n"
+            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({image_count(sources.train)} "
+            f"training and {image_count(sources.validation)} validation images, {self._num_classes} classes)\n"
             f"{config.epochs} epochs of {self.training.updates_per_epoch} updates of {config.batch_size} images on "
             f"{group.world} x {facts['device']}, in folder {folder.path}"
             + (f"; going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}" if checkpoint else ""),
@@ -429,10 +429,6 @@ def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
         return f"{len(came)} in place of {len(expected)}"
     one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
     return f"{other!r} in place of {one!r}"
-
-
-def _count(source: Images | Stream) -> int | None:
-    return source.count if isinstance(source, Stream) else len(source)
 
 
 def _named(scores: Scores, prefix: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .data.batches import ValidationBatches
-from .data.image_source import Sources, Stream
+from .data.image_source import Sources, image_count
 from .data.sources import open_sources
 from .data.transforms import preparation, validation_transform
 from .processes import device_name, processes
@@ -57,7 +57,7 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
             workers=settings.workers,
             pin_memory=group.device.type == "cuda",
         )
-        count = sources.validation.count if isinstance(sources.validation, Stream) else len(sources.validation)
+        count = image_count(sources.validation)
         with ProgressBar(console, None if count is None else count // group.world) as bar:
             renumbered = (replace(batch, labels=numbers[batch.labels]) for batch in batches)
             scores = validate(

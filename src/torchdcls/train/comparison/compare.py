@@ -19,6 +19,7 @@ from ...models import comparison_model
 from ..data.image_set import ImageData, ImageSet
 from ..data.named import images_per_epoch, load_data
 from ..environment import repeatable
+from ..processes import device_name, find_device
 from ..progress import ProgressBar
 from .config import BASELINE, CompareConfig, Method
 from .loop import train
@@ -46,7 +47,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     """
     console = console or Console()
     config = config.checked()
-    device = _device(config.device)
+    device = find_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     data = load_data(config.data, config.data_dir, config.image_size)
@@ -58,7 +59,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     for method in config.methods:
         build_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
-    record = Record(folder, config, command, data, _device_name(device), torch.get_num_threads())
+    record = Record(folder, config, command, data, device_name(device), torch.get_num_threads())
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, {data.image_size} pixels, "
         f"{data.num_classes} classes. Run folder: {folder}",
@@ -180,19 +181,3 @@ def _balanced(images: ImageSet, count: int) -> ImageSet:
         rank[members] = torch.arange(len(members))
     kept = rank.argsort(stable=True)[:count].sort().values
     return ImageSet(images.images[kept], images.labels[kept])
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

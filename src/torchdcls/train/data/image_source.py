@@ -103,6 +103,11 @@ class Stream(ABC):
         """
 
 
+def image_count(source: Images | Stream) -> int | None:
+    """Number of images, None where nobody knows."""
+    return source.count if isinstance(source, Stream) else len(source)
+
+
 @dataclass(frozen=True)
 class Sources:
     """What to train and to validate on.
