@@ -90,7 +90,7 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
         draw_accuracy(axes, curves)
-        axes.set_title(f"Test accuracy on {result['data']['name']}, {model_title(result['config']['model'])}")
+        axes.set_title(f"{model_title(result['config']['model'])}: test accuracy on {result['data']['name']}")
         save(figure, "accuracy.png")
 
     learned = {method: stages for method, stages in views.items() if stages[0].position is not None}
