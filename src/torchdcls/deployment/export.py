@@ -18,7 +18,7 @@ from .agreement import Check, Reference
 from .configuration import Configuration
 from .errors import ExportError, reason
 from .options import DynamicSize, Format, Positions
-from .program import axis_names, read_program, run_program, trace, write_program
+from .program import axis_names, least_sizes, read_program, run_program, trace, write_program
 from .report import ExportReport
 from .weights import load, write_weights
 from .whole import whole_file
@@ -100,11 +100,12 @@ def export(
     assert example is not None
     say("computing what is to be expected")
     copy = copy.cpu()
+    _try(copy, example)
     plain, fuse_report = _fused(copy, example, positions) if fused else (copy, None)
     reference = Reference(plain if positions == "round" else copy)
     sizes, note = _expected(reference, example, dynamic_size)
     say("tracing the model")
-    traced = _trace(plain, example, sizes, note, dynamic_size, to)
+    traced = _trace(plain, example, reference, sizes, note, dynamic_size, to)
     shape = tuple(traced.free.get(axis, size) for axis, size in enumerate(example.shape))
     say("writing and checking the file")
     with whole_file(path) as unfinished:
@@ -188,14 +189,11 @@ def _fused(model: nn.Module, example: Tensor, positions: Positions) -> tuple[nn.
     plain = deepcopy(model)
     if isinstance(plain, DclsLayer):
         plain = nn.Sequential(plain).eval()
-    try:
-        return plain, fuse(
-            plain,
-            positions="exact" if positions == "keep" else "round",
-            example=example if positions == "round" else None,
-        )
-    except RuntimeError as error:
-        raise _unfit(example, error) from None
+    return plain, fuse(
+        plain,
+        positions="exact" if positions == "keep" else "round",
+        example=example if positions == "round" else None,
+    )
 
 
 def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) -> tuple[list[tuple[int, ...]], str]:
@@ -208,8 +206,10 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
     for batch in (1, 3):
         try:
             reference.add(_input(example, batch, own))
-        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
-            raise _unfit(example, error) from None
+        except Exception as error:
+            raise ExportError(
+                f"model: expected one that takes any batch size, got {reason(error)} for {batch}"
+            ) from None
     if not own or not dynamic_size:
         return [own], ""
     first, second = _larger(own, 1), _larger(own, 2)
@@ -225,6 +225,7 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
 def _trace(
     model: nn.Module,
     example: Tensor,
+    reference: Reference,
     sizes: list[tuple[int, ...]],
     note: str,
     dynamic_size: DynamicSize,
@@ -238,31 +239,42 @@ def _trace(
         size = sizes[-1] if to == "onnx" else own
         try:
             program, free = trace(model, _input(example, 2, size), names)
-            note = _tied(program, example, sizes if to == "pt2" else [], free, names)
+            note = _tied(program, reference, to, free, names)
             if not note:
-                return _Traced(program, free, True, ())
+                least = "x".join(map(str, least_sizes(program)))
+                return _Traced(program, free, True, (f"sizes from {least} up",) if to == "pt2" else ())
         except ExportError as error:
-            note = str(error).removeprefix("model: ")
+            note = _after_name(error)
     if note and dynamic_size is True:
         raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
     program, free = trace(model, _input(example, 2, own), {0: names[0]})
+    module = program.module()
+    try:
+        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", own)
+    except ExportError as error:
+        raise ExportError(
+            f"model: expected one that torch.export follows for any batch size, but {_after_name(error)}"
+        ) from None
     return _Traced(program, free, False, (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ())
 
 
 def _tied(
-    program: ExportedProgram, example: Tensor, sizes: list[tuple[int, ...]], free: dict[int, str], names: dict[int, str]
+    program: ExportedProgram, reference: Reference, to: Format, free: dict[int, str], names: dict[int, str]
 ) -> str:
     """Why a program is tied to some sizes; empty where it is not."""
     fixed = [name for axis, name in names.items() if axis not in free]
     if fixed:
         return f"torch.export ties the {' and '.join(fixed)} of its input to one value"
-    module = program.module()
-    for size in sizes:
-        try:
-            run_program(module, _input(example, 1, size))
-        except Exception as error:
-            return f"the program that torch.export makes does not take {'x'.join(map(str, size))} ({reason(error)})"
+    module = program.module(check_guards=to == "pt2")
+    try:
+        reference.check(lambda given: run_program(module, given), "the program that torch.export makes")
+    except ExportError as error:
+        return _after_name(error)
     return ""
+
+
+def _after_name(error: ExportError) -> str:
+    return str(error).removeprefix("model: ")
 
 
 def _write(
@@ -292,7 +304,8 @@ def _export_weights(model: nn.Module, path: Path, example: Tensor | None, config
     with whole_file(path) as unfinished:
         write_weights(model, unfinished, configuration)
         if example is not None:
-            reference = Reference(model.cpu())
+            _try(model.cpu(), example)
+            reference = Reference(model)
             _expected(reference, example, False)
             restored = load(unfinished, None if configuration.model else deepcopy(model)).eval()
             checks = reference.check(lambda given: run_program(restored, given), "the file's model")
@@ -317,8 +330,13 @@ def _input(example: Tensor, batch: int, sizes: tuple[int, ...]) -> Tensor:
     return (values * spread.clamp_min(1e-3) + example.double().mean()).to(example.dtype)
 
 
-def _unfit(example: Tensor, error: BaseException) -> ValueError:
-    return ValueError(
-        f"example: expected an input that the model takes, got {example.dtype} of shape {tuple(example.shape)} "
-        f"({reason(error)})"
-    )
+def _try(model: nn.Module, example: Tensor) -> None:
+    """Refuses an example that the model does not take."""
+    try:
+        with torch.no_grad():
+            model(example)
+    except Exception as error:
+        raise ValueError(
+            f"example: expected an input that the model takes, got {example.dtype} of shape {tuple(example.shape)} "
+            f"({reason(error)})"
+        ) from None

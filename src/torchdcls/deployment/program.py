@@ -75,6 +75,15 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> tuple[Expo
     return program, found
 
 
+def least_sizes(program: ExportedProgram) -> tuple[int, ...]:
+    """The smallest sizes in space that a program takes."""
+    least = []
+    for size in _input_shape(program)[2:]:
+        bounds = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+        least.append(size if isinstance(size, int) else 1 if bounds is None else int(bounds.lower))
+    return tuple(least)
+
+
 def write_program(program: ExportedProgram, path: Path, configuration: str) -> None:
     """Writes a program with the configuration among its extra files."""
     text = json.dumps({"format": FORMAT, "about": json.loads(configuration)})

@@ -29,10 +29,10 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         ValueError: The file is missing, cut short, of another program, or of another model.
     """
     path = Path(path)
-    configuration, tensors, aliases = _read(path)
+    configuration, tensors, shared = _read(path)
     if model is None:
         model = _make(path, configuration).eval()
-    _set_(model, path, tensors, aliases)
+    _set_(model, path, tensors, shared)
     return model
 
 
@@ -43,13 +43,23 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
         ExportError: The model of the file is another, as the configuration is not the model's.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
 
     foreign = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if foreign:
         raise ExportError(f"model: expected tensors alone in its state_dict, got {foreign[0]!r} besides")
+    first: dict[int, str] = {}
+    shared, tensors = {}, {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        key = first.setdefault(id(tensor), name)
+        if key == name:
+            # A copy: safetensors takes neither other memory formats nor memory that tensors share.
+            tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        else:
+            shared[name] = key
+    metadata = {"format": FORMAT, "about": configuration.to_text(), "shared": json.dumps(shared)}
     try:
-        save_model(model, str(path), {"format": FORMAT, "about": configuration.to_text()})
+        save_file(tensors, path, metadata)
     except SafetensorError as error:
         raise OSError(f"'{path.name}' cannot be written ({error})") from error
     if configuration.model is None:
@@ -72,7 +82,7 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
 
 
 def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str]]:
-    """What a file holds; the last are names of tensors that are there under another name."""
+    """What a file holds; last the names of tensors that are there under another one, as layers share them."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -84,13 +94,14 @@ def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str]]
             if metadata.get("format") != FORMAT:
                 raise ValueError(_foreign(path, metadata.get("format")))
             configuration = Configuration.from_text(metadata["about"])
+            shared = json.loads(metadata["shared"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except (SafetensorError, OSError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(
             f"path: '{path}' cannot be read ({error}); it is cut short, broken, or no safetensors file (pickled files "
             "of torch are not read)"
         ) from None
-    return configuration, tensors, {name: kept for name, kept in metadata.items() if kept in tensors}
+    return configuration, tensors, shared
 
 
 def _foreign(path: Path, found: str | None) -> str:
@@ -132,10 +143,10 @@ def _make(path: Path, configuration: Configuration) -> nn.Module:
 
 
 @torch.no_grad()
-def _set_(model: nn.Module, path: Path, tensors: dict[str, Tensor], aliases: dict[str, str]) -> None:
+def _set_(model: nn.Module, path: Path, tensors: dict[str, Tensor], shared: dict[str, str]) -> None:
     """Sets weights in place, their dtypes too."""
     own = model.state_dict(keep_vars=True)
-    keys = {name: name if name in tensors else aliases.get(name) for name in own}
+    keys = {name: name if name in tensors else shared.get(name) for name in own}
     missing = [name for name, key in keys.items() if key is None]
     foreign = sorted(tensors.keys() - set(keys.values()))
     found = {name: tensors[key] for name, key in keys.items() if key is not None}
