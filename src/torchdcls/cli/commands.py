@@ -120,6 +120,8 @@ def _export_options(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
     _add_settings(parser, ExportConfig, {})
+    if arguments[:1] == ["export"]:
+        _check_options(parser, arguments[1:])
     return parser
 
 

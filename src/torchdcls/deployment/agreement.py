@@ -65,18 +65,11 @@ class Reference:
                     self._double_works = False
             self._expected.append((given, own, double))
 
-    def check(
-        self, run: Callable[[Tensor], Sequence[Tensor]], what: str, sizes: tuple[int, ...] | None = None
-    ) -> tuple[Check, ...]:
-        """Compares for all inputs.
-
-        Args:
-            run: Computes the outputs from an input.
-            what: The file in words.
-            sizes: Sizes of the inputs to compare for; None for all.
+    def error(self) -> float:
+        """The model's largest relative distance from itself in float64.
 
         Raises:
-            ExportError: It fails for an input, or an output differs by more than its tolerance.
+            ExportError: There is nothing to compare with, as outputs are not finite.
         """
         error = max(
             _distance(mine, exact) / _largest(exact)
@@ -90,6 +83,22 @@ class Reference:
                 "model: expected outputs that are finite and near those of the same model in float64, got a relative "
                 f"difference of {error:.2g}; nothing can be compared with them"
             )
+        return error
+
+    def check(
+        self, run: Callable[[Tensor], Sequence[Tensor]], what: str, sizes: tuple[int, ...] | None = None
+    ) -> tuple[Check, ...]:
+        """Compares for all inputs.
+
+        Args:
+            run: Computes the outputs from an input.
+            what: The file in words.
+            sizes: Sizes of the inputs to compare for; None for all.
+
+        Raises:
+            ExportError: It fails for an input, or an output differs by more than its tolerance.
+        """
+        error = self.error()
         return tuple(
             self._one(run, what, error, *expected)
             for expected in self._expected

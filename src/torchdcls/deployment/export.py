@@ -104,6 +104,7 @@ def export(
     plain, fuse_report = _fused(copy, example, positions) if fused else (copy, None)
     reference = Reference(plain if positions == "round" else copy)
     sizes, note = _expected(reference, example, dynamic_size)
+    reference.error()
     say("tracing the model")
     traced = _trace(plain, example, reference, sizes, note, dynamic_size, to)
     shape = tuple(traced.free.get(axis, size) for axis, size in enumerate(example.shape))

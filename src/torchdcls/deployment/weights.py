@@ -91,17 +91,21 @@ def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str]]
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(_foreign(path, metadata.get("format")))
-            configuration = Configuration.from_text(metadata["about"])
-            shared = json.loads(metadata["shared"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-    except (SafetensorError, OSError, json.JSONDecodeError, KeyError) as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(
             f"path: '{path}' cannot be read ({error}); it is cut short, broken, or no safetensors file (pickled files "
             "of torch are not read)"
         ) from None
-    return configuration, tensors, shared
+    if metadata.get("format") != FORMAT:
+        raise ValueError(_foreign(path, metadata.get("format")))
+    try:
+        shared = json.loads(metadata["shared"])
+        if not isinstance(shared, dict) or not set(shared.values()) <= tensors.keys():
+            raise ValueError("shared: expected names of tensors")
+        return Configuration.from_text(metadata["about"]), tensors, shared
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"path: '{path}' cannot be read, its text is not as torchdcls writes it ({error})") from None
 
 
 def _foreign(path: Path, found: str | None) -> str:
