@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from operator import ge
 from pathlib import Path
 from typing import get_args
 
@@ -240,10 +241,12 @@ def _trace(
         size = sizes[-1] if to == "onnx" else own
         try:
             program, free = trace(model, _input(example, 2, size), names)
-            note = _tied(program, reference, to, free, names)
+            least = least_sizes(program)
+            taken = [size for size in sizes if to == "pt2" or all(map(ge, size, least))]
+            note = _tied(program, reference, taken, free, names)
             if not note:
-                least = "x".join(map(str, least_sizes(program)))
-                return _Traced(program, free, True, (f"sizes from {least} up",) if to == "pt2" else ())
+                limit = f"sizes from {'x'.join(map(str, least))} up"
+                return _Traced(program, free, True, (limit,) if to == "pt2" else ())
         except ExportError as error:
             note = _after_name(error)
     if note and dynamic_size is True:
@@ -251,7 +254,7 @@ def _trace(
     program, free = trace(model, _input(example, 2, own), {0: names[0]})
     module = program.module()
     try:
-        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", own)
+        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", [own])
     except ExportError as error:
         raise ExportError(
             f"model: expected one that torch.export follows for any batch size, but {_after_name(error)}"
@@ -260,15 +263,19 @@ def _trace(
 
 
 def _tied(
-    program: ExportedProgram, reference: Reference, to: Format, free: dict[int, str], names: dict[int, str]
+    program: ExportedProgram,
+    reference: Reference,
+    sizes: list[tuple[int, ...]],
+    free: dict[int, str],
+    names: dict[int, str],
 ) -> str:
-    """Why a program is tied to some sizes; empty where it is not."""
+    """Why a program is not one for these sizes; empty where it is."""
     fixed = [name for axis, name in names.items() if axis not in free]
     if fixed:
         return f"torch.export ties the {' and '.join(fixed)} of its input to one value"
-    module = program.module(check_guards=to == "pt2")
+    module = program.module()
     try:
-        reference.check(lambda given: run_program(module, given), "the program that torch.export makes")
+        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", sizes)
     except ExportError as error:
         return _after_name(error)
     return ""
@@ -288,7 +295,7 @@ def _write(
     example: Tensor,
 ) -> tuple[Check, ...]:
     text = configuration.to_text()
-    sizes = None if traced.size_is_free else tuple(example.shape[2:])
+    sizes = None if traced.size_is_free else [tuple(example.shape[2:])]
     if to == "pt2":
         write_program(traced.program, path, text)
         module = read_program(path)
