@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,12 +299,15 @@ def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missi
     export(small(1), tmp_path / "model.pt2", to="pt2", example=example(1))  # needs none of them
 
 
-def test_an_opset_to_which_nothing_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxscript gives up silently, with operators of one version under the number of another."""
+def test_an_opset_to_which_nothing_converts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """onnxscript gives up with a warning, and leaves operators of one version under the number of another."""
     monkeypatch.setattr(onnx_file, "OPSETS", range(18, 28))
     with pytest.raises(ExportError, match=r"^opset: 27 cannot be written for this model"):
         export(small(2), tmp_path / "model.onnx", to="onnx", example=example(2), opset=27)
     assert list(tmp_path.iterdir()) == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_every_opset(tmp_path: Path) -> None:
@@ -401,6 +405,17 @@ def test_the_report(tmp_path: Path) -> None:
     assert third == "  2 DCLS layers fused into plain convolutions"
     assert checks[0].startswith("  1x2x16x12: largest difference to the model ")
     assert len(checks) == 4
+
+
+def test_warnings_of_the_exporters_are_not_shown(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    class Warns(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.compiler.is_exporting():
+                warnings.warn("from within torch.export", stacklevel=1)
+            return super().forward(x)
+
+    export(Warns(4, 2), tmp_path / "model.pt2", to="pt2", example=torch.randn(1, 4))
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 class TestAgreement:
