@@ -110,6 +110,7 @@ def test_a_file_that_is_there(copied: Path, capsys: pytest.CaptureFixture[str]) 
     ("words", "message"),
     [
         ([], "--to: expected one of 'onnx', 'pt2', 'safetensors', got None"),
+        (["--to", "onx"], "--to: expected one of 'onnx', 'pt2', 'safetensors', got 'onx'"),
         (["--to", "onnx", "--opset", "17"], "--opset: expected 18 to 25, got 17"),
         (["--to", "pt2", "--opset", "20"], "--opset: expected none, as 'pt2' has no opsets"),
         (["--to", "onnx", "--fused", "false"], "--fused: expected True, as ONNX has no DCLS layers"),

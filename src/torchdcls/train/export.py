@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 
 from .. import deployment
 from ..deployment import Configuration, ExportReport
+from ..deployment.options import Format
 from .checkpoint import load_checkpoint
 from .data.transforms import preparation
 from .evaluate import stored_config, stored_model
@@ -32,23 +33,23 @@ def export_checkpoint(checkpoint: Path, config: ExportConfig, console: Console |
             is no new file then.
         ModuleNotFoundError: A package is missing.
     """
-    assert config.to is not None
+    to = cast(Format, config.to)  # checked where the settings are made
     console = console or Console()
     stored = load_checkpoint(checkpoint)
     run = stored_config(stored)
-    out = config.out or _beside(checkpoint, config.to)
+    out = config.out or _beside(checkpoint, to)
     if out.exists() and out.samefile(checkpoint):
         raise ValueError(f"out: expected another file than the checkpoint, got '{out}'")
     with console.status("reading the checkpoint") as status:
         try:
-            deployment.check_path(out, config.to, config.overwrite)
+            deployment.check_path(out, to, config.overwrite)
             model, part = stored_model(stored, run, config.weights)
             size, prepared = config.image_size or run.image_size, preparation(model)
             arguments = dict(run.model_args or {})
             report = deployment.export(
                 model,
                 out,
-                to=config.to,
+                to=to,
                 example=torch.randn((2, arguments.get("in_chans", 3), size, size), generator=torch.Generator()),
                 dynamic_size=config.dynamic_size,
                 fused=config.fused,

@@ -180,7 +180,7 @@ class EvalConfig:
 class ExportConfig:
     """How to write a checkpoint for use elsewhere; what is not given is as in its run."""
 
-    to: Format | None = setting(
+    to: str | None = setting(  # what it may be is checked below, in one sentence
         None,
         "what to write, always to be given: onnx (for onnxruntime and others), pt2 (torch.export), or safetensors "
         "(weights, DCLS layers kept, for torchdcls.deployment.load)",
