@@ -13,6 +13,8 @@ from torchdcls.ops.conv import METHODS
 SOURCE = Path(__file__).parent.parent / "src" / "torchdcls"
 # profiles, _checks <- ops <- nn <- conversion <- models <- train <- cli
 ORDER = {"profiles": 0, "_checks": 0, "ops": 1, "nn": 2, "conversion": 3, "models": 4, "train": 5, "cli": 6}
+# Rooms that only the command line uses, at the height of training: neither knows the other.
+ORDER |= {"inspection": 5, "deployment": 5}
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
@@ -25,6 +27,7 @@ RESERVED = {
 OPTIONAL = (
     *("timm", "torchvision", "numpy", "matplotlib", "rich", "safetensors", "jsonargparse", "yaml", "PIL"),
     *("triton", "DCLS", "hypothesis", "pytest", "tensorboard", "tqdm", "scipy", "webdataset", "datasets"),
+    "huggingface_hub",
 )
 
 

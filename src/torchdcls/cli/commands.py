@@ -14,6 +14,7 @@ from .._checks import nearest
 from ..train.comparison.config import CompareConfig
 from ..train.recipes import load_recipe, recipe_names
 from ..train.settings import EvalConfig, TrainConfig
+from .settings import InfoConfig
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,26 @@ def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
     return 0
 
 
+def _info_options(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        usage="torchdcls info MODEL [--OPTION VALUE ...]",
+        description="What a model is made of, and what a conversion would make of it: layers, parameters, operations, "
+        "receptive field. No weights are needed.",
+    )
+    parser.add_argument("model", type=str, help="timm's name, or torchvision's: resnet50, torchvision:resnet50")
+    _add_settings(parser, InfoConfig, {})
+    if arguments[:1] == ["info"]:
+        _check_options(parser, arguments[1:])
+    return parser
+
+
+def _info(settings: dict[str, Any], arguments: list[str]) -> int:
+    from .info import info
+
+    info(settings.pop("model"), InfoConfig(**settings))
+    return 0
+
+
 def _add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[str, Any]) -> None:
     """An option for each setting of a dataclass, whose fields say what they mean."""
     types = get_type_hints(config)
@@ -160,4 +181,5 @@ COMMANDS = (
     Command("compare", "train a small model with 7x7 and with DCLS layers", _compare_options, _compare),
     Command("train", "train a model at full size, on one machine or many", _train_options, _train),
     Command("eval", "score a checkpoint", _eval_options, _eval),
+    Command("info", "describe a model and what a conversion makes of it", _info_options, _info),
 )
