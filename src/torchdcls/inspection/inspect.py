@@ -14,7 +14,7 @@ from ..conversion import Skipped, convert, parameter_count
 from ..conversion.replace import Job, iso_kernel_count, plan
 from ..conversion.select import Where, stages
 from ..nn import DclsLayer
-from ..profiles import PROFILES, Interpolation, Profile
+from ..profiles import Interpolation, Profile, description
 from .plain import meta_copy, put_plain_
 from .receptive_field import ReceptiveField, receptive_field
 
@@ -235,8 +235,8 @@ def _conversion(
     after: _Run | None,
 ) -> Conversion:
     if after is None:
-        reason = "nothing can be replaced" if skipped else "it has no convolutions"
-        return Conversion(size, profile.name, None, None, 0, None, None, None, reason)
+        why = "nothing can be replaced" if skipped else "it has no convolutions"
+        return Conversion(size, profile.name, None, None, 0, None, None, None, why)
     iso: int | None = None
     reason: str | None = None
     try:
@@ -279,15 +279,7 @@ def _layers(model: nn.Module, jobs: Sequence[Job], maps: dict[str, tuple[int, ..
                     layer.dilated_kernel_size,
                     size,
                     layer.kernel_count,
-                    describe_profile(layer.interpolation),
+                    description(layer.interpolation),
                 )
             )
     return tuple(rows)
-
-
-def describe_profile(profile: Profile) -> str:
-    """A profile in words: its name, and what else there is to know of one that is none of the package's."""
-    if PROFILES.get(profile.name) == profile:
-        return profile.name
-    spread = "not learned" if profile.start is None else f"sigma starts at {profile.start:g}"
-    return f"{profile.name} (own profile, smallest scale {profile.smallest_scale:g}, {spread})"

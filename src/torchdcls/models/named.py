@@ -1,6 +1,7 @@
 """Models of timm and torchvision by their names, with or without weights."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,34 @@ def named_model(
         except (RuntimeError, NotImplementedError):  # it computes with tensors while it is made
             pass
     return _make(name, num_classes, image_size)
+
+
+def timm_model(
+    name: str, *, num_classes: int | None = None, pretrained: bool = False, model_args: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """A model of timm, DCLS models included.
+
+    Args:
+        name: timm's name.
+        num_classes: None for the model's own.
+        pretrained: Whether to fetch its weights.
+        model_args: What else it is made with.
+
+    Raises:
+        ValueError: timm has no such model, or it does not take these arguments.
+    """
+    if not timm.is_model(name):
+        raise ValueError(
+            f"model_name: expected a name that timm knows, got {name!r}; {nearest(name, timm.list_models())}"
+        )
+    arguments = dict(model_args or {})
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise ValueError(f"model_args: {name} does not take {arguments} ({error})") from None
+    return model
 
 
 def _find(name: str) -> None:

@@ -1,0 +1,1 @@
+"""Models that leave this library: to others, and to where they run."""
