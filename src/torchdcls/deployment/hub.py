@@ -234,7 +234,6 @@ class DclsHubMixin(  # type: ignore[misc]
         return model
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        # One entry alone in the usual case: safetensors writes several in any order.
         about = {"format": "pt"} | ({_NOT_STORED: ",".join(self._not_stored)} if self._not_stored else {})
         save_model(self, str(save_directory / _WEIGHTS), metadata=about)  # type: ignore[arg-type]
 
