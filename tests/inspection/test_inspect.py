@@ -134,9 +134,7 @@ def test_a_model_that_asks_for_values_runs_where_it_is() -> None:
 
 
 def test_an_example_that_does_not_fit() -> None:
-    with pytest.raises(
-        ValueError, match=r"^example: expected an input that Sequential can be run on, got \(1, 5, 32"
-    ):
+    with pytest.raises(ValueError, match=r"^example: expected an input that Sequential can be run on, got \(1, 5, 32"):
         inspect_model(small(), torch.randn(1, 5, 32, 32))
 
 

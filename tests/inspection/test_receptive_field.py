@@ -165,6 +165,42 @@ def test_one_axis_may_be_whole() -> None:
     assert (field.size, str(field)) == ((None, 1), "whole x 1")
 
 
+class Gated(nn.Module):
+    """Weights, and a gate, that are made from the whole image."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.pool = how, nn.AdaptiveMaxPool2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = self.pool(images)
+        if self.how == "gate":
+            return images * pooled.sigmoid()
+        return nn.functional.conv2d(images, pooled.reshape(1, 3, 1, 1).expand(4, 3, 1, 1))
+
+
+@pytest.mark.parametrize("how", ["gate", "weights"])
+def test_gates_and_weights_made_of_the_whole_image(how: str) -> None:
+    field = field_of(lambda: Gated(how))
+    assert (field.size, field.whole) == ((None, None), ("AdaptiveMaxPool2d",))
+
+
+class Uneven(nn.Module):
+    """Channels cut into unequal parts, of which the smaller is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        _, last = images.split([2, 1], 1)
+        return self.conv(last.reshape(-1, 1, *last.shape[2:]))
+
+
+def test_uneven_parts() -> None:
+    assert field_of(Uneven).size == (5, 5)
+
+
 class Filled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         output = torch.zeros_like(images)
@@ -218,3 +254,7 @@ def test_axes_that_cross_are_lost() -> None:
     upright, turned = Trace(((height,), (width,))), Trace(((width,), (height,)))
     assert joined([upright, upright], (6, 6), "add").spans() == {0: Span(), 1: Span()}
     assert joined([upright, turned], (6, 6), "add").unknown == {"add"}
+    strided = Factor(6, frozenset({0}), span(2, 0, 0))
+    assert joined([upright, Trace(((strided,), (width,)))], (6, 6), "add").unknown == {"add"}
+    cell = Trace(((Factor(1, frozenset({0}), Span()),), (width,)))
+    assert joined([upright, cell], (6, 6), "add").unknown == {"add"}

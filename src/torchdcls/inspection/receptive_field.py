@@ -91,7 +91,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.traces = WeakTensorKeyDictionary()
         self.traces[image] = self.last = Trace(first + axes)
         self.views = WeakTensorKeyDictionary()
-        self.written: set[int] = set()  # storages that were written to through a view
+        self.written: dict[int, Any] = {}  # storages that were written to through a view
         self.modules: list[str] = []
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
@@ -123,7 +123,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Runs an operation, then says what its outputs depend on."""
         kwargs = kwargs or {}
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        followed = any(tensor in self.traces for tensor in inputs)
+        followed = any(tensor in self.traces or tensor.untyped_storage()._cdata in self.written for tensor in inputs)
         before = {id(tensor): self.trace(tensor) for tensor in inputs} if followed else {}
         result = func(*args, **kwargs)
         if followed:
@@ -139,7 +139,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def keep(self, func: Any, output: Tensor, inputs: Sequence[Tensor], trace: Trace) -> None:
         """Notes what an output depends on, and whether it is a map."""
         if func._schema.is_mutable and output in self.views and trace != self.trace(output):
-            self.written.add(output.untyped_storage()._cdata)
+            self.written[output.untyped_storage()._cdata] = output.untyped_storage()  # kept, or its place is another's
         if func.is_view:
             self.views[output] = True
         self.traces[output] = trace
@@ -191,8 +191,19 @@ def follow(call: Call) -> list[Trace]:
     rule = _RULES.get(call.name)
     if call.name.startswith("_scaled_dot_product"):
         rule = _attention
+    if call.name in _PARTS:
+        return [_part(call, output) for output in call.outputs]
+    if call.name in _FRESH:
+        return [_nothing(output) for output in call.outputs]
     if rule is not None:
         trace = rule(call)
+        if rule not in _READ_ALL:
+            # Weights that were made from the image, say.
+            others = [call.before[id(tensor)] for tensor in call.inputs[1:]]
+            whole, unknown = _union(others)
+            if any(other.axes for other in others):
+                unknown |= {f"aten.{call.name} in {call.module}"}
+            trace = replace(trace, whole=trace.whole | whole, unknown=trace.unknown | unknown)
     elif torch.Tag.pointwise in call.func.tags:
         trace = call.joined()
     else:
@@ -200,9 +211,7 @@ def follow(call: Call) -> list[Trace]:
         axes = frozenset[int]().union(*(call.before[id(tensor)].axes for tensor in call.inputs))
         everything = replace(everything, dimensions=((Factor(1, axes),),))
         return [everything.lost(output.shape, f"aten.{call.name} in {call.module}") for output in call.outputs]
-    # Beside the first output there are other views of the same, or what nobody reads, such as saved statistics.
-    if call.name in _PARTS:
-        return [trace.reshaped(output.shape, call.name) if call.name == "unbind" else trace for output in call.outputs]
+    # Beside the first output there is what nobody reads, such as a norm's saved statistics.
     return [trace if output.shape == call.outputs[0].shape else _nothing(output) for output in call.outputs]
 
 
@@ -323,7 +332,8 @@ def _enlarged(call: Call) -> Trace:
         if before == after:
             continue
         if kind.startswith("nearest"):
-            trace = _windowed(call, trace, at, ratio - 1, max(ratio - 1, Fraction(0)), ratio, exact=False)
+            # floor(i * ratio)
+            trace = _windowed(call, trace, at, Fraction(1, ratio.denominator) - 1, 0, ratio, exact=False)
         else:
             # align_corners has another ratio, (before - 1) / (after - 1): at most a cell off at the last.
             shift = (ratio - 1) / 2
@@ -358,11 +368,11 @@ def _sliced(call: Call) -> Trace:
     return _windowed(call, call.main, at, start, start, call.given["step"])
 
 
-def _parts(call: Call) -> Trace:
+def _part(call: Call, output: Tensor) -> Trace:
     (at,) = _dimensions(call.given["dim"], len(call.main.dimensions))
     if _has_axes(call.main.dimensions[at]):
-        return call.main.lost(call.outputs[0].shape, f"aten.{call.name} in {call.module}")
-    rest: tuple[Dimension, ...] = () if call.name in ("unbind", "select") else ((Factor(call.outputs[0].shape[at]),),)
+        return call.main.lost(output.shape, f"aten.{call.name} in {call.module}")
+    rest: tuple[Dimension, ...] = () if call.name in ("unbind", "select") else ((Factor(output.shape[at]),),)
     return replace(call.main, dimensions=(*call.main.dimensions[:at], *rest, *call.main.dimensions[at + 1 :]))
 
 
@@ -465,7 +475,12 @@ def _attention(call: Call) -> Trace:
     return Trace(kept, whole, unknown)
 
 
-_PARTS = ("unbind", "split", "split_with_sizes", "chunk")
+_PARTS = ("unbind", "split", "split_with_sizes", "chunk", "select")
+# Tensors that only have the shape of another.
+_FRESH = (
+    *(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full", "rand", "randn")),
+    *(f"new_{kind}" for kind in ("zeros", "ones", "empty", "full")),
+)
 _RULES: dict[str, Callable[[Call], Trace]] = {
     **dict.fromkeys(("convolution", "_convolution"), _convolution),
     **dict.fromkeys(
@@ -487,7 +502,6 @@ _RULES: dict[str, Callable[[Call], Trace]] = {
         _padded,
     ),
     "slice": _sliced,
-    **dict.fromkeys((*_PARTS, "select"), _parts),
     "cat": _joined_end_to_end,
     "stack": _stacked,
     **dict.fromkeys(("permute", "transpose", "t"), _permuted),
@@ -542,3 +556,4 @@ _RULES: dict[str, Callable[[Call], Trace]] = {
         Call.joined,
     ),
 }
+_READ_ALL = (Call.joined, _joined_end_to_end, _stacked, _layer_norm, _product, _attention)

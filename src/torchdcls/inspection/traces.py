@@ -136,6 +136,9 @@ def joined(traces: Sequence[Trace], shape: Sequence[int], why: str) -> Trace:
             if len(trace.dimensions) < -place or not any(factor.axes for factor in trace.dimensions[place]):
                 continue
             other = trace.dimensions[place]
+            if math.prod(factor.size for factor in other) != shape[place]:  # a map of one cell, spread over another
+                axes = frozenset[int]().union(*(factor.axes for factor in other))
+                other, unknown = (Factor(shape[place], axes, None, False),), unknown | {why}
             if not any(factor.axes for factor in found):
                 found = other
                 continue
