@@ -258,3 +258,4 @@ def test_axes_that_cross_are_lost() -> None:
     assert joined([upright, Trace(((strided,), (width,)))], (6, 6), "add").unknown == {"add"}
     cell = Trace(((Factor(1, frozenset({0}), Span()),), (width,)))
     assert joined([upright, cell], (6, 6), "add").unknown == {"add"}
+    assert joined([cell], (6, 6), "expand").unknown == {"expand"}
