@@ -14,6 +14,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "torchdcls"
 # profiles, _checks <- ops <- nn <- conversion <- models <- deployment <- train <- cli
 ROOMS = ("ops", "nn", "conversion", "models", "deployment", "train", "cli")
 ORDER = {"profiles": 0, "_checks": 0, **{name: number for number, name in enumerate(ROOMS, start=1)}}
+# Beside deployment; neither knows the other.
+ORDER["inspection"] = ORDER["deployment"]
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
@@ -26,7 +28,7 @@ RESERVED = {
 OPTIONAL = (
     *("timm", "torchvision", "numpy", "matplotlib", "rich", "safetensors", "jsonargparse", "yaml", "PIL"),
     *("triton", "DCLS", "hypothesis", "pytest", "tensorboard", "tqdm", "scipy", "webdataset", "datasets"),
-    *("onnx", "onnxscript", "onnx_ir", "onnxruntime"),
+    *("onnx", "onnxscript", "onnx_ir", "onnxruntime", "huggingface_hub"),
 )
 
 

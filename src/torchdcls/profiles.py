@@ -114,3 +114,11 @@ PROFILES: dict[str, Profile] = {
     "triangle": Profile(triangle, 1.0, 0.0, "triangle", triangle_slope),
     "gaussian": Profile(gaussian, 0.27, 0.23, "gaussian", gaussian_slope),
 }
+
+
+def description(profile: Profile) -> str:
+    """A profile in words: its name, and what else there is to know of one that is none of the package's."""
+    if PROFILES.get(profile.name) == profile:
+        return profile.name
+    spread = "not learned" if profile.start is None else f"sigma starts at {profile.start:g}"
+    return f"{profile.name} (own profile, smallest scale {profile.smallest_scale:g}, {spread})"

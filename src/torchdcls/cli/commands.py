@@ -14,6 +14,7 @@ from .._checks import nearest
 from ..train.comparison.config import CompareConfig
 from ..train.recipes import load_recipe, recipe_names
 from ..train.settings import EvalConfig, ExportConfig, TrainConfig
+from .settings import InfoConfig
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,26 @@ def _export(settings: dict[str, Any], arguments: list[str]) -> int:
     return 0
 
 
+def _info_options(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        usage="torchdcls info MODEL [--OPTION VALUE ...]",
+        description="What a model is made of, and what a conversion would make of it: layers, parameters, operations, "
+        "receptive field. No weights are needed.",
+    )
+    parser.add_argument("model", type=str, help="timm's name, or torchvision's: resnet50, torchvision:resnet50")
+    _add_settings(parser, InfoConfig, {})
+    if arguments[:1] == ["info"]:
+        _check_options(parser, arguments[1:])
+    return parser
+
+
+def _info(settings: dict[str, Any], arguments: list[str]) -> int:
+    from .info import info
+
+    info(settings.pop("model"), InfoConfig(**settings))
+    return 0
+
+
 def _add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[str, Any]) -> None:
     """An option for each setting of a dataclass, whose fields say what they mean."""
     types = get_type_hints(config)
@@ -185,4 +206,5 @@ COMMANDS = (
     Command(
         "export", "write a checkpoint's model for use elsewhere: ONNX, torch.export, weights", _export_options, _export
     ),
+    Command("info", "describe a model and what a conversion makes of it", _info_options, _info),
 )

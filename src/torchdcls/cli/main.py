@@ -1,4 +1,4 @@
-"""`torchdcls compare`, `torchdcls train`, `torchdcls eval`, `torchdcls export`."""
+"""`torchdcls compare`, `torchdcls train`, `torchdcls eval`, `torchdcls export`, `torchdcls info`."""
 
 import sys
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ _NOT_PICKED = "not picked by where"
 
 
 @dataclass
-class _Job:
+class Job:
     """A convolution to replace; layers of one `key` share their positions."""
 
     name: str
@@ -115,7 +115,8 @@ def convert(
         )
     profile = _checks.profile(interpolation)
 
-    jobs, skipped = _plan(model, dilated_kernel_size, where, share)
+    jobs, skipped = plan(model, dilated_kernel_size, where, share)
+    _check_jobs(model, jobs, skipped)
     if init == "keep":
         _check_weights(jobs)
     before = parameter_count(model)
@@ -155,9 +156,10 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
 
 
-def _plan(
-    model: nn.Module, size: int | Sequence[int], where: Where | None, share: str | Share
-) -> tuple[list[_Job], list[Skipped]]:
+def plan(
+    model: nn.Module, size: int | Sequence[int], where: Where | None = None, share: str | Share = "stage"
+) -> tuple[list[Job], list[Skipped]]:
+    """What `convert` would replace, if anything, and what it would leave alone; the arguments are its."""
     if select.is_convolution(model):
         raise ValueError(
             "model: expected a module that contains convolutions, got a convolution itself, which cannot be "
@@ -180,17 +182,6 @@ def _plan(
             continue
         assert kernel_size is not None
         chosen.append((name, module, kernel_size))  # type: ignore[arg-type]
-    if not chosen and not skipped:
-        raise ValueError(f"model: expected at least one convolution to replace, got {type(model).__name__} without any")
-    if not chosen:
-        # Why a layer cannot be replaced says more than that it was not asked for.
-        told = [skip for skip in skipped if skip.reason != _NOT_PICKED] or skipped
-        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in told[:5])
-        raise ValueError(
-            f"model: expected at least one convolution to replace, got {len(skipped)} of which none can be "
-            f"({reasons}); where= picks others, for example where=lambda name, module: name.endswith('conv2')"
-        )
-
     stage_of = select.stages(name for name, _, _ in chosen)
     jobs = []
     for name, module, kernel_size in chosen:
@@ -201,8 +192,21 @@ def _plan(
             stage = stage_of[name]
         place = (module.weight.device, module.weight.dtype, module.weight.requires_grad)
         shape = (module.in_channels, module.out_channels, module.groups, module.kernel_size, kernel_size)
-        jobs.append(_Job(name, module, kernel_size, str(stage), (stage, shape, place)))
+        jobs.append(Job(name, module, kernel_size, str(stage), (stage, shape, place)))
     return jobs, skipped
+
+
+def _check_jobs(model: nn.Module, jobs: Sequence[Job], skipped: Sequence[Skipped]) -> None:
+    if not jobs and not skipped:
+        raise ValueError(f"model: expected at least one convolution to replace, got {type(model).__name__} without any")
+    if not jobs:
+        # Why a layer cannot be replaced says more than that it was not asked for.
+        told = [skip for skip in skipped if skip.reason != _NOT_PICKED] or skipped
+        reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in told[:5])
+        raise ValueError(
+            f"model: expected at least one convolution to replace, got {len(skipped)} of which none can be "
+            f"({reasons}); where= picks others, for example where=lambda name, module: name.endswith('conv2')"
+        )
 
 
 def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...] | None:
@@ -212,7 +216,7 @@ def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...
     return _checks.integers("dilated_kernel_size", size, axes, 1)
 
 
-def iso_kernel_count(jobs: Sequence[_Job], profile: Profile, learned_dims: Sequence[int] | None) -> int:
+def iso_kernel_count(jobs: Sequence[Job], profile: Profile, learned_dims: Sequence[int] | None) -> int:
     """The largest kernel count at which the new layers have no more parameters than the convolutions they replace.
 
     Raises:
@@ -237,7 +241,7 @@ def iso_kernel_count(jobs: Sequence[_Job], profile: Profile, learned_dims: Seque
     return int(count)
 
 
-def _check_weights(jobs: Sequence[_Job]) -> None:
+def _check_weights(jobs: Sequence[Job]) -> None:
     for job in jobs:
         weight = job.module.weight
         if weight.is_meta:
@@ -246,9 +250,9 @@ def _check_weights(jobs: Sequence[_Job]) -> None:
             raise ValueError(f"init: expected finite weights for 'keep', got NaN or infinity in {job.name}")
 
 
-def _keep(jobs: Sequence[_Job], layers: dict[nn.Module, DclsNd]) -> dict[str, float]:
+def _keep(jobs: Sequence[Job], layers: dict[nn.Module, DclsNd]) -> dict[str, float]:
     """Starts all layers from the convolutions they replace; the residual of each by its name."""
-    together: dict[Hashable, list[_Job]] = defaultdict(list)
+    together: dict[Hashable, list[Job]] = defaultdict(list)
     for job in jobs:
         together[job.key].append(job)
     residuals: dict[str, float] = {}
@@ -259,7 +263,7 @@ def _keep(jobs: Sequence[_Job], layers: dict[nn.Module, DclsNd]) -> dict[str, fl
 
 
 def _layer_like(
-    job: _Job,
+    job: Job,
     kernel_count: int,
     profile: Profile,
     learned_dims: Sequence[int] | None,

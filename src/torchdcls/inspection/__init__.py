@@ -1,0 +1,6 @@
+"""What a model is made of, what a conversion would make of it, and what that costs; nothing is converted or trained."""
+
+from .inspect import Conversion, Layer, ModelInfo, inspect_model
+from .receptive_field import ReceptiveField, receptive_field
+
+__all__ = ["Conversion", "Layer", "ModelInfo", "ReceptiveField", "inspect_model", "receptive_field"]

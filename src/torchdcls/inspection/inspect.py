@@ -1,0 +1,285 @@
+"""A model and its possible conversions in numbers."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .. import _checks
+from ..conversion import Skipped, convert, parameter_count
+from ..conversion.replace import Job, iso_kernel_count, plan
+from ..conversion.select import Where, stages
+from ..nn import DclsLayer
+from ..profiles import Interpolation, Profile, description
+from .plain import meta_copy, put_plain_
+from .receptive_field import ReceptiveField, receptive_field
+
+Size = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that can become a DCLS layer, or is one.
+
+    Attributes:
+        name: The layer.
+        stage: Name of the layers that it shares positions with, or would.
+        channels: Its output channels.
+        kernel_size: Size of its dense kernel.
+        map_size: Size of its output; None if the model did not call it.
+        kernel_count: Elements of a DCLS layer's kernel, or None.
+        interpolation: A DCLS layer's: the name of its profile, with its scale where it is none of the package's.
+    """
+
+    name: str
+    stage: str
+    channels: int
+    kernel_size: tuple[int, ...]
+    map_size: tuple[int, ...] | None
+    kernel_count: int | None = None
+    interpolation: str | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion would make of the model.
+
+    Attributes:
+        dilated_kernel_size: Size of the new dense kernels.
+        interpolation: Name of the new layers' interpolation.
+        iso_kernel_count: The most elements with which the model has no more parameters than before; None if even one is
+            too many, or nothing can be replaced.
+        kernel_count: Elements that the numbers below are for; None where there are none.
+        replaced: Layers that would be replaced.
+        parameters: Of the model then.
+        operations: Of the model then, as `ModelInfo.operations`.
+        receptive_field: Of the model then.
+        reason: Why there are no numbers, or None.
+    """
+
+    dilated_kernel_size: Size
+    interpolation: str
+    iso_kernel_count: int | None
+    kernel_count: int | None
+    replaced: int
+    parameters: int | None
+    operations: int | None
+    receptive_field: ReceptiveField | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model and its possible conversions in numbers.
+
+    Attributes:
+        name: What it is called, the type if nothing else.
+        input_shape: Shape of the example's first tensor.
+        layers: Layers that can become DCLS layers, or are, in the model's order.
+        skipped: Convolutions that a conversion leaves alone, each with the reason.
+        parameters: Each counted once however many layers share it.
+        operations: Operations of one forward pass on the example, as torch.utils.flop_counter counts them: two for each
+            product of convolutions, matrix products and attention, none for anything else. A DCLS layer counts as the
+            plain convolution with its dense kernel; the library takes spectra or other methods where these are faster.
+        receptive_field: What the centre of the last map depends on.
+        conversions: One for each size and interpolation that was asked for.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    skipped: tuple[Skipped, ...]
+    parameters: int
+    operations: int
+    receptive_field: ReceptiveField
+    conversions: tuple[Conversion, ...]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a forward pass tells: operations, receptive field, and the size of each convolution's output by name."""
+
+    operations: int
+    receptive_field: ReceptiveField
+    maps: dict[str, tuple[int, ...]]
+
+
+def inspect_model(
+    model: nn.Module,
+    example: Tensor | tuple[Tensor, ...],
+    *,
+    dilated_kernel_size: Size | Sequence[Size] = (),
+    interpolation: Sequence[Interpolation | Profile] = ("bilinear", "triangle", "gaussian"),
+    kernel_count: int | Literal["iso"] = "iso",
+    where: Where | None = None,
+    name: str | None = None,
+) -> ModelInfo:
+    """Describes a model, and what `torchdcls.convert` would make of it. The model is left as it is.
+
+    It is copied to the meta device and run there in evaluation mode, so that neither memory nor time is spent on its
+    weights; one that cannot be, such as a model that asks for values of tensors, is copied and run where it is.
+
+    Args:
+        model: Any module; DCLS layers that it has already are described as they are.
+        example: Its input, or a tuple of its arguments, of which the first is (batch, channels, *map).
+        dilated_kernel_size: Sizes to convert to, each an integer or a tuple of one per axis. None by default.
+        interpolation: Interpolations to convert to.
+        kernel_count: Elements per kernel, or "iso" for as many as need no more parameters than before.
+        where: As in `torchdcls.convert`.
+        name: What to call it.
+
+    Raises:
+        ValueError: The model cannot be run on the example, or an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 8, 7, padding=3, groups=8))
+        >>> info = inspect_model(model, torch.randn(1, 3, 32, 32), dilated_kernel_size=17, interpolation=["bilinear"])
+        >>> info.conversions[0].iso_kernel_count, str(info.receptive_field), str(info.conversions[0].receptive_field)
+        (16, '28 x 28', '68 x 68')
+    """
+    sizes = [dilated_kernel_size] if isinstance(dilated_kernel_size, int) else list(dilated_kernel_size)
+    sizes = [
+        tuple(size) if isinstance(size, Sequence) else _checks.integer("dilated_kernel_size", size, 1) for size in sizes
+    ]
+    profiles = [_checks.profile(one) for one in interpolation]
+    if isinstance(kernel_count, str):
+        _checks.one_of("kernel_count", kernel_count, ("iso",))
+    else:
+        kernel_count = _checks.integer("kernel_count", kernel_count, 1)
+    inputs = example if isinstance(example, tuple) else (example,)
+
+    bare = meta_copy(model).eval()
+    run, bare = _first_run(model, bare, inputs)
+    jobs, skipped = plan(bare, 1, where)
+    parameters = parameter_count(bare)
+    conversions = []
+    for size in sizes:
+        replaced, left = plan(bare, size, where)
+        after = _run_converted(bare, size, where, inputs) if replaced else None
+        for profile in profiles:
+            conversions.append(_conversion(bare, size, profile, kernel_count, where, replaced, left, after))
+        jobs, skipped = (replaced, left) if len(replaced) >= len(jobs) else (jobs, skipped)
+    return ModelInfo(
+        type(model).__name__ if name is None else name,
+        tuple(inputs[0].shape),
+        _layers(bare, jobs, run.maps),
+        tuple(skipped),
+        parameters,
+        run.operations,
+        run.receptive_field,
+        tuple(conversions),
+    )
+
+
+def _first_run(model: nn.Module, bare: nn.Module, inputs: Sequence[Tensor]) -> tuple[_Run, nn.Module]:
+    """Runs the copy without weights, or else a copy with them; and the copy that ran."""
+    try:
+        return _run(bare, inputs), bare
+    except Exception as error:  # a model may raise anything there
+        problem = error
+    if not any(tensor.is_meta for tensor in model.parameters()):
+        whole = deepcopy(model).eval()
+        try:
+            return _run(whole, inputs), whole
+        except Exception as error:
+            problem = error
+    reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    raise ValueError(
+        f"example: expected an input that {type(model).__name__} can be run on, got "
+        f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {reason}"
+    ) from problem
+
+
+def _run(model: nn.Module, inputs: Sequence[Tensor]) -> _Run:
+    plain = put_plain_(deepcopy(model))
+    device = next((tensor.device for tensor in plain.parameters()), torch.device("meta"))
+    moved = [tensor.to(device) for tensor in inputs]
+    maps: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, inputs, output: maps.__setitem__(name, tuple(output.shape[2:]))
+
+    hooks = [
+        module.register_forward_hook(note(name))
+        for name, module in plain.named_modules()
+        if isinstance(module, nn.modules.conv._ConvNd)
+    ]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        plain(*moved)
+    for hook in hooks:
+        hook.remove()
+    return _Run(counter.get_total_flops(), receptive_field(plain, *moved), maps)
+
+
+def _run_converted(model: nn.Module, size: Size, where: Where | None, inputs: Sequence[Tensor]) -> _Run:
+    # Neither operations nor pixels depend on elements and how they spread.
+    converted = deepcopy(model)
+    convert(converted, dilated_kernel_size=size, kernel_count=1, interpolation="bilinear", where=where)
+    return _run(converted, inputs)
+
+
+def _conversion(
+    model: nn.Module,
+    size: Size,
+    profile: Profile,
+    kernel_count: int | Literal["iso"],
+    where: Where | None,
+    jobs: Sequence[Job],
+    skipped: Sequence[Skipped],
+    after: _Run | None,
+) -> Conversion:
+    if after is None:
+        why = "nothing can be replaced" if skipped else "it has no convolutions"
+        return Conversion(size, profile.name, None, None, 0, None, None, None, why)
+    iso: int | None = None
+    reason: str | None = None
+    try:
+        iso = iso_kernel_count(jobs, profile, None)
+    except ValueError:
+        reason = "even one element per kernel needs more parameters than before"
+    count = iso if kernel_count == "iso" else kernel_count
+    parameters = None
+    if count is not None:
+        reason = None
+        converted = deepcopy(model)
+        report = convert(converted, dilated_kernel_size=size, kernel_count=count, interpolation=profile, where=where)
+        parameters = report.parameters_after
+    return Conversion(
+        size, profile.name, iso, count, len(jobs), parameters, after.operations, after.receptive_field, reason
+    )
+
+
+def _layers(model: nn.Module, jobs: Sequence[Job], maps: dict[str, tuple[int, ...]]) -> tuple[Layer, ...]:
+    replaceable = {job.name: job for job in jobs}
+    made = {name: module for name, module in model.named_modules() if isinstance(module, DclsLayer)}
+    # Layers that hold one position parameter are a stage, whatever they are called.
+    named = stages(made)
+    first: dict[nn.Parameter, str] = {}
+    for name, layer in made.items():
+        first.setdefault(layer.position, named[name])
+    rows = []
+    for name, _module in model.named_modules():
+        size = maps.get(name)
+        if name in replaceable:
+            job = replaceable[name]
+            rows.append(Layer(name, job.stage, job.module.out_channels, job.module.kernel_size, size))
+        elif name in made:
+            layer = made[name]
+            rows.append(
+                Layer(
+                    name,
+                    first[layer.position],
+                    layer.out_channels,
+                    layer.dilated_kernel_size,
+                    size,
+                    layer.kernel_count,
+                    description(layer.interpolation),
+                )
+            )
+    return tuple(rows)

@@ -1,0 +1,359 @@
+"""Models saved in folders and pushed to a Hub that is not there: nothing here needs a network."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from torchdcls import Dcls1d, Dcls2d, DclsTranspose2d, Profile, convert
+from torchdcls.deployment import hub
+from torchdcls.deployment.hub import DclsHubMixin, Result, TimmModel
+from torchdcls.profiles import PROFILES
+
+
+class Net(nn.Module, DclsHubMixin, license="apache-2.0"):
+    """Two layers that share positions, and one that is plain."""
+
+    def __init__(self, width: int = 4, interpolation: str | Profile = "gaussian", scale: Tensor | None = None) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 1)
+        self.layers = nn.ModuleList(
+            Dcls2d(width, width, 3, padding="same", dilated_kernel_size=9, groups=width, interpolation=interpolation)
+            for _ in range(2)
+        )
+        self.layers[1].position, self.layers[1].sigma = self.layers[0].position, self.layers[0].sigma
+        self.scale = scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images)
+        for layer in self.layers:
+            features = features + layer(features)
+        return features if self.scale is None else self.scale * features
+
+
+class Other(nn.Module, DclsHubMixin):
+    def __init__(self, depth: int = 1) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(depth)))
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """In evaluation, with no parameter or buffer where it starts."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def saved(tmp_path: Path, model: Any = None, **arguments: Any) -> Path:
+    model = shaken(Net()) if model is None else model
+    model.save_pretrained(tmp_path / "net", **arguments)
+    return tmp_path / "net"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"width": 6}, {"interpolation": "bilinear"}])
+def test_a_class_of_the_users_own_comes_back(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    net, images = shaken(Net(**arguments)), torch.randn(2, 3, 16, 16)
+    folder = saved(tmp_path, net)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    back = Net.from_pretrained(folder)
+    assert torch.equal(back(images), net(images))
+    assert not back.training
+    assert back.layers[1].position is back.layers[0].position
+    assert back.layers[1].sigma is back.layers[0].sigma
+    assert back._hub_mixin_config == net._hub_mixin_config
+
+
+def test_it_can_be_saved_again(tmp_path: Path) -> None:
+    first = saved(tmp_path, shaken(Net(5)))
+    Net.from_pretrained(first).save_pretrained(tmp_path / "again")
+    for name in ("config.json", "README.md"):
+        assert (tmp_path / "again" / name).read_bytes() == (first / name).read_bytes()
+    again, weights = (load_file(folder / "model.safetensors") for folder in (tmp_path / "again", first))
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+
+
+def test_a_profile_of_the_package_is_stored_by_its_name(tmp_path: Path) -> None:
+    folder = saved(tmp_path, Net(interpolation=PROFILES["triangle"]))
+    assert json.loads((folder / "config.json").read_text())["interpolation"] == "triangle"
+    assert Net.from_pretrained(folder).layers[0].interpolation is PROFILES["triangle"]
+
+
+def test_what_json_cannot_hold_is_asked_for(tmp_path: Path) -> None:
+    scale = torch.tensor(2.0)
+    net, images = shaken(Net(scale=scale)), torch.randn(1, 3, 12, 12)
+    folder = saved(tmp_path, net)
+    with pytest.raises(ValueError, match=r"^scale: expected to be given to from_pretrained, as JSON could not"):
+        Net.from_pretrained(folder)
+    assert torch.equal(Net.from_pretrained(folder, scale=scale)(images), net(images))
+    assert "from_pretrained(" in (folder / "README.md").read_text()
+    assert ", scale=...)" in (folder / "README.md").read_text()
+
+
+def test_a_profile_or_dataclass_that_json_cannot_hold_is_asked_for(tmp_path: Path) -> None:
+    profile = Profile(torch.cos, 1.0, None, "cosine")
+    folder = saved(tmp_path, Net(interpolation=profile))
+    with pytest.raises(ValueError, match=r"^interpolation: expected to be given"):
+        Net.from_pretrained(folder)
+    assert Net.from_pretrained(folder, interpolation=profile).layers[0].interpolation == profile
+
+
+@dataclass
+class Width:
+    value: int
+
+
+class OfDataclass(nn.Module, DclsHubMixin):
+    def __init__(self, width: Width) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width.value, 1)
+
+
+def test_a_dataclass_of_plain_values_is_stored(tmp_path: Path) -> None:
+    folder = saved(tmp_path, OfDataclass(Width(7)))
+    assert OfDataclass.from_pretrained(folder).conv.out_channels == 7
+
+
+CONVERSION = {"dilated_kernel_size": 11, "kernel_count": "iso", "interpolation": "bilinear"}
+
+
+@pytest.mark.parametrize(
+    ("name", "conversion"),
+    [
+        ("convnext_atto", CONVERSION),
+        ("convnext_atto", {**CONVERSION, "init": "keep"}),
+        ("convnext_atto", {**CONVERSION, "share": "none", "position_init": ("uniform", 4.0)}),
+        ("convnext_atto", None),
+        ("resnet10t", {"dilated_kernel_size": 7, "kernel_count": 3, "where": ["layer[12]*.conv2"]}),
+    ],
+)
+def test_a_model_of_timm_comes_back(tmp_path: Path, name: str, conversion: dict[str, Any] | None) -> None:
+    model = shaken(TimmModel(name, conversion=conversion, num_classes=3, model_args={"drop_path_rate": 0.1}))
+    images = torch.randn(1, 3, 32, 32)
+    back = TimmModel.from_pretrained(saved(tmp_path, model))
+    assert torch.equal(back(images), model(images))
+    assert back.model.num_classes == 3
+    kinds = [type(module) for module in model.modules()]
+    assert [type(module) for module in back.modules()] == kinds
+    layers = [module for module in back.modules() if isinstance(module, Dcls2d)]
+    own = [module for module in model.modules() if isinstance(module, Dcls2d)]
+    assert bool(layers) is (conversion is not None)
+    assert len({layer.position for layer in layers}) == len({layer.position for layer in own})
+
+
+def test_fitting_to_old_kernels_is_not_repeated(tmp_path: Path) -> None:
+    model = TimmModel("convnext_atto", conversion={**CONVERSION, "init": "keep"}, num_classes=3)
+    config = json.loads((saved(tmp_path, model) / "config.json").read_text())
+    assert config["conversion"] == {"dilated_kernel_size": 11, "kernel_count": 29, "interpolation": "bilinear"}
+    assert "pretrained" not in config
+
+
+def test_a_registered_model_comes_back(tmp_path: Path) -> None:
+    model = TimmModel("convnext_tiny_dcls_bilinear", num_classes=3)
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(TimmModel.from_pretrained(saved(tmp_path, shaken(model)))(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model_name": "convnext_atta"}, "model_name: expected a name that timm knows, .* mean 'convnext_atto'"),
+        ({"conversion": {"kernel_size": 7}}, "conversion: expected arguments of torchdcls.convert, got 'kernel_size'"),
+        ({"conversion": {"where": print}}, "conversion: expected plain values.* got where of type builtin_"),
+        ({"model_args": {"depht": 3}}, "model_args: convnext_atto does not take .*depht"),
+        ({"conversion": {**CONVERSION, "where": "*.conv9"}}, "model: expected at least one convolution to replace"),
+    ],
+)
+def test_wrong_arguments_of_a_model_of_timm(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        TimmModel(**{"model_name": "convnext_atto", **arguments})
+
+
+def test_the_card_is_a_valid_one(tmp_path: Path) -> None:
+    results = {"ImageNet-1k top-1": 82.5, "ImageNet-1k top-5": 96.1}
+    folder = saved(tmp_path, TimmModel("convnext_atto", conversion=CONVERSION), results=results, license="mit")
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "torchdcls"
+    assert card.data.license == "mit"
+    assert card.data.pipeline_tag == "image-classification"
+    assert {"torchdcls", "dcls", "timm"} <= set(card.data.tags)
+    found = [(r.task_type, r.dataset_type, r.dataset_name, r.metric_type, r.metric_name, r.metric_value)
+             for r in card.data.eval_results]  # fmt: skip
+    task = ("image-classification", "imagenet-1k", "ImageNet-1k", "accuracy")
+    assert found == [(*task, "top-1", 82.5), (*task, "top-5", 96.1)]
+    assert "| ImageNet-1k | top-1 | 82.5 |" in card.text
+    assert "| model.stages.2 | 6 | Dcls2d | 160 | 11x11 | 29 | bilinear | all |" in card.text
+    assert "TimmModel.from_pretrained(" in card.text
+    assert "arXiv" in card.text or "arxiv.org/abs/2112.03740" in card.text
+    assert "@inproceedings{khalfaouihassani2023dcls" in card.text
+
+
+def test_results_in_full_and_a_licence_of_the_class(tmp_path: Path) -> None:
+    result = Result("ade20k", "mean_iou", 45.1, dataset_name="ADE20K", split="validation", task="image-segmentation")
+    card = ModelCard.load(saved(tmp_path, results=[result], description="A small one.") / "README.md")
+    (found,) = card.data.eval_results
+    assert (found.task_type, found.dataset_split, found.metric_type) == ("image-segmentation", "validation", "mean_iou")
+    assert card.data.license == "apache-2.0"
+    assert "A small one." in card.text
+    assert "| ADE20K (validation) | mean_iou | 45.1 |" in card.text
+
+
+def test_results_that_name_no_metric(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^results: expected names of data and metric, .* got 'accuracy'$"):
+        saved(tmp_path, results={"accuracy": 1.0})
+
+
+class Unusual(nn.Module, DclsHubMixin):
+    def __init__(self) -> None:
+        super().__init__()
+        cosine = Profile(torch.cos, 0.7, 0.2, "cosine")
+        self.delays = Dcls1d(4, 6, 1, dilated_kernel_size=31, interpolation=cosine)
+        self.rows = Dcls2d(4, 4, 2, dilated_kernel_size=(3, 9), learned_dims=(1,), interpolation="triangle")
+        self.up = DclsTranspose2d(4, 8, 5, stride=2, dilated_kernel_size=(6, 7), interpolation="bilinear")
+
+
+def test_unusual_layers_are_described_as_they_are() -> None:
+    text = Unusual().generate_model_card().text
+    own = "cosine (own profile, smallest scale 0.7, sigma starts at 0.2)"
+    assert f"| (root) | 1 | Dcls1d | 6 | 31 | 1 | {own} | all | 78 |" in text
+    assert "| (root) | 1 | Dcls2d | 4 | 3x9 | 2 | triangle | 1 | 292 |" in text
+    assert "| (root) | 1 | DclsTranspose2d | 8 | 6x7 | 5 | bilinear | all | 488 |" in text
+    assert "share the positions" not in text
+    assert "share the positions" in Net().generate_model_card().text
+
+
+def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "README.md").write_text("mine")
+    assert (saved(tmp_path) / "README.md").read_text() == "mine"
+
+
+def test_what_is_pushed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def create_repo(self: HfApi, repo_id: str, **arguments: Any) -> Any:
+        seen["repo"] = (repo_id, arguments["private"], arguments["exist_ok"])
+        return SimpleNamespace(repo_id=repo_id)
+
+    def upload_folder(self: HfApi, *, folder_path: Path, **arguments: Any) -> str:
+        seen["files"] = {path.name: path.read_bytes() for path in Path(folder_path).iterdir()}
+        seen["commit"] = (arguments["repo_id"], arguments["commit_message"], arguments["revision"])
+        return "https://hub/commit/1"
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    net, images = shaken(Net()), torch.randn(1, 3, 12, 12)
+    address = net.push_to_hub("me/net", results={"CIFAR-10 accuracy": 90.0}, license="mit", private=True, branch="b")
+    assert address == "https://hub/commit/1"
+    assert seen["repo"] == ("me/net", True, True)
+    assert seen["commit"] == ("me/net", "Model made with torchdcls", "b")
+    assert sorted(seen["files"]) == ["README.md", "config.json", "model.safetensors"]
+    assert b'Net.from_pretrained("me/net")' in seen["files"]["README.md"]
+    assert b"type: cifar-10" in seen["files"]["README.md"]
+    for name, content in seen["files"].items():
+        (tmp_path / name).write_bytes(content)
+    assert torch.equal(Net.from_pretrained(tmp_path)(images), net(images))
+
+
+def test_what_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder, asked = saved(tmp_path), []
+
+    def download(repo_id: str, filename: str, **arguments: Any) -> str:
+        asked.append((repo_id, filename, arguments["revision"]))
+        return str(folder / filename)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert isinstance(Net.from_pretrained("me/net", revision="v1"), Net)
+    assert asked == [("me/net", "config.json", "v1"), ("me/net", "model.safetensors", "v1")]
+
+
+def broken(folder: Path, how: str) -> None:
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if how == "no config":
+        config.unlink()
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "cut short":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "cut in its header":
+        weights.write_bytes(weights.read_bytes()[:20])
+    elif how == "no JSON":
+        config.write_text("{'width': 4")
+    elif how == "no object":
+        config.write_text("[1]")
+    elif how == "another size":
+        config.write_text('{"width": 5}')
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no config", "expected a folder with config.json, got "),
+        ("no weights", "expected a folder with model.safetensors, got "),
+        ("cut short", "'.*model.safetensors' cannot be read (.*); it is cut short"),
+        ("cut in its header", "'.*model.safetensors' cannot be read (.*); it is cut short"),
+        ("no JSON", "'.*config.json' is no JSON"),
+        ("no object", "expected an object in '.*config.json', got"),
+        ("another size", "the weights in '.*' do not fit what Net makes of config.json .*size mismatch"),
+    ],
+)
+def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, how: str, message: str) -> None:
+    folder = saved(tmp_path)
+    broken(folder, how)
+    with pytest.raises(ValueError, match=f"^pretrained_model_name_or_path: {message}") as error:
+        Net.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_another_class(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a model that Net saved, got '.*', whose config.json has 'depth'"):
+        Net.from_pretrained(saved(tmp_path, Other()))
+    with pytest.raises(ValueError, match=r"do not fit what Other makes of config.json .*; what changes layers"):
+        Other.from_pretrained(_with_config(saved(tmp_path), {}))
+
+
+def _with_config(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_layers_changed_after_the_constructor_are_noticed(tmp_path: Path) -> None:
+    model = TimmModel("convnext_atto", num_classes=3)
+    convert(model, dilated_kernel_size=9, kernel_count=4)
+    with pytest.raises(ValueError, match=r"such as torchdcls.convert, belongs into __init__$"):
+        TimmModel.from_pretrained(saved(tmp_path, model))
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a folder, or a repository on the Hub, got '.*', which does not"):
+        Net.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a folder, or a repository on the Hub with config.json, got 'me/n"):
+        Net.from_pretrained("me/net", local_files_only=True, cache_dir=tmp_path)
+
+
+def test_an_argument_that_is_none_of_the_class(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^widht: expected an argument of Net; did you mean 'width'"):
+        Net.from_pretrained(saved(tmp_path), widht=3)
+
+
+@pytest.mark.parametrize("package", ["huggingface_hub", "safetensors", "timm"])
+def test_without_its_packages_it_says_what_to_install(package: str) -> None:
+    code = f"import sys\nsys.modules[{package!r}] = None\nimport torchdcls.deployment.hub"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: torchdcls.deployment.hub needs the packages of the train extra")
+    assert last.endswith('is missing): pip install "torchdcls[train]"')
