@@ -15,7 +15,7 @@ from typing import Any
 
 from torchdcls.train.comparison.record import markdown, markdown_table
 
-from . import construction, conv, cuda_conv, cuda_model, model
+from . import construction, conv, cuda_conv, cuda_model, fine_tuning, model
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -120,6 +120,7 @@ def _comparison(result: Result) -> str:
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": _comparison,
+    "fine-tuning": _measured(fine_tuning),
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
