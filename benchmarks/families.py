@@ -32,7 +32,7 @@ DONE = "yes"
 _SAME = 1e-5
 # Spectra and direct sums round differently, layer after layer.
 _NEAR = 1e-3
-_REASON_LENGTH = 160
+_REASON_LENGTH = 300
 _CLASSES = 10
 
 
@@ -64,8 +64,11 @@ class Family:
         if self.source == "torchvision":
             import torchvision
 
+            if self.model.startswith("deeplab"):
+                get_model = torchvision.models.get_model
+                return _Segmentation(get_model(self.model, weights=None, weights_backbone=None, num_classes=_CLASSES))
             model: nn.Module = torchvision.models.get_model(self.model, weights=None, num_classes=_CLASSES)
-            return _Segmentation(model) if self.model.startswith("deeplab") else model
+            return model
         return _OURS[self.model]()
 
     @property
@@ -315,9 +318,9 @@ def page(result: Mapping[str, Any], caption: str) -> str:
         "# Models",
         f"{good} of {len(result['families'])} models went through all steps: `convert` (Gaussian elements, as many as "
         "need no more parameters), an update of all elements, a state dict saved and loaded into another converted "
-        "model (the same outputs), `fuse` (the same but for rounding), ONNX (compared by onnxruntime). Weights are random. "
-        'Where a model has no depthwise convolutions, all with several taps are picked by `where=`. What a "no" means '
-        "is said below the table.",
+        "model (the same outputs), `fuse` (the same but for rounding), ONNX (compared by onnxruntime). Weights are "
+        "random. Where a model has no depthwise convolutions, all with several taps are picked by `where=`. What a "
+        '"no" means is said below the table.',
         markdown_table(table),
         "## What did not work",
         "\n".join(notes) or "Nothing.",
