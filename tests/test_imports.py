@@ -12,20 +12,22 @@ import torchdcls
 from torchdcls.ops.conv import METHODS
 
 SOURCE = Path(__file__).parent.parent / "src" / "torchdcls"
-# profiles, _checks <- ops <- nn <- conversion <- models <- train <- cli
-ORDER = {"profiles": 0, "_checks": 0, "ops": 1, "nn": 2, "conversion": 3, "models": 4, "train": 5, "cli": 6}
+# profiles, _checks <- ops <- nn <- conversion <- models <- deployment <- train <- cli
+ROOMS = ("ops", "nn", "conversion", "models", "deployment", "train", "cli")
+ORDER = {"profiles": 0, "_checks": 0, **{name: number for number, name in enumerate(ROOMS, start=1)}}
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
 # Packages that only some rooms may import; train may make figures too, inside the function that draws.
 RESERVED = {
     "triton": {"ops/conv/triton", "ops/triton"},
-    "timm": {"conversion", "models", "train"},
+    "timm": {"conversion", "models", "deployment", "train"},
     "matplotlib": {"plots"},
 }
 OPTIONAL = (
     *("timm", "torchvision", "numpy", "matplotlib", "rich", "safetensors", "jsonargparse", "yaml", "PIL"),
     *("triton", "DCLS", "hypothesis", "pytest", "tensorboard", "tqdm", "scipy", "webdataset", "datasets"),
+    *("onnx", "onnxscript", "onnx_ir", "onnxruntime"),
 )
 
 
@@ -120,6 +122,7 @@ def test_imports_point_one_way(found):
         ("torchdcls.ops.kernel", "torchdcls.nn.dcls", False),
         ("torchdcls.profiles", "torchdcls.ops.kernel", True),
         ("torchdcls.conversion.replace", "torchdcls.train.comparison.loop", False),
+        ("torchdcls.deployment.export", "torchdcls.train.evaluate", True),
         ("torchdcls.nn.dcls", "torchdcls", False),
         ("torchdcls.train.comparison.loop", "torchdcls.plots.curves", False),
         ("torchdcls.nn.dcls", "torchdcls.plots.curves", True),

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from .._checks import nearest
 from ..train.comparison.config import CompareConfig
 from ..train.recipes import load_recipe, recipe_names
-from ..train.settings import EvalConfig, TrainConfig
+from ..train.settings import EvalConfig, ExportConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,28 @@ def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
     return 0
 
 
+def _export_options(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        usage="torchdcls export CHECKPOINT --to onnx|pt2|safetensors [--SETTING VALUE ...]",
+        description="Write the model of a checkpoint of torchdcls train for use elsewhere, and compare them.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
+    _add_settings(parser, ExportConfig, {})
+    if arguments[:1] == ["export"]:
+        _check_options(parser, arguments[1:])
+    return parser
+
+
+def _export(settings: dict[str, Any], arguments: list[str]) -> int:
+    from ..train.export import export_checkpoint
+
+    try:
+        export_checkpoint(settings.pop("checkpoint"), ExportConfig(**settings))
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from None
+    return 0
+
+
 def _add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[str, Any]) -> None:
     """An option for each setting of a dataclass, whose fields say what they mean."""
     types = get_type_hints(config)
@@ -160,4 +182,7 @@ COMMANDS = (
     Command("compare", "train a small model with 7x7 and with DCLS layers", _compare_options, _compare),
     Command("train", "train a model at full size, on one machine or many", _train_options, _train),
     Command("eval", "score a checkpoint", _eval_options, _eval),
+    Command(
+        "export", "write a checkpoint's model for use elsewhere: ONNX, torch.export, weights", _export_options, _export
+    ),
 )

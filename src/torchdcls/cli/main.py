@@ -1,4 +1,4 @@
-"""`torchdcls compare`, `torchdcls train`, `torchdcls eval`."""
+"""`torchdcls compare`, `torchdcls train`, `torchdcls eval`, `torchdcls export`."""
 
 import sys
 from collections.abc import Sequence

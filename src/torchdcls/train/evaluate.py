@@ -45,7 +45,7 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
     with processes(settings.device) as group:
         console = console or Console(quiet=not group.main)
         sources = open_sources(settings)
-        model, part = _load(stored, settings, config.weights)
+        model, part = stored_model(stored, settings, config.weights)
         model.to(group.device)
         numbers = _class_numbers(stored, sources)
         batches = ValidationBatches(
@@ -85,7 +85,7 @@ def load_model(checkpoint: Path, weights: Weights = "auto") -> nn.Module:
         ValueError: The file cannot be read, or holds no such weights.
     """
     stored = load_checkpoint(checkpoint)
-    return _load(stored, stored_config(stored), weights)[0].eval()
+    return stored_model(stored, stored_config(stored), weights)[0].eval()
 
 
 def stored_config(checkpoint: Checkpoint) -> TrainConfig:
@@ -105,7 +105,12 @@ def stored_config(checkpoint: Checkpoint) -> TrainConfig:
     return TrainConfig(**{**settings, **paths})
 
 
-def _load(stored: Checkpoint, settings: TrainConfig, weights: Weights) -> tuple[nn.Module, str]:
+def stored_model(stored: Checkpoint, settings: TrainConfig, weights: Weights) -> tuple[nn.Module, str]:
+    """The model of a checkpoint, and which of its weights it has: "model" or "ema".
+
+    Raises:
+        ValueError: It holds no such weights, or those of another model.
+    """
     part = ("ema" if stored.has("ema") else "model") if weights == "auto" else weights
     if not stored.has(part):
         raise ValueError(f"weights: expected a checkpoint with {part!r}, got '{stored.path}' without; take 'auto'")

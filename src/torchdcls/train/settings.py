@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .. import _checks
+from ..deployment.options import DynamicSize, Format, Positions
 
 Precision = Literal["float32", "bfloat16"]
 Loss = Literal["cross-entropy", "binary"]
@@ -173,6 +174,37 @@ class EvalConfig:
     workers: int | None = setting(None, "processes that read images")
     device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
     threads: int | None = setting(None, "CPU threads (default: torch's)")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """How to write a checkpoint for use elsewhere; what is not given is as in its run."""
+
+    to: Format | None = setting(
+        None,
+        "what to write, always to be given: onnx (for onnxruntime and others), pt2 (torch.export), or safetensors "
+        "(weights, DCLS layers kept, for torchdcls.deployment.load)",
+    )
+    out: Path | None = setting(None, "the file (default: beside the checkpoint)")
+    overwrite: bool = setting(False, "replace a file that is there")
+    weights: Weights = setting("auto", "the trained weights, 'model', or their average, 'ema', if it is there")
+    image_size: int | None = setting(None, "height and width of images in pixels")
+    dynamic_size: DynamicSize = setting(
+        "auto", "whether onnx and pt2 take other image sizes too: true, false, or auto for where the model allows it"
+    )
+    opset: int | None = setting(None, "ONNX's version of operators, 18 to 25 (default: 20)")
+    positions: Positions = setting("keep", "round puts each element of DCLS layers at its nearest cell, for one tap")
+    fused: bool = setting(True, "plain convolutions in the place of DCLS layers; false is for pt2 alone")
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be meant.
+
+        Raises:
+            ValueError: A setting is missing or out of range; the message begins with its name.
+        """
+        _checks.one_of("to", self.to, get_args(Format))
+        if self.image_size is not None:
+            _checks.integer("image_size", self.image_size, 1)
 
 
 SETTINGS = tuple(entry.name for entry in fields(TrainConfig))

@@ -1,0 +1,163 @@
+"""Whether a file computes what the model does.
+
+A file and the model round differently. What that may come to is taken from the model itself: its own distance from the
+same model in float64.
+"""
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ExportError, reason
+
+# Largest errors of two ways to round scatter by a few times; what is exported wrongly is off by thousands of them.
+_TIMES = 10.0
+# For models that cannot be computed in float64: about what a hundred layers lose.
+_UNKNOWN_UNITS = 1000.0
+# A model may happen to round well on a few numbers: so many rounding units of the largest output are always allowed.
+_UNITS = 64.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A comparison of the file with the model.
+
+    Attributes:
+        shape: Shape of the input.
+        difference: Largest absolute difference of the outputs.
+        tolerance: What it may be.
+    """
+
+    shape: tuple[int, ...]
+    difference: float
+    tolerance: float
+
+
+class Reference:
+    """What a model computes, and how far that is from what it computes in float64.
+
+    Args:
+        model: In evaluation mode, on the CPU, not changed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._double = deepcopy(model).double()
+        self._double_works = True
+        self._expected: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
+
+    def add(self, given: Tensor) -> None:
+        """Computes what is to be expected for an input.
+
+        Raises:
+            Exception: Whatever the model raises for it.
+        """
+        with torch.no_grad():
+            own = outputs(self._model(given))
+            double = [tensor.double() for tensor in own]
+            if self._double_works:
+                try:
+                    double = outputs(self._double(given.double()))
+                except Exception:  # a forward pass that names float32, say
+                    self._double_works = False
+            self._expected.append((given, own, double))
+
+    def error(self) -> float:
+        """The model's largest relative distance from itself in float64.
+
+        Raises:
+            ExportError: There is nothing to compare with, as outputs are not finite.
+        """
+        error = max(
+            _distance(mine, exact) / _largest(exact)
+            for _, own, double in self._expected
+            for mine, exact in zip(own, double, strict=True)
+        )
+        if not self._double_works:
+            error = _UNKNOWN_UNITS * max(torch.finfo(given.dtype).eps for given, _, _ in self._expected)
+        if not (error < 1 and all(bool(tensor.isfinite().all()) for _, own, _ in self._expected for tensor in own)):
+            raise ExportError(
+                "model: expected outputs that are finite and near those of the same model in float64, got a relative "
+                f"difference of {error:.2g}; nothing can be compared with them"
+            )
+        return error
+
+    def check(
+        self, run: Callable[[Tensor], Sequence[Tensor]], what: str, sizes: Container[tuple[int, ...]] | None = None
+    ) -> tuple[Check, ...]:
+        """Compares for all inputs.
+
+        Args:
+            run: Computes the outputs from an input.
+            what: The file in words.
+            sizes: Sizes of the inputs to compare for; None for all.
+
+        Raises:
+            ExportError: It fails for an input, or an output differs by more than its tolerance.
+        """
+        error = self.error()
+        return tuple(
+            self._one(run, what, error, *expected)
+            for expected in self._expected
+            if sizes is None or tuple(expected[0].shape[2:]) in sizes
+        )
+
+    def _one(
+        self,
+        run: Callable[[Tensor], Sequence[Tensor]],
+        what: str,
+        error: float,
+        given: Tensor,
+        own: list[Tensor],
+        double: list[Tensor],
+    ) -> Check:
+        shape = tuple(given.shape)
+        try:
+            got = list(run(given))
+        except Exception as problem:
+            raise ExportError(f"model: {what} fails for an input of shape {shape} ({reason(problem)})") from None
+        shapes, expected = [tuple(t.shape) for t in got], [tuple(t.shape) for t in own]
+        if shapes != expected:
+            raise ExportError(
+                f"model: expected outputs of shapes {expected} for an input of shape {shape}, got {shapes} from {what}"
+            )
+        unit = torch.finfo(given.dtype).eps
+        worst = Check(shape, 0.0, 0.0)
+        for mine, exact, other in zip(own, double, got, strict=True):
+            tolerance = (_TIMES * error + _UNITS * unit) * _largest(exact)
+            if not _distance(other, exact) <= tolerance:
+                raise ExportError(
+                    f"model: expected outputs within {tolerance:.2g} of the model's for an input of shape {shape}, got "
+                    f"{_distance(other, exact):.2g} from {what}; please report this model"
+                )
+            worst = max(worst, Check(shape, _distance(other, mine), tolerance), key=lambda check: check.difference)
+        return worst if worst.tolerance else Check(shape, 0.0, (_TIMES * error + _UNITS * unit) * _largest(double[0]))
+
+
+def outputs(value: object) -> list[Tensor]:
+    """The tensors of a model's output, in order.
+
+    Raises:
+        ValueError: There is something else in it, or nothing.
+    """
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        found = [tensor for entry in value for tensor in outputs(entry)]
+        if found:
+            return found
+    raise ValueError(f"model: expected one that returns tensors, got {type(value).__name__}")
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).abs().max()) if one.numel() else 0.0
+
+
+def _largest(tensor: Tensor) -> float:
+    tiny = torch.finfo(torch.float64).tiny
+    return max(float(tensor.abs().max()), tiny) if tensor.numel() else tiny

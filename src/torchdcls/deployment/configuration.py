@@ -1,0 +1,76 @@
+"""What a file says about the model in it, as text in any of the formats."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Self
+
+FORMAT = "torchdcls model 1"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How a model is made, and what it is to be given.
+
+    Attributes:
+        model: timm's name of the model, torchdcls's among them; None for another, which `load` has to be given.
+        arguments: Arguments of `timm.create_model` beside the name.
+        classes: Names of the outputs, in their order.
+        mean: Of the channels of the images, on the scale of 0 to 1.
+        std: Of the channels.
+        image_size: Height and width of the images. Unit: pixels.
+        interpolation: How images are resized.
+        crop_pct: Share of the resized image's side that the central crop takes.
+        weights: Which weights of the training run these are: "model", or "ema" for their average.
+        training: Settings of the training run.
+    """
+
+    model: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    classes: Sequence[str] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    image_size: int | None = None
+    interpolation: str | None = None
+    crop_pct: float | None = None
+    weights: str | None = None
+    training: Mapping[str, Any] | None = None
+
+    def to_text(self) -> str:
+        """JSON, with the versions of the packages beside it.
+
+        Raises:
+            ValueError: A value is none that JSON has.
+        """
+        try:
+            return json.dumps({**asdict(self), "versions": _versions()})
+        except TypeError as error:
+            raise ValueError(f"configuration: expected texts, numbers, lists and mappings alone ({error})") from None
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The configuration of a file; what a newer version has beside it is left out.
+
+        Raises:
+            ValueError: It is no such text.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"configuration: expected a mapping, got {type(values).__name__}")
+        if not isinstance(values.get("model"), str | None) or not isinstance(values.get("arguments", {}), dict):
+            raise ValueError(
+                "configuration: expected a name and a mapping for model and arguments, got "
+                f"{values.get('model')!r} and {values.get('arguments')!r}"
+            )
+        return cls(**{entry.name: values[entry.name] for entry in fields(cls) if entry.name in values})
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("torchdcls", "torch", "timm"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # timm is optional
+            continue
+    return found

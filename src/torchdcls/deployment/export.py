@@ -1,0 +1,350 @@
+"""Writing a model for use elsewhere, and checking what was written."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from operator import ge
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from .. import _checks
+from ..conversion import FuseReport, fuse
+from ..nn import DclsLayer
+from . import onnx_file
+from .agreement import Check, Reference
+from .configuration import Configuration
+from .errors import ExportError, reason
+from .options import DynamicSize, Format, Positions
+from .program import axis_names, least_sizes, read_program, run_program, trace, write_program
+from .report import ExportReport
+from .weights import load, write_weights
+from .whole import whole_file
+
+# Larger sizes are multiples of the same power of two, up to that by which image models divide.
+_LARGEST_DIVISOR = 32
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    to: Format,
+    example: Tensor | None = None,
+    dynamic_size: DynamicSize = "auto",
+    fused: bool = True,
+    positions: Positions = "keep",
+    opset: int | None = None,
+    configuration: Configuration | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Writes a model to a file, and compares what the file computes with what the model does.
+
+    The model is not changed; a copy in evaluation mode, on the CPU, is written. The file is there when it agrees with
+    the model, else none is: a model and its file differ by rounding alone, ten times what the model differs from itself
+    in float64 and some rounding units at most.
+
+    Args:
+        model: A model that takes one tensor (batch, channels, *sizes) of up to three sizes.
+        path: The file, whose name ends in `to`.
+        to: "onnx", for onnxruntime and other programs; "pt2", for torch.export; "safetensors", weights with DCLS layers
+            kept, which `load` makes a model of.
+        example: An input, of any batch size. Needed but for "safetensors".
+        dynamic_size: Whether the file takes other sizes than the example's: "auto" where the model allows it (else
+            the report says why not), True to be refused otherwise, False for the example's alone.
+        fused: Put plain convolutions in the place of DCLS layers. False is for "pt2" alone.
+        positions: "round" moves elements to the nearest cell when layers are fused, see `torchdcls.fuse`.
+        opset: ONNX's version of operators, 20 by default.
+        configuration: What is to be known about the model, put into the file as text.
+        overwrite: Replace a file that is there.
+        progress: Called with the name of each step.
+
+    Returns:
+        What was written and compared. `print` shows it.
+
+    Raises:
+        ValueError: An argument does not fit; there is no new file, and an old one is as it was.
+        ExportError: The model cannot be written, or the file computes something else. Likewise.
+        ModuleNotFoundError: A package is missing; the message says how to install it.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch import nn
+        >>> from torchdcls import Dcls1d
+        >>> from torchdcls.deployment import export
+        >>> model = nn.Sequential(Dcls1d(2, 4, 3, padding="same", dilated_kernel_size=7), nn.ReLU())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = export(model, f"{folder}/model.pt2", to="pt2", example=torch.randn(1, 2, 32))
+        >>> report.input
+        ('batch', 2, 'length')
+    """
+    path, say = Path(path), progress or _silent
+    _check_arguments(to, dynamic_size, fused, positions, opset)
+    check_path(path, to, overwrite)
+    if to == "onnx":
+        onnx_file.check_packages()
+    if example is not None:
+        example = _checked(example, model, to)
+    elif to != "safetensors":
+        raise ValueError(f"example: expected an input of the model for {to!r}, got None")
+    configuration = configuration or Configuration()
+    configuration.to_text()  # what cannot be written is refused before anything is computed
+    copy = deepcopy(model).requires_grad_(False).eval()
+    if to == "safetensors":
+        # Flags are no part of the file.
+        say("writing weights")
+        return _export_weights(copy, path, example, configuration)
+    assert example is not None
+    say("computing what is to be expected")
+    copy = copy.cpu()
+    _try(copy, example)
+    plain, fuse_report = _fused(copy, example, positions) if fused else (copy, None)
+    reference = Reference(plain if positions == "round" else copy)
+    sizes, note = _expected(reference, example, dynamic_size)
+    reference.error()
+    say("tracing the model")
+    traced = _trace(plain, example, reference, sizes, note, dynamic_size, to)
+    shape = tuple(traced.free.get(axis, size) for axis, size in enumerate(example.shape))
+    say("writing and checking the file")
+    with whole_file(path) as unfinished:
+        checks = _write(traced, unfinished, to, opset, configuration, reference, example)
+        files = tuple((path.with_name(file.name), file.stat().st_size) for file in sorted(unfinished.parent.iterdir()))
+    return ExportReport(
+        path=path,
+        to=to,
+        files=files,
+        opset=(opset or onnx_file.DEFAULT_OPSET) if to == "onnx" else None,
+        input=shape,
+        fused=fuse_report,
+        notes=traced.notes,
+        checks=checks,
+    )
+
+
+def check_path(path: Path, to: Format, overwrite: bool) -> None:
+    """Refuses a path to which nothing can be written, before anything is computed.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if path.suffix != f".{to}":
+        raise ValueError(f"path: expected a name that ends in .{to}, got '{path}'")
+    if not path.parent.is_dir():
+        raise ValueError(f"path: expected a file in a folder that is there, got '{path}'; make '{path.parent}' first")
+    if path.is_dir():
+        raise ValueError(f"path: expected a file, got '{path}', which is a folder")
+    if path.exists() and not overwrite:
+        raise ValueError(f"path: expected a new file, got '{path}', which is there; give another, or overwrite")
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """A program, the names of its free axes, and what is to be said about it."""
+
+    program: ExportedProgram
+    free: dict[int, str]
+    size_is_free: bool
+    notes: tuple[str, ...]
+
+
+def _check_arguments(to: object, dynamic_size: object, fused: object, positions: str, opset: int | None) -> None:
+    _checks.one_of("to", to, get_args(Format))
+    _checks.one_of("positions", positions, ("keep", "round"))
+    if dynamic_size != "auto" and not isinstance(dynamic_size, bool):
+        raise ValueError(f"dynamic_size: expected 'auto', True or False, got {dynamic_size!r}")
+    if opset is not None:
+        if to != "onnx":
+            raise ValueError(f"opset: expected none, as {to!r} has no opsets, got {opset!r}")
+        onnx_file.check_opset(opset)
+    if not fused and to == "onnx":
+        raise ValueError("fused: expected True, as ONNX has no DCLS layers, got False")
+    if positions == "round" and (to == "safetensors" or not fused):
+        raise ValueError("positions: expected 'keep' where DCLS layers are kept, got 'round'")
+
+
+def _checked(example: Tensor, model: nn.Module, to: Format) -> Tensor:
+    """The example, on the CPU, where the model takes it."""
+    if not isinstance(example, Tensor):
+        raise ValueError(f"example: expected a tensor, got {type(example).__name__}")
+    if not example.is_floating_point() or not 2 <= example.dim() <= 5 or 0 in example.shape:
+        raise ValueError(
+            "example: expected a floating-point tensor (batch, channels, *sizes) with up to three sizes, got "
+            f"{example.dtype} of shape {tuple(example.shape)}"
+        )
+    if to == "onnx":
+        onnx_file.check_dtype(example.dtype)
+    return example.detach().cpu()
+
+
+def _silent(step: str) -> None:
+    pass
+
+
+def _fused(model: nn.Module, example: Tensor, positions: Positions) -> tuple[nn.Module, FuseReport | None]:
+    """A copy with plain convolutions, or the model itself where there is nothing to fuse."""
+    if not any(isinstance(module, DclsLayer) for module in model.modules()):
+        return model, None
+    plain = deepcopy(model)
+    if isinstance(plain, DclsLayer):
+        plain = nn.Sequential(plain).eval()
+    return plain, fuse(
+        plain,
+        positions="exact" if positions == "keep" else "round",
+        example=example if positions == "round" else None,
+    )
+
+
+def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) -> tuple[list[tuple[int, ...]], str]:
+    """Has the outputs computed that are to be expected, for several batch sizes and, where it is possible, sizes.
+
+    Returns:
+        Sizes that the model takes, the example's first; and why there are no others, where some were asked for.
+    """
+    own = tuple(example.shape[2:])
+    for batch in (1, 3):
+        try:
+            reference.add(_input(example, batch, own))
+        except Exception as error:
+            raise ExportError(
+                f"model: expected one that takes any batch size, got {reason(error)} for {batch}"
+            ) from None
+    if not own or not dynamic_size:
+        return [own], ""
+    first, second = _larger(own, 1), _larger(own, 2)
+    sizes = [first, (second[0], *first[1:])]  # not square
+    try:
+        for batch, size in zip((3, 1), sizes, strict=True):
+            reference.add(_input(example, batch, size))
+    except Exception as error:
+        return [own], f"the model itself takes no other, such as {'x'.join(map(str, first))} ({reason(error)})"
+    return [own, *sizes], ""
+
+
+def _trace(
+    model: nn.Module,
+    example: Tensor,
+    reference: Reference,
+    sizes: list[tuple[int, ...]],
+    note: str,
+    dynamic_size: DynamicSize,
+    to: Format,
+) -> _Traced:
+    """Traces with free sizes where there are several and torch.export follows, else with those of the example."""
+    own, names = sizes[0], axis_names(example.dim())
+    if len(sizes) > 1:
+        # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without
+        # stumbling over axes of size 1.
+        size = sizes[-1] if to == "onnx" else own
+        try:
+            program, free = trace(model, _input(example, 2, size), names)
+            least = least_sizes(program)
+            taken = [size for size in sizes if to == "pt2" or all(map(ge, size, least))]
+            note = _tied(program, reference, taken, free, names)
+            if not note:
+                limit = f"sizes from {'x'.join(map(str, least))} up"
+                return _Traced(program, free, True, (limit,) if to == "pt2" else ())
+        except ExportError as error:
+            note = _after_name(error)
+    if note and dynamic_size is True:
+        raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
+    program, free = trace(model, _input(example, 2, own), {0: names[0]})
+    module = program.module()
+    try:
+        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", [own])
+    except ExportError as error:
+        raise ExportError(
+            f"model: expected one that torch.export follows for any batch size, but {_after_name(error)}"
+        ) from None
+    return _Traced(program, free, False, (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ())
+
+
+def _tied(
+    program: ExportedProgram,
+    reference: Reference,
+    sizes: list[tuple[int, ...]],
+    free: dict[int, str],
+    names: dict[int, str],
+) -> str:
+    """Why a program is not one for these sizes; empty where it is."""
+    fixed = [name for axis, name in names.items() if axis not in free]
+    if fixed:
+        return f"torch.export ties the {' and '.join(fixed)} of its input to one value"
+    module = program.module()
+    try:
+        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", sizes)
+    except ExportError as error:
+        return _after_name(error)
+    return ""
+
+
+def _after_name(error: ExportError) -> str:
+    return str(error).removeprefix("model: ")
+
+
+def _write(
+    traced: _Traced,
+    path: Path,
+    to: Format,
+    opset: int | None,
+    configuration: Configuration,
+    reference: Reference,
+    example: Tensor,
+) -> tuple[Check, ...]:
+    text = configuration.to_text()
+    sizes = None if traced.size_is_free else [tuple(example.shape[2:])]
+    if to == "pt2":
+        write_program(traced.program, path, text)
+        module = read_program(path)
+        return reference.check(lambda given: run_program(module, given), "torch.export's file", sizes)
+    onnx_file.write_onnx(
+        traced.program, path, opset=opset or onnx_file.DEFAULT_OPSET, free=traced.free, configuration=text
+    )
+    session = onnx_file.OnnxSession(path)
+    return reference.check(session.run, "the ONNX file", sizes)
+
+
+def _export_weights(model: nn.Module, path: Path, example: Tensor | None, configuration: Configuration) -> ExportReport:
+    checks: tuple[Check, ...] = ()
+    with whole_file(path) as unfinished:
+        write_weights(model, unfinished, configuration)
+        if example is not None:
+            _try(model.cpu(), example)
+            reference = Reference(model)
+            _expected(reference, example, False)
+            restored = load(unfinished, None if configuration.model else deepcopy(model)).eval()
+            checks = reference.check(lambda given: run_program(restored, given), "the file's model")
+        files = ((path, unfinished.stat().st_size),)
+    return ExportReport(path, "safetensors", files, None, None, None, (), checks)
+
+
+def _larger(sizes: tuple[int, ...], steps: int) -> tuple[int, ...]:
+    """Sizes that are larger by half, so many times, and divisible by what the given ones are divisible by."""
+    larger = []
+    for size in sizes:
+        divisor = min(size & -size, _LARGEST_DIVISOR)
+        larger.append(size + steps * divisor * -(-size // (2 * divisor)))
+    return tuple(larger)
+
+
+def _input(example: Tensor, batch: int, sizes: tuple[int, ...]) -> Tensor:
+    """Random numbers of the example's mean and deviation; the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn((batch, example.shape[1], *sizes), generator=generator, dtype=torch.float64)
+    spread = example.double().std() if example.numel() > 1 else torch.tensor(1.0)
+    return (values * spread.clamp_min(1e-3) + example.double().mean()).to(example.dtype)
+
+
+def _try(model: nn.Module, example: Tensor) -> None:
+    """Refuses an example that the model does not take."""
+    try:
+        with torch.no_grad():
+            model(example)
+    except Exception as error:
+        raise ValueError(
+            f"example: expected an input that the model takes, got {example.dtype} of shape {tuple(example.shape)} "
+            f"({reason(error)})"
+        ) from None

@@ -1,0 +1,150 @@
+"""ONNX files: torch's exporter, ONNX's checker, and onnxruntime."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from .configuration import FORMAT
+from .errors import ExportError, reason
+from .program import quiet
+
+# What torch's exporter writes, and onnxscript can convert that to without loss.
+OPSETS = range(18, 26)
+# onnxruntime has all of it since 2023; newer ones bring nothing that convolutional networks need.
+DEFAULT_OPSET = 20
+METADATA = "torchdcls"
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_DTYPES = (torch.float32, torch.float16, torch.float64)
+# Protobuf's limit is 2 GiB for the whole file, of which the graph needs a part.
+_LARGEST = 2**31 - 2**26
+
+
+def check_packages() -> None:
+    """Says which packages are missing.
+
+    Raises:
+        ModuleNotFoundError: One of them is.
+    """
+    missing = []
+    for name in _PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise ModuleNotFoundError(
+            f"ONNX files need the packages of the export extra ({', '.join(missing)} "
+            f'{"is" if len(missing) == 1 else "are"} missing): pip install "torchdcls[export]"',
+            name=missing[0],
+        )
+
+
+def check_opset(opset: int) -> None:
+    """Refuses versions of operators that cannot be written.
+
+    Raises:
+        ValueError: It is one of them.
+    """
+    if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
+        raise ValueError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}; {DEFAULT_OPSET} is the default")
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuses what onnxruntime does not compute in on a CPU.
+
+    Raises:
+        ValueError: It is that.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"example: expected float32, float16 or float64 for ONNX, got {dtype}; use model.float()")
+
+
+def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[int, str], configuration: str) -> None:
+    """Writes a program as ONNX, in one file unless its weights are too large for that.
+
+    Args:
+        program: From `trace`.
+        path: The file; weights that do not fit into it go into NAME.data beside it.
+        opset: Version of the operators.
+        free: Names of the free axes.
+        configuration: Goes into the file's metadata.
+
+    Raises:
+        ExportError: torch's exporter cannot do it.
+    """
+    import onnx
+
+    with quiet():
+        try:
+            written: Any = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["input"],
+                output_names=["output"] if len(program.graph_signature.user_outputs) == 1 else None,
+                dynamic_shapes=(dict(free),),  # for the names: which axes are free stands in the program
+                verbose=False,
+            )
+        except Exception as error:
+            raise ExportError(f"model: torch's ONNX exporter cannot write it ({_cause(error)})") from None
+        got = written.model.opset_imports[""]
+        if got != opset:
+            raise ExportError(
+                f"opset: {opset} cannot be written for this model, whose operators onnxscript cannot convert to it; "
+                f"leave it out, or take {got}"
+            )
+        text = json.dumps({"format": FORMAT, "about": json.loads(configuration)})
+        written.model.metadata_props[METADATA] = text
+        written.save(str(path), external_data=_weight_bytes(program) > _LARGEST)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"model: what torch's exporter wrote is no valid ONNX file ({reason(error)})") from None
+
+
+class OnnxSession:
+    """An ONNX file in onnxruntime, on the CPU.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ExportError: onnxruntime cannot read it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what it raises is enough
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no base of their own
+            raise ExportError(
+                f"opset: onnxruntime {onnxruntime.__version__} cannot run the file ({reason(error)}); take a lower "
+                "one, or a newer onnxruntime"
+            ) from None
+
+    def run(self, given: Tensor) -> list[Tensor]:
+        """The outputs."""
+        return [torch.from_numpy(output) for output in self._session.run(None, {"input": given.numpy()})]
+
+
+def _weight_bytes(program: ExportedProgram) -> int:
+    tensors = [*program.state_dict.values(), *(c for c in program.constants.values() if isinstance(c, Tensor))]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of a chain, which says more than torch's pages about it; the colours are taken out."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\x1b\[[0-9;]*m", "", reason(error))

@@ -1,0 +1,109 @@
+"""Programs of torch.export: a model traced with a free batch size, and free sizes where the model allows it."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from .agreement import outputs
+from .configuration import FORMAT
+from .errors import ExportError, reason
+
+# The name of the configuration among the extra files.
+EXTRA_FILE = "torchdcls.json"
+
+_AXES = {0: (), 1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps torch's exporters from printing; what goes wrong is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def axis_names(dims: int) -> dict[int, str]:
+    """Names of the axes that may be free: batch, and the axes in space."""
+    return {0: "batch", **dict(enumerate(_AXES[dims - 2], start=2))}
+
+
+def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> tuple[ExportedProgram, dict[int, str]]:
+    """Traces a model.
+
+    Args:
+        model: In evaluation mode.
+        example: An input with more than one entry along the free axes, as torch.export treats sizes of 1 as fixed.
+        free: Names of the axes that are to be free.
+
+    Returns:
+        The program, and those of the axes that are free in it.
+
+    Raises:
+        ExportError: torch.export cannot trace it, or ties it to a batch size.
+    """
+    with quiet():
+        try:
+            # AUTO: free unless the model needs otherwise.
+            program = torch.export.export(
+                model, (example,), dynamic_shapes=(dict.fromkeys(free, Dim.AUTO),), strict=False
+            )
+        except Exception as error:
+            raise ExportError(
+                f"model: torch.export cannot trace it ({reason(error)}); it needs a forward pass without branches on "
+                "values, see torch.export's own page"
+            ) from None
+    sizes = _input_shape(program)
+    found = {axis: name for axis, name in free.items() if not isinstance(sizes[axis], int)}
+    if 0 not in found:
+        raise ExportError(
+            f"model: expected one that takes any batch size, got one that torch.export ties to {sizes[0]}; its forward "
+            "pass has the batch size as a fixed number"
+        )
+    return program, found
+
+
+def least_sizes(program: ExportedProgram) -> tuple[int, ...]:
+    """The smallest sizes in space that a program takes."""
+    least = []
+    for size in _input_shape(program)[2:]:
+        bounds = program.range_constraints.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+        least.append(size if isinstance(size, int) else 1 if bounds is None else int(bounds.lower))
+    return tuple(least)
+
+
+def write_program(program: ExportedProgram, path: Path, configuration: str) -> None:
+    """Writes a program with the configuration among its extra files."""
+    text = json.dumps({"format": FORMAT, "about": json.loads(configuration)})
+    with quiet(), path.open("wb") as file:
+        torch.export.save(program, file, extra_files={EXTRA_FILE: text})
+
+
+def read_program(path: Path) -> nn.Module:
+    """The module of a file of torch.export."""
+    with quiet(), path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+def run_program(module: nn.Module, given: Tensor) -> list[Tensor]:
+    """Outputs of a program's module."""
+    with torch.no_grad():
+        return outputs(module(given))
+
+
+def _input_shape(program: ExportedProgram) -> tuple[Any, ...]:
+    (name,) = program.graph_signature.user_inputs
+    (node,) = (node for node in program.graph.nodes if node.op == "placeholder" and node.name == name)
+    return tuple(node.meta["val"].shape)

@@ -1,0 +1,60 @@
+"""What an export did."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..conversion import FuseReport
+from .agreement import Check
+from .options import Format
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `torchdcls.deployment.export` wrote; `print` shows it.
+
+    Attributes:
+        path: The file.
+        to: Its format.
+        files: All files, with their sizes in bytes: a model of more than 2 GB has its weights in a second one.
+        opset: ONNX's version of operators, None for the other formats.
+        input: Shape of the input, with names for the axes whose sizes are free; None where there is no program.
+        fused: What became of the DCLS layers; None where they were kept, or there are none.
+        notes: Sentences about what is not as one may expect.
+        checks: Comparisons of the file with the model.
+    """
+
+    path: Path
+    to: Format
+    files: tuple[tuple[Path, int], ...]
+    opset: int | None
+    input: tuple[int | str, ...] | None
+    fused: FuseReport | None
+    notes: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+    def __str__(self) -> str:
+        size = sum(count for _, count in self.files)
+        kind = {"onnx": f"ONNX, opset {self.opset}", "pt2": "torch.export", "safetensors": "weights"}[self.to]
+        lines = [f"{self.path}: {kind}, {_bytes(size)}"]
+        lines += [f"  beside it: {path.name}, {_bytes(count)}" for path, count in self.files if path != self.path]
+        if self.input is not None:
+            lines.append(f"  input ({', '.join(map(str, self.input))})")
+        if self.fused is not None:
+            count = len(self.fused.fused)
+            line = f"  {count} DCLS {'layer' if count == 1 else 'layers'} fused into plain convolutions"
+            if self.fused.output_difference is not None:
+                line += f", which changed the output by {self.fused.output_difference:.2g} of its norm"
+            lines.append(line)
+        lines += [f"  {note}" for note in self.notes]
+        lines += [
+            f"  {'x'.join(map(str, check.shape))}: largest difference to the model {check.difference:.2g} "
+            f"(allowed {check.tolerance:.2g})"
+            for check in self.checks
+        ]
+        return "\n".join(lines)
+
+
+def _bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} bytes"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,178 @@
+"""Weights in a safetensors file, with the configuration from which the model is made again. Nothing is unpickled."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import nearest
+from .configuration import FORMAT, Configuration
+from .errors import ExportError
+
+_NAMES_SHOWN = 3
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The model of a safetensors file that `export` wrote, as it was.
+
+    Args:
+        path: The file.
+        model: A model whose weights to set, in place; needed where the file does not say how to make one, as it is
+            none of timm's.
+
+    Returns:
+        `model`, or a new one on the CPU in evaluation mode, its DCLS layers ready to be trained on.
+
+    Raises:
+        ValueError: The file is missing, cut short, of another program, or of another model.
+    """
+    path = Path(path)
+    configuration, tensors, shared = _read(path)
+    if model is None:
+        model = _make(path, configuration).eval()
+    _set_(model, path, tensors, shared)
+    return model
+
+
+def write_weights(model: nn.Module, path: Path, configuration: Configuration) -> None:
+    """Writes weights, those that several layers share once, and reads them again.
+
+    Raises:
+        ExportError: The model of the file is another, as the configuration is not the model's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    foreign = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise ExportError(f"model: expected tensors alone in its state_dict, got {foreign[0]!r} besides")
+    first: dict[int, str] = {}
+    shared, tensors = {}, {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        key = first.setdefault(id(tensor), name)
+        if key == name:
+            # A copy: safetensors takes neither other memory formats nor memory that tensors share.
+            tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+        else:
+            shared[name] = key
+    metadata = {"format": FORMAT, "about": configuration.to_text(), "shared": json.dumps(shared)}
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"'{path.name}' cannot be written ({error})") from error
+    if configuration.model is None:
+        blank = deepcopy(model)
+        with torch.no_grad():
+            for tensor in blank.state_dict().values():
+                tensor.zero_()
+        restored = load(path, blank)
+    else:
+        try:
+            restored = load(path)
+        except ValueError as error:
+            raise ExportError(
+                f"configuration: expected the name and arguments that the model was made with ({error})"
+            ) from None
+    found, expected = restored.state_dict(), model.state_dict()
+    other = [name for name, tensor in expected.items() if not _same(tensor, found[name])]
+    if other:
+        raise ExportError(f"model: expected the file to give the weights back, got others for {_shown(other)}")
+
+
+def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str]]:
+    """What a file holds; last the names of tensors that are there under another one, as layers share them."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"path: expected a file, got '{path}', which {what}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"path: '{path}' cannot be read ({error}); it is cut short, broken, or no safetensors file (pickled files "
+            "of torch are not read)"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(_foreign(path, metadata.get("format")))
+    try:
+        shared = json.loads(metadata["shared"])
+        if not isinstance(shared, dict) or not set(shared.values()) <= tensors.keys():
+            raise ValueError("shared: expected names of tensors")
+        return Configuration.from_text(metadata["about"]), tensors, shared
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"path: '{path}' cannot be read, its text is not as torchdcls writes it ({error})") from None
+
+
+def _foreign(path: Path, found: str | None) -> str:
+    if found is not None and found.startswith("torchdcls checkpoint"):
+        return (
+            f"path: expected a file of torchdcls export, got the checkpoint '{path}' of a run; make one of it with "
+            "torchdcls export CHECKPOINT --to safetensors"
+        )
+    if found is not None and found.startswith("torchdcls model"):
+        return f"path: expected {FORMAT!r}, got '{path}' with {found!r}; a newer torchdcls reads it"
+    return f"path: expected a file that torchdcls has exported ({FORMAT!r}), got '{path}' with format {found!r}"
+
+
+def _make(path: Path, configuration: Configuration) -> nn.Module:
+    if configuration.model is None:
+        raise ValueError(f"model: expected a model to load into, as '{path}' does not say how to make one, got None")
+    try:
+        import timm
+
+        from .. import models  # noqa: F401  registers them with timm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{configuration.model} is made by timm ({error.name} is missing): pip install "torchdcls[train]"',
+            name=error.name,
+        ) from None
+    if not timm.is_model(configuration.model):
+        raise ValueError(
+            f"path: expected a model that timm {timm.__version__} knows in '{path}', got {configuration.model!r}; "
+            + nearest(configuration.model, timm.list_models())
+        )
+    try:
+        with torch.random.fork_rng(devices=()):  # the random numbers of whoever loads go on as they would
+            model: nn.Module = timm.create_model(configuration.model, **configuration.arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"path: {configuration.model} of '{path}' does not take {dict(configuration.arguments)} ({error})"
+        ) from None
+    return model
+
+
+@torch.no_grad()
+def _set_(model: nn.Module, path: Path, tensors: dict[str, Tensor], shared: dict[str, str]) -> None:
+    """Sets weights in place, their dtypes too."""
+    own = model.state_dict(keep_vars=True)
+    keys = {name: name if name in tensors else shared.get(name) for name in own}
+    missing = [name for name, key in keys.items() if key is None]
+    foreign = sorted(tensors.keys() - set(keys.values()))
+    found = {name: tensors[key] for name, key in keys.items() if key is not None}
+    other = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
+    differences = [
+        f"{words} {_shown(names)}"
+        for words, names in (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
+        if names
+    ]
+    if differences:
+        raise ValueError(f"path: '{path}' is not of this {type(model).__name__} ({'; '.join(differences)})")
+    for name, stored in found.items():
+        tensor = own[name]
+        if tensor.dtype == stored.dtype:
+            tensor.copy_(stored)
+        else:
+            tensor.data = stored.to(tensor.device)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.allclose(one.cpu(), other.cpu(), rtol=0, atol=0, equal_nan=True)
+
+
+def _shown(names: list[str]) -> str:
+    return f"{', '.join(names[:_NAMES_SHOWN])}{' ...' if len(names) > _NAMES_SHOWN else ''}"

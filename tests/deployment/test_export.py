@@ -1,0 +1,442 @@
+"""Files compute what the model does, in onnxruntime and after torch.export.load; what cannot be written is refused."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import torchdcls.models
+from torchdcls import Dcls1d, Dcls2d, Dcls3d, DclsTranspose2d, fuse
+from torchdcls.deployment import Configuration, ExportError, ExportReport, agreement, export, onnx_file
+from torchdcls.deployment import export as export_function
+
+export_module = sys.modules[export_function.__module__]
+
+CONFIGURATION = Configuration(classes=("cat", "dog"), mean=(0.5,), std=(0.25,), image_size=16)
+
+
+def small(dims: int) -> nn.Module:
+    """A classifier with two DCLS layers; in training mode, as a model is after training."""
+    layer: Any = {1: Dcls1d, 2: Dcls2d, 3: Dcls3d}[dims]
+    pool: Any = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}[dims]
+    norm: Any = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dims]
+    return nn.Sequential(
+        layer(2, 6, 4, stride=2, padding=3, dilated_kernel_size=7, position_init=("uniform", 3.0)),
+        norm(6),
+        nn.GELU(),
+        layer(6, 6, 3, padding="same", dilated_kernel_size=5, groups=6, interpolation="bilinear"),
+        pool(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
+def example(dims: int) -> Tensor:
+    return torch.randn(2, 2, *(16, 12, 10)[:dims])
+
+
+class OnnxFile:
+    """A file in onnxruntime, apart from what the package does."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def __call__(self, given: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run(None, {"input": given.numpy()})[0])
+
+
+def opened(path: Path) -> Callable[[Tensor], Tensor]:
+    return OnnxFile(path) if path.suffix == ".onnx" else torch.export.load(path).module()
+
+
+def assert_computes(path: Path, model: nn.Module, *shapes: tuple[int, ...]) -> None:
+    run, training = opened(path), model.training
+    model.eval()
+    for shape in shapes:
+        given = torch.randn(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(run(given), model(given), rtol=1e-4, atol=1e-6)
+    model.train(training)
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_any_batch_and_size(tmp_path: Path, dims: int, to: Any) -> None:
+    model, given = small(dims), example(dims)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    path = tmp_path / f"model.{to}"
+    report = export(model, path, to=to, example=given)
+    names = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}[dims]
+    assert report.input == ("batch", 2, *names)
+    assert [check.shape[0] for check in report.checks] == [1, 3, 3, 1]
+    assert len({check.shape[2:] for check in report.checks}) == 3
+    assert all(check.difference <= check.tolerance < 1e-3 for check in report.checks)
+    assert report.fused is not None
+    assert len(report.fused.fused) == 2
+    sizes = tuple(given.shape[2:])
+    other = tuple(size + 7 for size in sizes)
+    assert_computes(path, model, (1, 2, *sizes), (3, 2, *sizes), (1, 2, *other), (3, 2, *other), (5, 2, *other))
+    assert report.files == ((path, path.stat().st_size),)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    # The model is the caller's.
+    assert model.training
+    assert type(model[0]).__name__ == f"Dcls{dims}d"  # type: ignore[index]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_file_is_plain_onnx(tmp_path: Path) -> None:
+    export(small(2), tmp_path / "model.onnx", to="onnx", example=example(2), opset=18)
+    written = onnx.load(tmp_path / "model.onnx")
+    assert [(opset.domain, opset.version) for opset in written.opset_import] == [("", 18)]
+    assert sum(node.op_type == "Conv" for node in written.graph.node) == 2
+    assert [entry.name for entry in written.graph.input] == ["input"]
+    assert [entry.name for entry in written.graph.output] == ["output"]
+    (size, *_) = written.graph.output[0].type.tensor_type.shape.dim
+    assert size.dim_param == "batch"
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_model_of_the_papers(tmp_path: Path, to: Any) -> None:
+    model = timm.create_model("convnext_tiny_dcls_gaussian", depths=(1, 1, 2, 1), dims=(8, 8, 16, 16), num_classes=3)
+    path = tmp_path / f"model.{to}"
+    report = export(model, path, to=to, example=torch.randn(1, 3, 64, 64))
+    assert report.input == ("batch", 3, "height", "width")
+    assert_computes(path, model, (1, 3, 64, 64), (3, 3, 64, 64), (1, 3, 96, 70), (3, 3, 96, 70))
+    if to == "pt2":
+        assert report.notes == ("sizes from 64x64 up",)
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_the_configuration_is_in_the_file(tmp_path: Path, to: Any) -> None:
+    path = tmp_path / f"model.{to}"
+    export(small(1), path, to=to, example=example(1), configuration=CONFIGURATION)
+    if to == "onnx":
+        text = OnnxFile(path).session.get_modelmeta().custom_metadata_map["torchdcls"]
+    else:
+        extra = {"torchdcls.json": ""}
+        torch.export.load(path, extra_files=extra)
+        text = extra["torchdcls.json"]
+    about = json.loads(text)["about"]
+    assert (about["classes"], about["mean"], about["std"]) == (["cat", "dog"], [0.5], [0.25])
+    assert about["image_size"] == 16
+    assert about["versions"]["torchdcls"] == torchdcls.__version__
+
+
+class Positions(nn.Module):
+    """A model with a parameter for each place of a map of 16 x 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Dcls2d(2, 4, 3, padding="same", dilated_kernel_size=5)
+        self.embedding = nn.Parameter(torch.randn(1, 4, 16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.layer(x) + self.embedding).mean((2, 3))
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_model_of_one_size(tmp_path: Path, to: Any) -> None:
+    model, given, path = Positions(), torch.randn(1, 2, 16, 16), tmp_path / f"model.{to}"
+    with pytest.raises(ExportError, match=r"^dynamic_size: expected a model .* the model itself takes no other, such"):
+        export(model, path, to=to, example=given, dynamic_size=True)
+    assert list(tmp_path.iterdir()) == []
+    report = export(model, path, to=to, example=given)
+    assert report.input == ("batch", 2, 16, 16)
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith("the size is fixed at 16x16: the model itself takes no other, such as 32x32 (")
+    assert [check.shape for check in report.checks] == [(1, 2, 16, 16), (3, 2, 16, 16)]
+    assert_computes(path, model, (1, 2, 16, 16), (3, 2, 16, 16))
+
+
+class SizeAsNumber(nn.Module):
+    """A model that takes any size, which torch.export cannot leave free."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * torch.tensor(float(int(x.shape[2])))
+
+
+def test_a_model_that_torch_export_ties_to_a_size(tmp_path: Path) -> None:
+    report = export(SizeAsNumber(), tmp_path / "model.onnx", to="onnx", example=example(2))
+    assert report.input == ("batch", 2, 16, 12)
+    assert report.notes[0].startswith("the size is fixed at 16x12: ")
+    assert report.fused is None
+    assert_computes(tmp_path / "model.onnx", SizeAsNumber(), (1, 2, 16, 12), (4, 2, 16, 12))
+
+
+class BatchAsNumber(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) * float(int(x.shape[0]))
+
+
+def test_a_model_that_is_tied_to_a_batch_size(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"^model: expected one that torch.export follows for any batch size, but"):
+        export(BatchAsNumber(), tmp_path / "model.pt2", to="pt2", example=example(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_one_batch_size(tmp_path: Path) -> None:
+    class OfTwo(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(2, -1)
+
+    with pytest.raises(
+        ExportError, match=r"^model: expected one that takes any batch size, got RuntimeError: .* for 1$"
+    ):
+        export(OfTwo(), tmp_path / "model.pt2", to="pt2", example=torch.randn(2, 3, 5))
+
+
+def test_a_fixed_size_that_was_asked_for(tmp_path: Path) -> None:
+    report = export(small(2), tmp_path / "model.onnx", to="onnx", example=example(2), dynamic_size=False)
+    assert report.input == ("batch", 2, 16, 12)
+    assert report.notes == ()
+    with pytest.raises(Exception, match="INVALID_ARGUMENT"):
+        opened(tmp_path / "model.onnx")(torch.randn(1, 2, 16, 16))
+
+
+def test_a_layer_itself_and_one_without_sizes(tmp_path: Path) -> None:
+    layer = DclsTranspose2d(2, 3, 4, stride=2, padding=2, dilated_kernel_size=5)
+    export(layer, tmp_path / "layer.onnx", to="onnx", example=example(2))
+    assert_computes(tmp_path / "layer.onnx", layer, (3, 2, 9, 11))
+    linear = nn.Linear(4, 2)
+    report = export(linear, tmp_path / "linear.pt2", to="pt2", example=torch.randn(1, 4))
+    assert report.input == ("batch", 4)
+    assert_computes(tmp_path / "linear.pt2", linear, (1, 4), (7, 4))
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Dcls1d(2, 2, 3, padding="same", dilated_kernel_size=5)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        return {"maps": [self.layer(x)], "score": x.mean((1, 2))}
+
+
+def test_several_outputs(tmp_path: Path) -> None:
+    export(Two(), tmp_path / "model.onnx", to="onnx", example=example(1))
+    assert len(OnnxFile(tmp_path / "model.onnx").session.get_outputs()) == 2
+
+
+def test_dcls_layers_in_a_program(tmp_path: Path) -> None:
+    model = small(2)
+    report = export(model, tmp_path / "model.pt2", to="pt2", example=example(2), fused=False)
+    assert report.fused is None
+    assert "0.position" in torch.export.load(tmp_path / "model.pt2").state_dict
+    assert_computes(tmp_path / "model.pt2", model, (1, 2, 16, 12), (3, 2, 20, 21))
+
+
+def test_rounded_positions(tmp_path: Path) -> None:
+    model, given = small(2).eval(), example(2)
+    report = export(model, tmp_path / "model.onnx", to="onnx", example=given, positions="round")
+    assert report.fused is not None
+    assert report.fused.output_difference is not None
+    assert report.fused.output_difference > 1e-4
+    assert "changed the output by" in str(report)
+    fuse(model, positions="round")
+    assert_computes(tmp_path / "model.onnx", model, (3, 2, 16, 12))
+
+
+def test_weights_of_more_than_two_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or of more than some bytes: they are in a file beside, and both are moved together."""
+    monkeypatch.setattr(onnx_file, "_LARGEST", 10)
+    model = nn.Sequential(Dcls2d(2, 32, 3, padding="same", dilated_kernel_size=9), nn.Conv2d(32, 32, 7))
+    folder = tmp_path / "written"
+    folder.mkdir()
+    report = export(model, folder / "model.onnx", to="onnx", example=example(2))
+    assert {path.name for path, _ in report.files} == {"model.onnx", "model.onnx.data"}
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert "beside it: model.onnx.data" in str(report)
+    folder.rename(tmp_path / "moved")
+    assert_computes(tmp_path / "moved" / "model.onnx", model, (1, 2, 16, 12))
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_file_that_computes_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: Any) -> None:
+    path = tmp_path / f"model.{to}"
+    path.write_bytes(b"old")
+    owner, name = (onnx_file, "write_onnx") if to == "onnx" else (export_module, "write_program")
+    write = getattr(owner, name)
+
+    def write_another(program: Any, *rest: Any, **more: Any) -> None:
+        next(iter(program.state_dict.values())).view(-1)[0] += 0.01
+        write(program, *rest, **more)
+
+    monkeypatch.setattr(owner, name, write_another)
+    with pytest.raises(ExportError, match=r"^model: expected outputs within .* of the model's for an input of shape"):
+        export(small(2), path, to=to, example=example(2), overwrite=True)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_nothing_is_left_of_an_interrupted_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(onnx_file, "OnnxSession", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(small(1), tmp_path / "model.onnx", to="onnx", example=example(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", [["onnx"], ["onnxscript", "onnxruntime"]])
+def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str]) -> None:
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "torchdcls\[export\]"') as raised:
+        export(small(1), tmp_path / "model.onnx", to="onnx", example=example(1))
+    assert f"({', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing)" in str(raised.value)
+    export(small(1), tmp_path / "model.pt2", to="pt2", example=example(1))  # needs none of them
+
+
+def test_an_opset_to_which_nothing_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxscript gives up silently, with operators of one version under the number of another."""
+    monkeypatch.setattr(onnx_file, "OPSETS", range(18, 28))
+    with pytest.raises(ExportError, match=r"^opset: 27 cannot be written for this model"):
+        export(small(2), tmp_path / "model.onnx", to="onnx", example=example(2), opset=27)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_opset(tmp_path: Path) -> None:
+    for opset in onnx_file.OPSETS:
+        path = tmp_path / f"{opset}.onnx"
+        report = export(small(1), path, to="onnx", example=example(1), opset=opset)
+        assert report.opset == opset
+        assert [entry.version for entry in onnx.load(path).opset_import] == [opset]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"opset": 17}, "opset: expected 18 to 25, got 17; 20 is the default"),
+        ({"opset": 26}, "opset: expected 18 to 25, got 26"),
+        ({"opset": 18.0}, "opset: expected 18 to 25, got 18.0"),
+        ({"opset": 20, "to": "pt2"}, "opset: expected none, as 'pt2' has no opsets, got 20"),
+        ({"to": "tflite"}, "to: expected one of 'onnx', 'pt2', 'safetensors', got 'tflite'"),
+        ({"positions": "exact"}, "positions: expected one of 'keep', 'round', got 'exact'"),
+        ({"fused": False}, "fused: expected True, as ONNX has no DCLS layers"),
+        ({"fused": False, "to": "pt2", "positions": "round"}, "positions: expected 'keep' where DCLS layers are kept"),
+        ({"to": "safetensors", "positions": "round"}, "positions: expected 'keep' where DCLS layers are kept"),
+        ({"dynamic_size": "yes"}, "dynamic_size: expected 'auto', True or False, got 'yes'"),
+        ({"example": None}, "example: expected an input of the model for 'onnx', got None"),
+        ({"example": [1.0]}, "example: expected a tensor, got list"),
+        ({"example": torch.zeros(2, 2, 16, 12, dtype=torch.long)}, "example: expected a floating-point tensor"),
+        ({"example": torch.zeros(2, 2, 0, 12)}, "example: expected a floating-point tensor"),
+        ({"example": torch.zeros(2, 2, 1, 1, 1, 1)}, "with up to three sizes, got torch.float32 of shape (2, 2, 1, 1"),
+        ({"example": torch.zeros(2, 3, 16, 12)}, "example: expected an input that the model takes, got torch.float32"),
+        ({"example": torch.zeros(2, 3, 16, 12), "positions": "round"}, "example: expected an input that the model"),
+        ({"example": torch.zeros(2, 2, 16, 12).double()}, "example: expected an input that the model takes, got"),
+        ({"example": torch.zeros(2, 2, 16, 12).bfloat16()}, "example: expected float32, float16 or float64 for ONNX"),
+        ({"configuration": Configuration(arguments={"a": object()})}, "configuration: expected texts, numbers"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    arguments = {"to": "onnx", "example": example(2), **changes}
+    with pytest.raises(ValueError) as raised:
+        export(small(2), tmp_path / f"model.{arguments['to']}", **arguments)
+    assert message in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_paths(tmp_path: Path) -> None:
+    def refused(path: Path) -> str:
+        with pytest.raises(ValueError) as raised:
+            export(small(1), path, to="onnx", example=example(1))
+        return str(raised.value)
+
+    assert "path: expected a name that ends in .onnx" in refused(tmp_path / "model.pt2")
+    assert "path: expected a file in a folder that is there" in refused(tmp_path / "none" / "model.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    assert "which is a folder" in refused(tmp_path / "folder.onnx")
+    (tmp_path / "old.onnx").write_bytes(b"old")
+    assert "which is there; give another, or overwrite" in refused(tmp_path / "old.onnx")
+    assert (tmp_path / "old.onnx").read_bytes() == b"old"
+
+
+def test_a_model_that_branches_on_values(tmp_path: Path) -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ExportError, match=r"^model: torch.export cannot trace it"):
+        export(Branch(), tmp_path / "model.onnx", to="onnx", example=example(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_whose_outputs_are_not_finite(tmp_path: Path) -> None:
+    model = nn.Linear(4, 2)
+    nn.init.constant_(model.bias, float("nan"))
+    with pytest.raises(ExportError, match=r"^model: expected outputs that are finite"):
+        export(model, tmp_path / "model.pt2", to="pt2", example=torch.randn(1, 4))
+
+
+def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    steps: list[str] = []
+    logger = logging.root.manager.disable
+    model, given = small(2), example(2)
+    state = torch.get_rng_state()
+    export(model, tmp_path / "model.onnx", to="onnx", example=given, opset=25, progress=steps.append)
+    assert capfd.readouterr() == ("", "")
+    assert len(steps) == 3
+    assert logging.root.manager.disable == logger
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_report(tmp_path: Path) -> None:
+    report = export(small(2), tmp_path / "model.onnx", to="onnx", example=example(2))
+    assert isinstance(report, ExportReport)
+    first, second, third, *checks = str(report).splitlines()
+    assert first.startswith(f"{tmp_path / 'model.onnx'}: ONNX, opset 20, ")
+    assert first.endswith(" kB")
+    assert second == "  input (batch, 2, height, width)"
+    assert third == "  2 DCLS layers fused into plain convolutions"
+    assert checks[0].startswith("  1x2x16x12: largest difference to the model ")
+    assert len(checks) == 4
+
+
+class TestAgreement:
+    """Tolerances come from the model."""
+
+    def reference(self, model: nn.Module) -> agreement.Reference:
+        reference = agreement.Reference(model.requires_grad_(False))
+        reference.add(torch.linspace(-1, 1, 12).view(3, 4))
+        return reference
+
+    def test_rounding_is_allowed_and_more_is_not(self) -> None:
+        model = nn.Linear(4, 2)
+        reference = self.reference(model)
+        (check,) = reference.check(lambda given: [model(given) * (1 + 1e-6)], "it")
+        assert 0 < check.difference < check.tolerance < 1e-4
+        with pytest.raises(ExportError, match="expected outputs within"):
+            reference.check(lambda given: [model(given) * (1 + 1e-4)], "it")
+
+    def test_other_shapes_and_failures(self) -> None:
+        model = nn.Linear(4, 2)
+        reference = self.reference(model)
+        with pytest.raises(ExportError, match=r"got \[\(3, 1\)\] from it"):
+            reference.check(lambda given: [model(given)[:, :1]], "it")
+        with pytest.raises(ExportError, match=r"got \[\(3, 2\), \(3, 2\)\] from it"):
+            reference.check(lambda given: [model(given)] * 2, "it")
+        with pytest.raises(ExportError, match=r"it fails for an input of shape \(3, 4\) \(ZeroDivisionError"):
+            reference.check(lambda given: [given / (1 // 0)], "it")
+
+    def test_a_model_that_cannot_be_computed_in_float64(self) -> None:
+        class Single(nn.Linear):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x.float())
+
+        model = Single(4, 2)
+        reference = self.reference(model)
+        (check,) = reference.check(lambda given: [model(given)], "it")
+        assert 0 < check.tolerance < 1e-2
+        with pytest.raises(ExportError):
+            reference.check(lambda given: [model(given) * 1.01], "it")
