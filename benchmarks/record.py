@@ -12,16 +12,23 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def record(benchmark: str, argv: Sequence[str], packages: Iterable[str], gpu: str | None = None) -> dict[str, Any]:
+def record(
+    benchmark: str,
+    argv: Sequence[str],
+    packages: Iterable[str],
+    gpu: str | None = None,
+    module: str = "benchmarks.run",
+) -> dict[str, Any]:
     """The fields that every result file has.
 
     Args:
         benchmark: Name of the benchmark.
-        argv: Arguments of `python -m benchmarks.run`, the benchmark's name first.
+        argv: Arguments of the command; for `python -m benchmarks.run` the benchmark's name first.
         packages: Distributions whose versions matter.
         gpu: Name of the GPU, where one is measured on.
+        module: What is run by `python -m`.
     """
-    command = " ".join(["python -m benchmarks.run", *repeatable(argv)])
+    command = " ".join(["python -m", module, *repeatable(argv)])
     result = {"benchmark": benchmark, **environment(command, packages)}
     if gpu is not None:
         result["machine"]["gpu"] = gpu

@@ -1,7 +1,8 @@
-"""Puts the newest results into README.md: `python -m benchmarks.tables`; `--check` only says what is stale.
+"""Puts the newest results into README.md and docs/: `python -m benchmarks.tables`; `--check` only says what is stale.
 
-A table stands between two comments, `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file
-`NAME-*.json` that has the latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count.
+A page of docs/ that is made from results is made whole. A table of README.md stands between two comments,
+`<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file `NAME-*.json` that has the latest
+`date`. Results of some of a benchmark's problems (`"complete": false`) do not count.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 
 from torchdcls.train.comparison.record import markdown, markdown_table
 
-from . import construction, conv, cuda_conv, cuda_model, model
+from . import construction, conv, cuda_conv, cuda_model, families, fine_tuning, model
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -65,6 +66,19 @@ def update(text: str, results: Path) -> tuple[str, list[str]]:
     return text, stale
 
 
+def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
+    """The pages that are not what the newest results make of them, with what they should be."""
+    stale = {}
+    for name, (file, page) in PAGES.items():
+        result, path = newest_result(name, results), docs / file
+        if result is None:
+            continue
+        text = page(result, caption(result))
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale[path] = text
+    return stale
+
+
 def newest_result(name: str, results: Path) -> Result | None:
     """The complete result `NAME-*.json` with the latest date recorded in it, or None."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
@@ -90,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Update the tables of README.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a table is stale")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the tables")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     arguments = parser.parse_args(argv)
     try:
@@ -97,12 +112,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TableError as error:
         print(f"{arguments.readme.name}: {error}", file=sys.stderr)
         return 1
+    pages = stale_pages(arguments.docs, arguments.results)
     if arguments.check:
         for name in stale:
             print(f"{arguments.readme.name}: table {name!r} is stale, run python -m benchmarks.tables", file=sys.stderr)
-        return 1 if stale else 0
+        for path in pages:
+            print(f"{path.name}: stale, run python -m benchmarks.tables", file=sys.stderr)
+        return 1 if stale or pages else 0
     arguments.readme.write_text(text, encoding="utf-8")
-    print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated")
+    for path, page in pages.items():
+        path.write_text(page, encoding="utf-8")
+    print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated; {len(pages)} pages of docs/ updated")
     return 0
 
 
@@ -120,12 +140,15 @@ def _comparison(result: Result) -> str:
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": _comparison,
+    "fine-tuning": _measured(fine_tuning),
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
     "cuda-conv": _measured(cuda_conv),
     "cuda-model": _measured(cuda_model),
 }
+# Result files' name to the page made of them, and what makes it out of a result and its caption.
+PAGES: dict[str, tuple[str, Callable[[Result, str], str]]] = {"families": ("models.md", families.page)}
 # What stands in a table's place until its command has run on a machine that has what it takes.
 UNMEASURED = {
     f"cuda-{name}": f"{markdown_table(benchmark.unmeasured_rows())}\n\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import torchdcls
 from torchdcls.ops.conv import METHODS
 
 SOURCE = Path(__file__).parent.parent / "src" / "torchdcls"
@@ -183,3 +184,12 @@ assert not [name for name in sys.modules if name.partition(".")[0] in {OPTIONAL!
 """
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_loading_the_authors_models_without_timm_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("torchdcls.models", "timm"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.delattr(torchdcls, "models", raising=False)
+    with pytest.raises(ImportError, match=r'timm is missing\): pip install "torchdcls\[train\]"'):
+        _ = torchdcls.load_official

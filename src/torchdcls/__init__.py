@@ -67,7 +67,13 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Needs timm, which `import torchdcls` does not.
     if name == "load_official":
-        from .models.official import load_official
+        try:
+            from .models.official import load_official
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"load_official needs packages of the train extra ({error.name} is missing): "
+                'pip install "torchdcls[train]"'
+            ) from error
 
         return load_official
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

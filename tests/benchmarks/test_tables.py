@@ -164,3 +164,27 @@ def test_caption_says_where_the_numbers_come_from() -> None:
 def test_caption_admits_uncommitted_changes() -> None:
     result = {**construction_result(), "dirty": True}
     assert "commit 0123456789 with uncommitted changes" in tables.caption(result)
+
+
+def test_pages_are_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        tables, "PAGES", {"families": ("page.md", lambda result, caption: f"{result['value']}{caption}")}
+    )
+    monkeypatch.setattr(tables, "caption", lambda result: " below")
+    readme, docs, results = tmp_path / "README.md", tmp_path / "docs", tmp_path / "results"
+    readme.write_text("words")
+    docs.mkdir()
+    results.mkdir()
+    call = ["--readme", str(readme), "--docs", str(docs), "--results", str(results)]
+    assert main([*call, "--check"]) == 0  # nothing measured, nothing stale
+    put(results, "families-a", "2026-01-01", 7)
+    assert main([*call, "--check"]) == 1
+    assert "page.md: stale" in capsys.readouterr().err
+    assert not (docs / "page.md").exists()
+    assert main(call) == 0
+    assert (docs / "page.md").read_text() == "7 below"
+    assert main([*call, "--check"]) == 0
+    (docs / "page.md").write_text("8 by hand")
+    assert main([*call, "--check"]) == 1

@@ -1,0 +1,306 @@
+"""Fine-tuning after a conversion, with kept and with random weights: `python -m benchmarks.fine_tuning`.
+
+A small ConvNeXt is trained with its 7x7 layers, converted, and trained on for two epochs: with what `init="keep"` finds
+of its kernels, with random weights, and as it is. Results go to `benchmarks/results/`, the picture to `docs/images/`.
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from torch import nn
+
+from torchdcls import clamp_positions_, convert, param_groups
+from torchdcls.models import comparison_model
+from torchdcls.profiles import Interpolation
+from torchdcls.train.comparison.config import BASELINE, CompareConfig
+from torchdcls.train.comparison.loop import evaluate, train
+from torchdcls.train.comparison.record import half_interval
+from torchdcls.train.data.image_set import ImageData
+from torchdcls.train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
+from torchdcls.train.progress import ProgressBar
+
+from .record import RESULTS, ROOT, record, write
+
+PICTURE = ROOT / "docs" / "images" / "fine-tuning.png"
+PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
+EVALUATIONS_AN_EPOCH = 4
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to go on from the trained 7x7 model; no interpolation for going on as it is."""
+
+    interpolation: Interpolation | None = None
+    init: Literal["keep", "random"] = "keep"
+
+    @property
+    def name(self) -> str:
+        return BASELINE if self.interpolation is None else f"{self.interpolation}, {self.init}"
+
+
+ARMS = (Arm(), *(Arm(shape, init) for shape in ("bilinear", "gaussian") for init in ("keep", "random")))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is trained, and how long.
+
+    Args:
+        config: Settings of the training with 7x7 layers, checked; kernel size and start of positions are those of the
+            conversion too.
+        epochs: Epochs of fine-tuning.
+        rates: Base learning rates of fine-tuning; each arm has its turn with each.
+        seeds: Of initial weights, order and augmentation.
+    """
+
+    config: CompareConfig
+    epochs: int
+    rates: Sequence[float]
+    seeds: Sequence[int]
+
+    def images(self, data: ImageData) -> int:
+        """How many images are trained on in all."""
+        assert self.config.epochs is not None
+        epochs = self.config.epochs + len(ARMS) * len(self.rates) * self.epochs
+        return len(self.seeds) * epochs * images_per_epoch(data.train, self.config.batch_size)
+
+
+def measure(study: Study, data: ImageData, bar: ProgressBar) -> list[dict[str, Any]]:
+    """Trains everything; one entry a seed, with the 7x7 model's accuracy and each arm's curve at each rate.
+
+    Args:
+        study: What to train.
+        data: On what.
+        bar: Advanced by the images trained on.
+    """
+    runs = []
+    for seed in study.seeds:
+        torch.manual_seed(seed)
+        trained = comparison_model(study.config.model, data.channels, len(data.classes), data.image_size)
+        bar.describe(f"seed {seed}, {BASELINE} from nothing")
+        *_, last = train(trained, BASELINE, data, study.config, seed=seed, device=_CPU, on_batch=bar.advance)
+        bar.say(f"seed {seed}: {BASELINE} {last.test_accuracy:.2f} %")
+        fine_tuned = []
+        for arm in ARMS:
+            for lr in study.rates:
+                bar.describe(f"seed {seed}, {arm.name}, rate {lr:g}")
+                model, about = start(trained, arm, study.config, seed)
+                curve = list(_fine_tune(model, arm, data, study, lr, seed, bar.advance))
+                bar.say(f"seed {seed}: {arm.name} at {lr:g}: {curve[0]:.2f} % to {curve[-1]:.2f} %")
+                fine_tuned.append({"arm": arm.name, "lr": lr, **about, "test_accuracy": curve})
+        runs.append({"seed": seed, "trained_test_accuracy": last.test_accuracy, "fine_tuned": fine_tuned})
+    return runs
+
+
+def start(trained: nn.Module, arm: Arm, config: CompareConfig, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    """A copy of the trained model, converted as an arm has it, and what its conversion came to."""
+    model = copy.deepcopy(trained)
+    if arm.interpolation is None:
+        return model, {"kernel_count": None, "parameters_added": 0, "residual": None}
+    torch.manual_seed(seed)
+    report = convert(
+        model,
+        dilated_kernel_size=config.dilated_kernel_size,
+        kernel_count="iso",
+        interpolation=arm.interpolation,
+        position_init=("uniform", config.position_radius),
+        weight_std=0.02 if arm.init == "random" else None,
+        init=arm.init,
+    )
+    residuals = [row.residual for row in report.replaced if row.residual is not None]
+    return model, {
+        "kernel_count": report.kernel_count,
+        "parameters_added": report.parameters_after - report.parameters_before,
+        "residual": statistics.mean(residuals) if residuals else None,
+    }
+
+
+def _fine_tune(
+    model: nn.Module,
+    arm: Arm,
+    data: ImageData,
+    study: Study,
+    lr: float,
+    seed: int,
+    on_batch: Callable[[int], None],
+) -> Iterator[float]:
+    """Trains on; test accuracy in percent before the first update and several times an epoch."""
+    config = study.config
+    mean, std = channel_mean_std(data.train.images)
+    # Other order and augmentation than the training before it had, the same for all arms.
+    loader = make_loader(data.train, config.batch_size, training=True, seed=seed + 1000, mean=mean, std=std)
+    total = study.epochs * len(loader)
+    looks = {round(part * len(loader) / EVALUATIONS_AN_EPOCH) for part in range(EVALUATIONS_AN_EPOCH * study.epochs)}
+    optimizer = torch.optim.AdamW(param_groups(model, lr, config.weight_decay))
+    schedule = CosineLRScheduler(optimizer, t_initial=total, t_in_epochs=False)
+    step = 0
+    for _ in range(study.epochs):
+        for batch, labels in loader:
+            if step in looks:
+                yield evaluate(model, data.test, config.batch_size, mean, std, _CPU)[1]
+            model.train()
+            schedule.step_update(step)
+            loss = F.cross_entropy(model(batch), labels, label_smoothing=config.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if arm.interpolation == "bilinear":
+                clamp_positions_(model)
+            step += 1
+            on_batch(len(labels))
+    yield evaluate(model, data.test, config.batch_size, mean, std, _CPU)[1]
+
+
+def rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The table, the header first: an arm at each rate, accuracies as means over seeds."""
+    epochs, every = result["settings"]["fine_tuning_epochs"], EVALUATIONS_AN_EPOCH
+    titles = ["at the start", *(f"after epoch {epoch}" for epoch in range(1, epochs + 1))]
+    table = [["layers, weights", "rate", "elements", "residual", *titles]]
+    for (arm, lr), runs in _by_arm(result).items():
+        count, residuals = runs[0]["kernel_count"], [run["residual"] for run in runs]
+        table.append(
+            [
+                arm,
+                f"{lr:g}",
+                "-" if count is None else str(count),
+                "-" if residuals[0] is None else f"{statistics.mean(residuals):.2f}",
+                *(_mean(run["test_accuracy"][epoch * every] for run in runs) for epoch in range(epochs + 1)),
+            ]
+        )
+    return table
+
+
+def note(result: Mapping[str, Any]) -> str:
+    """How the table came about, and what kept weights are worth, as sentences."""
+    settings, data = result["settings"], result["data"]
+    before = _mean(run["trained_test_accuracy"] for run in result["runs"])
+    sentences = [
+        f"Small {settings['model']} on {data['name']} ({data['train_images']:,} training and {data['test_images']:,} "
+        f"test images), trained for {settings['epochs']} epochs with 7x7 layers to {before} %, converted to "
+        f"{settings['dilated_kernel_size']}x{settings['dilated_kernel_size']} at no more parameters, and trained for "
+        f"{settings['fine_tuning_epochs']} more. Test accuracy in percent, ± half the 95 % interval of the mean over "
+        f"{len(result['runs'])} seeds; the residual is how much of the 7x7 kernels is lost, as a share of their norm."
+    ]
+    for arm in ARMS:
+        if arm.init == "keep" and arm.interpolation is not None:
+            for lr in settings["rates"]:
+                sentences.append(_kept_against_random(result, arm, lr))
+    return " ".join(sentences)
+
+
+def _kept_against_random(result: Mapping[str, Any], arm: Arm, lr: float) -> str:
+    by_arm, other = _by_arm(result), Arm(arm.interpolation, "random").name
+    ends = [[run["test_accuracy"][-1] for run in by_arm[name, lr]] for name in (arm.name, other)]
+    differences = [kept - random for kept, random in zip(*ends, strict=True)]
+    mean = statistics.mean(differences)
+    opening = f"Kept against random weights, {arm.interpolation}, rate {lr:g}: {mean:+.2f} points at the end"
+    if len(differences) < 2:
+        return f"{opening}, one seed."
+    half = half_interval(differences)
+    shown = "no difference shown" if abs(mean) <= half else "better" if mean > 0 else "worse"
+    return f"{opening}, 95 % interval {mean - half:+.2f} to {mean + half:+.2f}, paired: {shown}."
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Test accuracy by epoch of fine-tuning, a panel a rate, a line an arm with the range of its seeds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rates = result["settings"]["rates"]
+    figure = Figure(figsize=(4.6 * len(rates), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
+    colours = {arm.interpolation: f"C{index}" for index, arm in enumerate(ARMS)}
+    for axes, lr in zip(panels, rates, strict=True):
+        for arm in ARMS:
+            curves = [run["test_accuracy"] for run in _by_arm(result)[arm.name, lr]]
+            columns = list(zip(*curves, strict=True))
+            epochs = [index / EVALUATIONS_AN_EPOCH for index in range(len(columns))]
+            colour, dashes = colours[arm.interpolation], "--" if arm.init == "random" else "-"
+            axes.plot(
+                epochs, list(map(statistics.mean, columns)), dashes, color=colour, marker="o", ms=3, label=arm.name
+            )
+            lowest, highest = list(map(min, columns)), list(map(max, columns))
+            axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.12, linewidth=0)
+        axes.set(xlabel="epochs of fine-tuning", title=f"rate {lr:g}")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("test accuracy (%)")
+    panels[-1].legend(title="layers, weights", fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _by_arm(result: Mapping[str, Any]) -> dict[tuple[str, float], list[Mapping[str, Any]]]:
+    found: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
+    for run in result["runs"]:
+        for entry in run["fine_tuned"]:
+            found.setdefault((entry["arm"], entry["lr"]), []).append(entry)
+    return found
+
+
+def _mean(values: Iterable[float]) -> str:
+    numbers = list(values)
+    mean = f"{statistics.mean(numbers):.2f}"
+    return mean if len(numbers) < 2 else f"{mean} ± {half_interval(numbers):.2f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, writes, draws; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser().parse_args(argv)
+    try:
+        config = CompareConfig(model=arguments.model, data=arguments.data, epochs=arguments.epochs).checked()
+        data = load_data(arguments.data)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    study = Study(config, arguments.fine_tuning_epochs, arguments.rates, range(arguments.seeds))
+    result = record("fine-tuning", argv, PACKAGES, module="benchmarks.fine_tuning")
+    result["settings"] = {
+        "model": config.model,
+        "epochs": config.epochs,
+        "fine_tuning_epochs": study.epochs,
+        "rates": list(study.rates),
+        "dilated_kernel_size": config.dilated_kernel_size,
+        "batch_size": config.batch_size,
+        "threads": torch.get_num_threads(),
+    }
+    result["data"] = {"name": data.name, "train_images": len(data.train), "test_images": len(data.test)}
+    with ProgressBar(Console(), study.images(data)) as bar:
+        result["runs"] = measure(study, data, bar)
+    path = write(result, arguments.out)
+    draw(result, arguments.picture)
+    print(f"Written to {path} and {arguments.picture}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fine_tuning",
+        description="Fine-tune a converted model with kept and with random weights.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", default="convnext", help="see torchdcls compare (default: %(default)s)")
+    parser.add_argument("--data", default="embedded", help="see torchdcls compare (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="with 7x7 layers (default: %(default)s)")
+    parser.add_argument("--fine-tuning-epochs", type=int, default=2, help="after it (default: %(default)s)")
+    parser.add_argument("--rates", type=float, nargs="+", default=[4e-3, 1e-3], help="base rates of fine-tuning")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result (default: benchmarks/results)")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="where to draw (default: docs/images)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
