@@ -96,7 +96,8 @@ class Program:
             constexprs={(names.index(name),): value for name, value in constants.items()},
             attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
         )
-        options = {"num_warps": self.blocks.warps, "num_stages": self.blocks.stages, "enable_fp_fusion": True}
+        tight = self.far or (self.last and self.ragged)
+        options = self.blocks.options(tight) | {"enable_fp_fusion": True}
         return triton.compile(source, target=GPUTarget("cuda", self.capability, 32), options=options)
 
 

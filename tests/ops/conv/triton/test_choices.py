@@ -358,6 +358,13 @@ def test_configurations_that_take_too_much_lose(monkeypatch):
     assert tuning.milliseconds(run, CANDIDATES[0]) == math.inf
 
 
+@pytest.mark.parametrize(("warps", "most"), [(2, 255), (8, 255), (16, 128)])
+def test_registers_are_taken_where_they_are_scarce(warps, most):
+    blocks = Banded(warps, 2, 1, 64, 2, 16, 32)
+    assert blocks.options(False) == {"num_warps": warps, "num_stages": 2}
+    assert blocks.options(True) == blocks.options(False) | {"maxnreg": most}
+
+
 def test_a_configuration_says_what_its_program_is_told():
     blocks = Banded(4, 2, 1, 64, 2, 16, 32)
     assert blocks.constants() == {"BLOCK_CHANNELS": 1, "PATCHES": 64, "ROWS": 2, "COLUMNS": 16, "CHUNK": 32}

@@ -28,7 +28,7 @@ class Launched:
 
     def __call__(self, *values, **constants):
         told = dict(zip(self.names, values, strict=False)) | constants
-        for option in ("num_warps", "num_stages"):
+        for option in ("num_warps", "num_stages", "maxnreg"):
             told.pop(option, None)
         assert list(told) == self.names
         self.told.append(told)

@@ -3,7 +3,8 @@
 What bounds the choice: a program's sums live in registers, `channels x patches x cells` of them; a matrix product needs
 sides of at least 16; channels that are neighbours in memory must be read together; what is read of the map and of the
 banded matrix serves the more products, the more cells a patch and the more patches a program has; and with wider
-patches, more of a banded matrix is zeros.
+patches, more of a banded matrix is zeros. Triton 3.6 divides channels alone among warps: of more warps than channels,
+some repeat the products of others, in as many more registers.
 """
 
 from dataclasses import dataclass, fields
@@ -21,6 +22,8 @@ MOST_PROGRAMS = 2**31
 BUSY_PROGRAMS = 256
 # The gradient of a kernel is divided among this to twice this many programs where channels and taps alone give fewer.
 SPLIT_PROGRAMS = 1024
+# Of a multiprocessor, and of a thread.
+REGISTERS, MOST_REGISTERS = 2**16, 255
 # Patches of one sample lie side by side in a program, and read the same columns, unless that takes so many times the
 # products: others of their columns lie in the padding than of the same patch of other samples.
 MORE_PRODUCTS = 1.2
@@ -65,6 +68,13 @@ class Blocks:
     def sides(self) -> dict[str, int]:
         """Sides of the matrix products, if there are any, by what they are."""
         return {}
+
+    def options(self, tight: bool) -> dict[str, int]:
+        """What Triton's compiler is told; `tight` as of `for_output`."""
+        told = {"num_warps": self.warps, "num_stages": self.stages}
+        if tight:  # by itself it may spill some registers to have more programs at once
+            told["maxnreg"] = min(MOST_REGISTERS, REGISTERS // (32 * self.warps))
+        return told
 
     def constants(self) -> dict[str, int]:
         """Constants of the device function by name."""
@@ -192,11 +202,16 @@ def for_weight_gradient(
     shape = rows, columns, chunk
     if not channels_last:
         patches = 2 * SIDE if dtype.itemsize <= 2 or columns == SIDE else SIDE
-        return (BandedWeightGradient(4, 1, 1, patches, *shape),)
+        # Of so few sums, four warps have so few registers each that Triton 3.6 spills some.
+        warps = 2 if dtype == torch.float32 and (columns, chunk) == (SIDE // 2, SIDE) else 4
+        return (BandedWeightGradient(warps, 1, 1, patches, *shape),)
     channels = 16 // dtype.itemsize
     if tight or dtype.itemsize > 4:
         return (BandedWeightGradient(8, 1, channels, SIDE, *shape),)
-    stages = 2 if dtype.itemsize <= 2 and chunk > SIDE else 1
+    large = chunk > SIDE
+    if dtype.itemsize > 2 and large:
+        return tuple(BandedWeightGradient(warps, 1, channels, SIDE, *shape) for warps in (4, 8))
+    stages = 2 if large else 1
     return BandedWeightGradient(8, stages, channels, SIDE, *shape), BandedWeightGradient(16, 1, channels, SIDE, *shape)
 
 
@@ -228,16 +243,17 @@ def power_above(size: int) -> int:
 
 def _channels_last_output(dtype: torch.dtype, flat: bool, tight: bool) -> tuple[Banded, ...]:
     # Largest first; channels in 16 bytes. Loads of the next step while this one is multiplied (two stages) where there
-    # are the registers.
+    # are the registers. A warp a channel, but for float32 where registers are scarce: two, or it spills.
     channels, cells = 16 // dtype.itemsize, (1, 32) if flat else (8, 8)
     small = Banded(8, 1, channels, 16, *cells, SIDE) if flat else Banded(4, 1, channels, 16, 4, 8, SIDE)
     if dtype.itemsize > 4:
         return (small,)
     if dtype.itemsize > 2:
-        return Banded(8, 1, channels, 32, *cells, SIDE), small
+        large = Banded(8, 1, channels, 32, *cells, SIDE) if tight else Banded(4, 1 + flat, channels, 32, *cells, SIDE)
+        return large, small
     if tight:
         return Banded(8, 1, channels if flat else channels // 2, 32, *cells, SIDE), small
-    return Banded(16, 2, channels, 64, *cells, SIDE), Banded(8, 1, channels, 32, *cells, SIDE), small
+    return Banded(8, 2, channels, 64, *cells, SIDE), Banded(8, 2 - flat, channels, 32, *cells, SIDE), small
 
 
 def _contiguous_output(dtype: torch.dtype, flat: bool) -> tuple[Banded, ...]:

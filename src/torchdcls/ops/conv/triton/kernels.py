@@ -292,8 +292,9 @@ def banded_weight_gradient(
 
     known_channel = channel < channels
     channel_offset = channel.to(OFFSET)
-    input_channels = input + (channel_offset * input_channel)[:, None, None]
-    gradient_channels = gradient + (channel_offset * gradient_channel)[:, None, None]
+    input_channels = (channel_offset * input_channel)[:, None, None]
+    gradient_channels = (channel_offset * gradient_channel)[:, None, None]
+    input += start_row.to(OFFSET) * input_row
     if BLOCK_CHANNELS == 1:
         total = tl.zeros((ROWS * COLUMNS, CHUNK), dtype=SUM)
     else:
@@ -309,22 +310,24 @@ def banded_weight_gradient(
         offset = (sample * gradient_sample)[None, :] + column_out.to(OFFSET) * gradient_column
         row_out = start_row + pad_rows - cell_row
         offset += (row_out.to(OFFSET) * gradient_row)[:, None]
-        gradient_pointers = gradient_channels + offset[None]
+        gradient_offset = gradient_channels + offset[None]
+        gradient_pointer = gradient
         column_in = first_column[:, None] - pad_columns + across[None, :]
         known_in = known_patch[:, None] & (column_in >= 0) & (column_in < columns_in)
         known_in = known_channel[:, None, None] & known_in[None]
         offset = (sample * input_sample)[:, None] + column_in.to(OFFSET) * input_column
-        input_pointers = input_channels + (offset + start_row.to(OFFSET) * input_row)[None]
+        input_offset = input_channels + offset[None]
+        input_pointer = input
         for _ in range(start_row, stop_row):
             known = (row_out >= 0) & (row_out < rows_out)
-            gradients = tl.load(gradient_pointers, mask=known_out & known[None, :, None], other=0.0)
-            maps = tl.load(input_pointers, mask=known_in, other=0.0)
+            gradients = tl.load(gradient_pointer + gradient_offset, mask=known_out & known[None, :, None], other=0.0)
+            maps = tl.load(input_pointer + input_offset, mask=known_in, other=0.0)
             if BLOCK_CHANNELS == 1:
                 gradients = tl.reshape(gradients, (ROWS * COLUMNS, PATCHES))
                 maps = tl.reshape(maps, (PATCHES, CHUNK))
             total = tl.dot(gradients, maps, total, input_precision=PRECISION, out_dtype=SUM)
-            gradient_pointers += gradient_row
-            input_pointers += input_row
+            gradient_pointer += gradient_row
+            input_pointer += input_row
             row_out += 1
 
     # Diagonals: cell c of a patch meets a tap c columns further right than the patch's first cell does.

@@ -47,14 +47,14 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequen
 
     def launch(blocks: Banded | Multiplied) -> None:
         if isinstance(blocks, Multiplied):
-            _multiply(blocks, sizes, input, weight, bias, output)
+            _multiply(blocks, sizes, kind[1], input, weight, bias, output)
             return
         # Banded matrices are several times as large as the kernels: of so many channels at once.
         most = max(1, MOST_BAND_CELLS // blocks.band_cells(sizes))
         for first in range(0, sizes.channels, most):
             one = slice(first, first + most)
             some = None if bias is None else bias[one]
-            _multiply_banded(blocks, sizes, input[:, one], weight[one], some, output[:, one])
+            _multiply_banded(blocks, sizes, kind[1], input[:, one], weight[one], some, output[:, one])
 
     candidates = for_output(sizes, input.dtype, *kind)
     with _on(input.device):
@@ -76,6 +76,7 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
     sizes = _sizes(input, gradient, kernel, padding)
     if gradient.numel() == 0:
         return input.new_zeros((sizes.channels, 1, *kernel))
+    kind = _kind(_offset_type(sizes, input, gradient), input, gradient)
     parts = input.new_empty(0)
 
     def launch(blocks: BandedWeightGradient) -> None:
@@ -97,11 +98,9 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
             SUM=_sum_type(input.dtype),
             PRECISION=_precision(input.dtype),
             **blocks.constants(),
-            num_warps=blocks.warps,
-            num_stages=blocks.stages,
+            **blocks.options(kind[1]),
         )
 
-    kind = _kind(_offset_type(sizes, input, gradient), input, gradient)
     candidates = for_weight_gradient(sizes, input.dtype, *kind)
     with _on(input.device):
         launch(choose("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
@@ -109,7 +108,13 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
 
 
 def _multiply(
-    blocks: Multiplied, sizes: Sizes, input: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor
+    blocks: Multiplied,
+    sizes: Sizes,
+    tight: bool,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    output: Tensor,
 ) -> None:
     function: Any = kernels.multiplied
     function[(blocks.programs(sizes),)](
@@ -122,13 +127,12 @@ def _multiply(
         OFFSET=_offset_type(sizes, input, output, weight),
         SUM=_sum_type(input.dtype),
         **blocks.constants(),
-        num_warps=blocks.warps,
-        num_stages=blocks.stages,
+        **blocks.options(tight),
     )
 
 
 def _multiply_banded(
-    blocks: Banded, sizes: Sizes, input: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor
+    blocks: Banded, sizes: Sizes, tight: bool, input: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor
 ) -> None:
     sizes = replace(sizes, channels=input.shape[1])
     patches, band_rows = patches_of(blocks, sizes), blocks.band_rows(sizes)
@@ -153,8 +157,7 @@ def _multiply_banded(
         SUM=_sum_type(input.dtype),
         PRECISION=_precision(input.dtype),
         **blocks.constants(),
-        num_warps=blocks.warps,
-        num_stages=blocks.stages,
+        **blocks.options(tight),
     )
 
 
