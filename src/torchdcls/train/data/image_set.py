@@ -66,3 +66,16 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+
+def balanced(images: ImageSet, count: int) -> ImageSet:
+    """The first `count` images with as many of each class as there are, give or take one; all where there are fewer."""
+    # Rank within the class, then class.
+    if count >= len(images):
+        return images
+    rank = torch.empty_like(images.labels)
+    for label in range(int(images.labels.max()) + 1):
+        members = (images.labels == label).nonzero().flatten()
+        rank[members] = torch.arange(len(members))
+    kept = rank.argsort(stable=True)[:count].sort().values
+    return ImageSet(images.images[kept], images.labels[kept])
