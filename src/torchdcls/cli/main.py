@@ -1,4 +1,4 @@
-"""`torchdcls compare`, `torchdcls train`, `torchdcls eval`."""
+"""`torchdcls compare`, `torchdcls train`, `torchdcls eval`, `torchdcls study`."""
 
 import sys
 from collections.abc import Sequence

@@ -70,12 +70,15 @@ class ImageData:
 
 def balanced(images: ImageSet, count: int) -> ImageSet:
     """The first `count` images with as many of each class as there are, give or take one; all where there are fewer."""
+    kept = balanced_indices(images.labels, count).sort().values
+    return images if len(kept) == len(images) else ImageSet(images.images[kept], images.labels[kept])
+
+
+def balanced_indices(labels: Tensor, count: int) -> Tensor:
+    """The first `count` of the labels (N,) with as many of each class as there are, give or take one, as indices."""
     # Rank within the class, then class.
-    if count >= len(images):
-        return images
-    rank = torch.empty_like(images.labels)
-    for label in range(int(images.labels.max()) + 1):
-        members = (images.labels == label).nonzero().flatten()
+    rank = torch.empty_like(labels)
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
         rank[members] = torch.arange(len(members))
-    kept = rank.argsort(stable=True)[:count].sort().values
-    return ImageSet(images.images[kept], images.labels[kept])
+    return rank.argsort(stable=True)[:count]
