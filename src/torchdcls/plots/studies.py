@@ -1,6 +1,7 @@
 """What a study came to: methods side by side, and accuracy against a choice."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -40,24 +41,26 @@ def draw_differences(
     axes.grid(axis="y", alpha=0.3)
 
 
-def draw_sweep(axes: Axes, lines: Mapping[str, Mapping[str | float, Sequence[float]]], label: str) -> None:
-    """Draws a line through means and a dot for each seed, against numbers, or names after the last of them.
+def draw_sweep(axes: Axes, lines: Mapping[str, Mapping[Any, Sequence[float]]], label: str) -> None:
+    """Draws a line through means and a dot for each seed.
+
+    Against numbers; where some values are names, all are at equal distances and the names behind the numbers.
 
     Args:
         axes: Where to draw.
-        lines: For each line its values, and what was measured at each.
+        lines: For each line its values, numbers or names, and what was measured at each.
         label: What is measured.
     """
-    known: dict[str | float, None] = {value: None for points in lines.values() for value in points}
+    known: dict[Any, None] = {value: None for points in lines.values() for value in points}
     order = sorted(known, key=lambda value: (isinstance(value, str), value if not isinstance(value, str) else 0))
+    ticks = [float(number) if isinstance(order[-1], str) else float(value) for number, value in enumerate(order)]
     for name, points in lines.items():
-        places = [order.index(value) for value in order if value in points]
-        groups = [points[order[place]] for place in places]
+        places = [place for place, value in zip(ticks, order, strict=True) if value in points]
+        groups = [points[value] for value in order if value in points]
         (line,) = axes.plot(places, [sum(group) / len(group) for group in groups], label=name)
         for place, group in zip(places, groups, strict=True):
             axes.plot([place] * len(group), group, "o", color=line.get_color(), alpha=0.5, markersize=4)
-    axes.set_xticks(
-        range(len(order)), [value if isinstance(value, str) else f"{value:g}" for value in order], fontsize="small"
-    )
+    names = [value if isinstance(value, str) else f"{value:g}" for value in order]
+    axes.set_xticks(ticks, names, fontsize="small")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)

@@ -20,6 +20,8 @@ PLACED: tuple[Method, ...] = (*LEARNED, "frozen")
 # Where positions start: uniformly within so many cells of the centre, 0 for the papers' normal of 0.5, or everywhere.
 Start = float | Literal["whole"]
 
+# Taps a side of dilated kernels: 25, about as many as a DCLS kernel has elements.
+TAPS = 5
 _IMAGE_SIZES = {"embedded": 28, "fashion-mnist": 28, "cifar10": 32}
 # What a candidate may set, and for which methods that means anything.
 _CHOICES: Mapping[str, Sequence[Method]] = {
@@ -134,9 +136,10 @@ class StudyConfig:
         placed, sized = method in PLACED, method in _CHOICES["kernel_size"]
         return [
             Candidate(
-                *(float(value) for value in (lr, weight_decay)),
-                int(size) if sized else None,
-                _start("start", start) if placed else None,
+                lr=float(lr),
+                weight_decay=float(weight_decay),
+                kernel_size=int(size) if sized else None,
+                start=_start("start", start) if placed else None,
             )
             for size, start, lr, weight_decay in product(
                 grid.get("kernel_size", [self.sweeps.kernel_size]),
@@ -184,6 +187,11 @@ class StudyConfig:
     def _check_choice(self, name: str, choice: str, value: object) -> None:
         if choice == "kernel_size":
             self._check_size(name, value)
+            if name.split(".")[-2] == "dilated" and (int(str(value)) - 1) % (TAPS - 1):
+                raise ValueError(
+                    f"{name}: expected an extent that {TAPS} taps at equal distances have, such as 9, 13 or 17, "
+                    f"got {value}"
+                )
         elif choice == "start":
             _start(name, value)
         else:

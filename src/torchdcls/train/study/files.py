@@ -78,9 +78,7 @@ def study_from(content: object) -> StudyConfig:
         return StudyConfig(**{name: _frozen(value) for name, value in settings.items()})
     except TypeError as error:
         # A number where a list belongs, or the like.
-        raise ValueError(
-            f"config: expected settings of the kinds that the package's own studies show: {error}"
-        ) from None
+        raise ValueError(f"config: expected values as in the package's own studies, got others: {error}") from None
 
 
 def content_of(config: StudyConfig) -> dict[str, Any]:

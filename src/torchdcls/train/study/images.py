@@ -96,7 +96,7 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass."""
         order = torch.randperm(len(self._labels), generator=self._random)
-        for indices in order[: len(self) * self._batch_size].split(self._batch_size):
+        for indices in torch.split(order[: len(self) * self._batch_size], self._batch_size):
             count, device = len(indices), self._images.device
             shift = torch.randint(2 * self._margin + 1, (2, count, 1), generator=self._random)
             mirrored = torch.rand(count, 1, generator=self._random) < 0.5

@@ -7,15 +7,14 @@ from torch import Tensor, nn
 
 from ...conversion import convert, select
 from ...models import comparison_model
+from ...nn.init import PositionInit
 from ...ops.conv import large_kernel_conv2d
 from ..params import dcls_layers
 from .cells import Cell
-from .config import BASELINE, PLACED
+from .config import BASELINE, PLACED, TAPS
 
 # As ConvNeXt and MetaFormer start theirs.
 _WEIGHT_STD = 0.02
-# Taps a side of dilated kernels: 25, about as many as a DCLS kernel has elements.
-TAPS = 5
 
 
 class DenseConv2d(nn.Conv2d):
@@ -66,7 +65,7 @@ def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | Non
     if cell.method == "dense":
         _replace(model, lambda old: DenseConv2d(old.in_channels, old.out_channels, size, groups=old.groups))
         return model, size**2
-    dilation = dilation_of(size)
+    dilation = (size - 1) // (TAPS - 1)
     _replace(
         model,
         lambda old: nn.Conv2d(
@@ -76,12 +75,7 @@ def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | Non
     return model, TAPS**2
 
 
-def dilation_of(kernel_size: int) -> int:
-    """The dilation at which the taps of a dilated kernel come nearest to this extent."""
-    return max(1, round((kernel_size - 1) / (TAPS - 1)))
-
-
-def _position_init(cell: Cell) -> tuple[str, float]:  # type: ignore[return]
+def _position_init(cell: Cell) -> PositionInit:
     assert cell.kernel_size is not None and cell.start is not None
     if cell.start == 0:
         return "normal", 0.5

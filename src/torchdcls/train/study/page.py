@@ -81,7 +81,7 @@ def _row(final: Final, against: Comparison | None) -> list[str]:
     line, choice = final.whole, final.choice
     accuracies = list(final.accuracies.values())
     difference = None if against is None else against.difference
-    row = [final.method]
+    row: list[str] = [final.method]
     if choice is None:
         row += ["not chosen", "-", "-", "-"]
     else:
@@ -127,10 +127,7 @@ def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
 def _setting(study: Study) -> str:
     config, data = study.config, study.data
     where = "GPU" if study.place.device == "cuda" else study.place.device.upper()
-    sizes = [
-        f"{data[f'{name}_images']:,} {'test' if name == 'test' else name}"
-        for name in ("training", "validation", "test")
-    ]
+    sizes = [f"{data[f'{name}_images']:,} {name}" for name in ("training", "validation", "test")]
     return (
         f"{data['name']}: {sizes[0]}, {sizes[1]} and {sizes[2]} images of {config.side} pixels. "
         f"{_counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.precision} on {where}, "
@@ -218,7 +215,10 @@ def _provenance(study: Study) -> str:
     lines = [study.lines[id] for id in used_ids(study)]
     if not lines:
         return "No training is finished."
-    machines, versions, commits, commands = {}, {}, {}, {}
+    machines: dict[str, None] = {}  # dicts as sets that keep their order
+    versions: dict[str, None] = {}
+    commits: dict[str, None] = {}
+    commands: dict[str, None] = {}
     for line in lines:
         machine = line["machine"]
         gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
