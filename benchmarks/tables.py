@@ -2,6 +2,7 @@
 
 A table stands between two comments, `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file
 `NAME-*.json` that has the latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count.
+Published studies, `study-*.jsonl`, have a table too, and docs/results.md with pictures, which are made and checked here.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 
 from torchdcls.train.comparison.record import markdown, markdown_table
 
-from . import construction, conv, cuda_conv, cuda_model, model
+from . import construction, conv, cuda_conv, cuda_model, model, study
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -66,7 +67,9 @@ def update(text: str, results: Path) -> tuple[str, list[str]]:
 
 
 def newest_result(name: str, results: Path) -> Result | None:
-    """The complete result `NAME-*.json` with the latest date recorded in it, or None."""
+    """The complete result `NAME-*.json` with the latest date recorded in it, or None; of studies all together."""
+    if name == "study":
+        return {"studies": published} if (published := study.studies(results)) else None
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
     return max((result for result in found if result.get("complete", True)), key=lambda r: r["date"], default=None)
 
@@ -92,16 +95,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the tables")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     arguments = parser.parse_args(argv)
+    docs = arguments.readme.parent / "docs"
     try:
         text, stale = update(arguments.readme.read_text(encoding="utf-8"), arguments.results)
     except TableError as error:
         print(f"{arguments.readme.name}: {error}", file=sys.stderr)
         return 1
+    published = study.studies(arguments.results)
     if arguments.check:
         for name in stale:
             print(f"{arguments.readme.name}: table {name!r} is stale, run python -m benchmarks.tables", file=sys.stderr)
-        return 1 if stale else 0
+        stale_files = study.stale(published, docs)
+        for name in stale_files:
+            print(f"docs/{name} is stale, run python -m benchmarks.tables", file=sys.stderr)
+        return 1 if stale or stale_files else 0
     arguments.readme.write_text(text, encoding="utf-8")
+    for path in study.write(published, docs):
+        print(f"docs/{path.relative_to(docs).as_posix()}: written")
     print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated")
     return 0
 
@@ -113,6 +123,10 @@ def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
     return table
 
 
+def _study(result: Result) -> str:
+    return study.table(result["studies"])
+
+
 def _comparison(result: Result) -> str:
     return f"{markdown(result)}\n\n{caption(result)}"
 
@@ -120,6 +134,7 @@ def _comparison(result: Result) -> str:
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": _comparison,
+    "study": _study,
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
@@ -133,6 +148,10 @@ UNMEASURED = {
     "fill this table."
     for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
 }
+UNMEASURED["study"] = (
+    "No study is published yet. `torchdcls study cpu` (about four hours on two cores) or `torchdcls study gpu`, then "
+    "`python -m benchmarks.publish FOLDER` and `python -m benchmarks.tables`, fill this place and docs/results.md."
+)
 
 
 def _names(text: str) -> list[str]:

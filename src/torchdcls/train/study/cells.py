@@ -14,15 +14,17 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Place:
-    """Where cells are trained.
+    """Where cells are trained, and by which code.
 
     Args:
         device: Its type, such as "cuda".
         threads: CPU threads, or None where a GPU does the work.
+        version: Of the code, as far as results depend on it.
     """
 
     device: str
     threads: int | None
+    version: int = _VERSION
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Cell:
     precision: Precision
     device: str
     threads: int | None
-    version: int = _VERSION
+    version: int
 
     @property
     def id(self) -> str:
@@ -109,4 +111,5 @@ def make_cell(
         precision=config.precision,
         device=place.device,
         threads=place.threads,
+        version=place.version,
     )

@@ -47,6 +47,12 @@ def draw_study(study: Study, folder: Path, prefix: str = "") -> list[Path]:
     return paths
 
 
+def picture_names(study: Study) -> list[str]:
+    """Which pictures `draw_study` draws of a study."""
+    names = ["accuracy"] if any(final.accuracies for final in finals(study)) else []
+    return names + [sweep.replace(" ", "-") for sweep in SWEEPS if sweep_points(study, sweep)]
+
+
 def _accuracy(study: Study) -> Any:
     """Test accuracies above, paired differences below; None before there are any."""
     from ...plots import draw_differences, draw_seeds
