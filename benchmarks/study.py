@@ -9,9 +9,7 @@ from torchdcls.train.study.records import Study, read_published
 
 PAGE = "results.md"
 IMAGES = "images"
-_HEAD = (
-    "<!-- Made by `python -m benchmarks.tables` of benchmarks/results/study-*.jsonl; no figure is typed by hand. -->"
-)
+_HEAD = "<!-- Made by `python -m benchmarks.tables` of benchmarks/results/study-*.jsonl: no figure is typed in. -->"
 
 
 def studies(results: Path) -> list[Study]:

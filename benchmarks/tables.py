@@ -2,7 +2,7 @@
 
 A table stands between two comments, `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file
 `NAME-*.json` that has the latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count.
-Published studies, `study-*.jsonl`, have a table too, and docs/results.md with pictures, which are made and checked here.
+Published studies, `study-*.jsonl`, have a table too, and docs/results.md with pictures, made and checked here too.
 """
 
 import argparse
