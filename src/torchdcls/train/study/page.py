@@ -35,14 +35,11 @@ def page_text(study: Study, pictures: dict[str, str]) -> str:
     parts = [f"# Study {study.name}", notice(study), _setting(study)]
     for model in study.config.models:
         parts += [f"## {model_title(model)}", model_section(study, model)]
-    if "accuracy" in pictures:
-        parts.append(f"![Test accuracy and paired differences]({pictures['accuracy']})")
-    parts.append(_how_to_read(study))
+    parts += [_picture("Test accuracy and paired differences", pictures.get("accuracy")), _how_to_read(study)]
     for sweep in SWEEPS:
-        rows = _sweep_rows(study, sweep)
-        if rows:
-            name = sweep.replace(" ", "-")
-            parts += [f"## {_HEADINGS[sweep]}", f"![{_HEADINGS[sweep]}]({pictures[name]})", markdown_table(rows)]
+        if rows := _sweep_rows(study, sweep):
+            heading = _HEADINGS[sweep]
+            parts += [f"## {heading}", _picture(heading, pictures.get(sweep.replace(" ", "-"))), markdown_table(rows)]
     if any(sweep_points(study, sweep) for sweep in SWEEPS):
         parts.append(_sweep_words(study))
     parts += ["## How settings were chosen", _tuning_words(study), markdown_table(_tuning_rows(study))]
@@ -75,6 +72,10 @@ def model_section(study: Study, model: str) -> str:
     header += [f"against {BASELINE} (points)", "95 % interval", "corrected", "training images/s"]
     rows = [header, *(_row(final, against.get(final.method)) for final in mine)]
     return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in _sentences(mine, found))
+
+
+def _picture(title: str, path: str | None) -> str:
+    return "" if path is None else f"![{title}]({path})"
 
 
 def _row(final: Final, against: Comparison | None) -> list[str]:

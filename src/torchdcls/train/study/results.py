@@ -7,7 +7,7 @@ from typing import Any
 
 from .config import BASELINE, LEARNED, Candidate, Method, Start
 from .differences import Difference, paired_difference
-from .plan import Planned, Sweep, choose, plan, tuning_score
+from .plan import Planned, Sweep, choose, plan, remaining, tuning_score
 from .records import Study
 
 Line = Mapping[str, Any]
@@ -184,10 +184,9 @@ def used_ids(study: Study) -> list[str]:
 
 
 def progress(study: Study) -> tuple[int, int]:
-    """Planned cells that are finished, and all."""
-    planned = plan(study.config, study.place, study.lines)
-    done = sum(entry.cell is not None and entry.cell.id in study.lines for entry in planned)
-    return done, len(planned)
+    """Planned cells that are finished, and all, each counted once."""
+    done = len(used_ids(study))
+    return done, done + len(remaining(plan(study.config, study.place, study.lines), study.lines))
 
 
 def shown(comparison: Comparison) -> str:

@@ -16,7 +16,7 @@ HEADER = ("phase", "model", "method", "done", "remaining", "time left")
 def status_rows(study: Study) -> list[list[str]]:
     """A row for each phase, model and method, and one for all.
 
-    A cell that two phases plan counts for both as done or remaining, and for the first one's time.
+    A cell that two phases plan counts in the rows of both, but once in the last one and in the times.
     """
     planned = plan(study.config, study.place, study.lines)
     first = remaining(planned, study.lines)
@@ -28,8 +28,8 @@ def status_rows(study: Study) -> list[list[str]]:
     for key, entries in groups.items():
         left = [entry for entry in entries if entry.cell is None or entry.cell.id not in study.lines]
         rows.append([*key, str(len(entries) - len(left)), str(len(left)), pace.words([e for e in first if e in left])])
-    done = sum(entry.cell is not None and entry.cell.id in study.lines for entry in planned)
-    rows.append(["all", "", "", str(done), str(len(planned) - done), pace.words(first)])
+    done = {entry.cell.id for entry in planned if entry.cell is not None} & set(study.lines)
+    rows.append(["all", "", "", str(len(done)), str(len(first)), pace.words(first)])
     return rows
 
 
