@@ -69,6 +69,10 @@ def test_comparisons_of_known_accuracies() -> None:
     found = {(entry.method, entry.other): entry for entry in comparisons(known_study())}
     assert len(found) == 9  # six methods against 7x7, gaussian against three controls
     assert found["gaussian", "7x7"].difference.mean == pytest.approx(1.004)  # type: ignore[union-attr]
+    accuracies = {final.method: final.accuracies for final in finals(known_study())}
+    assert found["frozen", "7x7"].difference == paired_difference(
+        accuracies["frozen"], accuracies["7x7"], comparisons=9
+    )
     verdicts = {key: entry.difference.verdict for key, entry in found.items() if entry.difference is not None}
     assert verdicts["gaussian", "7x7"] == "better"
     assert verdicts["dense", "7x7"] == "worse"
