@@ -49,7 +49,7 @@ def test_accuracy_is_the_mean_of_seeds_with_their_range(axes: Axes) -> None:
 
 def test_seeds_are_dots_with_their_mean(axes: Axes) -> None:
     draw_seeds(axes, {"7x7": [80.0, 82.0], "gaussian": []})
-    assert [line.get_ydata() for line in axes.lines if len(line.get_ydata())] == [[80.0, 82.0]]
+    assert [list(line.get_ydata()) for line in axes.lines if len(line.get_ydata())] == [[80.0, 82.0]]
     (mean,) = axes.collections
     assert mean.get_segments()[0][:, 1].tolist() == [81.0, 81.0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["7x7", "gaussian"]
@@ -59,7 +59,7 @@ def test_differences_have_both_intervals(axes: Axes) -> None:
     draw_differences(axes, {"gaussian - 7x7": (1.0, (0.5, 1.5), (-1.0, 3.0))})
     ends = [segments.get_segments()[0][:, 1].tolist() for segments in axes.collections]
     assert ends == [[-1.0, 3.0], [0.5, 1.5]]
-    assert [line.get_ydata() for line in axes.lines] == [[1.0], [0, 0]]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1.0], [0, 0]]
 
 
 def test_sweep_is_to_scale_unless_there_are_names(axes: Axes) -> None:
