@@ -89,8 +89,8 @@ def measure(study: Study, data: ImageData, bar: ProgressBar) -> list[dict[str, A
         torch.manual_seed(seed)
         trained = comparison_model(study.config.model, data.channels, len(data.classes), data.image_size)
         bar.describe(f"seed {seed}, {BASELINE} from nothing")
-        *_, last = train(trained, BASELINE, data, study.config, seed=seed, device=_CPU, on_batch=bar.advance)
-        bar.say(f"seed {seed}: {BASELINE} {last.test_accuracy:.2f} %")
+        accuracy = _train(trained, data, study.config, seed, bar.advance)
+        bar.say(f"seed {seed}: {BASELINE} {accuracy:.2f} %")
         fine_tuned = []
         for arm in ARMS:
             for lr in study.rates:
@@ -99,8 +99,24 @@ def measure(study: Study, data: ImageData, bar: ProgressBar) -> list[dict[str, A
                 curve = list(_fine_tune(model, arm, data, study, lr, seed, bar.advance))
                 bar.say(f"seed {seed}: {arm.name} at {lr:g}: {curve[0]:.2f} % to {curve[-1]:.2f} %")
                 fine_tuned.append({"arm": arm.name, "lr": lr, **about, "test_accuracy": curve})
-        runs.append({"seed": seed, "trained_test_accuracy": last.test_accuracy, "fine_tuned": fine_tuned})
+        runs.append({"seed": seed, "trained_test_accuracy": accuracy, "fine_tuned": fine_tuned})
     return runs
+
+
+def _train(
+    model: nn.Module, data: ImageData, config: CompareConfig, seed: int, on_batch: Callable[[int], None]
+) -> float:
+    """Trains a model from nothing; its test accuracy in percent."""
+    mean, std = channel_mean_std(data.train.images)
+    *_, last = train(
+        model,
+        make_loader(data.train, config.batch_size, training=True, seed=seed, mean=mean, std=std),
+        config,
+        score=lambda model: evaluate(model, data.test, config.batch_size, mean, std, _CPU),
+        device=_CPU,
+        on_batch=on_batch,
+    )
+    return last.accuracy
 
 
 def start(trained: nn.Module, arm: Arm, config: CompareConfig, seed: int) -> tuple[nn.Module, dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Takes a finished comparison into the repository: `python -m benchmarks.publish RUN_FOLDER`.
+"""Takes a finished comparison or a study into the repository: `python -m benchmarks.publish RUN_FOLDER`.
 
-Its results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes the README's table, and its
-pictures to `docs/images/`.
+A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes the README's table,
+and its pictures to `docs/images/`. The records of a study go to `benchmarks/results/study-NAME.jsonl`, from which the
+same command makes its table, page and pictures.
 """
 
 import argparse
@@ -10,6 +11,9 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from torchdcls.train.study.records import SETTINGS, read_run, write_published
+from torchdcls.train.study.results import used_ids
 
 from .record import RESULTS, ROOT, write
 
@@ -40,12 +44,30 @@ def publish(run: Path, results: Path, images: Path) -> Path:
     return write(result, results)
 
 
+def publish_study(run: Path, results: Path) -> Path:
+    """Copies the records of a study, whole or not: its settings and the finished cells that belong to them.
+
+    Args:
+        run: Folder that `torchdcls study` wrote.
+        results: Folder of the result files.
+
+    Returns:
+        The result file, which takes the place of an older one of the same name.
+    """
+    study = read_run(run)
+    path = results / f"study-{study.name}.jsonl"
+    write_published(path, study, used_ids(study))
+    return path
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Publishes a run folder; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Publish a finished comparison.")
-    parser.add_argument("run", type=Path, help="folder that torchdcls compare wrote")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Publish a result.")
+    parser.add_argument("run", type=Path, help="folder that torchdcls compare or torchdcls study wrote")
     try:
-        path = publish(parser.parse_args(argv).run, RESULTS, ROOT / "docs" / "images")
+        run = parser.parse_args(argv).run
+        is_study = (run / SETTINGS).is_file()
+        path = publish_study(run, RESULTS) if is_study else publish(run, RESULTS, ROOT / "docs" / "images")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

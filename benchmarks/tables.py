@@ -2,7 +2,8 @@
 
 A page of docs/ that is made from results is made whole. A table of README.md stands between two comments,
 `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file `NAME-*.json` that has the latest
-`date`. Results of some of a benchmark's problems (`"complete": false`) do not count.
+`date`. Results of some of a benchmark's problems (`"complete": false`) do not count. Published studies,
+`study-*.jsonl`, have a table together, and docs/results.md with its pictures.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 
 from torchdcls.train.comparison.record import markdown, markdown_table
 
-from . import construction, conv, cuda_conv, cuda_model, families, fine_tuning, model
+from . import construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, study
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -80,7 +81,9 @@ def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
 
 
 def newest_result(name: str, results: Path) -> Result | None:
-    """The complete result `NAME-*.json` with the latest date recorded in it, or None."""
+    """The complete result `NAME-*.json` with the latest date recorded in it, or None; of studies all together."""
+    if name == "study":
+        return {"studies": published} if (published := study.studies(results)) else None
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
     return max((result for result in found if result.get("complete", True)), key=lambda r: r["date"], default=None)
 
@@ -104,25 +107,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Update the tables of README.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a table is stale")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the tables")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the pages")
+    parser.add_argument("--docs", type=Path, help="folder of the pages (default: docs beside the README)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     arguments = parser.parse_args(argv)
+    docs = arguments.docs or arguments.readme.parent / "docs"
     try:
         text, stale = update(arguments.readme.read_text(encoding="utf-8"), arguments.results)
     except TableError as error:
         print(f"{arguments.readme.name}: {error}", file=sys.stderr)
         return 1
-    pages = stale_pages(arguments.docs, arguments.results)
+    pages, published = stale_pages(docs, arguments.results), study.studies(arguments.results)
     if arguments.check:
         for name in stale:
             print(f"{arguments.readme.name}: table {name!r} is stale, run python -m benchmarks.tables", file=sys.stderr)
-        for path in pages:
-            print(f"{path.name}: stale, run python -m benchmarks.tables", file=sys.stderr)
-        return 1 if stale or pages else 0
+        stale_files = [path.name for path in pages] + study.stale(published, docs)
+        for name in stale_files:
+            print(f"docs/{name} is stale, run python -m benchmarks.tables", file=sys.stderr)
+        return 1 if stale or stale_files else 0
     arguments.readme.write_text(text, encoding="utf-8")
+    docs.mkdir(parents=True, exist_ok=True)
     for path, page in pages.items():
         path.write_text(page, encoding="utf-8")
-    print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated; {len(pages)} pages of docs/ updated")
+    for path in [*pages, *study.write(published, docs)]:
+        print(f"docs/{path.relative_to(docs).as_posix()}: written")
+    print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated")
     return 0
 
 
@@ -133,6 +141,10 @@ def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
     return table
 
 
+def _study(result: Result) -> str:
+    return study.table(result["studies"])
+
+
 def _comparison(result: Result) -> str:
     return f"{markdown(result)}\n\n{caption(result)}"
 
@@ -140,6 +152,7 @@ def _comparison(result: Result) -> str:
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": _comparison,
+    "study": _study,
     "fine-tuning": _measured(fine_tuning),
     "construction": _measured(construction),
     "conv": _measured(conv),
@@ -156,6 +169,10 @@ UNMEASURED = {
     "fill this table."
     for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
 }
+UNMEASURED["study"] = (
+    "No study is published yet. `torchdcls study cpu` (about four hours on two cores) or `torchdcls study gpu`, then "
+    "`python -m benchmarks.publish FOLDER` and `python -m benchmarks.tables`, fill this place and docs/results.md."
+)
 
 
 def _names(text: str) -> list[str]:

@@ -181,7 +181,7 @@ def test_pages_are_made_whole(
     assert main([*call, "--check"]) == 0  # nothing measured, nothing stale
     put(results, "families-a", "2026-01-01", 7)
     assert main([*call, "--check"]) == 1
-    assert "page.md: stale" in capsys.readouterr().err
+    assert "docs/page.md is stale" in capsys.readouterr().err
     assert not (docs / "page.md").exists()
     assert main(call) == 0
     assert (docs / "page.md").read_text() == "7 below"

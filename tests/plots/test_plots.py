@@ -6,7 +6,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from torchdcls.plots import draw_accuracy, draw_kernel, draw_positions
+from torchdcls.plots import draw_accuracy, draw_differences, draw_kernel, draw_positions, draw_seeds, draw_sweep
 
 
 @pytest.fixture
@@ -45,3 +45,29 @@ def test_accuracy_is_the_mean_of_seeds_with_their_range(axes: Axes) -> None:
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["7x7", "gaussian"]
+
+
+def test_seeds_are_dots_with_their_mean(axes: Axes) -> None:
+    draw_seeds(axes, {"7x7": [80.0, 82.0], "gaussian": []})
+    assert [list(line.get_ydata()) for line in axes.lines if len(line.get_ydata())] == [[80.0, 82.0]]
+    (mean,) = axes.collections
+    assert mean.get_segments()[0][:, 1].tolist() == [81.0, 81.0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["7x7", "gaussian"]
+
+
+def test_differences_have_both_intervals(axes: Axes) -> None:
+    draw_differences(axes, {"gaussian - 7x7": (1.0, (0.5, 1.5), (-1.0, 3.0))})
+    ends = [segments.get_segments()[0][:, 1].tolist() for segments in axes.collections]
+    assert ends == [[-1.0, 3.0], [0.5, 1.5]]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1.0], [0, 0]]
+
+
+def test_sweep_is_to_scale_unless_there_are_names(axes: Axes) -> None:
+    draw_sweep(axes, {"gaussian": {17: [80.0, 82.0], 5: [70.0]}}, "accuracy")
+    assert list(axes.lines[0].get_xdata()) == [5, 17]
+    assert list(axes.lines[0].get_ydata()) == [70.0, 81.0]
+    other = Figure().subplots()
+    draw_sweep(other, {"gaussian": {"whole": [1.0], 0: [2.0], 3: [3.0]}}, "accuracy")
+    assert list(other.lines[0].get_xdata()) == [0, 1, 2]
+    assert list(other.lines[0].get_ydata()) == [2.0, 3.0, 1.0]
+    assert [label.get_text() for label in other.get_xticklabels()] == ["0", "3", "whole"]

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,7 @@ from .._checks import nearest
 from ..train.comparison.config import CompareConfig
 from ..train.recipes import load_recipe, recipe_names
 from ..train.settings import EvalConfig, ExportConfig, TrainConfig
+from ..train.study.files import load_study, study_names
 from .settings import InfoConfig
 
 
@@ -114,6 +115,38 @@ def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
     return 0
 
 
+def _study_options(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        usage="torchdcls study CONFIG [--out FOLDER] [--status | --report]",
+        description="Run a study: tune every method alike, compare them with paired seeds, and report what comes out. "
+        "The same command goes on where it was.",
+    )
+    parser.add_argument("config", type=str, help=f"{' or '.join(study_names())}, or a YAML file with settings")
+    parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")
+    parser.add_argument("--data-dir", type=Path, help="where the files of the data are (default: as the file says)")
+    parser.add_argument("--status", action="store_true", help="print what is done and what remains, and end")
+    parser.add_argument("--report", action="store_true", help="write page and pictures from what is done, and end")
+    if arguments[:1] == ["study"]:
+        _check_options(parser, arguments[1:])
+    return parser
+
+
+def _study(settings: dict[str, Any], arguments: list[str]) -> int:
+    from ..train.study.run import print_status, report, study
+
+    name, out = Path(settings["config"]).stem, settings["out"]
+    if settings["report"]:
+        report(name=name, out=out)
+        return 0
+    config = load_study(settings["config"])
+    if settings["data_dir"] is not None:
+        config = replace(config, data_dir=settings["data_dir"])
+    if settings["status"]:
+        print_status(config, name=name, out=out)
+        return 0
+    return 130 if study(config, name=name, out=out, argv=arguments) == "interrupted" else 0
+
+
 def _export_options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         usage="torchdcls export CHECKPOINT --to onnx|pt2|safetensors [--SETTING VALUE ...]",
@@ -203,6 +236,7 @@ COMMANDS = (
     Command("compare", "train a small model with 7x7 and with DCLS layers", _compare_options, _compare),
     Command("train", "train a model at full size, on one machine or many", _train_options, _train),
     Command("eval", "score a checkpoint", _eval_options, _eval),
+    Command("study", "compare methods as a study: tuned alike, paired, resumable", _study_options, _study),
     Command(
         "export", "write a checkpoint's model for use elsewhere: ONNX, torch.export, weights", _export_options, _export
     ),

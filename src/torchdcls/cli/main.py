@@ -1,4 +1,4 @@
-"""`torchdcls compare`, `torchdcls train`, `torchdcls eval`, `torchdcls export`, `torchdcls info`."""
+"""`torchdcls` and its commands: `compare`, `train`, `eval`, `study`, `export`, `info`."""
 
 import sys
 from collections.abc import Sequence

@@ -2,5 +2,6 @@
 
 from .curves import draw_accuracy
 from .kernels import draw_kernel, draw_positions
+from .studies import draw_differences, draw_seeds, draw_sweep
 
-__all__ = ["draw_accuracy", "draw_kernel", "draw_positions"]
+__all__ = ["draw_accuracy", "draw_differences", "draw_kernel", "draw_positions", "draw_seeds", "draw_sweep"]

@@ -15,11 +15,11 @@ from rich.console import Console
 from safetensors.torch import load_model
 
 from torchdcls.train.comparison import compare as comparison
-from torchdcls.train.comparison.compare import _balanced, build_model, compare
+from torchdcls.train.comparison.compare import build_model, compare
 from torchdcls.train.comparison.config import METHODS, CompareConfig
 from torchdcls.train.comparison.loop import evaluate, train
-from torchdcls.train.data.image_set import ImageSet
-from torchdcls.train.data.named import channel_mean_std, load_data
+from torchdcls.train.data.image_set import ImageSet, balanced
+from torchdcls.train.data.named import channel_mean_std, load_data, make_loader
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,10 @@ def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     bilinear = replace(config, lr=0.5, epochs=4, position_radius=4.0).checked()
     model, report = build_model(bilinear, "bilinear", data, seed=0)
     assert report is not None
-    run = train(model, "bilinear", data, bilinear, seed=0, device=torch.device("cpu"), on_batch=lambda images: None)
-    list(run)
+    mean, std = channel_mean_std(data.train.images)
+    batches = make_loader(data.train, bilinear.batch_size, training=True, seed=0, mean=mean, std=std)
+    here, silent = torch.device("cpu"), lambda images: None
+    list(train(model, batches, bilinear, score=lambda model: (0.0, 0.0), device=here, on_batch=silent, bilinear=True))
     positions = torch.cat([model.get_submodule(row.name).position.flatten() for row in report.replaced])
     assert positions.abs().max() == 4  # pushed against the edge, not over it
 
@@ -175,9 +177,9 @@ def test_quick_is_short() -> None:
     assert CompareConfig(quick=True, epochs=5).checked().epochs == 5
 
 
-def test_balanced_subset() -> None:
+def testbalanced_subset() -> None:
     labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 2)
     images = ImageSet(torch.zeros(22, 1, 8, 8, dtype=torch.uint8), labels)
-    assert _balanced(images, 6).labels.bincount().tolist() == [2, 2, 2]
-    assert _balanced(images, 12).labels.bincount().tolist() == [5, 5, 2]
-    assert len(_balanced(images, 100)) == 22
+    assert balanced(images, 6).labels.bincount().tolist() == [2, 2, 2]
+    assert balanced(images, 12).labels.bincount().tolist() == [5, 5, 2]
+    assert len(balanced(images, 100)) == 22

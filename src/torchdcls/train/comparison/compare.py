@@ -16,13 +16,13 @@ from torch import nn
 
 from ...conversion import ConversionReport, convert, parameter_count
 from ...models import comparison_model
-from ..data.image_set import ImageData, ImageSet
-from ..data.named import images_per_epoch, load_data
+from ..data.image_set import ImageData, balanced
+from ..data.named import channel_mean_std, images_per_epoch, load_data, make_loader
 from ..environment import repeatable
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
 from .config import BASELINE, CompareConfig, Method
-from .loop import train
+from .loop import evaluate, train
 from .pictures import StageView, draw_pictures, stage_views
 from .record import Record, comparison_rows, markdown, notice, verdicts
 
@@ -52,7 +52,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         torch.set_num_threads(config.threads)
     data = load_data(config.data, config.data_dir, config.image_size)
     if config.train_images is not None:
-        data = replace(data, train=_balanced(data.train, config.train_images))
+        data = replace(data, train=balanced(data.train, config.train_images))
     folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     if (folder / "results.json").exists():
         raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
@@ -138,11 +138,21 @@ def _run(
     record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
     title = f"{method}, seed {seed}"
     progress.describe(title)
-    for epoch in train(model, method, data, config, seed=seed, device=device, on_batch=progress.advance):
+    mean, std = channel_mean_std(data.train.images)
+    epochs = train(
+        model,
+        make_loader(data.train, config.batch_size, training=True, seed=seed, mean=mean, std=std),
+        config,
+        score=lambda model: evaluate(model, data.test, config.batch_size, mean, std, device),
+        device=device,
+        on_batch=progress.advance,
+        bilinear=method == "bilinear",
+    )
+    for epoch in epochs:
         record.add(epoch)
         progress.say(
             f"{title:<18} epoch {epoch.epoch}/{config.epochs}  training loss {epoch.train_loss:.3f}  "
-            f"test accuracy {epoch.test_accuracy:.2f} %  {epoch.images_per_second:.0f} images/s"
+            f"test accuracy {epoch.accuracy:.2f} %  {epoch.images_per_second:.0f} images/s"
         )
     checkpoints = record.path.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
@@ -169,15 +179,3 @@ def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[S
             console.print(sentence, highlight=False, soft_wrap=True)
     for path in [*written, *draw_pictures(folder, result, views)]:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-
-
-def _balanced(images: ImageSet, count: int) -> ImageSet:
-    # Rank within the class, then class: the first `count` have as many of each class as there are, give or take one.
-    if count >= len(images):
-        return images
-    rank = torch.empty_like(images.labels)
-    for label in range(int(images.labels.max()) + 1):
-        members = (images.labels == label).nonzero().flatten()
-        rank[members] = torch.arange(len(members))
-    kept = rank.argsort(stable=True)[:count].sort().values
-    return ImageSet(images.images[kept], images.labels[kept])

@@ -1,86 +1,127 @@
-"""Training and testing of one model."""
+"""Training and scoring of one model."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from timm.scheduler.cosine_lr import CosineLRScheduler
-from torch import nn
+from torch import Tensor, nn
 
-from ..data.image_set import ImageData, ImageSet
-from ..data.named import channel_mean_std, make_loader
+from ..data.image_set import ImageSet
+from ..data.named import make_loader
 from ..params import clamp_positions_, param_groups, repulsion_loss
-from .config import CompareConfig, Method
 
 # The papers add the repulsion of bilinear elements from epoch 20 of 300 on; shorter runs from the same share of theirs.
 _REPULSION_STARTS = 20 / 300
 
+Batch = tuple[Tensor, Tensor]
+
+
+class Settings(Protocol):
+    """What a training's settings must say; other settings don't concern it."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Passes over the training images; no longer None."""
+
+    @property
+    def lr(self) -> float:
+        """Base learning rate."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay of weights."""
+
+    @property
+    def label_smoothing(self) -> float:
+        """Label smoothing of the training loss."""
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Epochs of linear warm-up."""
+
+
+class Batches(Protocol):
+    """A training set in batches; every pass over it goes on with the random numbers of the one before."""
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One pass."""
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. Losses are means an image, accuracies percent, `seconds` those of training alone."""
+    """What one epoch came to. Losses are means an image, accuracies percent, `seconds` those of training alone.
+
+    `loss` and `accuracy` are those on the images that the training was given to be watched by.
+    """
 
     epoch: int
     train_loss: float
-    test_loss: float
-    test_accuracy: float
+    loss: float
+    accuracy: float
     seconds: float
     images_per_second: float
 
 
 def train(
     model: nn.Module,
-    method: Method,
-    data: ImageData,
-    config: CompareConfig,
+    batches: Batches,
+    settings: Settings,
     *,
-    seed: int,
+    score: Callable[[nn.Module], tuple[float, float]],
     device: torch.device,
     on_batch: Callable[[int], None],
+    bilinear: bool = False,
+    precision: AbstractContextManager[object] | None = None,
 ) -> Iterator[Epoch]:
     """Trains a model by the papers' recipe, yielding after each epoch.
 
     Args:
         model: On `device`; trained in place.
-        method: What its depthwise layers are: decides on clamping and repulsion, which are bilinear's.
-        data: What to train and test on.
-        config: Settings, checked.
-        seed: Of order and augmentation.
+        batches: What to train on.
+        settings: Settings, checked.
+        score: Gives loss and accuracy after each epoch. The training itself sees no other images than `batches`.
         device: Where to compute.
         on_batch: Called with the number of images after each step.
+        bilinear: Whether the model's DCLS layers are bilinear: only their positions are clamped and repel each other.
+        precision: What the forward pass runs under, such as `torch.autocast`; None for float32.
 
     Raises:
         FloatingPointError: The loss is not finite.
     """
-    assert config.epochs is not None
-    mean, std = channel_mean_std(data.train.images)
-    loader = make_loader(data.train, config.batch_size, training=True, seed=seed, mean=mean, std=std)
-    steps = len(loader)
-    optimizer = torch.optim.AdamW(param_groups(model, config.lr, config.weight_decay))
+    assert settings.epochs is not None
+    steps = len(batches)
+    optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
     schedule = CosineLRScheduler(
         optimizer,
-        t_initial=config.epochs * steps,
-        warmup_t=round(min(config.warmup_epochs, config.epochs / 4) * steps),
+        t_initial=settings.epochs * steps,
+        warmup_t=round(min(settings.warmup_epochs, settings.epochs / 4) * steps),
         warmup_lr_init=0.0,
         warmup_prefix=False,
         t_in_epochs=False,
     )
     step = 0
-    for epoch in range(1, config.epochs + 1):
-        repel = method == "bilinear" and (epoch - 1) / config.epochs >= _REPULSION_STARTS
+    for epoch in range(1, settings.epochs + 1):
+        repel = bilinear and (epoch - 1) / settings.epochs >= _REPULSION_STARTS
         model.train()
         started, total, images = time.perf_counter(), torch.zeros((), device=device), 0
-        for batch, labels in loader:
+        for batch, labels in batches:
             batch, labels = batch.to(device), labels.to(device)
             schedule.step_update(step)
-            loss = F.cross_entropy(model(batch), labels, label_smoothing=config.label_smoothing)
+            with precision or nullcontext():
+                loss = F.cross_entropy(model(batch), labels, label_smoothing=settings.label_smoothing)
             objective = loss + repulsion_loss(model) ** 2 if repel else loss
             optimizer.zero_grad()
             objective.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            if method == "bilinear":
+            if bilinear:
                 clamp_positions_(model)
             step += 1
             images += len(labels)
@@ -90,24 +131,39 @@ def train(
         seconds = time.perf_counter() - started
         if not torch.isfinite(total):
             raise FloatingPointError(f"the training loss of epoch {epoch} is {train_loss}; try a smaller learning rate")
-        test_loss, test_accuracy = evaluate(model, data.test, config.batch_size, mean, std, device)
-        yield Epoch(epoch, train_loss, test_loss, test_accuracy, seconds, images / seconds)
+        yield Epoch(epoch, train_loss, *score(model), seconds, images / seconds)
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     images: ImageSet,
     batch_size: int,
-    mean: torch.Tensor,
-    std: torch.Tensor,
+    mean: Tensor,
+    std: Tensor,
     device: torch.device,
 ) -> tuple[float, float]:
     """Mean cross-entropy an image and accuracy in percent."""
+    return score_batches(
+        model, make_loader(images, batch_size, training=False, seed=0, mean=mean, std=std), device=device
+    )
+
+
+@torch.no_grad()
+def score_batches(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    device: torch.device,
+    precision: AbstractContextManager[object] | None = None,
+) -> tuple[float, float]:
+    """Mean cross-entropy an image and accuracy in percent, of images in batches; arguments as for `train`."""
     model.eval()
-    loss, right = 0.0, 0
-    for batch, labels in make_loader(images, batch_size, training=False, seed=0, mean=mean, std=std):
-        scores, labels = model(batch.to(device)), labels.to(device)
-        loss += F.cross_entropy(scores, labels, reduction="sum").item()
+    loss, right, images = 0.0, 0, 0
+    for batch, labels in batches:
+        labels = labels.to(device)
+        with precision or nullcontext():
+            scores = model(batch.to(device))
+        loss += F.cross_entropy(scores.float(), labels, reduction="sum").item()
         right += int((scores.argmax(1) == labels).sum())
-    return loss / len(images), 100 * right / len(images)
+        images += len(labels)
+    return loss / images, 100 * right / images

@@ -66,8 +66,10 @@ class Record:
         )
 
     def add(self, epoch: Epoch) -> None:
-        """One more epoch of the run that was started last."""
-        self.result["runs"][-1]["epochs"].append(asdict(epoch))
+        """One more epoch of the run that was started last. It was watched by the test images, and is named so."""
+        watched = ("loss", "accuracy")
+        entry = {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
+        self.result["runs"][-1]["epochs"].append(entry)
         self.write()
 
     def finish(self, status: str) -> None:

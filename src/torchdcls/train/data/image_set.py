@@ -66,3 +66,19 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+
+def balanced(images: ImageSet, count: int) -> ImageSet:
+    """The first `count` images with as many of each class as there are, give or take one; all where there are fewer."""
+    kept = balanced_indices(images.labels, count).sort().values
+    return images if len(kept) == len(images) else ImageSet(images.images[kept], images.labels[kept])
+
+
+def balanced_indices(labels: Tensor, count: int) -> Tensor:
+    """The first `count` of the labels (N,) with as many of each class as there are, give or take one, as indices."""
+    # Rank within the class, then class.
+    rank = torch.empty_like(labels)
+    for label in range(int(labels.max()) + 1):
+        members = (labels == label).nonzero().flatten()
+        rank[members] = torch.arange(len(members))
+    return rank.argsort(stable=True)[:count]

@@ -1,0 +1,229 @@
+"""The numbers of a study's page and pictures, out of its records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+from .config import BASELINE, LEARNED, Candidate, Method, Start
+from .differences import Difference, paired_difference
+from .plan import Planned, Sweep, choose, plan, remaining, tuning_score
+from .records import Study
+
+Line = Mapping[str, Any]
+# What a reader asks of the learned positions beyond 7x7: the method that stands for them, and the controls.
+LEADER: Method = "gaussian"
+CONTROLS: tuple[Method, ...] = ("dense", "dilated", "frozen")
+
+
+@dataclass(frozen=True)
+class Final:
+    """What the final cells of one model and method came to.
+
+    Args:
+        model: The model.
+        method: The method.
+        choice: Its settings, by the validation images; None while they are not chosen.
+        lines: Its finished cells by seed, also those that broke off.
+    """
+
+    model: str
+    method: Method
+    choice: Candidate | None
+    lines: Mapping[int, Line]
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """Test accuracy by seed. Unit: percent."""
+        return {seed: line["test"]["accuracy"] for seed, line in self.lines.items() if line["failure"] is None}
+
+    @property
+    def whole(self) -> Line | None:
+        """One of the lines; what it says of the model is the same in all."""
+        return next(iter(self.lines.values()), None)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Median of the cells' medians."""
+        speeds = [line["images_per_second"] for line in self.lines.values() if line["images_per_second"] is not None]
+        return median(speeds) if speeds else None
+
+    @property
+    def late_gain(self) -> float | None:
+        """How much the validation accuracy rose over the last quarter of the epochs, on average."""
+        gains = []
+        for line in self.lines.values():
+            curve = [epoch["accuracy"] for epoch in line["epochs"]]
+            if line["failure"] is None and len(curve) >= 4:
+                gains.append(curve[-1] - curve[-1 - len(curve) // 4])
+        return mean(gains) if gains else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against another with the same model; `difference` is None before two seeds have both."""
+
+    model: str
+    method: Method
+    other: Method
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """What the cells at one value of a sweep came to.
+
+    Args:
+        model: The model.
+        method: The method.
+        value: Where on the sweep.
+        accuracies: On the validation images, by seed. Unit: percent.
+        parameters: Of the model.
+        kernel_count: Elements per kernel.
+        ms_per_image: Time of training, median of the seeds.
+    """
+
+    model: str
+    method: Method
+    value: Start
+    accuracies: Sequence[float]
+    parameters: int
+    kernel_count: int
+    ms_per_image: float
+
+
+def finals(study: Study) -> list[Final]:
+    """All models and methods in the order of the settings, also those without a finished cell."""
+    cells: dict[tuple[str, Method], list[Planned]] = {}
+    for entry in plan(study.config, study.place, study.lines):
+        if entry.phase == "final":
+            cells.setdefault((entry.model, entry.method), []).append(entry)
+    return [
+        Final(
+            model,
+            method,
+            choose(study.config, study.place, study.lines, model, method),
+            {
+                entry.cell.seed: study.lines[entry.cell.id]
+                for entry in entries
+                if entry.cell is not None and entry.cell.id in study.lines
+            },
+        )
+        for (model, method), entries in cells.items()
+    ]
+
+
+def comparisons(study: Study) -> list[Comparison]:
+    """Every method against the baseline, then the leader against the controls, for each model.
+
+    What the intervals are corrected for is their number in the whole study, finished or not.
+    """
+    accuracies = {(final.model, final.method): final.accuracies for final in finals(study)}
+    methods = study.config.methods
+    pairs = [(method, BASELINE) for method in methods if method != BASELINE]
+    if LEADER in methods:
+        pairs += [(LEADER, control) for control in CONTROLS if control in methods]
+    asked = [(model, method, other) for model in study.config.models for method, other in pairs]
+    return [
+        Comparison(
+            model,
+            method,
+            other,
+            paired_difference(accuracies[model, method], accuracies[model, other], len(asked)),
+        )
+        for model, method, other in asked
+    ]
+
+
+def tuned(study: Study) -> list[tuple[str, Method, Candidate, float | None, bool]]:
+    """Each candidate: model, method, settings, mean accuracy on the validation images (or None), whether chosen."""
+    rows = []
+    for final in finals(study):
+        for candidate in study.config.candidates(final.method):
+            score = tuning_score(study.config, study.place, study.lines, final.model, final.method, candidate)
+            rows.append(
+                (final.model, final.method, candidate, None if score is None else score[0], candidate == final.choice)
+            )
+    return rows
+
+
+def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
+    """The points of a sweep that have a finished cell, in the order of the settings."""
+    found: dict[tuple[str, Method, Start], list[Line]] = {}
+    for entry in plan(study.config, study.place, study.lines):
+        if entry.phase == sweep and entry.cell is not None and entry.cell.id in study.lines:
+            assert entry.value is not None
+            line = study.lines[entry.cell.id]
+            if line["failure"] is None:
+                found.setdefault((entry.model, entry.method, entry.value), []).append(line)
+    order = {
+        (model, method): number
+        for number, (model, method) in enumerate((m, n) for m in study.config.models for n in study.config.methods)
+    }
+    points = [
+        SweepPoint(
+            model,
+            method,
+            value,
+            [line["validation"]["accuracy"] for line in lines],
+            lines[0]["parameters"],
+            lines[0]["kernel_count"],
+            1000 / median(line["images_per_second"] for line in lines),
+        )
+        for (model, method, value), lines in found.items()
+    ]
+    # Seeds come first in the plan; a point's place in it is that of its first seed.
+    return sorted(points, key=lambda point: order.get((point.model, point.method), len(order)))
+
+
+def used_ids(study: Study) -> list[str]:
+    """The finished cells that belong to the study, in the order of the plan, each once."""
+    planned = plan(study.config, study.place, study.lines)
+    ids = {entry.cell.id: None for entry in planned if entry.cell is not None and entry.cell.id in study.lines}
+    return list(ids)
+
+
+def progress(study: Study) -> tuple[int, int]:
+    """Planned cells that are finished, and all, each counted once."""
+    done = len(used_ids(study))
+    return done, done + len(remaining(plan(study.config, study.place, study.lines), study.lines))
+
+
+def shown(comparison: Comparison) -> str:
+    """A sentence: what was shown of this comparison, and what was not."""
+    method, other, found = comparison.method, comparison.other, comparison.difference
+    if found is None:
+        return f"{method} against {other}: not finished, nothing is shown."
+    low, high = found.interval
+    numbers = (
+        f"{method} against {other}: {found.mean:+.2f} points over {found.pairs} seeds "
+        f"(95 % interval {low:+.2f} to {high:+.2f}, corrected {found.corrected[0]:+.2f} to {found.corrected[1]:+.2f})"
+    )
+    words = {
+        "better": "it is better, shown after correction for all comparisons.",
+        "worse": "it is worse, shown after correction for all comparisons.",
+        "hinted better": "taken by itself it would be better; after correction for all comparisons that is not shown.",
+        "hinted worse": "taken by itself it would be worse; after correction for all comparisons that is not shown.",
+        "no difference shown": "no difference is shown; "
+        f"a gain of more than {max(high, 0):.2f} points and a loss of more than {max(-low, 0):.2f} are unlikely.",
+        "no conclusion": "all seeds differ by the same, which gives no interval and no conclusion.",
+    }
+    return f"{numbers}: {words[found.verdict]}"
+
+
+__all__ = [
+    "BASELINE",
+    "CONTROLS",
+    "LEADER",
+    "LEARNED",
+    "Comparison",
+    "Final",
+    "SweepPoint",
+    "comparisons",
+    "finals",
+    "progress",
+    "shown",
+    "sweep_points",
+    "tuned",
+    "used_ids",
+]

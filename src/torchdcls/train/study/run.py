@@ -1,0 +1,172 @@
+"""A study from its settings to its page, going on where it was."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from ..data.named import images_per_epoch
+from ..environment import environment, repeatable
+from ..processes import device_name, find_device
+from ..progress import ProgressBar
+from .cells import Cell, Place
+from .config import StudyConfig
+from .images import Images, load_images
+from .methods import build
+from .page import write_page
+from .plan import Planned, plan, remaining
+from .records import Recorder, Study, read_lines, read_run, write_settings
+from .status import status_table
+from .training import train_cell
+
+_PACKAGES = ("torch", "torchvision", "timm", "scipy", "torchdcls")
+
+
+def study(
+    config: StudyConfig,
+    *,
+    name: str,
+    out: Path | None = None,
+    argv: Sequence[str] | None = None,
+    console: Console | None = None,
+) -> Literal["finished", "interrupted"]:
+    """Trains what of a study is not in its folder yet, and writes its page.
+
+    The folder gets `study.json` (settings), `cells.jsonl` (a line for each finished cell), `results.md` and pictures.
+
+    Args:
+        config: Settings.
+        name: What the study is called.
+        out: Its folder; by default `runs/study-NAME`.
+        argv: The command's arguments, for the record; by default those of the process.
+        console: Where to print; by default standard output.
+
+    Raises:
+        ValueError: The settings or the data cannot be used, or another process has the folder.
+    """
+    console = console or Console()
+    device = find_device(config.device)
+    folder = study_folder(name, out)
+    place = place_of(config, device)
+    images = load_images(config)
+    _check_models(plan(config, place, {}), images)
+    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
+    recorder = Recorder(folder)
+    state: Literal["finished", "interrupted"] = "finished"
+    try:
+        now = Study(name, config, place, _data(images), recorder.lines)
+        write_settings(folder, now)
+        planned = plan(config, place, recorder.lines)
+        used = {entry.cell.id for entry in planned if entry.cell is not None} & set(recorder.lines)
+        console.print(
+            f"{images.name}: {len(images.training):,} training, {len(images.validation):,} validation and "
+            f"{len(images.test):,} test images. Run folder: {folder}",
+            soft_wrap=True,
+        )
+        if recorder.lines:
+            others = len(recorder.lines) - len(used)
+            rest = f"; {others} others in the folder belong to other settings" if others else ""
+            console.print(f"{len(used)} cells were finished before and are used again{rest}", soft_wrap=True)
+        try:
+            _train_all(now, images, device, recorder, command, console)
+        except KeyboardInterrupt:
+            state = "interrupted"
+            console.print("Interrupted; the same command goes on from the last finished cell")
+    finally:
+        recorder.close()
+    console.print(status_table(now))
+    for path in write_page(now, folder):
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    return state
+
+
+def print_status(config: StudyConfig, *, name: str, out: Path | None = None, console: Console | None = None) -> None:
+    """Prints what of a study is done and what remains; arguments as for `study`."""
+    place = place_of(config, find_device(config.device))
+    lines = read_lines(study_folder(name, out))
+    (console or Console()).print(status_table(Study(name, config, place, {}, lines)))
+
+
+def report(*, name: str, out: Path | None = None, console: Console | None = None) -> None:
+    """Writes the page and the pictures of a study from its records alone; arguments as for `study`.
+
+    Raises:
+        ValueError: The folder holds no study.
+    """
+    folder = study_folder(name, out)
+    for path in write_page(read_run(folder), folder):
+        (console or Console()).print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def study_folder(name: str, out: Path | None) -> Path:
+    """Where a study's files are."""
+    return out or Path("runs") / f"study-{name}"
+
+
+def place_of(config: StudyConfig, device: torch.device) -> Place:
+    """Where the cells of a study are trained; sets the number of threads to what the settings say."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return Place(device.type, torch.get_num_threads() if device.type == "cpu" else None)
+
+
+def _check_models(planned: Sequence[Planned], images: Images) -> None:
+    """What cannot be built is refused before hours of training."""
+    seen = set()
+    for entry in planned:
+        if (cell := entry.cell) is not None:
+            key = (cell.model, cell.method, cell.kernel_size, cell.kernel_count)
+            if key not in seen:
+                seen.add(key)
+                build(cell, images.channels, images.classes)
+
+
+def _train_all(
+    study: Study, images: Images, device: torch.device, recorder: Recorder, command: str, console: Console
+) -> None:
+    config, place = study.config, study.place
+    an_epoch = images_per_epoch(images.training, config.batch_size)
+    todo = remaining(plan(config, place, recorder.lines), recorder.lines)
+    with ProgressBar(console, sum(entry.epochs for entry in todo) * an_epoch) as progress:
+        number, total = 0, len(todo)
+        # Planned anew after each cell: which ones are final depends on those that came before.
+        while todo := remaining(plan(config, place, recorder.lines), recorder.lines):
+            entry, number = todo[0], number + 1
+            assert entry.cell is not None, "tuning comes before what it decides"
+            title = f"{entry.phase}: {entry.model}, {entry.method}, seed {entry.cell.seed}"
+            progress.describe(f"{number}/{total} {title}")
+            found = environment(command, _PACKAGES)
+            if device.type != "cpu":
+                found["machine"]["gpu"] = device_name(device)
+            result = train_cell(entry.cell, images, device, on_batch=progress.advance)
+            recorder.add({"id": entry.cell.id, "cell": entry.cell.content(), **result, **found})
+            progress.say(f"{number}/{total} {title}{_settings(entry.cell)}: {_outcome(result)}")
+
+
+def _settings(cell: Cell) -> str:
+    told = [] if cell.kernel_size is None else [f"kernel {cell.kernel_size}"]
+    told += [] if cell.start is None else [f"start {cell.start}"]
+    return ", ".join(["", *told, f"lr {cell.lr:g}"])
+
+
+def _outcome(result: dict[str, object]) -> str:
+    # Test scores are not shown before all of them are there, so that nobody stops or changes a study by them.
+    if result["failure"] is not None:
+        return f"broke off, {result['failure']}"
+    validation = result["validation"]
+    assert isinstance(validation, dict)
+    return f"validation {validation['accuracy']:.2f} %, {result['images_per_second']:.0f} images/s"
+
+
+def _data(images: Images) -> dict[str, object]:
+    return {
+        "name": images.name,
+        "training_images": len(images.training),
+        "validation_images": len(images.validation),
+        "test_images": len(images.test),
+        "classes": images.classes,
+    }

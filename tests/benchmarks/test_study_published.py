@@ -1,0 +1,108 @@
+"""A study's records come into the repository, and page, pictures and table out of them alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.publish import publish_study
+from benchmarks.record import RESULTS, ROOT
+from benchmarks.study import page, stale, studies
+from benchmarks.tables import main
+from tests.train.study.made_study import made_study, toy
+from torchdcls.train.study.page import write_page
+from torchdcls.train.study.records import Recorder, Study, write_settings
+
+
+def run_folder(folder: Path, study: Study) -> Path:
+    recorder = Recorder(folder)
+    for line in study.lines.values():
+        recorder.add(line)
+    recorder.close()
+    write_settings(folder, study)
+    return folder
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A folder with results and a README, and the arguments that make its tables."""
+    study = made_study(toy())
+    path = publish_study(run_folder(tmp_path / "run", study), tmp_path / "results")
+    assert path.name == "study-made.jsonl"
+    (tmp_path / "README.md").write_text("# Title\n\n<!-- table:study -->\n<!-- /table:study -->\n")
+    return tmp_path, ["--readme", str(tmp_path / "README.md"), "--results", str(tmp_path / "results")]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_one_command_makes_all_of_it_byte_for_byte(published: tuple[Path, list[str]]) -> None:
+    folder, arguments = published
+    assert main(["--check", *arguments]) == 1
+    assert main(arguments) == 0
+    assert main(["--check", *arguments]) == 0
+    made = {"README.md": (folder / "README.md").read_bytes(), **files_of(folder / "docs")}
+    assert {"results.md", "images/study-made-accuracy.png", "images/study-made-kernel-size.png"} <= set(made)
+    for name in files_of(folder / "docs"):
+        (folder / "docs" / name).unlink()
+    assert main(["--check", *arguments]) == 1
+    assert main(arguments) == 0
+    assert {"README.md": (folder / "README.md").read_bytes(), **files_of(folder / "docs")} == made
+    text = (folder / "docs" / "results.md").read_text()
+    assert "](images/study-made-accuracy.png)" in text
+    assert all(f"](images/{Path(name).name})" in text for name in made if name.endswith(".png"))
+
+
+def test_a_changed_record_or_page_is_stale(
+    published: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, arguments = published
+    main(arguments)
+    typed = folder / "docs" / "results.md"
+    typed.write_text(typed.read_text().replace("points", "percent"))
+    assert main(["--check", *arguments]) == 1
+    assert "docs/results.md is stale" in capsys.readouterr().err
+    main(arguments)
+    path = folder / "results" / "study-made.jsonl"
+    header, *lines = path.read_text().splitlines()
+    final = next(number for number, line in enumerate(lines) if json.loads(line)["test"])
+    changed = json.loads(lines[final])
+    changed["test"]["accuracy"] += 1
+    lines[final] = json.dumps(changed)
+    path.write_text("\n".join([header, *lines]) + "\n")
+    assert "images/study-made-accuracy.png" in stale(studies(folder / "results"), folder / "docs")
+    assert main(["--check", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "table 'study' is stale" in error and "docs/results.md is stale" in error
+
+
+def test_the_page_of_the_run_has_the_same_numbers(published: tuple[Path, list[str]]) -> None:
+    folder, _ = published
+    write_page(made_study(toy()), folder / "run")
+    own = (folder / "run" / "results.md").read_text()
+    assert page(studies(folder / "results")).replace("images/study-made-", "").endswith(own)
+
+
+def test_unfinished_and_foreign_cells(tmp_path: Path) -> None:
+    """An unfinished study is published as what it is; cells of other settings stay behind."""
+    study = made_study(toy(), cells=5)
+    folder = run_folder(tmp_path / "run", study)
+    foreign = made_study(toy(lr=3e-3), cells=3)
+    recorder = Recorder(folder)
+    for id, line in foreign.lines.items():
+        if id not in study.lines:
+            recorder.add(line)
+    recorder.close()
+    path = publish_study(folder, tmp_path)
+    assert len(path.read_text().splitlines()) == 6
+    assert "not complete: 5 of" in page(studies(tmp_path))
+
+
+def test_nothing_published_is_nothing_stale(tmp_path: Path) -> None:
+    assert studies(tmp_path) == []
+    assert stale([], tmp_path) == []
+
+
+def test_the_repository_s_own_page_is_fresh() -> None:
+    assert stale(studies(RESULTS), ROOT / "docs") == []

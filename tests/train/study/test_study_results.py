@@ -1,0 +1,149 @@
+"""What a study says of made numbers whose answer is known."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.train.study.made_study import made_study, toy, with_lines
+from torchdcls.train.study.cells import Cell
+from torchdcls.train.study.config import METHODS
+from torchdcls.train.study.differences import Difference, paired_difference
+from torchdcls.train.study.page import page_text, summary_text
+from torchdcls.train.study.plan import choose, plan
+from torchdcls.train.study.results import comparisons, finals, shown, sweep_points
+from torchdcls.train.study.status import status_rows
+
+ALL = {"7x7": {"lr": [2e-3, 4e-3]}, **{method: {"kernel_size": [5, 9]} for method in METHODS if method != "7x7"}}
+
+
+def test_paired_difference_by_hand() -> None:
+    """Differences 1, 2, 3: mean 2, deviation 1; Student's t for two degrees is 4.3027 at 95 %, 9.9248 at 99 %."""
+    found = paired_difference({0: 51.0, 1: 72.0, 2: 93.0, 9: 1.0}, {2: 90.0, 1: 70.0, 0: 50.0, 8: 1.0}, comparisons=5)
+    assert found is not None
+    assert (found.pairs, found.mean) == (3, pytest.approx(2))
+    root = 3**-0.5
+    assert found.interval == pytest.approx((2 - 4.30265 * root, 2 + 4.30265 * root), rel=1e-4)
+    assert found.corrected == pytest.approx((2 - 9.92484 * root, 2 + 9.92484 * root), rel=1e-4)
+
+
+def test_one_pair_has_no_interval() -> None:
+    assert paired_difference({0: 1.0, 1: 2.0}, {1: 1.0}, comparisons=1) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "corrected", "verdict"),
+    [
+        ((1.0, 3.0), (0.5, 3.5), "better"),
+        ((-3.0, -1.0), (-3.5, -0.5), "worse"),
+        ((1.0, 3.0), (-0.5, 4.5), "hinted better"),
+        ((-3.0, -1.0), (-4.5, 0.5), "hinted worse"),
+        ((-1.0, 1.0), (-2.0, 2.0), "no difference shown"),
+        ((1.0, 1.0), (1.0, 1.0), "no conclusion"),
+    ],
+)
+def test_verdicts(interval: Any, corrected: Any, verdict: str) -> None:
+    assert Difference(5, sum(interval) / 2, interval, corrected).verdict == verdict
+
+
+def test_equal_differences_are_no_conclusion() -> None:
+    found = paired_difference({0: 51.0, 1: 61.0}, {0: 50.0, 1: 60.0}, comparisons=1)
+    assert found is not None
+    assert found.verdict == "no conclusion"
+
+
+def known(cell: Cell) -> float:
+    """Final accuracies: 7x7 at 70, 71, 72, ...; gaussian a point better, dense much worse, both with a little noise."""
+    gain = {"gaussian": 1.0, "dense": -5.0}.get(cell.method, 0.0)
+    noise = 0.0 if cell.method == "7x7" else 0.01 * (cell.seed % 2) + (0.5 * (cell.seed % 3) if gain == 0 else 0)
+    tuned = 0.1 * (cell.kernel_size or 0) + 100 * cell.lr if not cell.test else 0.0
+    return 70.0 + cell.seed % 100 + gain + noise + tuned
+
+
+def known_study(cells: int | None = None) -> Any:
+    config = toy(methods=list(METHODS), seeds=5, tuning={"seeds": [100], "candidates": ALL})
+    return made_study(config, known, cells)
+
+
+def test_comparisons_of_known_accuracies() -> None:
+    found = {(entry.method, entry.other): entry for entry in comparisons(known_study())}
+    assert len(found) == 9  # six methods against 7x7, gaussian against three controls
+    assert found["gaussian", "7x7"].difference.mean == pytest.approx(1.004)  # type: ignore[union-attr]
+    accuracies = {final.method: final.accuracies for final in finals(known_study())}
+    assert found["frozen", "7x7"].difference == paired_difference(
+        accuracies["frozen"], accuracies["7x7"], comparisons=9
+    )
+    verdicts = {key: entry.difference.verdict for key, entry in found.items() if entry.difference is not None}
+    assert verdicts["gaussian", "7x7"] == "better"
+    assert verdicts["dense", "7x7"] == "worse"
+    assert verdicts["bilinear", "7x7"] in ("no difference shown", "hinted better")
+    assert "shown after correction" in shown(found["gaussian", "7x7"])
+    assert shown(found["dense", "7x7"]).startswith("dense against 7x7: -5.00 points over 5 seeds (95 % interval -5.0")
+    assert "it is worse" in shown(found["dense", "7x7"])
+
+
+def test_the_best_on_the_validation_images_is_chosen() -> None:
+    study = known_study()
+    for model in study.config.models:
+        for method in METHODS[1:]:
+            choice = choose(study.config, study.place, study.lines, model, method)
+            assert choice is not None and choice.kernel_size == 9
+        assert choose(study.config, study.place, study.lines, model, "7x7").lr == 4e-3  # type: ignore[union-attr]
+    # Equal scores: the first; a smaller loss decides before that.
+    even = made_study(study.config, lambda cell: 80.0)
+    first = choose(even.config, even.place, even.lines, "convnext", "dense")
+    assert first is not None and first.kernel_size == 5
+    losses = {
+        id: {**line, "validation": {"accuracy": 80.0, "loss": 0.1 if line["cell"]["kernel_size"] == 9 else 0.2}}
+        for id, line in even.lines.items()
+    }
+    second = choose(even.config, even.place, losses, "convnext", "dense")
+    assert second is not None and second.kernel_size == 9
+
+
+def test_nothing_is_chosen_before_all_candidates_are_done() -> None:
+    study = known_study(cells=1)
+    assert choose(study.config, study.place, study.lines, "convnext", "7x7") is None
+    assert all(entry.cell is None for entry in plan(study.config, study.place, study.lines) if entry.phase == "final")
+
+
+def test_a_page_says_what_is_not_there_yet() -> None:
+    study = known_study(cells=20)
+    page = page_text(study, {})
+    assert page.splitlines()[2].startswith("**The study is not complete: ")
+    assert "not finished, nothing is shown" in page
+    assert page_text(known_study(cells=0), {}).count("not chosen") == 7
+    assert "not complete" not in summary_text(known_study())
+    assert status_rows(study)[-1][3] == str(int(page.split("complete: ")[1].split(" of ")[0]))
+
+
+def test_a_negative_result_is_printed_as_one() -> None:
+    text = summary_text(known_study())
+    assert "- Dense against 7x7: -5.00 points" in text
+    assert "dense has 200 parameters more than 7x7" in text
+
+
+def test_what_broke_off_is_said() -> None:
+    study = known_study()
+    (line,) = [line for line in finals(study)[0].lines.values() if line["cell"]["seed"] == 2]
+    broken = {**line, "failure": "the loss is nan", "validation": None, "test": None, "images_per_second": None}
+    told = page_text(with_lines(study, {**study.lines, line["id"]: broken}), {})
+    assert "7x7 broke off with seed 2, which is left out" in told
+    assert "over 4 seeds" in told
+
+
+def test_sweeps_share_the_cells_that_are_equal() -> None:
+    study = known_study()
+    points = sweep_points(study, "kernel size")
+    assert [(point.value, point.accuracies) for point in points] == [
+        (3, [pytest.approx(71.7)]),
+        (7, [pytest.approx(72.1)]),
+    ]
+    assert points[0].ms_per_image == 4
+    assert [point.value for point in sweep_points(study, "start")] == [0, "whole"]
+
+
+def test_records_of_other_settings_are_not_read() -> None:
+    study = known_study()
+    other = replace(study, config=toy(weight_decay=0.1))
+    assert all(not final.lines for final in finals(other))
