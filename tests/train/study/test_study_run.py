@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,9 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Guarded:
     return test
 
 
-def quietly(config: StudyConfig, folder: Path) -> tuple[str, str]:
-    console = Console(file=io.StringIO(), width=200)
-    state = study(config, name="toy", out=folder, argv=["study", "toy.yaml", "--out", "away"], console=console)
+def quietly(config: StudyConfig, folder: Path, models: Sequence[str] | None = None) -> tuple[str, str]:
+    console, argv = Console(file=io.StringIO(), width=200), ["study", "toy.yaml", "--out", "away"]
+    state = study(config, name="toy", out=folder, argv=argv, console=console, models=models)
     return state, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -179,6 +180,24 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
     assert quietly(toy(), tmp_path)[0] == "finished"
     ids = [line["id"] for line in lines_of(tmp_path)]
     assert len(ids) == len(set(ids)) == 12  # the sweep's 7 cells from a start of 1 are the tuning's too
+
+
+def test_parts_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> None:
+    config = toy(models=["convnext", "convformer"])
+    together = tmp_path / "together"
+    together.mkdir()
+    for model in config.models:
+        quietly(config, tmp_path / model, [model])
+        assert {line["cell"]["model"] for line in lines_of(tmp_path / model)} == {model}
+        with (together / CELLS).open("a") as file:
+            file.write((tmp_path / model / CELLS).read_text())
+    before = (together / CELLS).read_text()
+    quietly(config, together)
+    assert (together / CELLS).read_text() == before
+    quietly(config, tmp_path / "alone")
+    assert outcomes(together) == outcomes(tmp_path / "alone")
+    with pytest.raises(ValueError, match="models: expected some of convnext, convformer, got convnet"):
+        quietly(config, tmp_path / "other", ["convnet"])
 
 
 def test_changed_settings_use_what_is_equal(tmp_path: Path, guarded: Guarded) -> None:

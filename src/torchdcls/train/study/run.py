@@ -33,6 +33,7 @@ def study(
     out: Path | None = None,
     argv: Sequence[str] | None = None,
     console: Console | None = None,
+    models: Sequence[str] | None = None,
 ) -> Literal["finished", "interrupted"]:
     """Trains what of a study is not in its folder yet, and writes its page.
 
@@ -44,11 +45,15 @@ def study(
         out: Its folder; by default `runs/study-NAME`.
         argv: The command's arguments, for the record; by default those of the process.
         console: Where to print; by default standard output.
+        models: Trains the cells of these alone, so that several machines share a study: the lines of all their
+            `cells.jsonl` together are the study's. By default all models.
 
     Raises:
         ValueError: The settings or the data cannot be used, or another process has the folder.
     """
     console = console or Console()
+    if unknown := set(models or ()) - set(config.models):
+        raise ValueError(f"models: expected some of {', '.join(config.models)}, got {', '.join(sorted(unknown))}")
     device = find_device(config.device)
     folder = study_folder(name, out)
     place = place_of(config, device)
@@ -72,7 +77,7 @@ def study(
             rest = f"; {others} others in the folder belong to other settings" if others else ""
             console.print(f"{len(used)} cells were finished before and are used again{rest}", soft_wrap=True)
         try:
-            _train_all(now, images, device, recorder, command, console)
+            _train_all(now, models or config.models, images, device, recorder, command, console)
         except KeyboardInterrupt:
             state = "interrupted"
             console.print("Interrupted; the same command goes on from the last finished cell")
@@ -126,15 +131,26 @@ def _check_models(planned: Sequence[Planned], images: Images) -> None:
 
 
 def _train_all(
-    study: Study, images: Images, device: torch.device, recorder: Recorder, command: str, console: Console
+    study: Study,
+    models: Sequence[str],
+    images: Images,
+    device: torch.device,
+    recorder: Recorder,
+    command: str,
+    console: Console,
 ) -> None:
     config, place = study.config, study.place
     an_epoch = images_per_epoch(images.training, config.batch_size)
-    todo = remaining(plan(config, place, recorder.lines), recorder.lines)
+
+    def unfinished() -> list[Planned]:
+        todo = remaining(plan(config, place, recorder.lines), recorder.lines)
+        return [entry for entry in todo if entry.model in models]
+
+    todo = unfinished()
     with ProgressBar(console, sum(entry.epochs for entry in todo) * an_epoch) as progress:
         number, total = 0, len(todo)
         # Planned anew after each cell: which ones are final depends on those that came before.
-        while todo := remaining(plan(config, place, recorder.lines), recorder.lines):
+        while todo := unfinished():
             entry, number = todo[0], number + 1
             assert entry.cell is not None, "tuning comes before what it decides"
             title = f"{entry.phase}: {entry.model}, {entry.method}, seed {entry.cell.seed}"
