@@ -46,6 +46,8 @@ class Family:
         size: Kernel size of the new layers along each axis.
         picked: "depthwise" for what `convert` picks by itself, "all" for every convolution of more than one tap, for
             models without depthwise ones.
+        sizes: "auto" asks `export` for a file that takes other sizes where that can be, "fixed" for the input's alone:
+            the padding of these models depends on the size by remainders, which torch simplifies without end.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Family:
     shape: tuple[int, ...] = (3, 64, 64)
     size: int = 11
     picked: Literal["depthwise", "all"] = "depthwise"
+    sizes: Literal["auto", "fixed"] = "auto"
 
     def build(self) -> nn.Module:
         """The model, with random weights."""
@@ -149,12 +152,12 @@ FAMILIES = (
     Family("pvt_v2_b0"),
     Family("twins_svt_small"),
     Family("xcit_nano_12_p16_224"),
-    Family("davit_tiny"),
+    Family("davit_tiny", sizes="fixed"),
     Family("coatnet_nano_rw_224", shape=_LARGE),
     Family("focalnet_tiny_srf"),
     Family("shvit_s1"),
     Family("xception41"),
-    Family("tf_efficientnet_b0"),
+    Family("tf_efficientnet_b0", sizes="fixed"),
     Family("resnet18", size=7, picked="all"),
     Family("resnext50_32x4d", size=7, picked="all"),
     Family("res2net50_26w_4s", size=7, picked="all"),
@@ -180,8 +183,8 @@ def examine(family: Family) -> dict[str, Any]:
     """Takes a model through all steps.
 
     Returns:
-        Its name, what `convert` said, and for each step "yes" or the reason in a sentence. Steps after one that failed
-        are tried all the same where they can be.
+        Its name, what `convert` said, and for each step "yes" or the reason in a sentence; "onnx_sizes" says which
+        sizes the exported file takes. Steps after one that failed are tried all the same where they can be.
     """
     row: dict[str, Any] = {"model": family.model, "source": family.source, "picked": family.picked}
     torch.manual_seed(0)
@@ -198,11 +201,15 @@ def examine(family: Family) -> dict[str, Any]:
         "parameters": [report.parameters_before, report.parameters_after],
         "convert": DONE,
     }
+
+    def export_it() -> None:
+        row["onnx_sizes"] = _export(model, example, family.sizes)
+
     steps: dict[str, Callable[[], None]] = {
         "train": lambda: _train_step(model, example),
         "state dict": lambda: _round_trip(model, family, example),
         "fuse": lambda: _fuse(model, example),
-        "ONNX": lambda: _export(model, example),
+        "ONNX": export_it,
     }
     for name, step in steps.items():
         try:
@@ -256,12 +263,16 @@ def _fuse(model: nn.Module, example: Tensor) -> None:
     _compare(_output(fused, example), _output(model, example), _NEAR)
 
 
-def _export(model: nn.Module, example: Tensor) -> None:
-    """ONNX, compared with torch by onnxruntime."""
+def _export(model: nn.Module, example: Tensor, sizes: Literal["auto", "fixed"]) -> Literal["any", "fixed"]:
+    """ONNX, compared with torch by onnxruntime; returns the sizes that the file takes."""
     from torchdcls.deployment import export
 
     with tempfile.TemporaryDirectory() as folder:
-        export(model.eval(), Path(folder) / "model.onnx", to="onnx", example=example)
+        path = Path(folder) / "model.onnx"
+        dynamic_size: Literal["auto", False] = "auto" if sizes == "auto" else False
+        report = export(model.eval(), path, to="onnx", example=example, dynamic_size=dynamic_size)
+    assert report.input is not None
+    return "any" if any(isinstance(size, str) for size in report.input[2:]) else "fixed"
 
 
 @torch.no_grad()
@@ -292,7 +303,7 @@ def _sentence(error: Exception) -> str:
 
 def page(result: Mapping[str, Any], caption: str) -> str:
     """`docs/models.md` of a result: a table, and the reasons below it."""
-    header = ["model", "picked", "layers", "kernel", "elements", "parameters before", "after", *STEPS]
+    header = ["model", "picked", "layers", "kernel", "elements", "parameters before", "after", *STEPS, "sizes"]
     table, notes = [header], []
     for row in result["families"]:
         name = row["model"] if row["source"] == "ours" else f"{row['source']} {row['model']}"
@@ -302,7 +313,8 @@ def page(result: Mapping[str, Any], caption: str) -> str:
             cells = [str(row["replaced"]), f"{row['kernel_size']}", str(row["kernel_count"])]
             cells += [f"{before:,}", f"{after:,}"]
         picked = "several taps" if row["picked"] == "all" else row["picked"]
-        table.append([name, picked, *cells, *(row[step] if row[step] in (DONE, "-") else "no" for step in STEPS)])
+        outcomes = [row[step] if row[step] in (DONE, "-") else "no" for step in STEPS]
+        table.append([name, picked, *cells, *outcomes, row.get("onnx_sizes", "-")])
         notes += [f"- {name}, {step}: {row[step]}" for step in STEPS if row[step] not in (DONE, "-")]
     reasons: dict[str, list[int]] = {}
     for row in result["families"]:
@@ -319,7 +331,7 @@ def page(result: Mapping[str, Any], caption: str) -> str:
         "need no more parameters), an update of all elements, a state dict saved and loaded into another converted "
         "model (the same outputs), `fuse` (the same but for rounding), ONNX (compared by onnxruntime). Weights are "
         "random. Where a model has no depthwise convolutions, all with several taps are picked by `where=`. What a "
-        '"no" means is said below the table.',
+        '"no" means is said below the table; "sizes" are those that the ONNX file takes, any or the example\'s alone.',
         markdown_table(table),
         "## What did not work",
         "\n".join(notes) or "Nothing.",

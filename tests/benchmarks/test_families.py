@@ -14,6 +14,11 @@ def test_steps_of_a_small_model() -> None:
     assert [row[step] for step in STEPS] == [DONE] * len(STEPS)
     assert row["replaced"] == 4 and row["parameters"][1] <= row["parameters"][0]
     assert sum(row["skipped"].values()) == 5
+    assert row["onnx_sizes"] == "any"
+
+
+def test_file_of_fixed_sizes() -> None:
+    assert examine(Family("a 1-D network for sound", "ours", (1, 400), 9, sizes="fixed"))["onnx_sizes"] == "fixed"
 
 
 def test_a_step_that_fails_does_not_keep_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +26,7 @@ def test_a_step_that_fails_does_not_keep_from_the_others(monkeypatch: pytest.Mon
         raise ValueError("no\nway")
 
     monkeypatch.setattr(families, "fuse", broken)
-    monkeypatch.setattr(families, "_export", lambda model, example: None)
+    monkeypatch.setattr(families, "_export", lambda model, example, sizes: "any")
     row = examine(Family("a 1-D network for sound", "ours", (1, 400), 9))
     assert {step: row[step] for step in STEPS} == dict.fromkeys(STEPS, DONE) | {"fuse": "no way"}
 
@@ -65,13 +70,15 @@ def test_comparison_notices_a_difference() -> None:
 def test_page_of_made_rows() -> None:
     good = {"model": "a", "source": "timm", "picked": "depthwise", "kernel_size": 11, "replaced": 3, "kernel_count": 9}
     good |= {"skipped": {"stride": 2, "not depthwise": 5}, "parameters": [1000, 990]} | dict.fromkeys(STEPS, DONE)
+    good |= {"onnx_sizes": "any"}
     bad = good | {"model": "b", "picked": "all", "skipped": {"stride": 1}, "ONNX": "an operator is missing"}
+    del bad["onnx_sizes"]
     lost = {"model": "c", "source": "ours", "picked": "all", "convert": "nothing there"} | dict.fromkeys(STEPS[1:], "-")
     text = page({"families": [good, bad, lost]}, "the caption")
     assert "1 of 3 models went through all steps" in text
-    assert "| timm a | depthwise | 3 | 11 | 9 | 1,000 | 990 | yes | yes | yes | yes | yes |" in text
-    assert "| timm b | several taps | 3 | 11 | 9 | 1,000 | 990 | yes | yes | yes | yes | no |" in text
-    assert "| c | several taps | - | - | - | - | - | no | - | - | - | - |" in text
+    assert "| timm a | depthwise | 3 | 11 | 9 | 1,000 | 990 | yes | yes | yes | yes | yes | any |" in text
+    assert "| timm b | several taps | 3 | 11 | 9 | 1,000 | 990 | yes | yes | yes | yes | no | - |" in text
+    assert "| c | several taps | - | - | - | - | - | no | - | - | - | - | - |" in text
     assert "- timm b, ONNX: an operator is missing\n- c, convert: nothing there" in text
     assert "- not depthwise: 5 convolutions of 1 model\n- stride: 3 convolutions of 2 models" in text
     assert text.endswith("the caption\n")

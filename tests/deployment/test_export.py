@@ -366,7 +366,7 @@ def test_wrong_paths(tmp_path: Path) -> None:
     assert (tmp_path / "old.onnx").read_bytes() == b"old"
 
 
-def test_a_model_that_branches_on_values(tmp_path: Path) -> None:
+def test_a_model_that_branches_on_values(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     class Branch(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
@@ -374,6 +374,7 @@ def test_a_model_that_branches_on_values(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"^model: torch.export cannot trace it"):
         export(Branch(), tmp_path / "model.onnx", to="onnx", example=example(1))
     assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_model_whose_outputs_are_not_finite(tmp_path: Path) -> None:

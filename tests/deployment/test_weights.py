@@ -212,6 +212,30 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     assert "it lacks 1.weight" in refusal(path, nn.Sequential(Dcls2d(2, 2, 2), nn.Linear(2, 2)))
 
 
+@pytest.mark.parametrize(
+    "changes", [{"interpolation": "triangle"}, {"dilated_kernel_size": (5, 9)}, {"learned_dims": (1,)}]
+)
+def test_layers_that_make_other_kernels(tmp_path: Path, changes: dict[str, Any]) -> None:
+    settings = {"dilated_kernel_size": (9, 9), "interpolation": "gaussian", "learned_dims": (0,)}
+    path, other = tmp_path / "model.safetensors", nn.Sequential(Dcls2d(2, 2, 2, **settings | changes))
+    before = other[0].weight.clone()
+    export(nn.Sequential(Dcls2d(2, 2, 2, **settings)), path, to="safetensors")
+    message = refusal(path, other)
+    assert message.startswith(f"model: expected the layer 0 of '{path}' (9x9 gaussian, axes (0,)), got another (")
+    assert torch.equal(other[0].weight, before)
+
+
+def test_files_from_before_kernels_were_written(tmp_path: Path) -> None:
+    model, path = own(), tmp_path / "model.safetensors"
+    export(model, path, to="safetensors")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del metadata["kernels"]
+    save_file(tensors, path, metadata)
+    assert_same(load(path, own()), model)
+
+
 def test_without_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     export(tiny(), path, to="safetensors", configuration=Configuration(model=NAME, arguments=ARGUMENTS))

@@ -368,6 +368,28 @@ def test_keys_that_do_not_fit(host: str, tmp_path: Path, refused) -> None:
     refused("comes closest, but of its keys 1 have another shape", load_official, file, **settings)
 
 
+@pytest.mark.parametrize("layer", ["stages.0.0.dwconv", "stages.2.1.dwconv"])
+def test_layers_that_are_not_whole(layer: str, tmp_path: Path, refused) -> None:
+    settings = {"version": "gauss", "dilated_kernel_size": 9}
+    given = theirs.original(their_model("convnext_tiny", "gauss").state_dict(), "convnext", DEPTHS)
+    file = tmp_path / "f.pth"
+    for name in ("weight", "P", "SIG"):
+        key = f"{layer}.{name}"
+        torch.save({other: value for other, value in given.items() if other != key}, file)
+        refused(
+            rf"expected weights and positions of all DCLS layers .*got none of {key}$", load_official, file, **settings
+        )
+        torch.save({**given, key: torch.full_like(given[key], torch.nan)}, file)
+        refused(f"expected finite numbers, got NaN or infinity in {key}$", load_official, file, **settings)
+
+
+def test_an_empty_average_is_passed_over(tmp_path: Path) -> None:
+    expected = their_model("convnext_tiny", "v1")
+    given = theirs.original(expected.state_dict(), "convnext", DEPTHS)
+    torch.save({"state_dict_ema": {}, "model": given}, tmp_path / "f.pth")
+    assert_same_outputs(load_official(tmp_path / "f.pth", version="v1", dilated_kernel_size=9), expected)
+
+
 def test_elements_that_do_not_fit(tmp_path: Path, refused) -> None:
     settings = {"version": "v1", "dilated_kernel_size": 9}
     given = theirs.original(their_model("convnext_tiny", "v1").state_dict(), "convnext", DEPTHS)

@@ -127,16 +127,35 @@ def address(host: str, interpolation: Interpolation, size: int, count: int) -> s
 
 
 def official_state_dict(checkpoint: Any) -> dict[str, Tensor] | None:
-    """The authors' state dict in what a file holds, averaged weights if there are any; None if it has no DCLS layer."""
+    """The authors' state dict in what a file holds, averaged weights if there are any; None if it has no DCLS layer.
+
+    Raises:
+        ValueError: A DCLS layer lacks a parameter, or holds numbers that are not finite.
+    """
     from timm.models import clean_state_dict
 
     if not isinstance(checkpoint, Mapping):
         return None
-    part = next((name for name in _PARTS if isinstance(checkpoint.get(name), Mapping)), None)
+    part = next((name for name in _PARTS if isinstance(checkpoint.get(name), Mapping) and checkpoint[name]), None)
     entries = checkpoint if part is None else checkpoint[part]
     tensors = {key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)}
     state_dict: dict[str, Tensor] = clean_state_dict(tensors)
-    return state_dict if layers(state_dict, "P") else None
+    named = {name: layers(state_dict, name) for name in THEIR_NAMES.values()}
+    if not any(named.values()):
+        return None
+    keys = [
+        f"{layer}.{name}"
+        for layer in dict.fromkeys(layer for found in named.values() for layer in found)
+        for name in ("weight", *(name for name, found in named.items() if found or name == "P"))
+    ]
+    if missing := [key for key in keys if key not in state_dict]:
+        raise ValueError(
+            f"path_or_url: expected weights and positions of all DCLS layers (and SIG of all if of one), got none of "
+            f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"
+        )
+    if broken := next((key for key in keys if not state_dict[key].isfinite().all()), None):
+        raise ValueError(f"path_or_url: expected finite numbers, got NaN or infinity in {broken}")
+    return state_dict
 
 
 def layers(keys: Iterable[str], parameter: str) -> list[str]:

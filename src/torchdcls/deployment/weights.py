@@ -1,6 +1,7 @@
 """Weights in a safetensors file, with the configuration from which the model is made again. Nothing is unpickled."""
 
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import nearest
+from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
 from .errors import ExportError
 
@@ -29,10 +31,10 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         ValueError: The file is missing, cut short, of another program, or of another model.
     """
     path = Path(path)
-    configuration, tensors, shared = _read(path)
+    configuration, tensors, shared, kernels = _read(path)
     if model is None:
         model = _make(path, configuration).eval()
-    _set_(model, path, tensors, shared)
+    _set_(model, path, tensors, shared, kernels)
     return model
 
 
@@ -57,7 +59,12 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
             tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
         else:
             shared[name] = key
-    metadata = {"format": FORMAT, "about": configuration.to_text(), "shared": json.dumps(shared)}
+    metadata = {
+        "format": FORMAT,
+        "about": configuration.to_text(),
+        "shared": json.dumps(shared),
+        "kernels": json.dumps(_kernels(model)),
+    }
     try:
         save_file(tensors, path, metadata)
     except SafetensorError as error:
@@ -81,8 +88,32 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
         raise ExportError(f"model: expected the file to give the weights back, got others for {_shown(other)}")
 
 
-def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str]]:
-    """What a file holds; last the names of tensors that are there under another one, as layers share them."""
+def _kernels(model: nn.Module) -> dict[str, str]:
+    """For each DCLS layer, what makes a kernel of its parameters and shows in no shape."""
+    return {
+        name: f"{'x'.join(map(str, layer.dilated_kernel_size))} {layer.interpolation.name}, axes {layer.learned_dims}"
+        for name, layer in model.named_modules()
+        if isinstance(layer, DclsLayer)
+    }
+
+
+def _check_kernels(model: nn.Module, path: Path, kernels: Mapping[str, str]) -> None:
+    """Refuses a model whose layers would make other kernels of the file's parameters."""
+    for name, own in _kernels(model).items():
+        if kernels.get(name, own) != own:
+            raise ValueError(
+                f"model: expected the layer {name or 'itself'} of '{path}' ({kernels[name]}), got another ({own}); "
+                "make the model with the arguments that it was exported with"
+            )
+
+
+def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str], dict[str, str]]:
+    """What a file holds.
+
+    Returns:
+        The configuration, tensors, the names of tensors that are there under another one, as layers share them, and
+        what DCLS layers are (nothing in files from before that was written).
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -103,7 +134,10 @@ def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str]]
         shared = json.loads(metadata["shared"])
         if not isinstance(shared, dict) or not set(shared.values()) <= tensors.keys():
             raise ValueError("shared: expected names of tensors")
-        return Configuration.from_text(metadata["about"]), tensors, shared
+        kernels = json.loads(metadata.get("kernels", "{}"))
+        if not isinstance(kernels, dict):
+            raise ValueError("kernels: expected names of layers")
+        return Configuration.from_text(metadata["about"]), tensors, shared, kernels
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"path: '{path}' cannot be read, its text is not as torchdcls writes it ({error})") from None
 
@@ -116,12 +150,18 @@ def _foreign(path: Path, found: str | None) -> str:
         )
     if found is not None and found.startswith("torchdcls model"):
         return f"path: expected {FORMAT!r}, got '{path}' with {found!r}; a newer torchdcls reads it"
-    return f"path: expected a file that torchdcls has exported ({FORMAT!r}), got '{path}' with format {found!r}"
+    return (
+        f"path: expected a file that torchdcls has exported ({FORMAT!r}), got '{path}' with format {found!r}; "
+        "weights of other programs are read by safetensors.torch.load_model"
+    )
 
 
 def _make(path: Path, configuration: Configuration) -> nn.Module:
     if configuration.model is None:
-        raise ValueError(f"model: expected a model to load into, as '{path}' does not say how to make one, got None")
+        raise ValueError(
+            f"model: expected a model to load into, as '{path}' does not say how to make one, got None; make it as it "
+            "was and call load(path, model)"
+        )
     try:
         import timm
 
@@ -147,7 +187,9 @@ def _make(path: Path, configuration: Configuration) -> nn.Module:
 
 
 @torch.no_grad()
-def _set_(model: nn.Module, path: Path, tensors: dict[str, Tensor], shared: dict[str, str]) -> None:
+def _set_(
+    model: nn.Module, path: Path, tensors: dict[str, Tensor], shared: dict[str, str], kernels: dict[str, str]
+) -> None:
     """Sets weights in place, their dtypes too."""
     own = model.state_dict(keep_vars=True)
     keys = {name: name if name in tensors else shared.get(name) for name in own}
@@ -162,6 +204,7 @@ def _set_(model: nn.Module, path: Path, tensors: dict[str, Tensor], shared: dict
     ]
     if differences:
         raise ValueError(f"path: '{path}' is not of this {type(model).__name__} ({'; '.join(differences)})")
+    _check_kernels(model, path, kernels)
     for name, stored in found.items():
         tensor = own[name]
         if tensor.dtype == stored.dtype:

@@ -132,6 +132,16 @@ def test_what_broke_off_is_said() -> None:
     assert "over 4 seeds" in told
 
 
+def test_a_crowded_machine_is_said() -> None:
+    study = known_study()
+    assert "can't be compared" not in page_text(study, {})
+    line = next(iter(study.lines.values()))
+    crowded = with_lines(study, {**study.lines, line["id"]: {**line, "load": 4.25}})
+    assert "beside 1 of the trainings the load average was above the number of cores (up to 4.2)" in page_text(
+        crowded, {}
+    )
+
+
 def test_sweeps_share_the_cells_that_are_equal() -> None:
     study = known_study()
     points = sweep_points(study, "kernel size")

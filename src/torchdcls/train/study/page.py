@@ -1,7 +1,8 @@
 """The page of a study: Markdown, with every number out of its records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..comparison.record import half_interval, markdown_table, model_title
 from .config import BASELINE, Start
@@ -234,7 +235,19 @@ def _provenance(study: Study) -> str:
     return (
         f"{len(lines)} trainings, {hours:.1f} hours in all, {dates[0]} to {dates[-1]}. {'; '.join(machines)}{threads}. "
         f"{'; '.join(versions)}. Commit {', '.join(commits)}. {', '.join(commands)}. Each training has a line in the "
-        "records, with its settings, curve, versions, commit, machine and date."
+        f"records, with its settings, curve, versions, commit, machine and date.{_crowding(lines)}"
+    )
+
+
+def _crowding(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A warning where trainings had to share cores, for then their speeds cannot be compared."""
+    crowded = [line["load"] for line in lines if line["load"] > line["machine"]["cores"]]
+    if not crowded:
+        return ""
+    return (
+        f" **Speeds on this page can't be compared:** beside {len(crowded)} of the trainings the load average was "
+        f"above the number of cores (up to {max(crowded):.1f}), so that they waited for each other and for other work. "
+        "Accuracies do not depend on that."
     )
 
 
