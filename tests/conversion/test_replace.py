@@ -553,6 +553,23 @@ def test_replacing_nothing_is_an_error(case):
 
 
 @pytest.mark.parametrize(
+    ("layer", "hinted"),
+    [
+        (lambda: nn.Conv2d(4, 8, 3), True),
+        (lambda: nn.LazyConv2d(4, 3), False),
+        (lambda: nn.ConvTranspose2d(4, 4, 3), False),
+        (lambda: depthwise(kernel_size=3, dilation=2), False),
+    ],
+    ids=["dense", "lazy", "transposed", "dilated"],
+)
+def test_where_is_named_only_where_it_helps(layer, hinted):
+    """The error points to where= for what the default leaves alone, and not for what nothing can convert."""
+    with pytest.raises(ValueError, match="none can be") as raised:
+        converted(nn.Sequential(layer()))
+    assert ("where=" in str(raised.value)) == hinted
+
+
+@pytest.mark.parametrize(
     "make",
     [
         depthwise,

@@ -144,7 +144,7 @@ def test_default_picks_one_by_many():
     assert isinstance(model[0], Dcls2d)
 
 
-COMPUTED = "its weight or bias is computed by a parametrization"
+COMPUTED = "its weight or bias is computed by a parametrization, which has to be removed first"
 SKIPPED = {
     "dense": (lambda: nn.Conv2d(4, 8, 3), "not depthwise (4 to 8 channels in 1 group)"),
     "grouped": (lambda: nn.Conv2d(8, 8, 3, groups=4), "not depthwise (8 to 8 channels in 4 groups)"),
@@ -155,9 +155,9 @@ SKIPPED = {
     "subclass": (lambda: Conv2dSame(4, 4, 3, groups=4), "Conv2dSame is a subclass with a behaviour of its own"),
     "transposed": (
         lambda: nn.ConvTranspose2d(4, 4, 3, groups=4),
-        "ConvTranspose2d is not a Conv1d, Conv2d or Conv3d",
+        "ConvTranspose2d is not converted: make a torchdcls.DclsTranspose2d instead",
     ),
-    "lazy": (lambda: nn.LazyConv2d(4, 3), "LazyConv2d is not a Conv1d, Conv2d or Conv3d"),
+    "lazy": (lambda: nn.LazyConv2d(4, 3), "LazyConv2d has no sizes yet: run the model once first"),
     "dilated": (
         lambda: depthwise(kernel_size=3, dilation=2),
         "it has dilation (2, 2), and DCLS layers have none",
@@ -172,7 +172,8 @@ SKIPPED = {
     "spectral norm by a hook": (lambda: nn.utils.spectral_norm(depthwise()), COMPUTED),
     "even kernel, odd size": (
         lambda: depthwise(kernel_size=4, padding=1),
-        "no padding keeps its output size with kernel (9, 9) in place of (4, 4)",
+        "no padding keeps its output size with kernel (9, 9) in place of (4, 4), "
+        "unless both are odd or both are even and the new one is not smaller",
     ),
     "fewer axes than the size has": (
         lambda: depthwise(dims=1),

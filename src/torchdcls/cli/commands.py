@@ -1,6 +1,7 @@
 """The commands: what each takes, and what it calls. What a command needs is imported when it is run."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -232,6 +233,28 @@ def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
         option = argument.partition("=")[0]
         if option.startswith("--") and option.partition(".")[0] not in known:
             raise ValueError(f"{option}: expected an option; {nearest(option, sorted(known))}")
+
+
+def check_command(arguments: Sequence[str]) -> None:
+    """Refuses a first word that is not a command, and none."""
+    names = [command.name for command in COMMANDS]
+    if not arguments:
+        raise ValueError(f"expected one of {', '.join(names)}; torchdcls --help says what they do")
+    if not arguments[0].startswith("-") and arguments[0] not in names:
+        raise ValueError(f"expected one of {', '.join(names)}; {nearest(arguments[0], names)}")
+
+
+def mistake(error: ArgumentError) -> ValueError:
+    """What jsonargparse says in several lines of a value that is not of its option's type, in one."""
+    text = str(error)
+    found = re.search(r'Parser key "(?:\w+\.)?(\w+)".*(?:Got|Given) value: (.*)', text, re.DOTALL)
+    if found is None:
+        # Required words are called by their command too.
+        return ValueError(re.sub(r"(required: )\w+\.", r"\1", " ".join(text.split())))
+    words = re.findall(r"Expected (?:a )?(?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", text)
+    kinds = dict.fromkeys(kind or choices.replace(", ", " or ") for kind, choices in words)
+    expected = " or ".join(kinds) or "another kind of value"
+    return ValueError(f"{found[1]}: expected {expected}, got {found[2].strip()!r}")
 
 
 COMMANDS = (

@@ -203,10 +203,19 @@ def _check_jobs(model: nn.Module, jobs: Sequence[Job], skipped: Sequence[Skipped
         # Why a layer cannot be replaced says more than that it was not asked for.
         told = [skip for skip in skipped if skip.reason != _NOT_PICKED] or skipped
         reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in told[:5])
+        hint = ""
+        if any(skip.reason == _NOT_PICKED or _only_by_default(model, skip) for skip in told):
+            hint = "; where= picks others, for example where=lambda name, module: name.endswith('conv2')"
         raise ValueError(
             f"model: expected at least one convolution to replace, got {len(skipped)} of which none can be "
-            f"({reasons}); where= picks others, for example where=lambda name, module: name.endswith('conv2')"
+            f"({reasons}){hint}"
         )
+
+
+def _only_by_default(model: nn.Module, skip: Skipped) -> bool:
+    """Whether a convolution would be replaced if where= picked it."""
+    module = model.get_submodule(skip.name)
+    return isinstance(module, Convolution) and select.default_reason(module) == skip.reason
 
 
 def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...] | None:

@@ -42,9 +42,13 @@ def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> s
     """Why no DCLS layer of this kernel size can stand in for a module, or None if one can."""
     # A parametrization makes a subclass of its module's type, so that it is asked about first; a bias of None is known.
     if not module._parameters.keys() >= {"weight", "bias"}:
-        return "its weight or bias is computed by a parametrization"
+        return "its weight or bias is computed by a parametrization, which has to be removed first"
     if type(module) not in _CONVOLUTIONS:
-        if isinstance(module, _CONVOLUTIONS) and not isinstance(module, _OTHER_CONVOLUTIONS):
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+            return f"{type(module).__name__} has no sizes yet: run the model once first"
+        if isinstance(module, _OTHER_CONVOLUTIONS):
+            return f"{type(module).__name__} is not converted: make a torchdcls.Dcls{type(module).__name__[4:]} instead"
+        if isinstance(module, _CONVOLUTIONS):
             return f"{type(module).__name__} is a subclass with a behaviour of its own"
         return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
     assert isinstance(module, _CONVOLUTIONS)
@@ -53,7 +57,10 @@ def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> s
     if kernel_size is None:
         return f"dilated_kernel_size has another number of axes than its kernel {module.kernel_size}"
     if converted_padding(module, kernel_size) is None:
-        return f"no padding keeps its output size with kernel {tuple(kernel_size)} in place of {module.kernel_size}"
+        return (
+            f"no padding keeps its output size with kernel {tuple(kernel_size)} in place of {module.kernel_size}, "
+            "unless both are odd or both are even and the new one is not smaller"
+        )
     return None
 
 
