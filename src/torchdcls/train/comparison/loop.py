@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..data.image_set import ImageSet
 from ..data.named import make_loader
 from ..params import clamp_positions_, param_groups, repulsion_loss
+from .recorded import Recorded, Update
 
 # The papers add the repulsion of bilinear elements from epoch 20 of 300 on; shorter runs from the same share of theirs.
 _REPULSION_STARTS = 20 / 300
@@ -80,6 +81,7 @@ def train(
     on_batch: Callable[[int], None],
     bilinear: bool = False,
     precision: AbstractContextManager[object] | None = None,
+    recorded: bool = False,
 ) -> Iterator[Epoch]:
     """Trains a model by the papers' recipe, yielding after each epoch.
 
@@ -92,13 +94,16 @@ def train(
         on_batch: Called with the number of images after each step.
         bilinear: Whether the model's DCLS layers are bilinear: only their positions are clamped and repel each other.
         precision: What the forward pass runs under, such as `torch.autocast`; None for float32.
+        recorded: Whether updates are recorded and replayed, see `Recorded`; on CUDA alone.
 
     Raises:
         FloatingPointError: The loss is not finite.
     """
     assert settings.epochs is not None
     steps = len(batches)
-    optimizer = torch.optim.AdamW(param_groups(model, settings.lr, settings.weight_decay))
+    optimizer = torch.optim.AdamW(
+        param_groups(model, settings.lr, settings.weight_decay), capturable=recorded, fused=recorded or None
+    )
     schedule = CosineLRScheduler(
         optimizer,
         t_initial=settings.epochs * steps,
@@ -107,25 +112,33 @@ def train(
         warmup_prefix=False,
         t_in_epochs=False,
     )
-    step = 0
-    for epoch in range(1, settings.epochs + 1):
-        repel = bilinear and (epoch - 1) / settings.epochs >= _REPULSION_STARTS
-        model.train()
-        started, total, images = time.perf_counter(), torch.zeros((), device=device), 0
-        for batch, labels in batches:
-            batch, labels = batch.to(device), labels.to(device)
-            schedule.step_update(step)
+
+    def update_of(repel: bool) -> Update:
+        def update(images: Tensor, labels: Tensor) -> Tensor:
             with precision or nullcontext():
-                loss = F.cross_entropy(model(batch), labels, label_smoothing=settings.label_smoothing)
+                loss = F.cross_entropy(model(images), labels, label_smoothing=settings.label_smoothing)
             objective = loss + repulsion_loss(model) ** 2 if repel else loss
             optimizer.zero_grad()
             objective.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if bilinear:
                 clamp_positions_(model)
+            return loss.detach()
+
+        return Recorded(update, optimizer) if recorded else update
+
+    step, repel, update = 0, False, update_of(False)
+    for epoch in range(1, settings.epochs + 1):
+        if bilinear and not repel and (epoch - 1) / settings.epochs >= _REPULSION_STARTS:
+            repel, update = True, update_of(True)
+        model.train()
+        started, total, images = time.perf_counter(), torch.zeros((), device=device), 0
+        for batch, labels in batches:
+            batch, labels = batch.to(device), labels.to(device)
+            schedule.step_update(step)
+            total += update(batch, labels) * len(labels)
             step += 1
             images += len(labels)
-            total += loss.detach() * len(labels)
             on_batch(len(labels))
         train_loss = total.item() / images
         seconds = time.perf_counter() - started
@@ -158,12 +171,13 @@ def score_batches(
 ) -> tuple[float, float]:
     """Mean cross-entropy an image and accuracy in percent, of images in batches; arguments as for `train`."""
     model.eval()
-    loss, right, images = 0.0, 0, 0
+    losses, right, images = [], [], 0
     for batch, labels in batches:
         labels = labels.to(device)
         with precision or nullcontext():
             scores = model(batch.to(device))
-        loss += F.cross_entropy(scores.float(), labels, reduction="sum").item()
-        right += int((scores.argmax(1) == labels).sum())
+        losses.append(F.cross_entropy(scores.float(), labels, reduction="sum"))
+        right.append((scores.argmax(1) == labels).sum())
         images += len(labels)
-    return loss / images, 100 * right / images
+    # Read at the end: a GPU that is asked for a number has nothing to do until the next batch comes.
+    return sum(torch.stack(losses).tolist()) / images, 100 * int(torch.stack(right).sum()) / images

@@ -83,7 +83,7 @@ def channel_mean_std(images: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (C,) float32. The deviation of a channel that is the same everywhere is given as 1, so that
         dividing by it is safe.
     """
-    levels = torch.arange(256, dtype=torch.float64) / 255
+    levels = torch.arange(256, dtype=torch.float64, device=images.device) / 255
     # Counting the 256 levels is exact and needs no float copy of the images.
     counts = torch.stack([images[:, channel].flatten().bincount(minlength=256) for channel in range(images.shape[1])])
     weights = counts / counts.sum(dim=1, keepdim=True).double()

@@ -52,7 +52,7 @@ class Tuning:
         default_factory=dict,
         metadata={
             "help": "for each method lists of lr, weight_decay, kernel_size and start; all combinations are tried, and "
-            "every method has the same number of them"
+            "every method has as many; with one each, settings are fixed beforehand and nothing is tuned"
         },
     )
 

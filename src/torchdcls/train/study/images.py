@@ -1,7 +1,7 @@
 """The images of a study: training, validation and test, and batches of them on the device that trains."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,13 @@ class Images:
         """Channels of the images."""
         return self.training.images.shape[1]
 
+    def on(self, device: torch.device) -> "Images":
+        """The same with training and validation images on a device; test images stay until they are scored."""
+        training, validation = (
+            ImageSet(part.images.to(device), part.labels.to(device)) for part in (self.training, self.validation)
+        )
+        return replace(self, training=training, validation=validation)
+
 
 def load_images(config: StudyConfig) -> Images:
     """Loads the data and sets the validation images apart, as many of each class.
@@ -70,8 +77,8 @@ class TrainingBatches:
     """Batches of shuffled images, cropped at random after padding by a fourteenth of their size and mirrored at random.
 
     What a seed gives does not depend on the model that is trained, nor on the device. Unlike `make_loader` it takes a
-    batch at once and keeps the images where the model is: a GPU would wait for one image after the other. A last batch
-    that is not full is left out, except where it is the only one.
+    batch at once, keeps the images where the model is, and sends the random numbers of a whole pass there together: a
+    GPU would wait for one after the other. A last batch that is not full is left out, except where it is the only one.
 
     Args:
         images: What to train on.
@@ -83,7 +90,7 @@ class TrainingBatches:
     def __init__(self, images: ImageSet, batch_size: int, seed: int, device: torch.device) -> None:
         self._height, self._width = images.images.shape[-2:]
         self._margin = max(1, min(self._height, self._width) // 14)
-        self._images = F.pad(images.images, (self._margin,) * 4).to(device)
+        self._images = F.pad(images.images.to(device), (self._margin,) * 4)
         self._labels = images.labels.to(device)
         self._batch_size = batch_size
         self._random = Generator().manual_seed(seed)
@@ -95,17 +102,24 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass."""
-        order = torch.randperm(len(self._labels), generator=self._random)
-        for indices in torch.split(order[: len(self) * self._batch_size], self._batch_size):
-            count, device = len(indices), self._images.device
-            shift = torch.randint(2 * self._margin + 1, (2, count, 1), generator=self._random)
-            mirrored = torch.rand(count, 1, generator=self._random) < 0.5
-            rows = shift[0] + torch.arange(self._height)
-            columns = shift[1] + torch.where(mirrored, torch.arange(self._width).flip(0), torch.arange(self._width))
-            picked, rows, columns = indices.to(device), rows.to(device), columns.to(device)
+        order = torch.randperm(len(self._labels), generator=self._random)[: len(self) * self._batch_size]
+        device = self._images.device
+        shifts, mirrored = zip(*(self._draw(len(part)) for part in torch.split(order, self._batch_size)), strict=True)
+        down, across = torch.cat(shifts, 1).to(device)
+        column = torch.arange(self._width, device=device)
+        rows = down + torch.arange(self._height, device=device)
+        columns = across + torch.where(torch.cat(mirrored).to(device), column.flip(0), column)
+        order = order.to(device)
+        for parts in zip(*(torch.split(each, self._batch_size) for each in (order, rows, columns)), strict=True):
+            picked, rows_of, columns_of = parts
             # Indices around a slice come first: (batch, height, width, channels).
-            batch = self._images[picked[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+            batch = self._images[picked[:, None, None], :, rows_of[:, :, None], columns_of[:, None, :]]
             yield self._scale(batch.permute(0, 3, 1, 2).contiguous()), self._labels[picked]
+
+    def _draw(self, count: int) -> tuple[Tensor, Tensor]:
+        # Shifts down and across, (2, count, 1), and whether to mirror, (count, 1).
+        shift = torch.randint(2 * self._margin + 1, (2, count, 1), generator=self._random)
+        return shift, torch.rand(count, 1, generator=self._random) < 0.5
 
 
 class PlainBatches:

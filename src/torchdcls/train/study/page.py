@@ -130,11 +130,16 @@ def _setting(study: Study) -> str:
     config, data = study.config, study.data
     where = "GPU" if study.place.device == "cuda" else study.place.device.upper()
     sizes = [f"{data[f'{name}_images']:,} {name}" for name in ("training", "validation", "test")]
+    candidates = len(config.candidates(BASELINE))
+    chosen = (
+        f"Settings were chosen on the validation images, with {candidates} candidates for each method and model"
+        if candidates > 1
+        else "Settings were fixed before the study"
+    )
     return (
         f"{data['name']}: {sizes[0]}, {sizes[1]} and {sizes[2]} images of {config.side} pixels. "
         f"{_counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.precision} on {where}, "
-        f"{len(config.seeds)} seeds. Settings were chosen on the validation images, with "
-        f"{len(config.candidates(BASELINE))} candidates for each method and model; final models are trained on the "
+        f"{len(config.seeds)} seeds. {chosen}; final models are trained on the "
         "training images alone, and scored on the test images once, after the last epoch."
     )
 
@@ -195,11 +200,14 @@ def _sweep_words(study: Study) -> str:
 
 def _tuning_words(study: Study) -> str:
     config = study.config
+    candidates = len(config.candidates(BASELINE))
+    if candidates == 1:
+        return "They were fixed before the study; no method was tuned on its images."
     epochs = config.epochs if config.tuning.epochs is None else config.tuning.epochs
     return (
-        f"Every method had {_counted(len(config.candidates(BASELINE)), 'candidate')}, each trained for "
+        f"Every method had {candidates} candidates, each trained for "
         f"{_counted(epochs, 'epoch')} with seed {', '.join(map(str, config.tuning.seeds))}, which no final training "
-        "has. The best mean accuracy on the validation images was taken."
+        "has. The best mean accuracy on the validation images was taken, of equal ones that with the smaller loss."
     )
 
 

@@ -49,7 +49,9 @@ def plan(config: StudyConfig, place: Place, lines: Lines) -> list[Planned]:
     for seed in config.tuning.seeds:
         for model in config.models:
             for method in config.methods:
-                for candidate in config.candidates(method):
+                candidates = config.candidates(method)
+                # Where nothing else could be chosen there is nothing to find out.
+                for candidate in candidates if len(candidates) > 1 else ():
                     cell = _tuning_cell(config, place, model, method, candidate, seed)
                     planned.append(Planned("tune", model, method, cell.epochs, cell))
     choices = {
@@ -69,10 +71,14 @@ def plan(config: StudyConfig, place: Place, lines: Lines) -> list[Planned]:
 def choose(config: StudyConfig, place: Place, lines: Lines, model: str, method: Method) -> Candidate | None:
     """The candidate with the best mean accuracy on the validation images, or None while some are not finished.
 
-    Of equal ones that with the smaller loss, then the first. A training that failed counts as 0 %.
+    Of equal ones that with the smaller loss, then the first. A training that failed counts as 0 %. A candidate without
+    others is chosen untrained.
     """
     scores = []
-    for candidate in config.candidates(method):
+    candidates = config.candidates(method)
+    if len(candidates) == 1:
+        return candidates[0]
+    for candidate in candidates:
         score = tuning_score(config, place, lines, model, method, candidate)
         if score is None:
             return None

@@ -59,6 +59,7 @@ def study(
     place = place_of(config, device)
     images = load_images(config)
     _check_models(plan(config, place, {}), images)
+    images = images.on(device)
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     recorder = Recorder(folder)
     state: Literal["finished", "interrupted"] = "finished"

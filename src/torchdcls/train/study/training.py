@@ -58,6 +58,7 @@ def train_cell(
             on_batch=on_batch,
             bilinear=cell.method == "bilinear",
             precision=precision,
+            recorded=device.type == "cuda",
         ):
             curve.append(epoch)
             on_epoch(epoch)
