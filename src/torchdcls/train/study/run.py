@@ -14,6 +14,7 @@ from ..environment import environment, repeatable
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
 from .cells import Cell, Place
+from .compiling import many_shapes
 from .config import StudyConfig
 from .images import Images, load_images
 from .methods import build
@@ -159,7 +160,8 @@ def _train_all(
             found = environment(command, _PACKAGES)
             if device.type != "cpu":
                 found["machine"]["gpu"] = device_name(device)
-            result = train_cell(entry.cell, images, device, on_batch=progress.advance)
+            with many_shapes():
+                result = train_cell(entry.cell, images, device, on_batch=progress.advance)
             recorder.add({"id": entry.cell.id, "cell": entry.cell.content(), **result, **found})
             progress.say(f"{number}/{total} {title}{_settings(entry.cell)}: {_outcome(result)}")
 

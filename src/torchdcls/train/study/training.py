@@ -12,6 +12,7 @@ import torch
 from ...conversion import parameter_count
 from ..comparison.loop import Epoch, score_batches, train
 from .cells import Cell
+from .compiling import compile_in_pieces_
 from .images import Images, PlainBatches, TrainingBatches
 from .methods import build
 
@@ -44,6 +45,9 @@ def train_cell(
     started = time.perf_counter()
     model, kernel_count = build(cell, images.channels, images.classes)
     model.to(device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        compile_in_pieces_(model)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=cell.precision == "bfloat16")
     validation = PlainBatches(images.validation, images.training, cell.batch_size, device)
     curve: list[Epoch] = []
@@ -58,7 +62,7 @@ def train_cell(
             on_batch=on_batch,
             bilinear=cell.method == "bilinear",
             precision=precision,
-            recorded=device.type == "cuda",
+            recorded=on_gpu,
         ):
             curve.append(epoch)
             on_epoch(epoch)
