@@ -8,7 +8,7 @@ from torch import Tensor
 Update = Callable[[Tensor, Tensor], Tensor]
 
 # Calls that are made as they come: programs are compiled and measured, and the optimiser's state is made.
-PLAIN_CALLS = 3
+PLAIN_CALLS = 2
 
 
 class Recorded:
