@@ -64,8 +64,8 @@ class Recorded:
     def _record(self, images: Tensor, labels: Tensor) -> None:
         groups = self._optimizer.param_groups
         self._images, self._labels = images.clone(), labels.clone()
-        self._rates = [torch.zeros((), device=images.device) for _ in groups]
         wanted = [group["lr"] for group in groups]
+        self._rates = [torch.tensor(lr, device=images.device) for lr in wanted]
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"] = rate
         self._optimizer.zero_grad()  # gradients are then made in the graph's own memory
