@@ -118,7 +118,7 @@ def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
 
 def _study_options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
-        usage="torchdcls study CONFIG [--out FOLDER] [--models MODEL ...] [--status | --report]",
+        usage="torchdcls study CONFIG [--out FOLDER] [--models MODEL ...] [--seeds SEED ...] [--status | --report]",
         description="Run a study: tune every method alike, compare them with paired seeds, and report what comes out. "
         "The same command goes on where it was.",
     )
@@ -126,6 +126,7 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")
     parser.add_argument("--data-dir", type=Path, help="where the files of the data are (default: as the file says)")
     parser.add_argument("--models", nargs="+", type=str, help="train these models' part alone, to share a study")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the final trainings do these seeds' alone, likewise")
     parser.add_argument("--status", action="store_true", help="print what is done and what remains, and end")
     parser.add_argument("--report", action="store_true", help="write page and pictures from what is done, and end")
     if arguments[:1] == ["study"]:
@@ -146,7 +147,7 @@ def _study(settings: dict[str, Any], arguments: list[str]) -> int:
     if settings["status"]:
         print_status(config, name=name, out=out)
         return 0
-    state = study(config, name=name, out=out, argv=arguments, models=settings["models"])
+    state = study(config, name=name, out=out, argv=arguments, models=settings["models"], seeds=settings["seeds"])
     return 130 if state == "interrupted" else 0
 
 

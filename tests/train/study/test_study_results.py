@@ -67,11 +67,11 @@ def known_study(cells: int | None = None) -> Any:
 
 def test_comparisons_of_known_accuracies() -> None:
     found = {(entry.method, entry.other): entry for entry in comparisons(known_study())}
-    assert len(found) == 9  # six methods against 7x7, gaussian against three controls
+    assert len(found) == 10  # six methods against 7x7, gaussian against bilinear and three controls
     assert found["gaussian", "7x7"].difference.mean == pytest.approx(1.004)  # type: ignore[union-attr]
     accuracies = {final.method: final.accuracies for final in finals(known_study())}
     assert found["frozen", "7x7"].difference == paired_difference(
-        accuracies["frozen"], accuracies["7x7"], comparisons=9
+        accuracies["frozen"], accuracies["7x7"], comparisons=10
     )
     verdicts = {key: entry.difference.verdict for key, entry in found.items() if entry.difference is not None}
     assert verdicts["gaussian", "7x7"] == "better"
@@ -121,6 +121,22 @@ def test_a_negative_result_is_printed_as_one() -> None:
     text = summary_text(known_study())
     assert "- Dense against 7x7: -5.00 points" in text
     assert "dense has 200 parameters more than 7x7" in text
+
+
+def test_a_summary_has_what_is_claimed_and_what_is_shown() -> None:
+    """The page has every comparison; the README leaves out controls that show nothing."""
+    study = known_study()
+    page, summary = page_text(study, {}), summary_text(study)
+    assert "- Gaussian against bilinear: +" in page and "- Gaussian against bilinear: +" in summary
+    assert "- Gaussian against dilated: +0.60" in summary
+    assert "- Dilated against 7x7" in page and "- Dilated against 7x7" not in summary
+
+
+def test_times_and_dates_of_a_short_study() -> None:
+    study = known_study()
+    assert "trainings, 2 minutes in all, 2026-01-02. " in page_text(study, {})
+    fast = {id: {**line, "images_per_second": 40000.0} for id, line in study.lines.items()}
+    assert "| 0.025 |" in page_text(with_lines(study, fast), {})
 
 
 def test_what_broke_off_is_said() -> None:

@@ -66,9 +66,11 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Guarded:
     return test
 
 
-def quietly(config: StudyConfig, folder: Path, models: Sequence[str] | None = None) -> tuple[str, str]:
+def quietly(
+    config: StudyConfig, folder: Path, models: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+) -> tuple[str, str]:
     console, argv = Console(file=io.StringIO(), width=200), ["study", "toy.yaml", "--out", "away"]
-    state = study(config, name="toy", out=folder, argv=argv, console=console, models=models)
+    state = study(config, name="toy", out=folder, argv=argv, console=console, models=models, seeds=seeds)
     return state, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -198,6 +200,25 @@ def test_parts_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> N
     assert outcomes(together) == outcomes(tmp_path / "alone")
     with pytest.raises(ValueError, match="models: expected some of convnext, convformer, got convnet"):
         quietly(config, tmp_path / "other", ["convnet"])
+
+
+def test_seeds_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> None:
+    """Fixed settings, which need no tuning: nothing but final trainings is shared."""
+    config = toy(tuning={"seeds": [100], "candidates": {"gaussian": {"kernel_size": [5]}}}, sweeps={"start": 1})
+    together = tmp_path / "together"
+    together.mkdir()
+    for seed in config.seeds:
+        quietly(config, tmp_path / str(seed), seeds=[seed])
+        assert [line["cell"]["seed"] for line in lines_of(tmp_path / str(seed))] == [seed, seed]
+        with (together / CELLS).open("a") as file:
+            file.write((tmp_path / str(seed) / CELLS).read_text())
+    _, printed = quietly(config, together)
+    assert "4 cells were finished before" in printed and len(lines_of(together)) == 4
+    page = (together / "results.md").read_text()
+    assert "not complete" not in page
+    assert "Settings were fixed before the study; final" in page and "no method was tuned" in page
+    with pytest.raises(ValueError, match="seeds: expected some of 0, 1, got 2, 7"):
+        quietly(config, tmp_path / "other", seeds=[7, 0, 2])
 
 
 def test_changed_settings_use_what_is_equal(tmp_path: Path, guarded: Guarded) -> None:

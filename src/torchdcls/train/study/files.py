@@ -43,7 +43,7 @@ def load_study(name_or_path: str) -> StudyConfig:
         source = _packaged()[name_or_path]
     else:
         raise ValueError(
-            f"config: expected {' or '.join(map(repr, study_names()))}, or a file that ends in .yaml, "
+            f"config: expected {', '.join(map(repr, study_names()))}, or a file that ends in .yaml, "
             f"got {name_or_path!r}; {nearest(name_or_path, study_names())}"
         )
     try:

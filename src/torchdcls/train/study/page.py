@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison.record import half_interval, markdown_table, model_title
-from .config import BASELINE, Start
+from .config import BASELINE, LEARNED, Start
 from .pictures import draw_study
 from .plan import SWEEPS, Sweep
 from .records import Study
@@ -49,10 +49,10 @@ def page_text(study: Study, pictures: dict[str, str]) -> str:
 
 
 def summary_text(study: Study) -> str:
-    """What stands in the README: a table and a sentence for each comparison, model by model."""
+    """What stands in the README: model by model a table, what the papers claim, and whatever else shows anything."""
     parts = [notice(study), f"**Study {study.name}.** {_setting(study)}"]
     for model in study.config.models:
-        parts += [f"{model_title(model)}:", model_section(study, model)]
+        parts += [f"{model_title(model)}:", model_section(study, model, brief=True)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -64,15 +64,28 @@ def notice(study: Study) -> str:
     return f"**The study is not complete: {done} of {total} trainings are done, and only these are shown.**"
 
 
-def model_section(study: Study, model: str) -> str:
-    """The table of one model and what it shows."""
+def model_section(study: Study, model: str, brief: bool = False) -> str:
+    """The table of one model and what it shows, in brief or with every comparison."""
     mine = [final for final in finals(study) if final.model == model]
     found = [comparison for comparison in comparisons(study) if comparison.model == model]
     against = {entry.method: entry for entry in found if entry.other == BASELINE}
     header = ["method", "kernel", "elements or taps", "start", "rate", "parameters", "seeds", "test accuracy (%)"]
     header += [f"against {BASELINE} (points)", "95 % interval", "corrected", "training images/s"]
     rows = [header, *(_row(final, against.get(final.method)) for final in mine)]
+    if brief:
+        found = [comparison for comparison in found if _is_claimed(comparison) or _shows(comparison)]
     return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in _sentences(mine, found))
+
+
+def _is_claimed(comparison: Comparison) -> bool:
+    return comparison.method in LEARNED and comparison.other in (BASELINE, "bilinear")
+
+
+def _shows(comparison: Comparison) -> bool:
+    return comparison.difference is not None and comparison.difference.verdict not in (
+        "no difference shown",
+        "no conclusion",
+    )
 
 
 def _picture(title: str, path: str | None) -> str:
@@ -181,7 +194,7 @@ def _sweep_rows(study: Study, sweep: Sweep) -> list[list[str]]:
             f"{point.parameters:,}",
             str(len(point.accuracies)),
             _mean(point.accuracies),
-            f"{point.ms_per_image:.2f}",
+            f"{point.ms_per_image:.3g}",
         ]
         for point in points
     ]
@@ -237,11 +250,13 @@ def _provenance(study: Study) -> str:
         commit = (line["commit"] or "unknown")[:10]
         commits[commit + (" with uncommitted changes" if line["dirty"] else "")] = None
         commands[f"`{line['command']}`"] = None
-    dates = sorted(line["date"][:10] for line in lines)
-    hours = sum(line["seconds"] for line in lines) / 3600
+    dates = sorted({line["date"][:10] for line in lines})
+    minutes = sum(line["seconds"] for line in lines) / 60
+    time = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     threads = "" if study.place.threads is None else f"; {_counted(study.place.threads, 'thread')}"
     return (
-        f"{len(lines)} trainings, {hours:.1f} hours in all, {dates[0]} to {dates[-1]}. {'; '.join(machines)}{threads}. "
+        f"{len(lines)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
+        f"{'; '.join(machines)}{threads}. "
         f"{'; '.join(versions)}. Commit {', '.join(commits)}. {', '.join(commands)}. Each training has a line in the "
         f"records, with its settings, curve, versions, commit, machine and date.{_crowding(lines)}"
     )

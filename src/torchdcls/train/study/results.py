@@ -11,9 +11,10 @@ from .plan import Planned, Sweep, choose, plan, remaining, tuning_score
 from .records import Study
 
 Line = Mapping[str, Any]
-# What a reader asks of the learned positions beyond 7x7: the method that stands for them, and the controls.
+# The method that the papers found best, and what a reader asks of it beyond 7x7: the interpolation before it, and the
+# controls.
 LEADER: Method = "gaussian"
-CONTROLS: tuple[Method, ...] = ("dense", "dilated", "frozen")
+RIVALS: tuple[Method, ...] = ("bilinear", "dense", "dilated", "frozen")
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def finals(study: Study) -> list[Final]:
 
 
 def comparisons(study: Study) -> list[Comparison]:
-    """Every method against the baseline, then the leader against the controls, for each model.
+    """Every method against the baseline, then the leader against its rivals, for each model.
 
     What the intervals are corrected for is their number in the whole study, finished or not.
     """
@@ -122,7 +123,7 @@ def comparisons(study: Study) -> list[Comparison]:
     methods = study.config.methods
     pairs = [(method, BASELINE) for method in methods if method != BASELINE]
     if LEADER in methods:
-        pairs += [(LEADER, control) for control in CONTROLS if control in methods]
+        pairs += [(LEADER, rival) for rival in RIVALS if rival in methods]
     asked = [(model, method, other) for model in study.config.models for method, other in pairs]
     return [
         Comparison(
@@ -213,9 +214,9 @@ def shown(comparison: Comparison) -> str:
 
 __all__ = [
     "BASELINE",
-    "CONTROLS",
     "LEADER",
     "LEARNED",
+    "RIVALS",
     "Comparison",
     "Final",
     "SweepPoint",

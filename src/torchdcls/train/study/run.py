@@ -35,6 +35,7 @@ def study(
     argv: Sequence[str] | None = None,
     console: Console | None = None,
     models: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Literal["finished", "interrupted"]:
     """Trains what of a study is not in its folder yet, and writes its page.
 
@@ -48,6 +49,7 @@ def study(
         console: Where to print; by default standard output.
         models: Trains the cells of these alone, so that several machines share a study: the lines of all their
             `cells.jsonl` together are the study's. By default all models.
+        seeds: Of the final trainings does these seeds' alone, to share them likewise. By default all seeds.
 
     Raises:
         ValueError: The settings or the data cannot be used, or another process has the folder.
@@ -55,6 +57,9 @@ def study(
     console = console or Console()
     if unknown := set(models or ()) - set(config.models):
         raise ValueError(f"models: expected some of {', '.join(config.models)}, got {', '.join(sorted(unknown))}")
+    if missing := set(seeds or ()) - set(config.seeds):
+        listed = ", ".join(map(str, config.seeds))
+        raise ValueError(f"seeds: expected some of {listed}, got {', '.join(map(str, sorted(missing)))}")
     device = find_device(config.device)
     folder = study_folder(name, out)
     place = place_of(config, device)
@@ -79,7 +84,7 @@ def study(
             rest = f"; {others} others in the folder belong to other settings" if others else ""
             console.print(f"{len(used)} cells were finished before and are used again{rest}", soft_wrap=True)
         try:
-            _train_all(now, models or config.models, images, device, recorder, command, console)
+            _train_all(now, models or config.models, seeds or config.seeds, images, device, recorder, command, console)
         except KeyboardInterrupt:
             state = "interrupted"
             console.print("Interrupted; the same command goes on from the last finished cell")
@@ -135,6 +140,7 @@ def _check_models(planned: Sequence[Planned], images: Images) -> None:
 def _train_all(
     study: Study,
     models: Sequence[str],
+    seeds: Sequence[int],
     images: Images,
     device: torch.device,
     recorder: Recorder,
@@ -146,7 +152,7 @@ def _train_all(
 
     def unfinished() -> list[Planned]:
         todo = remaining(plan(config, place, recorder.lines), recorder.lines)
-        return [entry for entry in todo if entry.model in models]
+        return [entry for entry in todo if entry.model in models and _shared_by(seeds, entry)]
 
     todo = unfinished()
     with ProgressBar(console, sum(entry.epochs for entry in todo) * an_epoch) as progress:
@@ -164,6 +170,10 @@ def _train_all(
                 result = train_cell(entry.cell, images, device, on_batch=progress.advance)
             recorder.add({"id": entry.cell.id, "cell": entry.cell.content(), **result, **found})
             progress.say(f"{number}/{total} {title}{_settings(entry.cell)}: {_outcome(result)}")
+
+
+def _shared_by(seeds: Sequence[int], entry: Planned) -> bool:
+    return entry.phase != "final" or entry.cell is None or entry.cell.seed in seeds
 
 
 def _settings(cell: Cell) -> str:
