@@ -120,6 +120,12 @@ def test_a_page_says_what_is_not_there_yet() -> None:
 def test_a_negative_result_is_printed_as_one() -> None:
     text = summary_text(known_study())
     assert "- Dense against 7x7: -5.00 points" in text
+    assert (
+        "**Of 10 comparisons, corrected for their number, 2 show a difference: gaussian is better than 7x7 "
+        "(Small convnext); dense is worse than 7x7 (Small convnext).**" in text
+    )
+    even = made_study(known_study().config, lambda cell: 80.0 + (cell.id > "8"))
+    assert "**Of 10 comparisons none shows a difference" in summary_text(even)
     assert "dense has 200 parameters more than 7x7" in text
 
 

@@ -60,7 +60,8 @@ class Batches(Protocol):
 class Epoch:
     """What one epoch came to. Losses are means an image, accuracies percent, `seconds` those of training alone.
 
-    `loss` and `accuracy` are those on the images that the training was given to be watched by.
+    `loss` and `accuracy` are those on the images that the training was given to be watched by. `images_per_second` is
+    without what is done once before updates are replayed (`Recorded`): compiling and recording.
     """
 
     epoch: int
@@ -133,6 +134,7 @@ def train(
             repel, update = True, update_of(True)
         model.train()
         started, total, images = time.perf_counter(), torch.zeros((), device=device), 0
+        timed_from, untimed = started, 0
         for batch, labels in batches:
             batch, labels = batch.to(device), labels.to(device)
             schedule.step_update(step)
@@ -140,11 +142,16 @@ def train(
             step += 1
             images += len(labels)
             on_batch(len(labels))
+            if isinstance(update, Recorded) and update.begins:
+                torch.cuda.synchronize(device)
+                timed_from, untimed = time.perf_counter(), images
         train_loss = total.item() / images
-        seconds = time.perf_counter() - started
+        now = time.perf_counter()
+        seconds = now - started
+        speed = (images - untimed) / (now - timed_from) if images > untimed else images / seconds
         if not torch.isfinite(total):
             raise FloatingPointError(f"the training loss of epoch {epoch} is {train_loss}; try a smaller learning rate")
-        yield Epoch(epoch, train_loss, *score(model), seconds, images / seconds)
+        yield Epoch(epoch, train_loss, *score(model), seconds, speed)
 
 
 def evaluate(

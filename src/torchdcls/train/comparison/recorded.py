@@ -27,6 +27,11 @@ class Recorded:
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
+    @property
+    def begins(self) -> bool:
+        """Whether the last call was the first replay, and those after it take as long as a call takes."""
+        return self._calls == PLAIN_CALLS + 1
+
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """One update.
 

@@ -33,7 +33,7 @@ def page_text(study: Study, pictures: dict[str, str]) -> str:
         study: The records.
         pictures: What pictures there are, and where the page finds them.
     """
-    parts = [f"# Study {study.name}", notice(study), _setting(study)]
+    parts = [f"# Study {study.name}", notice(study), _setting(study), verdict(study)]
     for model in study.config.models:
         parts += [f"## {model_title(model)}", model_section(study, model)]
     parts += [_picture("Test accuracy and paired differences", pictures.get("accuracy")), _how_to_read(study)]
@@ -50,7 +50,7 @@ def page_text(study: Study, pictures: dict[str, str]) -> str:
 
 def summary_text(study: Study) -> str:
     """What stands in the README: model by model a table, what the papers claim, and whatever else shows anything."""
-    parts = [notice(study), f"**Study {study.name}.** {_setting(study)}"]
+    parts = [notice(study), f"**Study {study.name}.** {_setting(study)} {verdict(study)}"]
     for model in study.config.models:
         parts += [f"{model_title(model)}:", model_section(study, model, brief=True)]
     return "\n\n".join(part for part in parts if part)
@@ -62,6 +62,20 @@ def notice(study: Study) -> str:
     if done == total:
         return ""
     return f"**The study is not complete: {done} of {total} trainings are done, and only these are shown.**"
+
+
+def verdict(study: Study) -> str:
+    """One sentence: what all comparisons together show."""
+    found = [comparison for comparison in comparisons(study) if comparison.difference is not None]
+    sure = [
+        f"{it.method} is {it.difference.verdict} than {it.other} ({model_title(it.model)})"
+        for it in found
+        if it.difference is not None and it.difference.verdict in ("better", "worse")
+    ]
+    if not sure:
+        return f"**Of {len(found)} comparisons none shows a difference, once corrected for their number.**"
+    listed = "; ".join(sure)
+    return f"**Of {len(found)} comparisons, corrected for their number, {len(sure)} show a difference: {listed}.**"
 
 
 def model_section(study: Study, model: str, brief: bool = False) -> str:

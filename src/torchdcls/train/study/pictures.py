@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ _AXES: Mapping[Sweep, str] = {
 
 def digest(study: Study) -> str:
     """A hash of all that the pictures are drawn from, which they carry; it tells a stale one."""
-    records = [study.header(), *(study.lines[id] for id in used_ids(study))]
+    drawn = [asdict(found) for found in comparisons(study)]
+    records = [study.header(), drawn, *(study.lines[id] for id in used_ids(study))]
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
