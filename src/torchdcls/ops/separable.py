@@ -6,7 +6,8 @@ share = weight / (mass + epsilon):
     kernel[y, x] = sum_k share[k] * factor_y[k, y] * factor_x[k, x]
 
 Nothing but the elements is kept for backward: to make the factors again costs less than to keep them. Layers that share
-positions and scales, as those of a stage do, share the factors too: the ones made last are kept.
+positions and scales, as those of a stage do, share the factors too: the ones made last are kept. On GPUs a program of
+`triton/` makes each kernel, and one its gradients: a hundred launches would take longer than what they do.
 """
 
 import math
@@ -21,6 +22,7 @@ from torch import Tensor
 from ..profiles import PROFILES, Profile
 from .scratch import LARGEST_BYTES, Scratch
 from .tracing import special_tensors
+from .triton.support import can_construct
 
 # Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
 EPSILON = 1e-7
@@ -164,6 +166,10 @@ class _Separable(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, position, inverse)
         ctx.sizes, ctx.profile = sizes, profile
+        if can_construct(weight, sizes, profile):
+            from .triton.launch import construct
+
+            return construct(weight, position, inverse, sizes, profile, EPSILON)
         scratch = Scratch(weight)
         parts = _parts(weight, sizes)
         if len(parts) == 1:
@@ -177,6 +183,11 @@ class _Separable(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight, position, inverse), wanted = ctx.saved_tensors, ctx.needs_input_grad
         if not torch.is_grad_enabled():
+            if can_construct(weight, ctx.sizes, ctx.profile):
+                from .triton.launch import gradients as made_by_triton
+
+                settings = ctx.sizes, ctx.profile, EPSILON
+                return *made_by_triton(weight, position, inverse, *settings, gradients[0]), None, None
             slices = _parts(weight, ctx.sizes)
             settings = ctx.sizes, ctx.profile, len(slices) == 1
             parts = [

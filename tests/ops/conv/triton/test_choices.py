@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchdcls import Dcls2d, explain_method, large_kernel_conv2d
 from torchdcls.ops.conv import select
 from torchdcls.ops.conv.problem import Problem
-from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned, support, tuning
+from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned, tuning
 from torchdcls.ops.conv.triton.configurations import (
     SIDE,
     SPLIT_PROGRAMS,
@@ -20,6 +20,7 @@ from torchdcls.ops.conv.triton.configurations import (
     for_weight_gradient,
     patches_of,
 )
+from torchdcls.ops.triton import support
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 

@@ -11,8 +11,9 @@ pytest.importorskip("triton")
 import triton.language as tl
 
 from torchdcls import large_kernel_conv2d
-from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, kernels, launch, pinned, support, tuning
+from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, kernels, launch, pinned, tuning
 from torchdcls.ops.conv.triton.configurations import Sizes
+from torchdcls.ops.triton import support
 
 
 class Launched:

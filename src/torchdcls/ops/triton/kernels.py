@@ -1,0 +1,143 @@
+"""A kernel as a product of factors, and its gradients, in the names and by the formulas of `...separable`; device code.
+
+A program has the elements of one kernel: factors (ELEMENTS, DOWN) and (ELEMENTS, ACROSS), zero beyond the kernel's
+cells. With one axis the kernel is one row, and its factor down is 1. Elements beyond the last have weight 0.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _factor(position, inverse, cell, cells, GAUSSIAN: tl.constexpr, LEAST: tl.constexpr):
+    # Distances and factors; what is compared is such that NaN stays.
+    distance = ((cell - cells // 2).to(tl.float32)[None, :] - position[:, None]) * inverse[:, None]
+    if GAUSSIAN:
+        factor = tl.exp(-0.5 * distance * distance)
+        factor = tl.where(factor <= LEAST, 0.0, factor)
+    else:
+        factor = 1 - tl.abs(distance)
+        factor = tl.where(factor <= 0, 0.0, factor)
+    return distance, tl.where((cell < cells)[None, :], factor, 0.0)
+
+
+@triton.jit
+def _slope(distance, factor, GAUSSIAN: tl.constexpr):
+    if GAUSSIAN:
+        return -distance * factor
+    return tl.where(factor > 0, tl.where(distance > 0, -1.0, tl.where(distance < 0, 1.0, 0.0)), 0.0)
+
+
+@triton.jit
+def _scale(inverse, place, known, SCALES: tl.constexpr, INVERSE: tl.constexpr):
+    if SCALES:
+        return tl.load(inverse + place, mask=known, other=1.0)
+    return tl.where(known, INVERSE, 1.0)
+
+
+@triton.jit(do_not_specialize=["elements", "rows", "columns", "axis"])
+def construct(
+    weight,
+    position,
+    inverse,
+    kernel,
+    elements,
+    rows,
+    columns,
+    axis,
+    TWO: tl.constexpr,
+    SCALES: tl.constexpr,
+    INVERSE: tl.constexpr,
+    GAUSSIAN: tl.constexpr,
+    LEAST: tl.constexpr,
+    EPSILON: tl.constexpr,
+    ELEMENTS: tl.constexpr,
+    DOWN: tl.constexpr,
+    ACROSS: tl.constexpr,
+):
+    """The kernel of this program, (rows, columns). `axis` is the distance of the positions along one and the other."""
+    one = tl.program_id(0).to(tl.int64)
+    element, down, across = tl.arange(0, ELEMENTS), tl.arange(0, DOWN), tl.arange(0, ACROSS)
+    known, place = element < elements, one * elements + element
+    last = place + axis if TWO else place
+    share = tl.load(weight + place, mask=known, other=0.0)
+    at = tl.load(position + last, mask=known, other=0.0)
+    _, right = _factor(at, _scale(inverse, last, known, SCALES, INVERSE), across, columns, GAUSSIAN, LEAST)
+    mass = tl.sum(right, 1)
+    to = kernel + one * rows * columns
+    if TWO:
+        at = tl.load(position + place, mask=known, other=0.0)
+        _, left = _factor(at, _scale(inverse, place, known, SCALES, INVERSE), down, rows, GAUSSIAN, LEAST)
+        share = share / (mass * tl.sum(left, 1) + EPSILON)
+        made = tl.dot(tl.trans(left * share[:, None]), right, input_precision="ieee")
+        inside = (down < rows)[:, None] & (across < columns)[None, :]
+        tl.store(to + down[:, None] * columns + across[None, :], made, mask=inside)
+    else:
+        share = share / (mass + EPSILON)
+        tl.store(to + across, tl.sum(right * share[:, None], 0), mask=across < columns)
+
+
+@triton.jit(do_not_specialize=["elements", "rows", "columns", "axis"])
+def construct_gradients(
+    weight,
+    position,
+    inverse,
+    gradient,
+    to_weight,
+    to_position,
+    to_inverse,
+    elements,
+    rows,
+    columns,
+    axis,
+    TWO: tl.constexpr,
+    SCALES: tl.constexpr,
+    INVERSE: tl.constexpr,
+    GAUSSIAN: tl.constexpr,
+    LEAST: tl.constexpr,
+    EPSILON: tl.constexpr,
+    ELEMENTS: tl.constexpr,
+    DOWN: tl.constexpr,
+    ACROSS: tl.constexpr,
+):
+    """Gradients of the elements of this program's kernel, of which `gradient` is that of the kernel."""
+    one = tl.program_id(0).to(tl.int64)
+    element, down, across = tl.arange(0, ELEMENTS), tl.arange(0, DOWN), tl.arange(0, ACROSS)
+    known, place = element < elements, one * elements + element
+    last = place + axis if TWO else place
+    share = tl.load(weight + place, mask=known, other=0.0)
+    at = tl.load(position + last, mask=known, other=0.0)
+    scale_across = _scale(inverse, last, known, SCALES, INVERSE)
+    distance_across, right = _factor(at, scale_across, across, columns, GAUSSIAN, LEAST)
+    mass_across = tl.sum(right, 1)
+    start = gradient + one * rows * columns
+    if TWO:
+        at = tl.load(position + place, mask=known, other=0.0)
+        scale_down = _scale(inverse, place, known, SCALES, INVERSE)
+        distance_down, left = _factor(at, scale_down, down, rows, GAUSSIAN, LEAST)
+        mass_down = tl.sum(left, 1)
+        mass = mass_across * mass_down + EPSILON
+        inside = (down < rows)[:, None] & (across < columns)[None, :]
+        given = tl.load(start + down[:, None] * columns + across[None, :], mask=inside, other=0.0)
+        to_left = tl.dot(right, tl.trans(given), input_precision="ieee")
+        to_right = tl.dot(left, given, input_precision="ieee")
+        to_share = tl.sum(to_left * left, 1)
+    else:
+        mass_down, mass = 1.0, mass_across + EPSILON
+        to_right = tl.load(start + across, mask=across < columns, other=0.0)[None, :]
+        to_share = tl.sum(to_right * right, 1)
+    share = share / mass
+    of_weight = to_share / mass
+    to_mass = -of_weight * share
+    tl.store(to_weight + place, of_weight, mask=known)
+    to_distance = to_right * share[:, None] + (to_mass * mass_down)[:, None]
+    to_distance *= _slope(distance_across, right, GAUSSIAN)
+    tl.store(to_position + last, tl.sum(to_distance, 1) * -scale_across, mask=known)
+    if SCALES:
+        tl.store(to_inverse + last, tl.sum(to_distance * distance_across, 1) / scale_across, mask=known)
+    if TWO:
+        to_distance = to_left * share[:, None] + (to_mass * mass_across)[:, None]
+        to_distance *= _slope(distance_down, left, GAUSSIAN)
+        tl.store(to_position + place, tl.sum(to_distance, 1) * -scale_down, mask=known)
+        if SCALES:
+            tl.store(to_inverse + place, tl.sum(to_distance * distance_down, 1) / scale_down, mask=known)

@@ -1,0 +1,108 @@
+"""Launches of the device code that makes kernels out of elements, and their gradients."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...profiles import Profile, gaussian
+from . import kernels
+from .support import block
+
+# Enough for what `can_construct` lets through to stay in registers.
+WARPS = 4
+
+
+def construct(
+    weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, epsilon: float
+) -> Tensor:
+    """What `separable_kernel` gives, for what `support.can_construct`; `epsilon` is added to the mass of an element."""
+    weight, position, inverse = _contiguous(weight, position, inverse)
+    rows, columns = _both_axes(sizes)
+    kernel = weight.new_empty((*weight.shape[:-1], *sizes))
+    count = math.prod(weight.shape[:-1])
+    function: Any = kernels.construct
+    if count:
+        with _on(weight.device):
+            function[(count,)](
+                weight,
+                position,
+                weight if inverse is None else inverse,
+                kernel,
+                weight.shape[-1],
+                rows,
+                columns,
+                weight.numel(),
+                **constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon),
+                num_warps=WARPS,
+            )
+    return kernel
+
+
+def gradients(
+    weight: Tensor,
+    position: Tensor,
+    inverse: Tensor | None,
+    sizes: Sequence[int],
+    profile: Profile,
+    epsilon: float,
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Gradients of `construct` to weight, position and inverse."""
+    weight, position, inverse = _contiguous(weight, position, inverse)
+    rows, columns = _both_axes(sizes)
+    to_weight, to_position = torch.empty_like(weight), torch.empty_like(position)
+    to_inverse = None if inverse is None else torch.empty_like(inverse)
+    count = math.prod(weight.shape[:-1])
+    function: Any = kernels.construct_gradients
+    if count:
+        with _on(weight.device):
+            function[(count,)](
+                weight,
+                position,
+                weight if inverse is None else inverse,
+                gradient.contiguous(),
+                to_weight,
+                to_position,
+                to_weight if to_inverse is None else to_inverse,
+                weight.shape[-1],
+                rows,
+                columns,
+                weight.numel(),
+                **constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon),
+                num_warps=WARPS,
+            )
+    return to_weight, to_position, to_inverse
+
+
+def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: bool, epsilon: float) -> dict[str, Any]:
+    """What programs are compiled for."""
+    rows, columns = _both_axes(sizes)
+    return {
+        "TWO": len(sizes) == 2,
+        "SCALES": scales,
+        "INVERSE": 1 / profile.smallest_scale,
+        "GAUSSIAN": profile.function is gaussian,
+        # As in `gaussian`: where the product of two factors would leave the range of normal numbers.
+        "LEAST": 1.001 * math.sqrt(torch.finfo(torch.float32).tiny),
+        "EPSILON": epsilon,
+        "ELEMENTS": block(elements),
+        "DOWN": block(rows),
+        "ACROSS": block(columns),
+    }
+
+
+def _contiguous(weight: Tensor, position: Tensor, inverse: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    return weight.contiguous(), position.contiguous(), None if inverse is None else inverse.contiguous()
+
+
+def _both_axes(sizes: Sequence[int]) -> tuple[int, int]:
+    return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    # Triton launches on the current device, which need not be the tensors'.
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
