@@ -138,6 +138,9 @@ def _study(settings: dict[str, Any], arguments: list[str]) -> int:
     from ..train.study.run import print_status, report, study
 
     name, out = Path(settings["config"]).stem, settings["out"]
+    asked = [option for option in ("status", "report") if settings[option]]
+    if len(asked) > 1 or (asked and (settings["models"] or settings["seeds"])):
+        raise ValueError(f"{asked[0]}: expected by itself, for it is about all of a study, got other options beside it")
     if settings["report"]:
         report(name=name, out=out)
         return 0

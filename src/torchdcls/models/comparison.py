@@ -55,6 +55,11 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
     return model
 
 
+def stem_stride(image_size: int) -> int:
+    """Pixels of an image that a cell of the first stage stands for, along each axis."""
+    return next((step for step in (1, 2) if image_size <= 40 * step), 4)
+
+
 def check_model(name: str) -> None:
     """Refuses a name of no model.
 
@@ -70,7 +75,7 @@ def check_model(name: str) -> None:
 
 
 def _stem(old: nn.Conv2d, image_size: int) -> nn.Conv2d:
-    stride = next((step for step in (1, 2) if image_size <= 40 * step), 4)
+    stride = stem_stride(image_size)
     conv = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=stride + 2, stride=stride, padding=1)
     nn.init.trunc_normal_(conv.weight, std=0.02)
     if conv.bias is not None:

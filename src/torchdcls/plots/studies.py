@@ -27,6 +27,8 @@ def draw_differences(
 ) -> None:
     """Draws differences with two intervals each, the narrower one bold, and a line at 0.
 
+    The bold ones fit in; others that reach far beyond them go off the edge.
+
     Args:
         axes: Where to draw.
         differences: Mean, interval and corrected interval by name. Unit: percentage points.
@@ -36,6 +38,13 @@ def draw_differences(
         axes.vlines(place, *interval, color="tab:blue", linewidth=3)
         axes.plot(place, mean, "o", color="black", markersize=4)
     axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
+    if differences:
+        furthest = max(abs(end) for _, interval, _ in differences.values() for end in interval)
+        if furthest:
+            axes.set_ylim(-2.5 * furthest, 2.5 * furthest)
+        axes.plot([], [], color="tab:blue", linewidth=3, label="95 % interval")
+        axes.plot([], [], color="tab:blue", linewidth=1, label="corrected for all comparisons")
+        axes.legend(fontsize="small")
     axes.set_xticks(range(len(differences)), list(differences), rotation=30, ha="right")
     axes.set_ylabel("difference (points)")
     axes.grid(axis="y", alpha=0.3)

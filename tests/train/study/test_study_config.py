@@ -41,7 +41,7 @@ def test_the_sizes_that_the_comments_of_the_files_count() -> None:
         epochs[name]["sweeps"] = sum(entry.epochs for entry in left) - sum(epochs[name].values())
     assert epochs["cpu"] == {"tune": 2 * 56, "final": 2 * 175, "sweeps": 76}
     assert epochs["gpu"] == {"tune": 1120, "final": 7000, "sweeps": 1680}
-    assert epochs["gpu-minutes"] == {"tune": 48, "final": 240, "sweeps": 0}
+    assert epochs["gpu-minutes"] == {"tune": 48, "final": 240, "sweeps": 30}
 
 
 def test_settings_survive_a_file() -> None:
@@ -102,6 +102,8 @@ def test_dilated_kernels_have_an_extent_that_taps_make() -> None:
             ["cqu"],
             "config: expected 'cpu', 'gpu', 'gpu-minutes', or a file that ends in .yaml, got 'cqu'; did you mean",
         ),
+        (["cpu", "--status", "--report"], "--status: expected by itself"),
+        (["cpu", "--report", "--seeds", "1"], "--report: expected by itself"),
         (["nowhere.yaml"], "config: expected a YAML file, nowhere.yaml cannot be read"),
         (["cpu", "--statsu"], "--statsu: expected an option; did you mean '--status'?"),
         (["cpu", "--report", "--out", "nowhere"], "--out: expected the folder of a study"),

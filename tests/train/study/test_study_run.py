@@ -17,7 +17,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from tests.train.study.made_study import TOY, toy
+from tests.train.study.made_study import TOY, made_study, toy
 from torchdcls.models import comparison
 from torchdcls.train.comparison.loop import train
 from torchdcls.train.data.image_set import ImageData, ImageSet
@@ -204,7 +204,7 @@ def test_parts_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> N
 
 def test_seeds_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> None:
     """Fixed settings, which need no tuning: nothing but final trainings is shared."""
-    config = toy(tuning={"seeds": [100], "candidates": {"gaussian": {"kernel_size": [5]}}}, sweeps={"start": 1})
+    config = toy(tuning={"seeds": [100], "candidates": {"gaussian": {"kernel_size": [5]}}}, sweeps={"kernel_size": 7})
     together = tmp_path / "together"
     together.mkdir()
     for seed in config.seeds:
@@ -272,7 +272,8 @@ def test_one_process_at_a_time(tmp_path: Path, guarded: Guarded) -> None:
 
 
 def test_a_broken_line_in_the_middle_is_refused(tmp_path: Path, guarded: Guarded) -> None:
-    (tmp_path / CELLS).write_text('{"id": "a"}\n{"id": \n{"id": "b"}\n')
+    whole = json.dumps(next(iter(made_study(toy(), cells=1).lines.values())))
+    (tmp_path / CELLS).write_text(f'{whole}\n{{"id": \n{whole}\n')
     with pytest.raises(ValueError, match="expected a finished cell in line 2"):
         quietly(toy(), tmp_path)
 
@@ -292,3 +293,22 @@ def test_bfloat16_is_what_the_forward_pass_runs_in(guarded: Guarded) -> None:
         found[precision] = [epoch["train_loss"] for epoch in result["epochs"]]
     assert found["float32"] != found["bfloat16"]
     assert found["float32"] == pytest.approx(found["bfloat16"], rel=0.05)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"study": "a", "config": {"epoch": 1}}'])
+def test_broken_settings_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(ValueError, match=r"out: .*study\.json"):
+        read_run(tmp_path)
+
+
+def test_a_line_without_all_of_a_cell_is_named(tmp_path: Path) -> None:
+    (tmp_path / CELLS).write_text('{"id": "0123"}\n')
+    with pytest.raises(ValueError, match=r"cells\.jsonl: expected a finished cell in line 1"):
+        quietly(toy(), tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="out: expected a folder, got the file"):
+        quietly(toy(), tmp_path / "file")

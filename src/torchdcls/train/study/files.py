@@ -55,7 +55,10 @@ def load_study(name_or_path: str) -> StudyConfig:
         raise ValueError(
             f"config: expected a YAML file, {name_or_path} is something else: {' '.join(str(error).split())}"
         ) from error
-    return study_from(content)
+    try:
+        return study_from(content)
+    except ValueError as error:
+        raise ValueError(f"config: in {name_or_path}, {error}") from None
 
 
 def study_from(content: object) -> StudyConfig:

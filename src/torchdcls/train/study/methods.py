@@ -29,7 +29,7 @@ def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | Non
     """The model of a cell.
 
     Weights of all layers but the depthwise ones are the same for all methods of one seed. "frozen" is "gaussian" with
-    positions that stay at random places; its weights and spreads learn, so that it differs in this one thing alone.
+    positions that stay at random places; its weights and spreads learn. Its size and start are chosen for itself.
     "dense" has every tap of its extent and more parameters than the baseline; "dilated" has 5x5 taps spread evenly.
 
     Args:

@@ -1,15 +1,26 @@
 """The page of a study: Markdown, with every number out of its records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..comparison.record import half_interval, markdown_table, model_title
-from .config import BASELINE, LEARNED, Start
+from .conclusions import answers, crowding, limits, shows, sweep_note, tuning_note
+from .config import BASELINE, Start
 from .pictures import draw_study
 from .plan import SWEEPS, Sweep
 from .records import Study
-from .results import Comparison, Final, comparisons, finals, progress, shown, sweep_points, tuned, used_ids
+from .results import (
+    Comparison,
+    Final,
+    comparisons,
+    finals,
+    progress,
+    shown,
+    sweep_baseline,
+    sweep_points,
+    tuned,
+    used_ids,
+)
 
 _HEADINGS: dict[Sweep, str] = {
     "kernel size": "Accuracy against kernel size, and what it costs",
@@ -33,24 +44,27 @@ def page_text(study: Study, pictures: dict[str, str]) -> str:
         study: The records.
         pictures: What pictures there are, and where the page finds them.
     """
-    parts = [f"# Study {study.name}", notice(study), _setting(study), verdict(study)]
+    parts = [f"# Study {study.name}", notice(study), _setting(study), answers(study)]
     for model in study.config.models:
         parts += [f"## {model_title(model)}", model_section(study, model)]
     parts += [_picture("Test accuracy and paired differences", pictures.get("accuracy")), _how_to_read(study)]
     for sweep in SWEEPS:
         if rows := _sweep_rows(study, sweep):
             heading = _HEADINGS[sweep]
-            parts += [f"## {heading}", _picture(heading, pictures.get(sweep.replace(" ", "-"))), markdown_table(rows)]
+            picture = _picture(heading, pictures.get(sweep.replace(" ", "-")))
+            parts += [f"## {heading}", picture, markdown_table(rows), sweep_note(study, sweep)]
     if any(sweep_points(study, sweep) for sweep in SWEEPS):
         parts.append(_sweep_words(study))
-    parts += ["## How settings were chosen", _tuning_words(study), markdown_table(_tuning_rows(study))]
+    parts += ["## What this does not test", limits(study)] if limits(study) else []
+    parts += ["## How settings were chosen", _tuning_words(study), tuning_note(study)]
+    parts.append(markdown_table(_tuning_rows(study)))
     parts += ["## Where the numbers come from", _provenance(study)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def summary_text(study: Study) -> str:
-    """What stands in the README: model by model a table, what the papers claim, and whatever else shows anything."""
-    parts = [notice(study), f"**Study {study.name}.** {_setting(study)} {verdict(study)}"]
+    """What stands in the README: what the papers claim, and model by model a table and whatever shows anything."""
+    parts = [f"**Study {study.name}.** {_setting(study)}", notice(study), answers(study)]
     for model in study.config.models:
         parts += [f"{model_title(model)}:", model_section(study, model, brief=True)]
     return "\n\n".join(part for part in parts if part)
@@ -64,42 +78,20 @@ def notice(study: Study) -> str:
     return f"**The study is not complete: {done} of {total} trainings are done, and only these are shown.**"
 
 
-def verdict(study: Study) -> str:
-    """One sentence: what all comparisons together show."""
-    found = [comparison for comparison in comparisons(study) if comparison.difference is not None]
-    sure = [
-        f"{it.method} is {it.difference.verdict} than {it.other} ({model_title(it.model)})"
-        for it in found
-        if it.difference is not None and it.difference.verdict in ("better", "worse")
-    ]
-    if not sure:
-        return f"**Of {len(found)} comparisons none shows a difference, once corrected for their number.**"
-    listed = "; ".join(sure)
-    return f"**Of {len(found)} comparisons, corrected for their number, {len(sure)} show a difference: {listed}.**"
-
-
 def model_section(study: Study, model: str, brief: bool = False) -> str:
     """The table of one model and what it shows, in brief or with every comparison."""
     mine = [final for final in finals(study) if final.model == model]
     found = [comparison for comparison in comparisons(study) if comparison.model == model]
     against = {entry.method: entry for entry in found if entry.other == BASELINE}
-    header = ["method", "kernel", "elements or taps", "start", "rate", "parameters", "seeds", "test accuracy (%)"]
-    header += [f"against {BASELINE} (points)", "95 % interval", "corrected", "training images/s"]
-    rows = [header, *(_row(final, against.get(final.method)) for final in mine)]
+    header = ["method", "kernel", "elements or taps", "start", "rate", "decay", "parameters", "seeds"]
+    header += ["test accuracy (%)", f"against {BASELINE} (points)", "pairs", "95 % interval", "corrected"]
+    warning = crowding([line for final in mine for line in final.lines.values()])
+    header += [] if warning else ["training images/s"]
+    rows = [header, *(_row(final, against.get(final.method))[: len(header)] for final in mine)]
     if brief:
-        found = [comparison for comparison in found if _is_claimed(comparison) or _shows(comparison)]
-    return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in _sentences(mine, found))
-
-
-def _is_claimed(comparison: Comparison) -> bool:
-    return comparison.method in LEARNED and comparison.other in (BASELINE, "bilinear")
-
-
-def _shows(comparison: Comparison) -> bool:
-    return comparison.difference is not None and comparison.difference.verdict not in (
-        "no difference shown",
-        "no conclusion",
-    )
+        found = [comparison for comparison in found if shows(comparison)]
+    sentences = [*_sentences(mine, found), *([warning] if warning else [])]
+    return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _picture(title: str, path: str | None) -> str:
@@ -112,7 +104,7 @@ def _row(final: Final, against: Comparison | None) -> list[str]:
     difference = None if against is None else against.difference
     row: list[str] = [final.method]
     if choice is None:
-        row += ["not chosen", "-", "-", "-"]
+        row += ["not chosen", *["-"] * 4]
     else:
         count = None if line is None else line["kernel_count"]
         row += [
@@ -120,14 +112,16 @@ def _row(final: Final, against: Comparison | None) -> list[str]:
             "49" if choice.kernel_size is None else "-" if count is None else str(count),
             _start(choice.start),
             f"{choice.lr:g}",
+            f"{choice.weight_decay:g}",
         ]
     row.append("-" if line is None else f"{line['parameters']:,}")
     row.append(str(len(accuracies)))
     row.append("-" if not accuracies else _mean(accuracies))
     if difference is None:
-        row += ["-"] * 3
+        row += ["-"] * 4
     else:
-        row += [f"{difference.mean:+.2f}", _interval(difference.interval), _interval(difference.corrected)]
+        row += [f"{difference.mean:+.2f}", str(difference.pairs)]
+        row += [_interval(difference.interval), _interval(difference.corrected)]
     speed = final.images_per_second
     return [*row, "-" if speed is None else f"{speed:.0f}"]
 
@@ -148,7 +142,8 @@ def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
     if gains:
         sentences.append(
             "Validation accuracy changed over the last quarter of the epochs by (points): "
-            f"{', '.join(gains)}. Much above 0 the trainings have not converged."
+            f"{', '.join(gains)}. Rates fall to zero there: much above 0 the trainings have not converged, while a "
+            "small change is no sign that they have."
         )
     return sentences
 
@@ -199,7 +194,22 @@ def _sweep_rows(study: Study, sweep: Sweep) -> list[list[str]]:
         "validation accuracy (%)",
         "training, ms/image",
     ]
-    return [header] + [
+    models = dict.fromkeys(point.model for point in points)
+    baselines = [(model, line) for model in models if (line := sweep_baseline(study, model)) is not None]
+    plain = [
+        [
+            model,
+            f"{BASELINE}, for comparison",
+            "-",
+            "49",
+            f"{line['parameters']:,}",
+            "1",
+            _mean([line["validation"]["accuracy"]]),
+            f"{1000 / line['images_per_second']:.3g}",
+        ]
+        for model, line in baselines
+    ]
+    return [header, *plain] + [
         [
             point.model,
             point.method,
@@ -272,19 +282,7 @@ def _provenance(study: Study) -> str:
         f"{len(lines)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
         f"{'; '.join(machines)}{threads}. "
         f"{'; '.join(versions)}. Commit {', '.join(commits)}. {', '.join(commands)}. Each training has a line in the "
-        f"records, with its settings, curve, versions, commit, machine and date.{_crowding(lines)}"
-    )
-
-
-def _crowding(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A warning where trainings had to share cores, for then their speeds cannot be compared."""
-    crowded = [line["load"] for line in lines if line["load"] > line["machine"]["cores"]]
-    if not crowded:
-        return ""
-    return (
-        f" **Speeds on this page can't be compared:** beside {len(crowded)} of the trainings the load average was "
-        f"above the number of cores (up to {max(crowded):.1f}), so that they waited for each other and for other work. "
-        "Accuracies do not depend on that."
+        f"records, with its settings, curve, versions, commit, machine and date. {crowding(lines)}".rstrip()
     )
 
 

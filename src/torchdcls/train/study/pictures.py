@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison.record import model_title
-from .config import Start
+from .config import BASELINE, Start
 from .plan import SWEEPS, Sweep
 from .records import Study
-from .results import comparisons, finals, sweep_points, used_ids
+from .results import comparisons, finals, sweep_baseline, sweep_points, used_ids
 
 _AXES: Mapping[Sweep, str] = {
     "kernel size": "kernel size (cells a side)",
@@ -95,6 +95,10 @@ def _sweep(study: Study, sweep: Sweep) -> Any:
             accuracy.setdefault(point.method, {})[point.value] = point.accuracies
             times.setdefault(point.method, {})[point.value] = [point.ms_per_image]
         draw_sweep(axes[0][column], accuracy, "validation accuracy (%)")
+        if (plain := sweep_baseline(study, model)) is not None:
+            axes[0][column].axhline(plain["validation"]["accuracy"], color="gray", linestyle="--", label=BASELINE)
+            if timed:
+                axes[1][column].axhline(1000 / plain["images_per_second"], color="gray", linestyle="--", label=BASELINE)
         axes[0][column].set_title(model_title(model))
         axes[0][column].legend()
         if timed:

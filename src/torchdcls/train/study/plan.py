@@ -114,6 +114,17 @@ def remaining(planned: list[Planned], lines: Lines) -> list[Planned]:
     return left
 
 
+def swept(config: StudyConfig, sweep: Sweep) -> tuple[Start, ...]:
+    """The values that a sweep goes over."""
+    sweeps = config.sweeps
+    values: dict[Sweep, tuple[Start, ...]] = {
+        "kernel size": tuple(sweeps.kernel_sizes),
+        "kernel count": tuple(sweeps.kernel_counts),
+        "start": tuple(sweeps.starts),
+    }
+    return values[sweep]
+
+
 def _tuning_cell(
     config: StudyConfig, place: Place, model: str, method: Method, candidate: Candidate, seed: int
 ) -> Cell:
@@ -123,14 +134,9 @@ def _tuning_cell(
 
 def _sweeps(config: StudyConfig, place: Place) -> list[Planned]:
     sweeps, planned = config.sweeps, []
-    values: dict[Sweep, tuple[Start, ...]] = {
-        "kernel size": tuple(sweeps.kernel_sizes),
-        "kernel count": tuple(sweeps.kernel_counts),
-        "start": tuple(sweeps.starts),
-    }
     for sweep in SWEEPS:
         for seed in sweeps.seeds:
-            for value in values[sweep]:
+            for value in swept(config, sweep):
                 for model in sweeps.models or config.models:
                     for method in sweeps.methods:
                         assert method in PLACED

@@ -12,8 +12,14 @@ from .config import StudyConfig
 from .files import content_of, study_from
 from .plan import Lines
 
+# What every line has.
+_FIELDS = (
+    *("id", "cell", "parameters", "kernel_count", "epochs", "validation", "test", "failure", "images_per_second"),
+    *("seconds", "date", "commit", "dirty", "command", "machine", "load", "versions"),
+)
 SETTINGS = "study.json"
 CELLS = "cells.jsonl"
+_RETURN = "start the study again, which writes them and keeps what is done"
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,10 @@ class Recorder:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise ValueError(f"out: expected a folder, got the file '{folder}'") from None
         path = folder / CELLS
         self._file: IO[bytes] = path.open("ab")
         try:
@@ -99,7 +108,15 @@ def read_run(folder: Path) -> Study:
             f"out: expected the folder of a study, which has {SETTINGS}, got '{folder}'; start the study first, "
             "or name its folder by --out"
         ) from None
-    return _study(header, _parse(folder / CELLS)[1])
+    except ValueError:
+        raise ValueError(f"out: expected settings in '{folder / SETTINGS}', got something else; {_RETURN}") from None
+    lines = _parse(folder / CELLS)[1]
+    try:
+        return _study(header, lines)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"out: expected the settings of a study in '{folder / SETTINGS}', got others ({error}); {_RETURN}"
+        ) from None
 
 
 def read_lines(folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -132,7 +149,7 @@ def _parse(path: Path) -> tuple[int, dict[str, Mapping[str, Any]]]:
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
             entry = json.loads(line)
-            lines[entry["id"]] = entry
+            lines[entry["id"]] = {name: entry[name] for name in _FIELDS}
         except (ValueError, TypeError, KeyError):
             raise ValueError(
                 f"{path}: expected a finished cell in line {number}, got something else; take the line out to have "

@@ -1,13 +1,15 @@
 """The numbers of a study's page and pictures, out of its records."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
+from .cells import make_cell
 from .config import BASELINE, LEARNED, Candidate, Method, Start
 from .differences import Difference, paired_difference
-from .plan import Planned, Sweep, choose, plan, remaining, tuning_score
+from .plan import Planned, Sweep, choose, plan, remaining, swept, tuning_score
 from .records import Study
 
 Line = Mapping[str, Any]
@@ -149,7 +151,7 @@ def tuned(study: Study) -> list[tuple[str, Method, Candidate, float | None, bool
 
 
 def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
-    """The points of a sweep that have a finished cell, in the order of the settings."""
+    """The points of a sweep, in the order of the settings; none before each of them has a finished cell."""
     found: dict[tuple[str, Method, Start], list[Line]] = {}
     for entry in plan(study.config, study.place, study.lines):
         if entry.phase == sweep and entry.cell is not None and entry.cell.id in study.lines:
@@ -157,6 +159,10 @@ def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
             line = study.lines[entry.cell.id]
             if line["failure"] is None:
                 found.setdefault((entry.model, entry.method, entry.value), []).append(line)
+    sweeps = study.config.sweeps
+    lines_drawn = len(sweeps.models or study.config.models) * len(sweeps.methods)
+    if len(found) < lines_drawn * len(swept(study.config, sweep)):
+        return []
     order = {
         (model, method): number
         for number, (model, method) in enumerate((m, n) for m in study.config.models for n in study.config.methods)
@@ -175,6 +181,32 @@ def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
     ]
     # Seeds come first in the plan; a point's place in it is that of its first seed.
     return sorted(points, key=lambda point: order.get((point.model, point.method), len(order)))
+
+
+def sweep_baseline(study: Study, model: str) -> Line | None:
+    """The baseline's training with a seed of the sweeps and all else as in them, or None where there is none."""
+    config = study.config
+    settings = Candidate(float(config.lr), float(config.weight_decay), None, None)
+    for seed in config.sweeps.seeds:
+        cell = make_cell(
+            config,
+            study.place,
+            model=model,
+            method=BASELINE,
+            candidate=settings,
+            seed=seed,
+            epochs=config.sweeps.epochs,
+        )
+        line = study.lines.get(cell.id)
+        if line is not None and line["failure"] is None:
+            return line
+    return None
+
+
+def standard_error(accuracy: float, images: int) -> float:
+    """Of an accuracy, by the number of images that it was measured on. Unit: percentage points."""
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / images)
 
 
 def used_ids(study: Study) -> list[str]:
@@ -205,8 +237,9 @@ def shown(comparison: Comparison) -> str:
         "worse": "it is worse, shown after correction for all comparisons.",
         "hinted better": "taken by itself it would be better; after correction for all comparisons that is not shown.",
         "hinted worse": "taken by itself it would be worse; after correction for all comparisons that is not shown.",
-        "no difference shown": "no difference is shown; "
-        f"a gain of more than {max(high, 0):.2f} points and a loss of more than {max(-low, 0):.2f} are unlikely.",
+        "no difference shown": "no difference is shown; by the corrected interval a gain of more than "
+        f"{max(found.corrected[1], 0):.2f} points and a loss of more than {max(-found.corrected[0], 0):.2f} are "
+        "unlikely.",
         "no conclusion": "all seeds differ by the same, which gives no interval and no conclusion.",
     }
     return f"{numbers}: {words[found.verdict]}"
@@ -224,6 +257,8 @@ __all__ = [
     "finals",
     "progress",
     "shown",
+    "standard_error",
+    "sweep_baseline",
     "sweep_points",
     "tuned",
     "used_ids",
