@@ -17,7 +17,7 @@ from typing import Any
 
 from torchdcls.train.comparison.record import markdown, markdown_table
 
-from . import construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, study
+from . import construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -157,6 +157,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
+    "sizes": _measured(sizes),
     "cuda-conv": _measured(cuda_conv),
     "cuda-model": _measured(cuda_model),
 }

@@ -54,7 +54,7 @@ def page_text(study: Study, pictures: dict[str, str]) -> str:
             picture = _picture(heading, pictures.get(sweep.replace(" ", "-")))
             parts += [f"## {heading}", picture, markdown_table(rows), sweep_note(study, sweep)]
     if any(sweep_points(study, sweep) for sweep in SWEEPS):
-        parts.append(_sweep_words(study))
+        parts += [_sweep_words(study), crowding([study.lines[id] for id in used_ids(study)])]
     parts += ["## What this does not test", limits(study)] if limits(study) else []
     parts += ["## How settings were chosen", _tuning_words(study), tuning_note(study)]
     parts.append(markdown_table(_tuning_rows(study)))
@@ -282,7 +282,7 @@ def _provenance(study: Study) -> str:
         f"{len(lines)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
         f"{'; '.join(machines)}{threads}. "
         f"{'; '.join(versions)}. Commit {', '.join(commits)}. {', '.join(commands)}. Each training has a line in the "
-        f"records, with its settings, curve, versions, commit, machine and date. {crowding(lines)}".rstrip()
+        f"records, with its settings, curve, versions, commit, machine and date."
     )
 
 
