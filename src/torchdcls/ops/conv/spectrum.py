@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..scratch import Scratch
-from ..tracing import constant_when_compiled, wrapped_tensors
+from ..tracing import special_tensors
 
 
 class Transform(Protocol):
@@ -226,32 +226,38 @@ def _from_groups(spectrum: Tensor, groups: int) -> Tensor:
     return torch.unflatten(spectrum, 1, (-1, groups)).permute(3, 0, 1, 2, 4).flatten(3)
 
 
-@constant_when_compiled
 def _matrix(
     length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    make = _made_matrix.__wrapped__ if wrapped_tensors() else _made_matrix
+    # What a compiler traces becomes a part of its graph: it refuses one function's several constants (torch 2.14).
+    make = _make_matrix if special_tensors() else _kept_matrix
     return make(length, size, offset, last, inverse, dtype, device)
 
 
 @lru_cache(maxsize=256)
-def _made_matrix(
+def _kept_matrix(
+    length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return _make_matrix(length, size, offset, last, inverse, dtype, torch.device("cpu")).to(device)
+
+
+def _make_matrix(
     length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     # The last axis reads real cells: (2 * frequencies, size). The others read planes: (2 * length, 2 * size).
-    with torch.inference_mode(False), torch.no_grad():
-        frequency = torch.arange(kept_frequencies(length, last), device="cpu")
-        cell = torch.arange(offset, offset + size, device="cpu")
-        angle = (frequency[:, None] * cell % length).double() * (2 * math.pi / length)
-        cosine, sine = angle.cos(), angle.sin()
-        if inverse:
-            # The half of the last axis that is not stored repeats the other, but for frequency 0 and the middle one.
-            twice = torch.where((2 * frequency) % length == 0, 1.0, 2.0)[:, None] if last else 1.0
-            cosine, sine = cosine * twice / length, sine * twice / length
-        # e^(-i angle) as a map of (cell, plane) to (plane, frequency).
-        if last:
-            matrix = torch.cat([cosine, -sine])
-        else:
-            real, imaginary = torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)
-            matrix = torch.cat([real.flatten(1), imaginary.flatten(1)])
-        return (matrix.T if inverse else matrix).to(device, dtype).contiguous()
+    frequency = torch.arange(kept_frequencies(length, last), device=device)
+    cell = torch.arange(offset, offset + size, device=device)
+    angle = (frequency[:, None] * cell % length).double() * (2 * math.pi / length)
+    cosine, sine = angle.cos(), angle.sin()
+    if inverse:
+        # The half of the last axis that is not stored repeats the other, but for frequency 0 and the middle one.
+        twice = torch.where((2 * frequency) % length == 0, 1.0, 2.0)[:, None] if last else 1.0
+        cosine, sine = cosine * twice / length, sine * twice / length
+    # e^(-i angle) as a map of (cell, plane) to (plane, frequency).
+    if last:
+        matrix = torch.cat([cosine, -sine])
+    else:
+        real, imaginary = torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)
+        matrix = torch.cat([real.flatten(1), imaginary.flatten(1)])
+    return (matrix.T if inverse else matrix).to(dtype).contiguous()

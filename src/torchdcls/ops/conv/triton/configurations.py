@@ -207,7 +207,8 @@ def for_weight_gradient(
         return (BandedWeightGradient(warps, 1, 1, patches, *shape),)
     channels = 16 // dtype.itemsize
     if tight or dtype.itemsize > 4:
-        return (BandedWeightGradient(8, 1, channels, SIDE, *shape),)
+        rows = 4 if dtype == torch.float32 else rows  # of 8, Triton 3.8 spills some
+        return (BandedWeightGradient(8, 1, channels, SIDE, rows, columns, chunk),)
     large = chunk > SIDE
     if dtype.itemsize > 2 and large:
         return tuple(BandedWeightGradient(warps, 1, channels, SIDE, *shape) for warps in (4, 8))
@@ -242,18 +243,19 @@ def power_above(size: int) -> int:
 
 
 def _channels_last_output(dtype: torch.dtype, flat: bool, tight: bool) -> tuple[Banded, ...]:
-    # Largest first; channels in 16 bytes. Loads of the next step while this one is multiplied (two stages) where there
-    # are the registers. A warp a channel, but for float32 where registers are scarce: two, or it spills.
+    # Largest first; channels in 16 bytes, or in 8, or fewer patches, where Triton 3.8 would spill. Loads of the next
+    # step while this one is multiplied (two stages) where there are the registers.
     channels, cells = 16 // dtype.itemsize, (1, 32) if flat else (8, 8)
     small = Banded(8, 1, channels, 16, *cells, SIDE) if flat else Banded(4, 1, channels, 16, 4, 8, SIDE)
     if dtype.itemsize > 4:
         return (small,)
     if dtype.itemsize > 2:
-        large = Banded(8, 1, channels, 32, *cells, SIDE) if tight else Banded(4, 1 + flat, channels, 32, *cells, SIDE)
+        large = Banded(4, 1, channels, 16, *cells, SIDE) if tight else Banded(4, 1 + flat, channels, 32, *cells, SIDE)
         return large, small
-    if tight:
-        return Banded(8, 1, channels if flat else channels // 2, 32, *cells, SIDE), small
-    return Banded(8, 2, channels, 64, *cells, SIDE), Banded(8, 2 - flat, channels, 32, *cells, SIDE), small
+    middle = Banded(8, 2, channels, 32, *cells, SIDE)
+    if flat or tight:
+        middle = Banded(8, 1, channels // 2, 32, *cells, SIDE)
+    return (middle, small) if tight else (Banded(8, 2, channels, 64, *cells, SIDE), middle, small)
 
 
 def _contiguous_output(dtype: torch.dtype, flat: bool) -> tuple[Banded, ...]:
