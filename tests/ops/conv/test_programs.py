@@ -41,7 +41,7 @@ def test_fake_tensors_leave_nothing_behind(method):
 def test_a_default_device_of_another_kind(method):
     call = Call((10, 13), (4, 5), "same")
     leaves, expected = call.leaves(), oracle(call)
-    spectrum._made_matrix.cache_clear()
+    spectrum._kept_matrix.cache_clear()
     with torch.device("meta"):
         actual = large_kernel_conv2d(**{n: t.detach() for n, t in leaves.items()}, **call.options(), method=method)
     torch.testing.assert_close(actual, expected["output"].detach())
@@ -77,7 +77,7 @@ def test_traced_programs_convolve_directly():
 def test_derivatives_of_derivatives_leave_nothing_behind(method):
     """Each transform of torch.func twice, and a plain call at the end."""
     call = Call((9, 11), (5, 4), "same", channels=(3, 3, 3))
-    spectrum._made_matrix.cache_clear()
+    spectrum._kept_matrix.cache_clear()
     input, weight = normal(2, 3, 9, 11).detach(), normal(3, 1, 5, 4, seed=2).detach()
 
     def loss(input, method=method):

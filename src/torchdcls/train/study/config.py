@@ -95,6 +95,7 @@ class StudyConfig:
     precision: Precision = setting("float32", "of the forward pass: float32, or bfloat16 by autocast")
     device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
     threads: int | None = setting(None, "CPU threads (default: torch's)")
+    note: str | None = setting(None, "what a reader of the results should know of how the study came about")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant.
@@ -113,6 +114,8 @@ class StudyConfig:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
         _checks.one_of("precision", self.precision, get_args(Precision))
+        if self.note is not None and not isinstance(self.note, str):
+            raise ValueError(f"note: expected words, got {self.note!r}")
         _each("models", self.models)
         for model in self.models:
             check_model(model)

@@ -158,11 +158,12 @@ def _setting(study: Study) -> str:
         if candidates > 1
         else "Settings were fixed before the study"
     )
+    note = "" if config.note is None else f" {config.note.strip()}"
     return (
         f"{data['name']}: {sizes[0]}, {sizes[1]} and {sizes[2]} images of {config.side} pixels. "
         f"{_counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.precision} on {where}, "
         f"{len(config.seeds)} seeds. {chosen}; final models are trained on the "
-        "training images alone, and scored on the test images once, after the last epoch."
+        f"training images alone, and scored on the test images once, after the last epoch.{note}"
     )
 
 
