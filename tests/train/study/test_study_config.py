@@ -39,7 +39,7 @@ def test_the_sizes_that_the_comments_of_the_files_count() -> None:
             phase: sum(entry.epochs for entry in left if entry.phase == phase) for phase in ("tune", "final")
         }
         epochs[name]["sweeps"] = sum(entry.epochs for entry in left) - sum(epochs[name].values())
-    assert epochs["cpu"] == {"tune": 2 * 56, "final": 2 * 175, "sweeps": 76}
+    assert epochs["cpu"] == {"tune": 2 * 56, "final": 2 * 280, "sweeps": 76}
     assert epochs["gpu"] == {"tune": 1120, "final": 7000, "sweeps": 1680}
     assert epochs["gpu-minutes"] == {"tune": 48, "final": 240, "sweeps": 30}
 
@@ -68,6 +68,7 @@ def test_settings_survive_a_file() -> None:
         ({"seeds": [0, 100]}, r"tuning.seeds: expected none of the study's own seeds, got \[100\] in both"),
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),
         ({"lr": "fast"}, "lr: expected a finite number of at least 0, got 'fast'"),
+        ({"note": 5}, "note: expected words, got 5"),
         ({"precision": "float16"}, "precision: expected one of 'float32', 'bfloat16', got 'float16'"),
         (candidates(gaussian={"kernel_size": [5, 31]}), "kernel_size: expected at most 9, the images' side, got 31"),
         (candidates(gaussian={"kernel_size": [5]}), "as many for one method as for another, .* 7x7 2, gaussian 1"),

@@ -162,6 +162,12 @@ def test_a_summary_has_what_is_shown() -> None:
         assert nothing in page and nothing not in summary
 
 
+def test_how_a_study_came_about_is_said() -> None:
+    study = made_study(toy(note="Seed 1 came later.\n"))
+    assert "after the last epoch. Seed 1 came later.\n" in page_text(study, {})
+    assert " Seed 1 came later.\n" in summary_text(study)
+
+
 def test_times_and_dates_of_a_short_study() -> None:
     study = known_study()
     assert "trainings, 2 minutes in all, 2026-01-02. " in page_text(study, {})
