@@ -21,24 +21,11 @@ def construct(
 ) -> Tensor:
     """What `separable_kernel` gives, for what `support.can_construct`; `epsilon` is added to the mass of an element."""
     weight, position, inverse = _contiguous(weight, position, inverse)
-    rows, columns = _both_axes(sizes)
     kernel = weight.new_empty((*weight.shape[:-1], *sizes))
-    count = math.prod(weight.shape[:-1])
-    function: Any = kernels.construct
-    if count:
-        with _on(weight.device):
-            function[(count,)](
-                weight,
-                position,
-                weight if inverse is None else inverse,
-                kernel,
-                weight.shape[-1],
-                rows,
-                columns,
-                weight.numel(),
-                **constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon),
-                num_warps=WARPS,
-            )
+    tensors = weight, position, weight if inverse is None else inverse, kernel
+    _launch(
+        kernels.construct, tensors, sizes, constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon)
+    )
     return kernel
 
 
@@ -53,28 +40,12 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of `construct` to weight, position and inverse."""
     weight, position, inverse = _contiguous(weight, position, inverse)
-    rows, columns = _both_axes(sizes)
     to_weight, to_position = torch.empty_like(weight), torch.empty_like(position)
     to_inverse = None if inverse is None else torch.empty_like(inverse)
-    count = math.prod(weight.shape[:-1])
-    function: Any = kernels.construct_gradients
-    if count:
-        with _on(weight.device):
-            function[(count,)](
-                weight,
-                position,
-                weight if inverse is None else inverse,
-                gradient.contiguous(),
-                to_weight,
-                to_position,
-                to_weight if to_inverse is None else to_inverse,
-                weight.shape[-1],
-                rows,
-                columns,
-                weight.numel(),
-                **constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon),
-                num_warps=WARPS,
-            )
+    given = weight, position, weight if inverse is None else inverse, gradient.contiguous()
+    made = to_weight, to_position, to_weight if to_inverse is None else to_inverse
+    known = constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon)
+    _launch(kernels.construct_gradients, (*given, *made), sizes, known)
     return to_weight, to_position, to_inverse
 
 
@@ -93,6 +64,16 @@ def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: boo
         "DOWN": block(rows),
         "ACROSS": block(columns),
     }
+
+
+def _launch(function: Any, tensors: Sequence[Tensor], sizes: Sequence[int], known: dict[str, Any]) -> None:
+    # A program a kernel. The first tensor holds the weights, (..., elements).
+    weight = tensors[0]
+    count = math.prod(weight.shape[:-1])
+    if count:
+        with _on(weight.device):
+            numbers = weight.shape[-1], *_both_axes(sizes), weight.numel()
+            function[(count,)](*tensors, *numbers, **known, num_warps=WARPS)
 
 
 def _contiguous(weight: Tensor, position: Tensor, inverse: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
