@@ -44,16 +44,18 @@ def draw_differences(
             axes.set_ylim(-2.5 * furthest, 2.5 * furthest)
         axes.plot([], [], color="tab:blue", linewidth=3, label="95 % interval")
         axes.plot([], [], color="tab:blue", linewidth=1, label="corrected for all comparisons")
-        axes.legend(fontsize="small")
+        # Above, for intervals may reach anywhere.
+        axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axes.set_xticks(range(len(differences)), list(differences), rotation=30, ha="right")
-    axes.set_ylabel("difference (points)")
+    axes.set_ylabel("difference (points)\nabove 0: the first is better")
     axes.grid(axis="y", alpha=0.3)
 
 
 def draw_sweep(axes: Axes, lines: Mapping[str, Mapping[Any, Sequence[float]]], label: str) -> None:
     """Draws a line through means and a dot for each seed.
 
-    Against numbers; where some values are names, all are at equal distances and the names behind the numbers.
+    Against numbers; where some values are names, all are at equal distances, the names behind the numbers, and dashes
+    stand for means, as nothing lies between.
 
     Args:
         axes: Where to draw.
@@ -66,7 +68,9 @@ def draw_sweep(axes: Axes, lines: Mapping[str, Mapping[Any, Sequence[float]]], l
     for name, points in lines.items():
         places = [place for place, value in zip(ticks, order, strict=True) if value in points]
         groups = [points[value] for value in order if value in points]
-        (line,) = axes.plot(places, [sum(group) / len(group) for group in groups], label=name)
+        means = [sum(group) / len(group) for group in groups]
+        style = ("", "_") if isinstance(order[-1], str) else ("-", "")
+        (line,) = axes.plot(places, means, linestyle=style[0], marker=style[1], markersize=14, label=name)
         for place, group in zip(places, groups, strict=True):
             axes.plot([place] * len(group), group, "o", color=line.get_color(), alpha=0.5, markersize=4)
     names = [value if isinstance(value, str) else f"{value:g}" for value in order]

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.train.study.made_study import made_study, toy, with_lines
+from tests.train.study.made_study import TOY, made_study, toy, with_lines
 from torchdcls.train.study.cells import Cell
 from torchdcls.train.study.config import METHODS
 from torchdcls.train.study.differences import Difference, paired_difference
 from torchdcls.train.study.page import page_text, summary_text
 from torchdcls.train.study.plan import choose, plan
-from torchdcls.train.study.results import comparisons, finals, shown, sweep_points
+from torchdcls.train.study.results import comparisons, finals, shown, sweep_points, tuned
 from torchdcls.train.study.status import status_rows
 
 ALL = {"7x7": {"lr": [2e-3, 4e-3]}, **{method: {"kernel_size": [5, 9]} for method in METHODS if method != "7x7"}}
@@ -111,6 +111,7 @@ def test_a_page_says_what_is_not_there_yet() -> None:
     study = known_study(cells=20)
     page = page_text(study, {})
     assert page.splitlines()[2].startswith("**The study is not complete: ")
+    assert " final of bilinear, " in page.splitlines()[2]
     assert "not finished, nothing is shown" in page
     assert page_text(known_study(cells=0), {}).count("not chosen") == 7
     assert "not complete" not in summary_text(known_study())
@@ -121,13 +122,19 @@ def test_a_negative_result_is_printed_as_one() -> None:
     text = summary_text(known_study())
     assert "- Dense against 7x7: -5.00 points" in text
     assert (
-        "**What the papers claim, here.** Small convnext: bilinear better than 7x7: not shown (+0.40), triangle better "
-        "than 7x7: not shown (+0.40), gaussian better than 7x7: shown (+1.00), gaussian better than bilinear: hinted "
-        "at (+0.60). Of 10 comparisons, corrected for their number, 2 show a difference; to be shown it would have to "
-        "be above 0.0 to 1.0 points." in text
+        "**What the papers claim, here.** 1 of 4 is shown; 0 of 4 differences point the other way. In points: Small "
+        "convnext: bilinear better than 7x7: not shown (+0.40), triangle better than 7x7: not shown (+0.40), gaussian "
+        "better than 7x7: shown (+1.00), gaussian better than bilinear: hinted at (+0.60). Positions that learn better "
+        "than the same elements at random places: hinted at (+0.60) with the small convnext. Of 10 comparisons, "
+        "corrected for their number, 2 show a difference; to be shown it would have to be above 0.0 to 1.0 points, and "
+        "smaller ones can't be told from none." in text
     )
     even = made_study(known_study().config, lambda cell: 80.0 + (cell.id > "8"))
     assert "Of 10 comparisons, corrected for their number, none shows a difference; to be" in summary_text(even)
+    assert "**What the papers claim, here.** None is shown; " in summary_text(even)
+    worse = made_study(known_study().config, lambda cell: known(cell) - 9.0 * (cell.method == "triangle"))
+    assert "here.** 1 of 4 is shown, 1 refuted; 1 of 4 differences point" in summary_text(worse)
+    assert "here.** Nothing can be said yet." in summary_text(known_study(cells=3))
     assert "dense has 200 parameters more than 7x7" in text
 
 
@@ -137,8 +144,11 @@ def test_what_may_not_be_concluded_is_said() -> None:
     assert "Their first stage has 9 cells a side, 1.3 times 7." in page
     # 69 to 75 % and their noise; one accuracy of 20 images near 71 % errs by 10 points.
     assert "They come to 65.0 to 75." in page and "Left out here: the small convformer." in page
-    assert "accuracy has a standard error of 10." in page
-    assert page.count("no more than chance gives") == 3
+    assert "choices by less than 10." in page and "the standard error of one such accuracy: there chance" in page
+    assert page.count("without several seeds at each that shows nothing") == 3
+    # Something is shown here: nothing is said of what would be needed.
+    assert "longer trainings would give is not tested." in page
+    assert "begin to hold is not known" in page_text(made_study(toy()), {})
     assert "| convnext | 7x7, for comparison | - | 49 |" in page
     assert "What this does not test" not in page_text(known_study(cells=3), {})
 
@@ -149,7 +159,37 @@ def test_a_sweep_is_drawn_when_it_is_whole() -> None:
     (missing,) = points
     less = with_lines(study, {id: line for id, line in study.lines.items() if id != missing})
     assert sweep_points(study, "kernel size") and not sweep_points(less, "kernel size")
-    assert "what it costs" in page_text(study, {}) and "what it costs" not in page_text(less, {})
+    heading = "## Accuracy against kernel size"
+    assert heading in page_text(study, {}) and heading not in page_text(less, {})
+
+
+def test_what_other_sweeps_keep_fixed_is_among_the_counts() -> None:
+    assert [point.value for point in sweep_points(known_study(), "kernel count")] == [4, 26]
+
+
+def test_whether_a_sweep_shows_anything() -> None:
+    sweeps = {**TOY["sweeps"], "seeds": [100, 101, 102]}
+    even = made_study(toy(sweeps=sweeps), lambda cell: 80.0 + cell.seed % 100)
+    assert "span 0.00 points. By scipy's one-way analysis of variance over the seeds p = 1: no difference" in page_text(
+        even, {}
+    )
+    uneven = made_study(toy(sweeps=sweeps), lambda cell: 80.0 + 0.1 * (cell.seed % 100) + (cell.kernel_size or 0))
+    assert "they differ by more than chance (below 0.017, as there are 3 sweeps" in page_text(uneven, {})
+
+
+def test_candidates_that_are_the_same_model_are_marked() -> None:
+    """Whoever has such has fewer to choose from than the others."""
+    even = made_study(known_study().config, lambda cell: 80.0)
+    assert [entry.like_another for entry in tuned(even)] == [False, True] * 7
+    page = page_text(even, {})
+    assert "7 of 14 candidates, marked =, came to the accuracy" in page and page.count("| 80.00 = |") == 7
+    assert not any(entry.like_another for entry in tuned(known_study()))
+
+
+def test_what_was_chosen_for_some_methods_alone_is_said() -> None:
+    page = page_text(known_study(), {})
+    assert "The rate was chosen for 7x7 and fixed for bilinear, triangle, gaussian, dense, dilated and frozen" in page
+    assert "Weight decay was chosen" not in page and "The kernel's size was chosen" not in page
 
 
 def test_a_summary_has_what_is_shown() -> None:
@@ -191,6 +231,7 @@ def test_a_crowded_machine_is_said() -> None:
     crowded = with_lines(study, {**study.lines, line["id"]: {**line, "load": 4.25}})
     told = page_text(crowded, {})
     assert "trainings the load average was above the number of cores (up to 4.2)" in told
+    assert "ms/image" in page_text(study, {}) and "ms/image" not in told and "benchmarks.run sizes" in told
     final = next(line for line in study.lines.values() if line["test"])
     crowded = with_lines(study, {**study.lines, final["id"]: {**final, "load": 2.75}})
     assert "Speeds can't be compared" in summary_text(crowded)  # and there are none in that table

@@ -1,7 +1,8 @@
-"""Paired differences between methods, with intervals that say how sure they are."""
+"""Paired differences between methods, with intervals that say how sure they are, and whether settings matter at all."""
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,3 +71,27 @@ def paired_difference(method: Mapping[int, float], other: Mapping[int, float], c
         intervals = [test.confidence_interval(1 - 0.05 / count) for count in (1, comparisons)]
     usual, corrected = ((float(interval.low), float(interval.high)) for interval in intervals)
     return Difference(len(seeds), sum(method[seed] - other[seed] for seed in seeds) / len(seeds), usual, corrected)
+
+
+def chance_of_spread(groups: Sequence[Sequence[float]]) -> float | None:
+    """How often chance alone would give means that differ as much: scipy's one-way analysis of variance.
+
+    Args:
+        groups: What was measured at each setting, one number a seed.
+
+    Returns:
+        A probability; None where nothing varies within the groups, or no group has two numbers.
+
+    Example:
+        >>> from torchdcls.train.study.differences import chance_of_spread
+        >>> round(chance_of_spread([[1.0, 2.0], [3.0, 4.0]]), 3)
+        0.106
+    """
+    from scipy.stats import f_oneway
+
+    if len(groups) < 2 or all(len(group) < 2 for group in groups):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nothing varies
+        chance = float(f_oneway(*groups).pvalue)
+    return chance if 0 < chance <= 1 and not math.isnan(chance) else None

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..comparison.record import half_interval, markdown_table, model_title
-from .conclusions import answers, crowding, limits, shows, sweep_note, tuning_note
+from .conclusions import answers, crowding, limits, shows, speeds_compare, sweep_note, tuning_note
 from .config import BASELINE, Start
 from .pictures import draw_study
-from .plan import SWEEPS, Sweep
+from .plan import SWEEPS, Sweep, plan, remaining
 from .records import Study
 from .results import (
     Comparison,
     Final,
     comparisons,
     finals,
+    late_epochs,
     progress,
     shown,
     sweep_baseline,
@@ -23,7 +24,7 @@ from .results import (
 )
 
 _HEADINGS: dict[Sweep, str] = {
-    "kernel size": "Accuracy against kernel size, and what it costs",
+    "kernel size": "Accuracy against kernel size",
     "kernel count": "Does the number of elements matter?",
     "start": "Does it matter where positions start?",
 }
@@ -75,7 +76,17 @@ def notice(study: Study) -> str:
     done, total = progress(study)
     if done == total:
         return ""
-    return f"**The study is not complete: {done} of {total} trainings are done, and only these are shown.**"
+    left: dict[str, int] = {}
+    for entry in remaining(plan(study.config, study.place, study.lines), study.lines):
+        what = {"tune": "of the tuning", "final": f"final of {entry.method}"}.get(
+            entry.phase, f"of the sweep over {entry.phase}"
+        )
+        left[what] = left.get(what, 0) + 1
+    missing = ", ".join(f"{count} {what}" for what, count in left.items())
+    return (
+        f"**The study is not complete: {done} of {total} trainings are done, and only these are shown; left are "
+        f"{missing}.**"
+    )
 
 
 def model_section(study: Study, model: str, brief: bool = False) -> str:
@@ -140,8 +151,9 @@ def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
             sentences.append(f"{final.method} broke off with seed {seeds}, which is left out: a result against it.")
     gains = [f"{final.method} {final.late_gain:+.2f}" for final in mine if final.late_gain is not None]
     if gains:
+        late = late_epochs(max(len(line["epochs"]) for final in mine for line in final.lines.values()))
         sentences.append(
-            "Validation accuracy changed over the last quarter of the epochs by (points): "
+            f"Validation accuracy changed over the last {'epoch' if late == 1 else f'{late} epochs'} by (points): "
             f"{', '.join(gains)}. Rates fall to zero there: much above 0 the trainings have not converged, while a "
             "small change is no sign that they have."
         )
@@ -170,10 +182,10 @@ def _setting(study: Study) -> str:
 def _how_to_read(study: Study) -> str:
     number = len(comparisons(study))
     return (
-        "± is the 95 % interval of the mean over seeds (Student's t). Differences are paired: methods of one seed "
+        "± is the 95 % interval of the mean over seeds (Student's t). Differences are paired, of the seeds that both methods have: methods of one seed "
         "have the same order and augmentation of images and the same initial weights but for depthwise layers. The "
         f"intervals of differences are those of scipy's paired t-test, by themselves and corrected for all {number} "
-        "comparisons of this page (Bonferroni); a difference counts as shown where the corrected interval leaves out "
+        "comparisons of this study (Bonferroni); a difference counts as shown where the corrected interval leaves out "
         "0. Intervals over seeds say nothing of other data, sizes or longer trainings. *dense* has every tap of its "
         "extent, *dilated* 5x5 taps at equal distances (torch's dilated convolution), *frozen* Gaussian elements at "
         "random places that don't move while weights and spreads learn. A start of 0 is the papers' normal "
@@ -185,16 +197,9 @@ def _sweep_rows(study: Study, sweep: Sweep) -> list[list[str]]:
     points = sweep_points(study, sweep)
     if not points:
         return []
-    header = [
-        "model",
-        "method",
-        sweep,
-        "elements",
-        "parameters",
-        "seeds",
-        "validation accuracy (%)",
-        "training, ms/image",
-    ]
+    header = ["model", "method", sweep, "elements", "parameters", "seeds", "validation accuracy (%)"]
+    if speeds_compare(study):
+        header.append("training, ms/image")
     models = dict.fromkeys(point.model for point in points)
     baselines = [(model, line) for model in models if (line := sweep_baseline(study, model)) is not None]
     plain = [
@@ -210,7 +215,7 @@ def _sweep_rows(study: Study, sweep: Sweep) -> list[list[str]]:
         ]
         for model, line in baselines
     ]
-    return [header, *plain] + [
+    measured = [
         [
             point.model,
             point.method,
@@ -223,16 +228,23 @@ def _sweep_rows(study: Study, sweep: Sweep) -> list[list[str]]:
         ]
         for point in points
     ]
+    return [header, *(row[: len(header)] for row in plain + measured)]
 
 
 def _sweep_words(study: Study) -> str:
     config, sweeps = study.config, study.config.sweeps
     epochs = config.epochs if sweeps.epochs is None else sweeps.epochs
+    more = " From such a start larger kernels are sparser ones as well." if sweeps.start == "whole" else ""
+    if not speeds_compare(study):
+        more += (
+            " What a size costs in time is measured by itself: `python -m benchmarks.run sizes`, with its table in the "
+            "README."
+        )
     return (
         f"Sweeps are scored on the validation images after {_counted(epochs, 'epoch')}, at a rate of {config.lr:g}; "
         f"what is not swept over is {sweeps.kernel_size} cells, a start of {_start(sweeps.start)} (never beyond the "
         "kernel's edge), and as many elements as the parameters of 7x7 allow. The sweep over elements goes beyond that "
-        f"number where its parameters say so. A kernel of {config.side} cells is as large as the images."
+        f"number where its parameters say so. A kernel of {config.side} cells is as large as the images.{more}"
     )
 
 
@@ -251,11 +263,12 @@ def _tuning_words(study: Study) -> str:
 
 def _tuning_rows(study: Study) -> list[list[str]]:
     rows = [["model", "method", "kernel", "start", "rate", "weight decay", "validation accuracy (%)", "chosen"]]
-    for model, method, candidate, score, chosen in tuned(study):
+    for entry in tuned(study):
+        candidate = entry.candidate
         size = "7" if candidate.kernel_size is None else str(candidate.kernel_size)
-        accuracy = "-" if score is None else f"{score:.2f}"
-        row = [model, method, size, _start(candidate.start), f"{candidate.lr:g}", f"{candidate.weight_decay:g}"]
-        rows.append([*row, accuracy, "yes" if chosen else ""])
+        accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.2f}{' =' * entry.like_another}"
+        settings = [size, _start(candidate.start), f"{candidate.lr:g}", f"{candidate.weight_decay:g}"]
+        rows.append([entry.model, entry.method, *settings, accuracy, "yes" if entry.chosen else ""])
     return rows
 
 
@@ -273,7 +286,7 @@ def _provenance(study: Study) -> str:
         machines[f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['os']}"] = None
         versions[", ".join(f"{name} {version}" for name, version in line["versions"].items())] = None
         commit = (line["commit"] or "unknown")[:10]
-        commits[commit + (" with uncommitted changes" if line["dirty"] else "")] = None
+        commits[commit + (" with uncommitted changes, which are not on record" if line["dirty"] else "")] = None
         commands[f"`{line['command']}`"] = None
     dates = sorted({line["date"][:10] for line in lines})
     minutes = sum(line["seconds"] for line in lines) / 60
@@ -289,6 +302,8 @@ def _provenance(study: Study) -> str:
 
 def _mean(values: Sequence[float]) -> str:
     mean = f"{sum(values) / len(values):.2f}"
+    if len(values) == 2:  # an interval would be ten times as wide as they are apart
+        return f"{mean} ({min(values):.2f}, {max(values):.2f})"
     return mean if len(values) < 2 else f"{mean} ± {half_interval(values):.2f}"
 
 

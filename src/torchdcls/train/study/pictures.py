@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison.record import model_title
+from .conclusions import speeds_compare
 from .config import BASELINE, Start
 from .plan import SWEEPS, Sweep
 from .records import Study
@@ -16,14 +17,16 @@ from .results import comparisons, finals, sweep_baseline, sweep_points, used_ids
 _AXES: Mapping[Sweep, str] = {
     "kernel size": "kernel size (cells a side)",
     "kernel count": "elements per kernel",
-    "start": "where positions start: radius in cells (0: normal, 0.5)",
+    "start": "positions start within so many cells (0: normal of 0.5 cells)",
 }
 
 
 def digest(study: Study) -> str:
     """A hash of all that the pictures are drawn from, which they carry; it tells a stale one."""
     drawn = [asdict(found) for found in comparisons(study)]
-    records = [study.header(), drawn, *(study.lines[id] for id in used_ids(study))]
+    # Not the whole header: what is only told, such as the note, is in no picture.
+    settings = {name: value for name, value in study.header()["config"].items() if name != "note"}
+    records = [settings, study.data["name"], drawn, *(study.lines[id] for id in used_ids(study))]
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
@@ -63,6 +66,8 @@ def _accuracy(study: Study) -> Any:
     if not any(final.accuracies for final in done):
         return None
     figure, axes = _grid(2, len(models))
+    epochs = "1 epoch" if study.config.epochs == 1 else f"{study.config.epochs} epochs"
+    figure.suptitle(f"{study.data['name']}, {epochs}, {len(study.config.seeds)} seeds")
     for column, model in enumerate(models):
         of_model = [final for final in done if final.model == model]
         draw_seeds(axes[0][column], {str(final.method): list(final.accuracies.values()) for final in of_model})
@@ -86,7 +91,7 @@ def _sweep(study: Study, sweep: Sweep) -> Any:
     if not points:
         return None
     models = list(dict.fromkeys(point.model for point in points))
-    timed = sweep != "start"
+    timed = sweep != "start" and speeds_compare(study)
     figure, axes = _grid(1 + timed, len(models))
     for column, model in enumerate(models):
         accuracy: dict[str, dict[Start, Sequence[float]]] = {}
@@ -96,7 +101,8 @@ def _sweep(study: Study, sweep: Sweep) -> Any:
             times.setdefault(point.method, {})[point.value] = [point.ms_per_image]
         draw_sweep(axes[0][column], accuracy, "validation accuracy (%)")
         if (plain := sweep_baseline(study, model)) is not None:
-            axes[0][column].axhline(plain["validation"]["accuracy"], color="gray", linestyle="--", label=BASELINE)
+            label = f"{BASELINE}, one seed"
+            axes[0][column].axhline(plain["validation"]["accuracy"], color="gray", linestyle="--", label=label)
             if timed:
                 axes[1][column].axhline(1000 / plain["images_per_second"], color="gray", linestyle="--", label=BASELINE)
         axes[0][column].set_title(model_title(model))
@@ -113,4 +119,4 @@ def _grid(rows: int, columns: int) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")

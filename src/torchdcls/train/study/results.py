@@ -53,12 +53,12 @@ class Final:
 
     @property
     def late_gain(self) -> float | None:
-        """How much the validation accuracy rose over the last quarter of the epochs, on average."""
+        """How much the validation accuracy rose over the last of the epochs, `late_epochs` of them, on average."""
         gains = []
         for line in self.lines.values():
             curve = [epoch["accuracy"] for epoch in line["epochs"]]
-            if line["failure"] is None and len(curve) >= 4:
-                gains.append(curve[-1] - curve[-1 - len(curve) // 4])
+            if line["failure"] is None and (late := late_epochs(len(curve))):
+                gains.append(curve[-1] - curve[-1 - late])
         return mean(gains) if gains else None
 
 
@@ -93,6 +93,32 @@ class SweepPoint:
     parameters: int
     kernel_count: int
     ms_per_image: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a candidate came to.
+
+    Args:
+        model: The model.
+        method: The method.
+        candidate: Its settings.
+        accuracy: On the validation images, mean of the tuning's seeds; None before all are finished. Unit: percent.
+        chosen: Whether it was chosen.
+        like_another: Whether one before it came to the same accuracy and loss, as if it were the same model.
+    """
+
+    model: str
+    method: Method
+    candidate: Candidate
+    accuracy: float | None
+    chosen: bool
+    like_another: bool
+
+
+def late_epochs(epochs: int) -> int:
+    """How many epochs are the last quarter."""
+    return epochs // 4
 
 
 def finals(study: Study) -> list[Final]:
@@ -138,31 +164,45 @@ def comparisons(study: Study) -> list[Comparison]:
     ]
 
 
-def tuned(study: Study) -> list[tuple[str, Method, Candidate, float | None, bool]]:
-    """Each candidate: model, method, settings, mean accuracy on the validation images (or None), whether chosen."""
+def tuned(study: Study) -> list[Tuned]:
+    """Each candidate of each model and method."""
     rows = []
     for final in finals(study):
-        for candidate in study.config.candidates(final.method):
-            score = tuning_score(study.config, study.place, study.lines, final.model, final.method, candidate)
-            rows.append(
-                (final.model, final.method, candidate, None if score is None else score[0], candidate == final.choice)
-            )
+        scores = [
+            (candidate, tuning_score(study.config, study.place, study.lines, final.model, final.method, candidate))
+            for candidate in study.config.candidates(final.method)
+        ]
+        for number, (candidate, score) in enumerate(scores):
+            like = any(_alike(score, other) for _, other in scores[:number])
+            accuracy = None if score is None else score[0]
+            rows.append(Tuned(final.model, final.method, candidate, accuracy, candidate == final.choice, like))
     return rows
 
 
 def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
     """The points of a sweep, in the order of the settings; none before each of them has a finished cell."""
-    found: dict[tuple[str, Method, Start], list[Line]] = {}
-    for entry in plan(study.config, study.place, study.lines):
-        if entry.phase == sweep and entry.cell is not None and entry.cell.id in study.lines:
-            assert entry.value is not None
-            line = study.lines[entry.cell.id]
-            if line["failure"] is None:
-                found.setdefault((entry.model, entry.method, entry.value), []).append(line)
     sweeps = study.config.sweeps
+    found: dict[tuple[str, Method, Start], dict[str, Line]] = {}
+    also: dict[tuple[str, Method, Start], dict[str, Line]] = {}
+    for entry in plan(study.config, study.place, study.lines):
+        if entry.cell is None or entry.cell.id not in study.lines or entry.value is None:
+            continue
+        line = study.lines[entry.cell.id]
+        if line["failure"] is not None:
+            continue
+        if entry.phase == sweep:
+            found.setdefault((entry.model, entry.method, entry.value), {})[entry.cell.id] = line
+        elif sweep == "kernel count" and entry.value == {
+            "kernel size": sweeps.kernel_size,
+            "start": sweeps.start,
+        }.get(entry.phase):
+            # The other sweeps' setting, as many elements as 7x7's parameters allow, lies among these.
+            also.setdefault((entry.model, entry.method, line["kernel_count"]), {})[entry.cell.id] = line
     lines_drawn = len(sweeps.models or study.config.models) * len(sweeps.methods)
-    if len(found) < lines_drawn * len(swept(study.config, sweep)):
+    if len(found) < max(1, lines_drawn * len(swept(study.config, sweep))):
         return []
+    for key, lines in also.items():
+        found.setdefault(key, {}).update(lines)
     order = {
         (model, method): number
         for number, (model, method) in enumerate((m, n) for m in study.config.models for n in study.config.methods)
@@ -177,9 +217,10 @@ def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
             lines[0]["kernel_count"],
             1000 / median(line["images_per_second"] for line in lines),
         )
-        for (model, method, value), lines in found.items()
+        for (model, method, value), lines in ((key, list(lines.values())) for key, lines in found.items())
     ]
-    # Seeds come first in the plan; a point's place in it is that of its first seed.
+    # Seeds come first in the plan; a point's place in it is that of its first seed. Counts are of two sweeps.
+    points.sort(key=lambda point: point.kernel_count if sweep == "kernel count" else 0)
     return sorted(points, key=lambda point: order.get((point.model, point.method), len(order)))
 
 
@@ -201,6 +242,13 @@ def sweep_baseline(study: Study, model: str) -> Line | None:
         if line is not None and line["failure"] is None:
             return line
     return None
+
+
+def _alike(score: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
+    # To three digits of the loss; of what broke off there is none.
+    if score is None or other is None or not math.isfinite(score[1]):
+        return False
+    return score[0] == other[0] and math.isclose(score[1], other[1], rel_tol=1e-3)
 
 
 def standard_error(accuracy: float, images: int) -> float:
@@ -253,8 +301,10 @@ __all__ = [
     "Comparison",
     "Final",
     "SweepPoint",
+    "Tuned",
     "comparisons",
     "finals",
+    "late_epochs",
     "progress",
     "shown",
     "standard_error",
