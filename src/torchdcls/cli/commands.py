@@ -118,7 +118,8 @@ def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
 
 def _study_options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
-        usage="torchdcls study CONFIG [--out FOLDER] [--models MODEL ...] [--seeds SEED ...] [--status | --report]",
+        usage="torchdcls study CONFIG [--out FOLDER] [--data-dir FOLDER] [--models MODEL ...] [--seeds SEED ...] "
+        "[--status | --report]",
         description="Run a study: tune every method alike, compare them with paired seeds, and report what comes out. "
         "The same command goes on where it was.",
     )
@@ -135,13 +136,15 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
 
 
 def _study(settings: dict[str, Any], arguments: list[str]) -> int:
-    from ..train.study.run import print_status, report, study
+    from ..train.study.run import print_status, report, study, study_folder
 
     name, out = Path(settings["config"]).stem, settings["out"]
     asked = [option for option in ("status", "report") if settings[option]]
     if len(asked) > 1 or (asked and (settings["models"] or settings["seeds"])):
         raise ValueError(f"{asked[0]}: expected by itself, for it is about all of a study, got other options beside it")
     if settings["report"]:
+        if not study_folder(name, out).exists():
+            load_study(settings["config"])  # a name that is none is said to be so
         report(name=name, out=out)
         return 0
     config = load_study(settings["config"])

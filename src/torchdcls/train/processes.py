@@ -111,7 +111,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        without = name.startswith("cuda") and not torch.cuda.is_available()  # torch's own words are of drivers
+        reason = "torch finds no GPU here; 'cpu' is slow but there" if without else str(error).splitlines()[0]
         raise ValueError(f"device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
     return device
 

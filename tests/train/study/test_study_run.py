@@ -24,7 +24,7 @@ from torchdcls.train.data.image_set import ImageData, ImageSet
 from torchdcls.train.study import images, run, training
 from torchdcls.train.study.config import METHODS, StudyConfig
 from torchdcls.train.study.page import page_text
-from torchdcls.train.study.records import CELLS, read_run
+from torchdcls.train.study.records import CELLS, read_lines, read_run
 from torchdcls.train.study.run import print_status, report, study
 
 # One epoch is over in a moment; all that takes time is making models.
@@ -312,3 +312,5 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="out: expected a folder, got the file"):
         quietly(toy(), tmp_path / "file")
+    with pytest.raises(ValueError, match="out: expected a folder, got the file"):
+        read_lines(tmp_path / "file")

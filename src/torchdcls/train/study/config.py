@@ -111,7 +111,8 @@ class StudyConfig:
                 _checks.integer(name, getattr(self, name), 1)
         for name in ("lr", "weight_decay", "warmup_epochs"):
             _finite(name, getattr(self, name))
-        if not 0 <= self.label_smoothing < 1:
+        _finite("label_smoothing", self.label_smoothing)
+        if self.label_smoothing >= 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
         _checks.one_of("precision", self.precision, get_args(Precision))
         if self.note is not None and not isinstance(self.note, str):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader
 
-from ..._checks import nearest
+from ..._checks import integer, nearest
 from .config import StudyConfig, Sweeps, Tuning, setting_names
 
 _PARTS = {"tuning": Tuning, "sweeps": Sweeps}
@@ -74,8 +74,10 @@ def study_from(content: object) -> StudyConfig:
     if not isinstance(grids, Mapping) or not all(isinstance(grid, Mapping) for grid in grids.values()):
         raise ValueError("tuning.candidates: expected for each method lines of `setting: [values]`, got something else")
     if isinstance(settings.get("seeds"), int):
-        settings["seeds"] = range(settings["seeds"])
+        settings["seeds"] = range(integer("seeds", settings["seeds"], 2))
     if settings.get("data_dir") is not None:
+        if not isinstance(settings["data_dir"], str):
+            raise ValueError(f"data_dir: expected a folder, got {settings['data_dir']!r}")
         settings["data_dir"] = Path(settings["data_dir"]).expanduser()
     try:
         return StudyConfig(**{name: _frozen(value) for name, value in settings.items()})
@@ -100,7 +102,9 @@ def _packaged() -> dict[str, Traversable]:
 def _known(prefix: str, content: object, kind: type[Any]) -> dict[str, Any]:
     names = setting_names(kind)
     if not isinstance(content, Mapping):
-        raise ValueError(f"{prefix.rstrip('.') or 'config'}: expected lines of `setting: value`, got {content!r}")
+        what = f"{prefix.rstrip('.')}: " if prefix else ""
+        got = "nothing" if content is None else repr(content)
+        raise ValueError(f"{what}expected lines of `setting: value`, got {got}")
     for name in content:
         if name not in names:
             raise ValueError(f"{prefix}{name}: expected a setting of a study; {nearest(str(name), names)}")

@@ -64,7 +64,7 @@ class Recorder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            raise ValueError(f"out: expected a folder, got the file '{folder}'") from None
+            raise ValueError(_a_file(folder)) from None
         path = folder / CELLS
         self._file: IO[bytes] = path.open("ab")
         try:
@@ -121,6 +121,8 @@ def read_run(folder: Path) -> Study:
 
 def read_lines(folder: Path) -> dict[str, Mapping[str, Any]]:
     """The finished cells in a folder, none where there is no file; broken files are refused as by `Recorder`."""
+    if folder.is_file():
+        raise ValueError(_a_file(folder))
     return _parse(folder / CELLS)[1]
 
 
@@ -156,6 +158,10 @@ def _parse(path: Path) -> tuple[int, dict[str, Mapping[str, Any]]]:
                 "the cell trained again"
             ) from None
     return whole, lines
+
+
+def _a_file(folder: Path) -> str:
+    return f"out: expected a folder, got the file '{folder}'"
 
 
 def _lock(file: IO[bytes], folder: Path) -> None:
