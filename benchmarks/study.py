@@ -23,12 +23,13 @@ def page(found: Sequence[Study]) -> str:
         page_text(study, {name: f"{IMAGES}/{_prefix(study)}{name}.png" for name in picture_names(study)})
         for study in found
     ]
-    return "\n".join([f"{_HEAD}\n", *texts])
+    contents = ", ".join(f"[{study.name}](#study-{study.name})" for study in found)
+    return "\n".join([f"{_HEAD}\n", f"Studies: {contents}.\n", *texts])
 
 
 def table(found: Sequence[Study]) -> str:
     """What stands in the README."""
-    texts = "\n\n".join(map(summary_text, found))
+    texts = "\n\n".join(f"{summary_text(study)}{_accuracy_picture(study)}" for study in found)
     return f"{texts}\n\nAll of it, with pictures, sweeps, tuning and limits: [docs/{PAGE}](docs/{PAGE})."
 
 
@@ -74,6 +75,13 @@ def stale_pictures(study: Study, docs: Path) -> list[str]:
         if carried != expected:
             names.append(name)
     return names
+
+
+def _accuracy_picture(study: Study) -> str:
+    if "accuracy" not in picture_names(study):
+        return ""
+    path = f"docs/{IMAGES}/{_prefix(study)}accuracy.png"
+    return f"\n\n![Study {study.name}: test accuracy and paired differences]({path})"
 
 
 def _prefix(study: Study) -> str:

@@ -183,7 +183,8 @@ def _how_to_read(study: Study) -> str:
     number = len(comparisons(study))
     return (
         "± is the 95 % interval of the mean over seeds (Student's t). Differences are paired, of the seeds that both "
-        "methods have: methods of one seed have the same order and augmentation of images and the same initial weights but for depthwise layers. The "
+        "methods have: methods of one seed have the same order and augmentation of images and the same initial weights "
+        "but for depthwise layers. The "
         f"intervals of differences are those of scipy's paired t-test, by themselves and corrected for all {number} "
         "comparisons of this study (Bonferroni); a difference counts as shown where the corrected interval leaves out "
         "0. Intervals over seeds say nothing of other data, sizes or longer trainings. *dense* has every tap of its "
