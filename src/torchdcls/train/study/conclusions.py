@@ -171,7 +171,7 @@ def _verdict(claims: Sequence[Comparison]) -> str:
         return "Nothing can be said yet."
     shown = sum(_verdict_of(it) == "better" for it in told)
     against = sum(_verdict_of(it) == "worse" for it in told)
-    below = sum(it.difference.mean < 0 for it in told if it.difference is not None)
+    below = sum(round(it.difference.mean, 2) < 0 for it in told if it.difference is not None)
     parts = "None is shown" if not shown else f"{shown} of {len(told)} {'is' if shown == 1 else 'are'} shown"
     if against:
         parts += f", {against} refuted"
