@@ -38,5 +38,5 @@ def test_tables_are_fresh() -> None:
 
 def test_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
-    assert len(pictures) == 5
+    assert len(pictures) == 7
     assert all((README.parent / picture).is_file() for picture in pictures)
