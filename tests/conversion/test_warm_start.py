@@ -371,7 +371,11 @@ def test_parts_change_nothing(monkeypatch):
     model = one_stage(smooth_kernels(2, 6))
     whole, _ = keep(model, count=9, interpolation="gaussian")
     monkeypatch.setattr(fit, "PART_NUMBERS", 2 * (5 * 9) ** 2)
+    sizes, descended = [], fit.descended
+    monkeypatch.setattr(fit, "descended", lambda old, *more: sizes.append(old.shape[1]) or descended(old, *more))
     parts, _ = keep(model, count=9, interpolation="gaussian")
+    assert len(sizes) > 1 and set(sizes) == {2}
+    assert whole[1].kernel().abs().max() > 1e-2
     torch.testing.assert_close(parts[1].kernel(), whole[1].kernel(), rtol=1e-6, atol=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +49,9 @@ def named_model(
     """
     _find(name)
     if not weights:
-        try:
-            with torch.device("meta"):
-                return _make(name, num_classes, image_size)
-        except (RuntimeError, NotImplementedError):  # it computes with tensors while it is made
-            pass
+        # Some compute with tensors while they are made.
+        with suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+            return _make(name, num_classes, image_size)
     return _make(name, num_classes, image_size)
 
 

@@ -7,7 +7,7 @@ from statistics import mean, median
 from typing import Any
 
 from .cells import make_cell
-from .config import BASELINE, LEARNED, Candidate, Method, Start
+from .config import BASELINE, LEARNED, Candidate, Method, Start, Sweeps
 from .differences import Difference, paired_difference
 from .plan import Planned, Sweep, choose, plan, remaining, swept, tuning_score
 from .records import Study
@@ -182,27 +182,18 @@ def tuned(study: Study) -> list[Tuned]:
 def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
     """The points of a sweep, in the order of the settings; none before each of them has a finished cell."""
     sweeps = study.config.sweeps
+    # By cell, for two sweeps may plan the same one.
     found: dict[tuple[str, Method, Start], dict[str, Line]] = {}
-    also: dict[tuple[str, Method, Start], dict[str, Line]] = {}
     for entry in plan(study.config, study.place, study.lines):
-        if entry.cell is None or entry.cell.id not in study.lines or entry.value is None:
-            continue
-        line = study.lines[entry.cell.id]
-        if line["failure"] is not None:
-            continue
-        if entry.phase == sweep:
-            found.setdefault((entry.model, entry.method, entry.value), {})[entry.cell.id] = line
-        elif sweep == "kernel count" and entry.value == {
-            "kernel size": sweeps.kernel_size,
-            "start": sweeps.start,
-        }.get(entry.phase):
-            # The other sweeps' setting, as many elements as 7x7's parameters allow, lies among these.
-            also.setdefault((entry.model, entry.method, line["kernel_count"]), {})[entry.cell.id] = line
+        line = None if entry.cell is None else study.lines.get(entry.cell.id)
+        if line is not None and line["failure"] is None:
+            value = _value_on(sweep, entry, line, sweeps)
+            if value is not None:
+                found.setdefault((entry.model, entry.method, value), {})[line["id"]] = line
+    values = swept(study.config, sweep)
     lines_drawn = len(sweeps.models or study.config.models) * len(sweeps.methods)
-    if len(found) < max(1, lines_drawn * len(swept(study.config, sweep))):
+    if not values or sum(value in values for _, _, value in found) < lines_drawn * len(values):
         return []
-    for key, lines in also.items():
-        found.setdefault(key, {}).update(lines)
     order = {
         (model, method): number
         for number, (model, method) in enumerate((m, n) for m in study.config.models for n in study.config.methods)
@@ -219,9 +210,24 @@ def sweep_points(study: Study, sweep: Sweep) -> list[SweepPoint]:
         )
         for (model, method, value), lines in ((key, list(lines.values())) for key, lines in found.items())
     ]
-    # Seeds come first in the plan; a point's place in it is that of its first seed. Counts are of two sweeps.
-    points.sort(key=lambda point: point.kernel_count if sweep == "kernel count" else 0)
-    return sorted(points, key=lambda point: order.get((point.model, point.method), len(order)))
+    # Seeds come first in the plan; a point's place in it is that of its first seed. Counts come from several sweeps.
+    return sorted(
+        points,
+        key=lambda point: (
+            order.get((point.model, point.method), len(order)),
+            float(point.value) if sweep == "kernel count" else 0.0,
+        ),
+    )
+
+
+def _value_on(sweep: Sweep, entry: Planned, line: Line, sweeps: Sweeps) -> Start | None:
+    # What the other sweeps keep, as many elements as 7x7's parameters allow, lies on the sweep over their number.
+    if entry.phase == sweep:
+        return entry.value
+    kept: dict[str, Start] = {"kernel size": sweeps.kernel_size, "start": sweeps.start}
+    if sweep == "kernel count" and entry.phase in kept and entry.value == kept[entry.phase]:
+        return int(line["kernel_count"])
+    return None
 
 
 def sweep_baseline(study: Study, model: str) -> Line | None:
