@@ -124,8 +124,8 @@ def test_a_negative_result_is_printed_as_one() -> None:
     assert (
         "**What the papers claim, here.** 1 of 4 is shown; 0 of 4 differences point the other way. In points: Small "
         "convnext: bilinear better than 7x7: not shown (+0.40), triangle better than 7x7: not shown (+0.40), gaussian "
-        "better than 7x7: shown (+1.00), gaussian better than bilinear: hinted at (+0.60). Positions that learn better "
-        "than the same elements at random places: hinted at (+0.60) with the small convnext. Of 10 comparisons, "
+        "better than 7x7: shown (+1.00), gaussian better than bilinear: hinted at (+0.60). Gaussian better than "
+        "elements at random places that stay there: hinted at (+0.60) with the small convnext. Of 10 comparisons, "
         "corrected for their number, 2 show a difference; to be shown it would have to be above 0.0 to 1.0 points, and "
         "smaller ones can't be told from none." in text
     )

@@ -39,7 +39,7 @@ def answers(study: Study) -> str:
     learned = [it for it in found if it.other == "frozen"]
     if learned:
         listed = [f"{_answer(it)} with the {model_title(it.model).lower()}" for it in learned]
-        told.append(f"Positions that learn better than the same elements at random places: {', '.join(listed)}.")
+        told.append(f"Gaussian better than elements at random places that stay there: {', '.join(listed)}.")
     compared = [it.difference for it in found if it.difference is not None]
     sure = [difference for difference in compared if difference.verdict in ("better", "worse")]
     # With two pairs there is an interval, of hundreds of points.
