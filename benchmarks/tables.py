@@ -17,7 +17,7 @@ from typing import Any
 
 from torchdcls.train.comparison.record import markdown, markdown_table
 
-from . import construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
+from . import campaigns, construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -74,16 +74,20 @@ def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
         result, path = newest_result(name, results), docs / file
         if result is None:
             continue
-        text = page(result, caption(result))
+        text = page(result)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale[path] = text
     return stale
 
 
 def newest_result(name: str, results: Path) -> Result | None:
-    """The complete result `NAME-*.json` with the latest date recorded in it, or None; of studies all together."""
+    """The complete result `NAME-*.json` with the latest date in it, or None; studies together, and campaigns."""
     if name == "study":
         return {"studies": published} if (published := study.studies(results)) else None
+    if name == "campaigns":
+        names = {json.loads(path.read_text(encoding="utf-8"))["benchmark"] for path in results.glob("campaign-*.json")}
+        newest = [newest_result(each, results) for each in sorted(names)]
+        return {"campaigns": found} if (found := [result for result in newest if result is not None]) else None
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
     return max((result for result in found if result.get("complete", True)), key=lambda r: r["date"], default=None)
 
@@ -161,8 +165,14 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "cuda-conv": _measured(cuda_conv),
     "cuda-model": _measured(cuda_model),
 }
-# Result files' name to the page made of them, and what makes it out of a result and its caption.
-PAGES: dict[str, tuple[str, Callable[[Result, str], str]]] = {"families": ("models.md", families.page)}
+# Result files' name to the page made of them, and what makes it out of a result.
+PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "families": ("models.md", lambda result: families.page(result, caption(result))),
+    "campaigns": (
+        "campaigns.md",
+        lambda result: campaigns.page([(each, caption(each)) for each in result["campaigns"]]),
+    ),
+}
 # What stands in a table's place until its command has run on a machine that has what it takes.
 UNMEASURED = {
     f"cuda-{name}": f"{markdown_table(benchmark.unmeasured_rows())}\n\n"

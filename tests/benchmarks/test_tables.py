@@ -169,10 +169,7 @@ def test_caption_admits_uncommitted_changes() -> None:
 def test_pages_are_made_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        tables, "PAGES", {"families": ("page.md", lambda result, caption: f"{result['value']}{caption}")}
-    )
-    monkeypatch.setattr(tables, "caption", lambda result: " below")
+    monkeypatch.setattr(tables, "PAGES", {"families": ("page.md", lambda result: f"{result['value']} below")})
     readme, docs, results = tmp_path / "README.md", tmp_path / "docs", tmp_path / "results"
     readme.write_text("words")
     docs.mkdir()
