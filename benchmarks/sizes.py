@@ -16,8 +16,8 @@ from torch import nn
 from torchdcls import convert
 from torchdcls.models import comparison_model
 from torchdcls.ops.conv import Method
+from torchdcls.optim import dcls_layers, param_groups
 from torchdcls.profiles import Interpolation
-from torchdcls.train.params import dcls_layers, param_groups
 
 from .parity import check_parity
 from .timing import compare_in_turns

@@ -1,21 +1,20 @@
 """Imports point one way, and `import torchdcls` needs torch alone."""
 
 import ast
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from missing import OPTIONAL, run_without
 
-import torchdcls
 from torchdcls.ops.conv import METHODS
 
 SOURCE = Path(__file__).parent.parent / "src" / "torchdcls"
-# profiles, _checks <- ops <- nn <- conversion <- models <- deployment <- train <- cli
+# profiles, _checks, _extras <- ops <- nn <- conversion <- models <- deployment <- train <- cli
 ROOMS = ("ops", "nn", "conversion", "models", "deployment", "train", "cli")
-ORDER = {"profiles": 0, "_checks": 0, **{name: number for number, name in enumerate(ROOMS, start=1)}}
-# Beside deployment; neither knows the other.
+ORDER = {"profiles": 0, "_checks": 0, "_extras": 0, **{name: number for number, name in enumerate(ROOMS, start=1)}}
+# Beside conversion, and beside deployment; neither knows the other.
+ORDER["optim"] = ORDER["conversion"]
 ORDER["inspection"] = ORDER["deployment"]
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"plots": "nn", "testing": "ops"}
@@ -26,11 +25,6 @@ RESERVED = {
     "timm": {"conversion", "models", "deployment", "train"},
     "matplotlib": {"plots"},
 }
-OPTIONAL = (
-    *("timm", "torchvision", "numpy", "matplotlib", "rich", "safetensors", "jsonargparse", "yaml", "PIL"),
-    *("triton", "DCLS", "hypothesis", "pytest", "tensorboard", "tqdm", "scipy", "webdataset", "datasets"),
-    *("onnx", "onnxscript", "onnx_ir", "onnxruntime", "huggingface_hub"),
-)
 
 
 @dataclass(frozen=True)
@@ -169,27 +163,10 @@ def test_optional_packages_stay_in_their_rooms(package):
 def test_the_package_needs_torch_alone():
     """A layer is made and run with every optional package missing."""
     program = f"""
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {OPTIONAL!r}:
-            raise ModuleNotFoundError(name + " is missing", name=name)
-
-sys.meta_path.insert(0, Missing())
-import torch, torchdcls
+import sys, torch, torchdcls
 layer = torchdcls.Dcls2d(4, 4, 3, padding="same", dilated_kernel_size=5, groups=4)
 layer(torch.randn(1, 4, 6, 6)).sum().backward()
 assert not [name for name in sys.modules if name.partition(".")[0] in {OPTIONAL!r}]
 """
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
+    ran = run_without(OPTIONAL, program)
     assert ran.returncode == 0, ran.stderr
-
-
-def test_loading_the_authors_models_without_timm_says_what_to_install(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(("torchdcls.models", "timm"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.delattr(torchdcls, "models", raising=False)
-    with pytest.raises(ImportError, match=r'timm is missing\): pip install "torchdcls\[train\]"'):
-        _ = torchdcls.load_official

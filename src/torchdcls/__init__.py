@@ -21,8 +21,8 @@ from .ops import (
     large_kernel_conv_transpose2d,
     large_kernel_conv_transpose3d,
 )
+from .optim import clamp_positions_, param_groups, repulsion_loss
 from .profiles import Profile
-from .train.params import clamp_positions_, param_groups, repulsion_loss
 
 if TYPE_CHECKING:
     from .models.official import load_official
@@ -67,13 +67,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Needs timm, which `import torchdcls` does not.
     if name == "load_official":
-        try:
-            from .models.official import load_official
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                f"load_official needs packages of the train extra ({error.name} is missing): "
-                'pip install "torchdcls[train]"'
-            ) from error
+        from .models.official import load_official
 
         return load_official
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from torchdcls import __version__
-from torchdcls.cli import main
+from torchdcls.cli import commands, main
 from torchdcls.train.comparison import compare as comparison
 from torchdcls.train.comparison.config import CompareConfig
+from torchdcls_cli import COMMANDS
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
     [
         ([], "compare"),
         (["fit"], "compare"),
+        (["--epochs", "3"], "torchdcls: --epochs: expected a command before its options, one of compare, train,"),
         (["trian"], "did you mean 'train'?"),
         (["study"], "torchdcls study: the following arguments are required: config"),
         (["compare", "--epochs", "many"], "epochs"),
@@ -98,9 +100,44 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert expected in capsys.readouterr().out
 
 
-def test_without_the_train_extra_it_says_what_to_install() -> None:
-    code = "import sys\nsys.modules['jsonargparse'] = None\nfrom torchdcls.cli import main\nsys.exit(main(['compare']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert 'pip install "torchdcls[train]"' in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_and_version_do_without_torch(word: str) -> None:
+    """It takes seconds to import."""
+    code = f"""
+import sys
+sys.argv = ["torchdcls", {word!r}]
+import torchdcls_cli
+try:
+    torchdcls_cli.main()
+finally:
+    print(sorted({{"torch", "torchdcls", "numpy", "jsonargparse", "timm"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *told, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    if word == "--version":
+        assert told == [f"torchdcls {__version__}"]
+    else:
+        assert all(any(line.split()[:1] == [name] for line in told) for name in COMMANDS)
+
+
+def test_help_of_a_command_imports_what_parses_alone() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+from torchdcls.cli import main
+for name in ("compare", "train", "eval", "study", "export", "info"):
+    try:
+        main([name, "--help"])
+    except SystemExit:
+        pass
+heavy = {"timm", "torchvision", "PIL", "scipy", "matplotlib", "rich", "safetensors", "onnx", "datasets"}
+print(sorted(heavy & set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("usage: torchdcls") == 6
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_that_help_names_is_there() -> None:
+    assert list(commands.COMMANDS) == list(COMMANDS)

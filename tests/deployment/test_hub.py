@@ -349,11 +349,13 @@ def test_an_argument_that_is_none_of_the_class(tmp_path: Path) -> None:
         Net.from_pretrained(saved(tmp_path), widht=3)
 
 
-@pytest.mark.parametrize("package", ["huggingface_hub", "safetensors", "timm"])
-def test_without_its_packages_it_says_what_to_install(package: str) -> None:
+@pytest.mark.parametrize(
+    ("package", "room"), [("huggingface_hub", "deployment.hub"), ("safetensors", "deployment.hub"), ("timm", "models")]
+)
+def test_without_its_packages_it_says_what_to_install(package: str, room: str) -> None:
     code = f"import sys\nsys.modules[{package!r}] = None\nimport torchdcls.deployment.hub"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: torchdcls.deployment.hub needs the packages of the train extra")
-    assert last.endswith('is missing): pip install "torchdcls[train]"')
+    sentence = f"torchdcls.{room} needs the packages of the train extra ({package} is missing): pip install "
+    assert f"MissingExtraError: {sentence}" in last

@@ -241,6 +241,6 @@ def test_without_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(tiny(), path, to="safetensors", configuration=Configuration(model=NAME, arguments=ARGUMENTS))
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
-        ModuleNotFoundError, match=r'is made by timm \(timm is missing\): pip install "torchdcls\[train\]"'
+        ModuleNotFoundError, match=r"of timm needs the packages of the train extra \(timm is missing\): pip install"
     ):
         load(path)

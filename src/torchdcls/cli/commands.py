@@ -24,14 +24,10 @@ class Command:
     """A command.
 
     Args:
-        name: What the user types.
-        help: A line about it.
         options: Makes its parser, from all arguments of the process.
         run: Does it, with what was parsed and all arguments, and returns the exit status.
     """
 
-    name: str
-    help: str
     options: Callable[[Sequence[str]], ArgumentParser]
     run: Callable[[dict[str, Any], list[str]], int]
 
@@ -65,11 +61,8 @@ def _train_options(arguments: Sequence[str]) -> ArgumentParser:
         help="a recipe of the package, such as convnext_tiny-dcls-gaussian ('list' names all), or a YAML file",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the settings and end")
-    # Nothing of a command that was not called is read.
-    recipe = _recipe(arguments) if arguments[:1] == ["train"] else {}
-    _add_settings(parser, TrainConfig, recipe)
-    if arguments[:1] == ["train"]:
-        _check_options(parser, arguments[1:])
+    _add_settings(parser, TrainConfig, _recipe(arguments))
+    _check_options(parser, arguments[1:])
     return parser
 
 
@@ -130,8 +123,7 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, help="of the final trainings do these seeds' alone, likewise")
     parser.add_argument("--status", action="store_true", help="print what is done and what remains, and end")
     parser.add_argument("--report", action="store_true", help="write page and pictures from what is done, and end")
-    if arguments[:1] == ["study"]:
-        _check_options(parser, arguments[1:])
+    _check_options(parser, arguments[1:])
     return parser
 
 
@@ -164,18 +156,14 @@ def _export_options(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
     _add_settings(parser, ExportConfig, {})
-    if arguments[:1] == ["export"]:
-        _check_options(parser, arguments[1:])
+    _check_options(parser, arguments[1:])
     return parser
 
 
 def _export(settings: dict[str, Any], arguments: list[str]) -> int:
     from ..train.export import export_checkpoint
 
-    try:
-        export_checkpoint(settings.pop("checkpoint"), ExportConfig(**settings))
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from None
+    export_checkpoint(settings.pop("checkpoint"), ExportConfig(**settings))
     return 0
 
 
@@ -187,8 +175,7 @@ def _info_options(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("model", type=str, help="timm's name, or torchvision's: resnet50, torchvision:resnet50")
     _add_settings(parser, InfoConfig, {})
-    if arguments[:1] == ["info"]:
-        _check_options(parser, arguments[1:])
+    _check_options(parser, arguments[1:])
     return parser
 
 
@@ -242,15 +229,6 @@ def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
             raise ValueError(f"{option}: expected an option; {nearest(option, sorted(known))}")
 
 
-def check_command(arguments: Sequence[str]) -> None:
-    """Refuses a first word that is not a command, and none."""
-    names = [command.name for command in COMMANDS]
-    if not arguments:
-        raise ValueError(f"expected one of {', '.join(names)}; torchdcls --help says what they do")
-    if not arguments[0].startswith("-") and arguments[0] not in names:
-        raise ValueError(f"expected one of {', '.join(names)}; {nearest(arguments[0], names)}")
-
-
 def mistake(error: ArgumentError) -> ValueError:
     """What jsonargparse says in several lines of a value that is not of its option's type, in one."""
     text = str(error)
@@ -264,13 +242,11 @@ def mistake(error: ArgumentError) -> ValueError:
     return ValueError(f"{found[1]}: expected {expected}, got {found[2].strip()!r}")
 
 
-COMMANDS = (
-    Command("compare", "train a small model with 7x7 and with DCLS layers", _compare_options, _compare),
-    Command("train", "train a model at full size, on one machine or many", _train_options, _train),
-    Command("eval", "score a checkpoint", _eval_options, _eval),
-    Command("study", "compare methods as a study: tuned alike, paired, resumable", _study_options, _study),
-    Command(
-        "export", "write a checkpoint's model for use elsewhere: ONNX, torch.export, weights", _export_options, _export
-    ),
-    Command("info", "describe a model and what a conversion makes of it", _info_options, _info),
-)
+COMMANDS = {
+    "compare": Command(_compare_options, _compare),
+    "train": Command(_train_options, _train),
+    "eval": Command(_eval_options, _eval),
+    "study": Command(_study_options, _study),
+    "export": Command(_export_options, _export),
+    "info": Command(_info_options, _info),
+}

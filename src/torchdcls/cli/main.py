@@ -3,7 +3,11 @@
 import sys
 from collections.abc import Sequence
 
+from torchdcls_cli import COMMANDS, answer
+
 from .. import __version__
+from .._checks import nearest
+from .._extras import MissingExtraError, require
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,46 +19,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    answer(arguments, __version__)
+    options: set[str] = set()
     try:
+        name = _command_name(arguments)
+        require("this command", "train")
         from jsonargparse import ArgumentError, ArgumentParser
 
-        from .commands import COMMANDS, check_command, mistake
-    except ImportError as error:
-        print(
-            f"torchdcls: the command line needs the packages of the train extra ({error.name} is missing): "
-            'pip install "torchdcls[train]"',
-            file=sys.stderr,
-        )
-        return 2
+        from . import commands
 
-    parser = ArgumentParser(
-        prog="torchdcls",
-        description="Dilated Convolution with Learnable Spacings.",
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--version", action="version", version=f"torchdcls {__version__}")
-    subcommands = parser.add_subcommands(required=True, dest="command")
-    names: dict[str, set[str]] = {}
-    try:
-        check_command(arguments)
-        for command in COMMANDS:
-            options = command.options(arguments)
-            names[command.name] = {action.dest for action in options._actions if action.option_strings}
-            subcommands.add_subcommand(command.name, options, help=command.help)
+        command = commands.COMMANDS[name]
+        parser = ArgumentParser(prog="torchdcls", allow_abbrev=False, exit_on_error=False)
+        subcommands = parser.add_subcommands(required=True, dest="command")
+        own = command.options(arguments)
+        options = {action.dest for action in own._actions if action.option_strings}
+        subcommands.add_subcommand(name, own)
         try:
             parsed = parser.parse_args(arguments)
         except ArgumentError as error:
-            raise mistake(error) from None
-        (command,) = (command for command in COMMANDS if command.name == parsed.command)
-        return command.run(parsed[command.name].as_dict(), arguments)
-    except (ValueError, FloatingPointError, OSError) as error:
+            raise commands.mistake(error) from None
+        return command.run(parsed[name].as_dict(), arguments)
+    except (ValueError, FloatingPointError, OSError, MissingExtraError) as error:
         # Errors begin with the name of the setting, which is an option here.
-        called = next((argument for argument in arguments if not argument.startswith("-")), "")
+        called = "".join(word for word in arguments[:1] if not word.startswith("-"))
         name, colon, rest = str(error).partition(":")
-        option = "--" + name.replace("_", "-") if name in names.get(called, ()) else name
+        option = "--" + name.replace("_", "-") if name in options else name
         print(f"{f'torchdcls {called}'.strip()}: {option}{colon}{rest}", file=sys.stderr)
         return 2
+
+
+def _command_name(arguments: Sequence[str]) -> str:
+    names = list(COMMANDS)
+    if not arguments:
+        raise ValueError(f"expected one of {', '.join(names)}; torchdcls --help says what they do")
+    if arguments[0].startswith("-"):
+        raise ValueError(f"{arguments[0]}: expected a command before its options, one of {', '.join(names)}")
+    if arguments[0] not in names:
+        raise ValueError(f"expected one of {', '.join(names)}; {nearest(arguments[0], names)}")
+    return arguments[0]
 
 
 if __name__ == "__main__":

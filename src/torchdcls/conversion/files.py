@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
+from .._extras import needed_by
+
 
 class _Unread:
     """Stands for a number of numpy or a path, of which nobody asks the value."""
@@ -74,8 +76,9 @@ def read(path: Path) -> Any:
         ValueError: It is cut short, no such file, or asks for more than tensors, plain values and settings.
     """
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError  # torchdcls itself needs torch alone
-        from safetensors.torch import load_file
+        with needed_by("a safetensors file", "train"):
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
 
         try:
             return load_file(path)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from .. import _checks
+from .._extras import require
 from ..conversion import FuseReport, fuse
 from ..nn import DclsLayer
 from . import onnx_file
@@ -87,7 +88,7 @@ def export(
     _check_arguments(to, dynamic_size, fused, positions, opset)
     check_path(path, to, overwrite)
     if to == "onnx":
-        onnx_file.check_packages()
+        require("an ONNX file", "export")
     if example is not None:
         example = _checked(example, model, to)
     elif to != "safetensors":

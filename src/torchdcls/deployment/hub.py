@@ -16,24 +16,19 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from .._checks import nearest
+from .._extras import needed_by
 from ..conversion import convert, parameter_count
 from ..conversion.select import stages
 from ..nn import DclsLayer
 from ..profiles import PROFILES, Profile, description
 
-try:
+with needed_by("torchdcls.deployment.hub", "train"):
     from huggingface_hub import EvalResult, ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model, save_model
 
     from ..models.named import timm_model
-except ImportError as missing:
-    raise ImportError(
-        f"torchdcls.deployment.hub needs the packages of the train extra ({missing.name} is missing): "
-        'pip install "torchdcls[train]"',
-        name=missing.name,
-    ) from None
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _NOT_STORED = "not_stored"

@@ -1,6 +1,5 @@
 """ONNX files: torch's exporter, ONNX's checker, and onnxruntime."""
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -19,30 +18,9 @@ OPSETS = range(18, 26)
 # onnxruntime has all of it since 2023; newer ones bring nothing that convolutional networks need.
 DEFAULT_OPSET = 20
 METADATA = "torchdcls"
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _DTYPES = (torch.float32, torch.float16, torch.float64)
 # Protobuf's limit is 2 GiB for the whole file, of which the graph needs a part.
 _LARGEST = 2**31 - 2**26
-
-
-def check_packages() -> None:
-    """Says which packages are missing.
-
-    Raises:
-        ModuleNotFoundError: One of them is.
-    """
-    missing = []
-    for name in _PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
-        raise ModuleNotFoundError(
-            f"ONNX files need the packages of the export extra ({', '.join(missing)} "
-            f'{"is" if len(missing) == 1 else "are"} missing): pip install "torchdcls[export]"',
-            name=missing[0],
-        )
 
 
 def check_opset(opset: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import nearest
+from .._extras import needed_by
 from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
 from .errors import ExportError
@@ -44,8 +45,9 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
     Raises:
         ExportError: The model of the file is another, as the configuration is not the model's.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    with needed_by("a safetensors file", "export"):
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
     foreign = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if foreign:
@@ -114,7 +116,8 @@ def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str],
         The configuration, tensors, the names of tensors that are there under another one, as layers share them, and
         what DCLS layers are (nothing in files from before that was written).
     """
-    from safetensors import SafetensorError, safe_open
+    with needed_by("a safetensors file", "export"):
+        from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -162,15 +165,10 @@ def _make(path: Path, configuration: Configuration) -> nn.Module:
             f"model: expected a model to load into, as '{path}' does not say how to make one, got None; make it as it "
             "was and call load(path, model)"
         )
-    try:
+    with needed_by(f"the model {configuration.model} of timm", "train"):
         import timm
 
         from .. import models  # noqa: F401  registers them with timm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'{configuration.model} is made by timm ({error.name} is missing): pip install "torchdcls[train]"',
-            name=error.name,
-        ) from None
     if not timm.is_model(configuration.model):
         raise ValueError(
             f"path: expected a model that timm {timm.__version__} knows in '{path}', got {configuration.model!r}; "

@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
+from .._extras import needed_by
 from .inspect import Layer, ModelInfo
 from .receptive_field import ReceptiveField
+
+with needed_by("torchdcls.inspection.tables", "train"):
+    from rich.console import Console
+    from rich.table import Table
 
 
 def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -> None:

@@ -4,7 +4,10 @@ Importing this package registers them with timm: `timm.list_models("*_dcls_*")` 
 `timm.create_model("convnext_tiny_dcls_gaussian")` makes one. `HOSTS` says what they are made of.
 """
 
-from .comparison import SMALL_MODELS, check_model, comparison_model
-from .registered import HOSTS, Elements, Host
+from .._extras import needed_by
+
+with needed_by("torchdcls.models", "train"):
+    from .comparison import SMALL_MODELS, check_model, comparison_model
+    from .registered import HOSTS, Elements, Host
 
 __all__ = ["HOSTS", "SMALL_MODELS", "Elements", "Host", "check_model", "comparison_model"]

@@ -1,7 +1,10 @@
 """Pictures: functions that take data and an Axes."""
 
-from .curves import draw_accuracy
-from .kernels import draw_kernel, draw_positions
-from .studies import draw_differences, draw_seeds, draw_sweep
+from .._extras import needed_by
+
+with needed_by("torchdcls.plots", "train"):
+    from .curves import draw_accuracy
+    from .kernels import draw_kernel, draw_positions
+    from .studies import draw_differences, draw_seeds, draw_sweep
 
 __all__ = ["draw_accuracy", "draw_differences", "draw_kernel", "draw_positions", "draw_seeds", "draw_sweep"]

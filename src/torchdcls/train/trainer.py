@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .._checks import nearest
 from ..nn import DclsLayer
+from ..optim import clamp_positions_, param_groups, repulsion_loss
 from .data.batches import Batch
 from .data.seeds import seed_of
-from .params import clamp_positions_, param_groups, repulsion_loss
 from .processes import Processes
 from .settings import TrainConfig
 

@@ -6,7 +6,7 @@ from torch._dynamo.utils import counters
 
 from tests.train.study.made_study import PLACE, toy
 from torchdcls.models import comparison
-from torchdcls.train.params import dcls_layers
+from torchdcls.optim import dcls_layers
 from torchdcls.train.study.cells import make_cell
 from torchdcls.train.study.compiling import compile_in_pieces_, many_shapes
 from torchdcls.train.study.config import METHODS, Method

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from ... import _checks
-from ...models import check_model
 from ..settings import setting
 
 Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
@@ -67,6 +66,8 @@ class CompareConfig:
         Raises:
             ValueError: A setting is out of range; the message names its argument.
         """
+        from ...models import check_model  # timm takes seconds, and `--help` does without
+
         check_model(self.model)
         for method in self.methods:
             _checks.one_of("methods", method, METHODS)

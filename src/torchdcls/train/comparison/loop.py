@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 
+from ...optim import clamp_positions_, param_groups, repulsion_loss
 from ..data.image_set import ImageSet
 from ..data.named import make_loader
-from ..params import clamp_positions_, param_groups, repulsion_loss
 from .recorded import Recorded, Update
 
 # The papers add the repulsion of bilinear elements from epoch 20 of 300 on; shorter runs from the same share of theirs.

@@ -17,9 +17,6 @@ from .fashion_mnist import FASHION_MNIST_CLASSES, find_fashion_mnist, read_embed
 from .image_folder import read_image_folder
 from .image_set import ImageData, ImageSet
 
-# The data sets that have a name: all others are paths.
-NAMED = ("embedded", "fashion-mnist", "cifar10")
-
 _FOLDER_IMAGE_SIZE = 64
 _SMALLEST_IMAGE_SIZE = 8
 # Images resized at once: bounds the float copy that resizing makes.

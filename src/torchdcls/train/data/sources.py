@@ -8,11 +8,13 @@ from PIL import Image
 from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from timm.data.readers.reader_factory import create_reader
 
+from ..._extras import needed_by
 from ..settings import TrainConfig
+from . import NAMED
 from .image_folder import shortened
 from .image_set import ImageSet
 from .image_source import Images, ReaderImages, Sources, Stream, chosen_splits
-from .named import NAMED, load_data
+from .named import load_data
 
 
 def open_sources(config: TrainConfig) -> Sources:
@@ -79,7 +81,7 @@ def _open_named(config: TrainConfig) -> Sources:
 
 def _open_with_package(kind: str, name: str, config: TrainConfig) -> Sources:
     # What reads them is an extra of this package, and slow to import.
-    try:
+    with needed_by(f"data: '{config.data}'", "data"):
         if kind == "wds":
             from .shards import open_shards
 
@@ -87,11 +89,6 @@ def _open_with_package(kind: str, name: str, config: TrainConfig) -> Sources:
         from .hugging_face import open_dataset, open_stream
 
         return open_dataset(name, config) if kind == "hfds" else open_stream(name, config)
-    except ImportError as error:
-        raise ValueError(
-            f"data: '{config.data}' needs the package {error.name}, which cannot be imported ({error}); "
-            "install it with `pip install torchdcls[train,data]`"
-        ) from None
 
 
 def _open_folder(config: TrainConfig) -> Sources:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ... import _checks
-from ...models import check_model
-from ..data.named import NAMED
+from ..data import NAMED
 from ..settings import Precision, setting
 
 Method = Literal["7x7", "bilinear", "triangle", "gaussian", "dense", "dilated", "frozen"]
@@ -103,6 +102,8 @@ class StudyConfig:
         Raises:
             ValueError: A setting is out of range; the message begins with its name.
         """
+        from ...models import check_model  # timm takes seconds, and `--help` does without
+
         _checks.one_of("data", self.data, NAMED)
         for name in ("validation_images", "epochs", "batch_size"):
             _checks.integer(name, getattr(self, name), 1)

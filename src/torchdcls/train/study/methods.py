@@ -9,7 +9,7 @@ from ...conversion import convert, select
 from ...models import comparison_model
 from ...nn.init import PositionInit
 from ...ops.conv import large_kernel_conv2d
-from ..params import dcls_layers
+from ...optim import dcls_layers
 from .cells import Cell
 from .config import BASELINE, PLACED, TAPS
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn import DclsLayer
+from .nn import DclsLayer
 
 # The norms whose parameters may have several axes.
 _NORMS = (nn.LayerNorm, nn.RMSNorm)

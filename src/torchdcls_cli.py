@@ -1,0 +1,48 @@
+"""The command `torchdcls` as far as it goes without torch, which takes seconds to import.
+
+It stands beside the package: whatever stands in it imports torch first.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+# What `--help` says of each; `torchdcls.cli.commands` has their options, and what they do.
+COMMANDS = {
+    "compare": "train a small model with 7x7 and with DCLS layers",
+    "train": "train a model at full size, on one machine or many",
+    "eval": "score a checkpoint",
+    "study": "compare methods as a study: tuned alike, paired, resumable",
+    "export": "write a checkpoint's model for use elsewhere: ONNX, torch.export, weights",
+    "info": "describe a model and what a conversion makes of it",
+}
+
+
+def main() -> int:
+    """The console script: runs a command and returns its exit status."""
+    words = sys.argv[1:]
+    answer(words, version("torchdcls"))
+    from torchdcls.cli import main
+
+    return main(words)
+
+
+def answer(words: Sequence[str], version: str) -> None:
+    """Prints what `--help` or `--version` asks for, if it is the first word, and ends the process."""
+    if not words or words[0] not in ("-h", "--help", "--version"):
+        return
+    parser = argparse.ArgumentParser(
+        prog="torchdcls",
+        description="Dilated Convolution with Learnable Spacings.",
+        epilog="torchdcls COMMAND --help lists the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"torchdcls {version}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    parser.parse_args(words[:1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
