@@ -8,13 +8,16 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from rich.console import Console
 from safetensors import safe_open
 
 from tests.train import runs
 from torchdcls.cli import main
 from torchdcls.deployment import load
 from torchdcls.nn import DclsLayer
-from torchdcls.train.evaluate import load_model
+from torchdcls.train.evaluate import evaluate, load_model
+from torchdcls.train.export import export_checkpoint
+from torchdcls.train.settings import EvalConfig, ExportConfig
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,15 @@ def expected(checkpoint: Path, given: torch.Tensor, weights: Any = "ema") -> tor
         scores: torch.Tensor = load_model(checkpoint, weights)(given)
     assert scores.std() > 1e-3  # or nothing would be shown
     return scores
+
+
+def test_functions_take_the_path_as_a_string(copied: Path) -> None:
+    out = copied.with_name("a.safetensors")
+    assert evaluate(str(copied), EvalConfig(workers=0), Console(quiet=True)).images == 4
+    export_checkpoint(str(copied), ExportConfig(to="safetensors", out=out), Console(quiet=True))
+    found, stored = load_model(str(copied), "ema").state_dict(), load(str(out)).state_dict()
+    assert list(found) == list(stored)
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in found.items())
 
 
 def test_onnx(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,12 +129,13 @@ def save_checkpoint(
     write_whole(path, lambda unfinished: save_file(contiguous, unfinished, metadata))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a checkpoint, its tensors onto the CPU.
 
     Raises:
         ValueError: The file is missing, cut short, or not a checkpoint of torchdcls.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint: expected a file, got '{path}', which {_what(path)}")
     try:

@@ -20,7 +20,7 @@ from .trainer import autocast, build_model
 from .validation import Scores, validate
 
 
-def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = None) -> Scores:
+def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None = None) -> Scores:
     """Scores a checkpoint of a run and prints the result.
 
     Args:
@@ -74,7 +74,7 @@ def evaluate(checkpoint: Path, config: EvalConfig, console: Console | None = Non
         return scores
 
 
-def load_model(checkpoint: Path, weights: Weights = "auto") -> nn.Module:
+def load_model(checkpoint: str | Path, weights: Weights = "auto") -> nn.Module:
     """The model of a checkpoint, on the CPU, in evaluation mode.
 
     Args:

@@ -20,7 +20,7 @@ from .settings import ExportConfig
 _CALLED = {"path": "out", "example": "image_size"}
 
 
-def export_checkpoint(checkpoint: Path, config: ExportConfig, console: Console | None = None) -> ExportReport:
+def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Console | None = None) -> ExportReport:
     """Writes the model of a checkpoint for use elsewhere, compares the file with it, and prints what came of it.
 
     Args:
@@ -35,6 +35,7 @@ def export_checkpoint(checkpoint: Path, config: ExportConfig, console: Console |
     """
     to = cast(Format, config.to)  # checked where the settings are made
     console = console or Console()
+    checkpoint = Path(checkpoint)
     stored = load_checkpoint(checkpoint)
     run = stored_config(stored)
     out = config.out or _beside(checkpoint, to)
