@@ -25,40 +25,6 @@ _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 class DclsNd(DclsLayer):
     """What `Dcls1d`, `Dcls2d` and `Dcls3d` have in common; use those.
 
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_count: Elements for each pair of an output channel and an input channel of its group (and for each tap of
-            the dense axes, if any).
-        stride: As in torch.
-        padding: As in torch: one integer, one per axis, "same" or "valid". For even sizes "same" pads one cell less
-            before the map than after it, as in torch, so that an element at position 0 reads the cell after the
-            output's own.
-        dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of 1
-            there is nowhere to move: always give it.
-        groups: As in torch.
-        bias: Whether to add a learned bias.
-        padding_mode: "zeros", "reflect", "replicate" or "circular".
-        interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
-        learned_dims: Spatial axes (0 is the first after the channels) along which positions are learned; the others are
-            dense, each of their taps with `kernel_count` elements of its own. None: all axes.
-        position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
-            broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
-        method: How to convolve, see `torchdcls.large_kernel_conv2d`: "auto", "direct", "depthwise",
-            "fft", "matmul" or "triton".
-        device: Where parameters are made.
-        dtype: Of weight and bias. Position and sigma are kept in float32 at least, also by `.to(torch.bfloat16)`.
-
-    Attributes:
-        weight: (out_channels, in_channels/groups, *dense sizes, kernel_count).
-        position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2` of each axis; axes in
-            torch's order. At the start on the grid [-(s // 2), s - 1 - s // 2], where `clamp_position_` keeps it.
-        sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
-        bias: (out_channels) or None.
-
-    Raises:
-        ValueError: An argument is out of range; the message names it.
-
     Source:
         Khalfaoui-Hassani et al., arXiv:2112.03740 and arXiv:2306.00817.
     """
@@ -82,6 +48,42 @@ class DclsNd(DclsLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Makes the layer's parameters and draws them.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the output.
+            kernel_count: Elements for each pair of an output channel and an input channel of its group (and for each
+                tap of the dense axes, if any).
+            stride: As in torch.
+            padding: As in torch: one integer, one per axis, "same" or "valid". For even sizes "same" pads one cell less
+                before the map than after it, as in torch, so that an element at position 0 reads the cell after the
+                output's own.
+            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of
+                1 there is nowhere to move: always give it.
+            groups: As in torch.
+            bias: Whether to add a learned bias.
+            padding_mode: "zeros", "reflect", "replicate" or "circular".
+            interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
+            learned_dims: Spatial axes (0 is the first after the channels) along which positions are learned; the others
+                are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
+            position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
+                broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
+            method: How to convolve, see `torchdcls.large_kernel_conv2d`: "auto", "direct", "depthwise",
+                "fft", "matmul" or "triton".
+            device: Where parameters are made.
+            dtype: Of weight and bias. Position and sigma are kept in float32 at least, also by `.to(torch.bfloat16)`.
+
+        Attributes:
+            weight: (out_channels, in_channels/groups, *dense sizes, kernel_count).
+            position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2` of each axis; axes in
+                torch's order. At the start on the grid [-(s // 2), s - 1 - s // 2], where `clamp_position_` keeps it.
+            sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
+            bias: (out_channels) or None.
+
+        Raises:
+            ValueError: An argument is out of range; the message names it.
+        """
         super().__init__(
             (in_channels, out_channels, groups),
             kernel_count,
@@ -115,7 +117,7 @@ class DclsNd(DclsLayer):
 class Dcls1d(DclsNd):
     """1-D convolution whose kernel elements learn where to sit.
 
-    Maps (batch, in_channels, length) to (batch, out_channels, length out). See `DclsNd` for arguments and attributes.
+    Maps (batch, in_channels, length) to (batch, out_channels, length out). See `__init__` for arguments and attributes.
     As a layer of delays, with zeros in front of the signal so that nothing reads the future, the delay of an element is
     `size - 1 - size // 2 - position`, from 0 to `size - 1` steps.
 
@@ -134,8 +136,8 @@ class Dcls1d(DclsNd):
 class Dcls2d(DclsNd):
     """2-D convolution whose kernel elements learn where to sit.
 
-    Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `DclsNd` for arguments
-    and attributes.
+    Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `__init__` for
+    arguments and attributes.
 
     Example:
         >>> import torch
@@ -151,7 +153,7 @@ class Dcls2d(DclsNd):
 class Dcls3d(DclsNd):
     """3-D convolution whose kernel elements learn where to sit.
 
-    Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `DclsNd` for arguments and
+    Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `__init__` for arguments and
     attributes.
 
     Example:

@@ -26,31 +26,6 @@ class DclsTransposeNd(DclsLayer):
     gives the same. Along an axis an element brings cell `i` of the input to `i * stride - padding + size // 2 +
     position` of the output: at stride 1, with `padding=size // 2`, an element at position 0 leaves everything where it
     is, and one at 2 moves it two cells on.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_count: Elements for each pair of an input channel and an output channel of its group (and for each tap of
-            the dense axes, if any).
-        stride: As in torch.
-        padding: As in torch: cells cut off both ends of each axis of the output, one integer or one per axis.
-        output_padding: As in torch: cells that the output has more at the end of each axis, fewer than the stride.
-        dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of 1
-            there is nowhere to move: always give it.
-        groups: As in torch.
-        bias: Whether to add a learned bias.
-        padding_mode: "zeros"; torch's transposed layers know no other.
-        interpolation, learned_dims, position_init: See `DclsNd`.
-        method: How to convolve, see `torchdcls.large_kernel_conv_transpose2d`.
-        device, dtype: See `DclsNd`.
-
-    Attributes:
-        weight: (in_channels, out_channels/groups, *dense sizes, kernel_count).
-        position, sigma: See `DclsNd`; position 0 is cell `size // 2` of the kernel here too.
-        bias: (out_channels) or None.
-
-    Raises:
-        ValueError: An argument is out of range; the message names it.
     """
 
     def __init__(
@@ -73,6 +48,33 @@ class DclsTransposeNd(DclsLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        """Makes the layer's parameters and draws them.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the output.
+            kernel_count: Elements for each pair of an input channel and an output channel of its group (and for each
+                tap of the dense axes, if any).
+            stride: As in torch.
+            padding: As in torch: cells cut off both ends of each axis of the output, one integer or one per axis.
+            output_padding: As in torch: cells that the output has more at the end of each axis, fewer than the stride.
+            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of
+                1 there is nowhere to move: always give it.
+            groups: As in torch.
+            bias: Whether to add a learned bias.
+            padding_mode: "zeros"; torch's transposed layers know no other.
+            interpolation, learned_dims, position_init: See `Dcls2d`.
+            method: How to convolve, see `torchdcls.large_kernel_conv_transpose2d`.
+            device, dtype: See `Dcls2d`.
+
+        Attributes:
+            weight: (in_channels, out_channels/groups, *dense sizes, kernel_count).
+            position, sigma: See `Dcls2d`; position 0 is cell `size // 2` of the kernel here too.
+            bias: (out_channels) or None.
+
+        Raises:
+            ValueError: An argument is out of range; the message names it.
+        """
         super().__init__(
             (in_channels, out_channels, groups),
             kernel_count,
@@ -132,7 +134,7 @@ class DclsTransposeNd(DclsLayer):
 class DclsTranspose1d(DclsTransposeNd):
     """1-D transposed convolution whose kernel elements learn where to sit.
 
-    Maps (batch, in_channels, length) to (batch, out_channels, length out). See `DclsTransposeNd` for arguments
+    Maps (batch, in_channels, length) to (batch, out_channels, length out). See `__init__` for arguments
     and attributes.
 
     Example:
@@ -149,7 +151,7 @@ class DclsTranspose1d(DclsTransposeNd):
 class DclsTranspose2d(DclsTransposeNd):
     """2-D transposed convolution whose kernel elements learn where to sit.
 
-    Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `DclsTransposeNd` for
+    Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `__init__` for
     arguments and attributes.
 
     Example:
@@ -166,7 +168,7 @@ class DclsTranspose2d(DclsTransposeNd):
 class DclsTranspose3d(DclsTransposeNd):
     """3-D transposed convolution whose kernel elements learn where to sit.
 
-    Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `DclsTransposeNd` for arguments
+    Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `__init__` for arguments
     and attributes.
 
     Example:
