@@ -10,9 +10,10 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from torchdcls.train.study.records import SETTINGS, read_run, write_published
+from torchdcls.train.study.records import SETTINGS, read_published, read_run, write_published
 from torchdcls.train.study.results import used_ids
 
 from .record import RESULTS, ROOT, write
@@ -52,10 +53,13 @@ def publish_study(run: Path, results: Path) -> Path:
         results: Folder of the result files.
 
     Returns:
-        The result file, which takes the place of an older one of the same name.
+        The result file, which takes the place of an older one of the same name. A note in that one, which says how
+        its records came about, is kept where the settings have none.
     """
     study = read_run(run)
     path = results / f"study-{study.name}.jsonl"
+    if study.config.note is None and path.is_file():
+        study = replace(study, config=replace(study.config, note=read_published(path).config.note))
     write_published(path, study, used_ids(study))
     return path
 

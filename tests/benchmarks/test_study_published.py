@@ -99,6 +99,18 @@ def test_unfinished_and_foreign_cells(tmp_path: Path) -> None:
     assert "not complete: 5 of" in page(studies(tmp_path))
 
 
+def test_a_note_stays_with_the_records(tmp_path: Path) -> None:
+    """It is no setting of the package's study, which others run too."""
+    said, silent = made_study(toy(note="Seed 1 came later.")), made_study(toy(), cells=5)
+    path = publish_study(run_folder(tmp_path / "said", said), tmp_path)
+    assert publish_study(run_folder(tmp_path / "silent", silent), tmp_path) == path
+    assert len(path.read_text().splitlines()) == 6
+    assert "after the last epoch. Seed 1 came later.\n" in page(studies(tmp_path))
+    another = made_study(toy(note="Seed 2 came later."))
+    publish_study(run_folder(tmp_path / "another", another), tmp_path)
+    assert "Seed 1" not in page(studies(tmp_path)) and "Seed 2" in page(studies(tmp_path))
+
+
 def test_nothing_published_is_nothing_stale(tmp_path: Path) -> None:
     assert studies(tmp_path) == []
     assert stale([], tmp_path) == []

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.record import RESULTS
 from tests.train.study.made_study import PLACE, TOY, toy
 from torchdcls.cli import main
 from torchdcls.train.study.files import content_of, load_study, study_from, study_names
 from torchdcls.train.study.plan import plan, remaining
+from torchdcls.train.study.records import read_published
 
 
 def candidates(**grids: Any) -> dict[str, Any]:
@@ -29,6 +31,14 @@ def test_packaged_studies(name: str) -> None:
         assert len(grid["kernel_size"]) > 1 and len(grid["start"]) > 1
     assert config.side in config.sweeps.kernel_sizes
     assert {candidate.start for candidate in config.candidates("frozen")} == {"whole"}
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_packaged_study_says_nothing_of_a_run(name: str) -> None:
+    """How the published ones came about is for their records alone; others run the same files."""
+    assert load_study(name).note is None
+    published = RESULTS / f"study-{name}.jsonl"
+    assert not published.is_file() or read_published(published).config.note
 
 
 def test_the_sizes_that_the_comments_of_the_files_count() -> None:
