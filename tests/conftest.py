@@ -12,10 +12,6 @@ with torch.device("meta"):
     torch.empty(0)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "compiles: torch.compile traces this test, with nothing compiled before it")
-
-
 @pytest.fixture(autouse=True)
 def _same_conditions() -> None:
     torch.manual_seed(0)
