@@ -1,15 +1,30 @@
 """Argument checks shared by `ops` and `nn`. Every error names the argument, what was expected and what came."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
+from typing import ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 from .profiles import PROFILES, Interpolation, Profile
 
 # What the PyPI package DCLS calls the interpolations, for a hint in the error message.
 _DCLS_NAMES = {"v0": "bilinear", "v1": "bilinear", "max": "triangle", "gauss": "gaussian"}
+
+# Arguments of torch's convolutions and of the PyPI package DCLS that are called otherwise here.
+FOREIGN = {
+    "dilation": "expected no such argument: positions replace it, and the size of the kernel is dilated_kernel_size",
+    "kernel_size": "expected kernel_count, the number of elements, and dilated_kernel_size, the size of the kernel",
+    "version": "expected interpolation",
+}
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_SUPPORTED = f"{', '.join(map(str, _DTYPES))} are supported"
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 def integer(name: str, value: object, minimum: int) -> int:
@@ -31,6 +46,24 @@ def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, .
             raise ValueError(f"{name}: expected one integer or {count} of them, one per axis, got {values!r}")
         return tuple(integer(f"{name}[{axis}]", entry, minimum) for axis, entry in enumerate(values))
     return (integer(name, value, minimum),) * count
+
+
+def kernel_size(value: object, dims: int, learned_dims: Sequence[int], kernel_count: int) -> tuple[int, ...]:
+    """Dense sizes, one per axis, that leave more than one element somewhere to sit."""
+    sizes = integers("dilated_kernel_size", value, dims, 1)
+    if kernel_count > 1 and all(sizes[dim] == 1 for dim in learned_dims):
+        raise ValueError(
+            f"dilated_kernel_size: expected more than 1 along a learned axis, got {sizes} for {kernel_count} elements, "
+            "which would all sit on one cell; it is what torch calls the kernel size"
+        )
+    return sizes
+
+
+def dtype(value: torch.dtype) -> torch.dtype:
+    """A dtype in which weights can be."""
+    if value not in _DTYPES:
+        raise ValueError(f"dtype: expected a floating-point dtype, got {value!r}; {_SUPPORTED}")
+    return value
 
 
 def channels(in_channels: object, out_channels: object, groups: object) -> tuple[int, int, int]:
@@ -69,6 +102,31 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
     raise ValueError(f"interpolation: expected {names} or a torchdcls.Profile, got {interpolation!r}{hint}")
 
 
+def hint_for(name: str, value: object) -> str:
+    """What to write in the place of an argument of torch or of DCLS."""
+    hint = FOREIGN[name]
+    if name == "version":
+        hint += f"={_DCLS_NAMES[value]!r}" if isinstance(value, str) and value in _DCLS_NAMES else ""
+    return f"{name}: {hint}, got {name}={value!r}"
+
+
+def with_hints(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A function that says what torch's and DCLS's arguments are called here; its signature stays what it is.
+
+    Raises:
+        TypeError: Such an argument, as Python has it for every unknown one.
+    """
+
+    @functools.wraps(function)
+    def hinting(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        for name in FOREIGN:
+            if name in kwargs:
+                raise TypeError(hint_for(name, kwargs[name]))
+        return function(*args, **kwargs)
+
+    return hinting
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for an error message: which of the known words, at least one, a wrong one resembles most.
 
@@ -99,8 +157,8 @@ def elements(
 ) -> None:
     """Weight, position and sigma are real numbers and fit each other, the dense axes and the interpolation."""
     for name, tensor in (("weight", weight), ("position", position), ("sigma", sigma)):
-        if tensor is not None and not tensor.is_floating_point():
-            raise ValueError(f"{name}: expected a floating-point tensor, got {tensor.dtype}")
+        if tensor is not None and tensor.dtype not in _DTYPES:
+            raise ValueError(f"{name}: expected a floating-point tensor, got {tensor.dtype}; {_SUPPORTED}")
     if weight.dim() != 3 + len(dense_sizes) or tuple(weight.shape[2:-1]) != dense_sizes:
         dense = "".join(f", {size}" for size in dense_sizes)
         raise ValueError(

@@ -541,7 +541,7 @@ NOTHING = {
     ),
     "only one tap": (lambda: nn.Sequential(depthwise(kernel_size=1)), {}, "0: its kernel has one tap"),
     "where refuses": (lambda: nn.Sequential(depthwise()), {"where": lambda *_: False}, "0: not picked by where"),
-    "already converted": (lambda: nn.Sequential(Dcls2d(4, 4, 3, groups=4)), {}, "got Sequential without any"),
+    "already converted": (lambda: nn.Sequential(Dcls2d(4, 4, 3, 1, 2, 5, 4)), {}, "got Sequential without any"),
 }
 
 

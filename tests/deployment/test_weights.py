@@ -209,7 +209,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     message = refusal(path, other)
     assert message.startswith(f"path: '{path}' is not of this Sequential (it has besides 0.position, 0.sigma;")
     assert torch.equal(other[0].weight, before)
-    assert "it lacks 1.weight" in refusal(path, nn.Sequential(Dcls2d(2, 2, 2), nn.Linear(2, 2)))
+    assert "it lacks 1.weight" in refusal(path, nn.Sequential(Dcls2d(2, 2, 2, dilated_kernel_size=3), nn.Linear(2, 2)))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 import pickle
 from typing import ClassVar
 
+import numpy
 import pytest
 import torch
 from cases import (
@@ -177,6 +178,37 @@ def test_padding_is_torchs(dims, padding_mode, padding, stride):
         return dense(input)
 
     assert_equal_to_rounding(layer_answers(layer, input), layer_answers(layer, input, oracle))
+
+
+@every_dimension
+@pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("size", [(7, 2, 3), (2, 3, 4), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("padding", [(9, 8, 7), "same"], ids=str)
+def test_padding_larger_than_the_map(dims, padding_mode, size, padding):
+    """As `numpy.pad` continues the map; the gradient too, through the oracle's kernel on the map continued by index."""
+    options = {"padding": padding if padding == "same" else padding[:dims], "padding_mode": padding_mode}
+    layer, input = (
+        make_layer(dims, **options, dilated_kernel_size=(12, 11, 8)[:dims]),
+        make_input(dims, size=size[:dims]),
+    )
+    before = [(cells - 1) // 2 for cells in layer.dilated_kernel_size] if padding == "same" else padding[:dims]
+    after = [cells // 2 for cells in layer.dilated_kernel_size] if padding == "same" else padding[:dims]
+    pads = list(zip(before, after, strict=True))
+    mode = {"replicate": "edge", "circular": "wrap"}.get(padding_mode, padding_mode)
+    cells = numpy.pad(numpy.arange(math.prod(size[:dims])).reshape(size[:dims]), pads, mode=mode)
+
+    def oracle(input):
+        padded = input.flatten(2)[:, :, torch.from_numpy(cells).flatten()].unflatten(2, cells.shape)
+        return CONVOLUTIONS[dims](padded, oracle_kernel(layer), layer.bias, groups=4)
+
+    assert_equal_to_rounding(layer_answers(layer, input), layer_answers(layer, input, oracle))
+
+
+@pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
+def test_an_empty_map_cannot_be_continued(padding_mode):
+    layer = Dcls2d(2, 2, 3, 1, 4, 5, padding_mode=padding_mode)
+    with pytest.raises(ValueError, match=rf"input: expected a map with cells for padding_mode='{padding_mode}'"):
+        layer(torch.zeros(1, 2, 0, 5))
 
 
 @every_dimension
@@ -400,7 +432,7 @@ def test_compile_for_any_batch():
 
 @pytest.mark.compiles
 @every_dimension
-@pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_export_for_any_batch_and_map(dims, padding_mode, stride):
     """One program for maps larger and smaller than the kernel."""
@@ -454,9 +486,10 @@ def test_vmap_of_a_large_kernel(method, memory_format):
 
 
 @pytest.mark.compiles
-def test_compile_for_any_map():
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "circular"])
+def test_compile_for_any_map(padding_mode):
     """More sizes than dynamo makes graphs of."""
-    layer = make_layer(dilated_kernel_size=(17, 17))
+    layer = make_layer(dilated_kernel_size=(17, 17), padding_mode=padding_mode)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
     for side in (40, 7, 23, 14, 31, 3, 17, 28, 11):
         input = torch.randn(2, 4, side, side + 1, dtype=torch.float64)

@@ -355,6 +355,36 @@ def test_refuses(dims, changed, message):
         LAYERS[dims](**{**good, **changed})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stride", 1, r"output_padding: expected less than stride \(1, 1\) along each axis, got \(1, 1\)"),
+        ("output_padding", 2, r"output_padding: expected less than stride \(2, 2\)"),
+        ("padding", "same", r"padding: expected an integer of at least 0, got 'same'"),
+        ("padding_mode", "circular", r"padding_mode: expected 'zeros' in a transposed layer, got 'circular'"),
+        ("interpolation", "bilinear", r"interpolation: expected one with sigma, as 'gaussian', .* got 'bilinear'"),
+        ("version", "v1", r"version: expected interpolation='bilinear', got version='v1'"),
+    ],
+    ids=str,
+)
+def test_refuses_settings_of_a_layer_that_is_made(name, value, message):
+    layer = DclsTranspose2d(4, 4, 3, 2, output_padding=1, dilated_kernel_size=5)
+    before = repr(layer)
+    with pytest.raises(ValueError, match=message):
+        setattr(layer, name, value)
+    assert repr(layer) == before
+
+
+@every_dimension
+def test_settings_assigned_later_are_as_those_given(dims):
+    layer, input = make_layer(dims), make_input(dims)
+    other = make_layer(dims, stride=3, padding=1, output_padding=2)
+    other.load_state_dict(layer.state_dict())
+    layer.stride, layer.padding, layer.output_padding = 3, 1, 2
+    assert repr(layer) == repr(other)
+    assert torch.equal(layer(input), other(input))
+
+
 def test_a_named_method_that_cannot_run_says_why():
     layer = DclsTranspose2d(4, 4, 3, 2, 2, dilated_kernel_size=5, method="fft")
     with pytest.raises(ValueError, match=r"method: 'fft' cannot run this call: .*stride \(2, 2\).*Use method='auto'"):

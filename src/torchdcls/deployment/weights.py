@@ -92,11 +92,7 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
 
 def _kernels(model: nn.Module) -> dict[str, str]:
     """For each DCLS layer, what makes a kernel of its parameters and shows in no shape."""
-    return {
-        name: f"{'x'.join(map(str, layer.dilated_kernel_size))} {layer.interpolation.name}, axes {layer.learned_dims}"
-        for name, layer in model.named_modules()
-        if isinstance(layer, DclsLayer)
-    }
+    return {name: layer.kernel_text() for name, layer in model.named_modules() if isinstance(layer, DclsLayer)}
 
 
 def _check_kernels(model: nn.Module, path: Path, kernels: Mapping[str, str]) -> None:

@@ -6,20 +6,17 @@ them are `torchdcls.construct_kernel` and `torchdcls.dcls_conv1d` to `dcls_conv3
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _checks
 from ..ops.conv import Method, Padding, large_kernel_conv, padding_pairs
+from ..ops.padding import PADDING_MODES, PaddingMode, pad
 from ..profiles import Interpolation, Profile
 from .init import PositionInit
 from .layer import DclsLayer
-
-PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class DclsNd(DclsLayer):
@@ -29,6 +26,9 @@ class DclsNd(DclsLayer):
         Khalfaoui-Hassani et al., arXiv:2112.03740 and arXiv:2306.00817.
     """
 
+    padding_mode: PaddingMode
+
+    @_checks.with_hints
     def __init__(
         self,
         in_channels: int,
@@ -59,11 +59,12 @@ class DclsNd(DclsLayer):
             padding: As in torch: one integer, one per axis, "same" or "valid". For even sizes "same" pads one cell less
                 before the map than after it, as in torch, so that an element at position 0 reads the cell after the
                 output's own.
-            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of
-                1 there is nowhere to move: always give it.
+            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. The default of 1 is
+                for a single element alone, which has nowhere to move: always give it.
             groups: As in torch.
             bias: Whether to add a learned bias.
-            padding_mode: "zeros", "reflect", "replicate" or "circular".
+            padding_mode: "zeros", "reflect", "replicate" or "circular". Padding may be larger than the map, which is
+                then reflected, or wrapped around, as often as needed.
             interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
             learned_dims: Spatial axes (0 is the first after the channels) along which positions are learned; the others
                 are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
@@ -97,18 +98,26 @@ class DclsNd(DclsLayer):
             device,
             dtype,
         )
-        # Found here, so that a wrong padding is refused where it is written.
-        pads = padding_pairs(padding, self.dilated_kernel_size, self.stride)
-        self.padding = padding if isinstance(padding, str) else tuple(before for before, _ in pads)
-        _checks.one_of("padding_mode", padding_mode, _PADDING_MODES)
-        self.padding_mode: PaddingMode = padding_mode
+        self._set(padding=padding, padding_mode=padding_mode)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        value = super()._checked(name, value)
+        match name:
+            case "padding":
+                pads = padding_pairs(value, self.dilated_kernel_size, self.stride)
+                return value if isinstance(value, str) else tuple(before for before, _ in pads)
+            case "padding_mode":
+                _checks.one_of("padding_mode", value, PADDING_MODES)
+            case "stride" if self._is_set("padding"):
+                padding_pairs(self.padding, self.dilated_kernel_size, value)
+        return value
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves (batch, in_channels, *map), or one image without batch, with the dense kernel."""
         padding = self.padding
         if self.padding_mode != "zeros":
             pads = padding_pairs(padding, self.dilated_kernel_size, self.stride)
-            input = F.pad(input, [cells for pair in reversed(pads) for cells in pair], mode=self.padding_mode)
+            input = pad(input, pads, self.padding_mode)
             padding = 0
         kernel = self._kept_kernel()
         return large_kernel_conv(input, kernel, self.bias, self.stride, padding, self.groups, method=self.method)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from ..ops.tracing import special_tensors
 from ..profiles import Interpolation, Profile
 from .cache import KernelCache
 from .init import PositionInit, check_position_init, position_start_
+
+# What the metadata of a state dict call a layer's `kernel_text`.
+_KERNEL = "dcls kernel"
 
 
 class DclsLayer(nn.Module):
@@ -33,8 +36,18 @@ class DclsLayer(nn.Module):
     """
 
     dims: int
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_count: int
+    dilated_kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
     padding: Padding
     padding_mode: str
+    method: Method
+    interpolation: Profile
+    learned_dims: tuple[int, ...]
+    position_init: PositionInit
     weight: nn.Parameter
     position: nn.Parameter
     sigma: nn.Parameter | None
@@ -55,19 +68,14 @@ class DclsLayer(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.groups = _checks.channels(*channels)
-        self.kernel_count = _checks.integer("kernel_count", kernel_count, 1)
-        self.dilated_kernel_size = _checks.integers("dilated_kernel_size", dilated_kernel_size, self.dims, 1)
-        self.stride = _checks.integers("stride", stride, self.dims, 1)
-        _checks.one_of("method", method, METHODS)
-        self.method: Method = method
-        self.interpolation = _checks.profile(interpolation)
-        self.learned_dims = _checks.axes(learned_dims, self.dims)
-        self.position_init = check_position_init(position_init)
+        in_channels, out_channels, groups = _checks.channels(*channels)
+        self._set(in_channels=in_channels, out_channels=out_channels, groups=groups, kernel_count=kernel_count)
+        self._set(learned_dims=learned_dims, dilated_kernel_size=dilated_kernel_size, stride=stride)
+        self._set(method=method, interpolation=interpolation, position_init=position_init)
 
         dense = [self.dilated_kernel_size[dim] for dim in range(self.dims) if dim not in self.learned_dims]
         shape = (*self.weight_channels, *dense, self.kernel_count)
-        dtype = torch.get_default_dtype() if dtype is None else dtype
+        dtype = _checks.dtype(torch.get_default_dtype() if dtype is None else dtype)
         precise = torch.promote_types(dtype, torch.float32)
 
         def per_axis() -> nn.Parameter:
@@ -79,6 +87,55 @@ class DclsLayer(nn.Module):
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
         self._cache = KernelCache()
         self.reset_parameters()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As in torch; a setting is checked as when the layer is made, and refused where its parameters do not fit."""
+        super().__setattr__(name, self._checked(name, value))
+
+    def _set(self, **settings: Any) -> None:
+        # What comes is checked, and not yet what an attribute is declared as.
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def _is_set(self, name: str) -> bool:
+        return name in self.__dict__
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """The value of a setting as the layer keeps it; of any other attribute as it is."""
+        match name:
+            case _ if name in _checks.FOREIGN:
+                raise ValueError(_checks.hint_for(name, value))
+            case "in_channels" | "out_channels" | "groups" | "kernel_count" | "learned_dims":
+                value = _checks.axes(value, self.dims) if name == "learned_dims" else _checks.integer(name, value, 1)
+                if self._is_set(name) and value != getattr(self, name):
+                    raise ValueError(
+                        f"{name}: expected {getattr(self, name)!r}, for which the layer has its parameters, "
+                        f"got {value!r}; make another layer"
+                    )
+            case "dilated_kernel_size":
+                value = _checks.kernel_size(value, self.dims, self.learned_dims, self.kernel_count)
+                was = self.dilated_kernel_size if self._is_set(name) else value
+                if any(was[dim] != value[dim] for dim in range(self.dims) if dim not in self.learned_dims):
+                    raise ValueError(
+                        f"dilated_kernel_size: expected {was} along the axes other than {self.learned_dims}, for which "
+                        f"the layer has its parameters, got {value}; make another layer"
+                    )
+            case "stride":
+                value = _checks.integers("stride", value, self.dims, 1)
+            case "method":
+                _checks.one_of("method", value, METHODS)
+            case "interpolation":
+                value = _checks.profile(value)
+                was = self.interpolation if self._is_set(name) else value
+                if (was.start is None) != (value.start is None):
+                    own = "without" if was.start is None else "with"
+                    raise ValueError(
+                        f"interpolation: expected one {own} sigma, as {was.name!r}, for which the layer has its "
+                        f"parameters, got {value.name!r}; make another layer"
+                    )
+            case "position_init":
+                value = check_position_init(value)
+        return value
 
     @property
     def weight_channels(self) -> tuple[int, int]:
@@ -112,6 +169,11 @@ class DclsLayer(nn.Module):
             learned_dims=self.learned_dims,
         )
 
+    def kernel_text(self) -> str:
+        """What makes a kernel of the parameters and shows in no shape: size, interpolation, learned axes."""
+        size = "x".join(map(str, self.dilated_kernel_size))
+        return f"{size} {self.interpolation.name}, axes {self.learned_dims}"
+
     def clamp_position_(self) -> None:
         """Moves positions that are off the grid to its nearest edge, in place; after an optimizer step, say."""
         clamp_position_(self.position, self.learned_size)
@@ -127,6 +189,34 @@ class DclsLayer(nn.Module):
             return self.kernel()
         settings = (self.dilated_kernel_size, self.interpolation, self.learned_dims)
         return self._cache.get([self.weight, self.position, self.sigma], settings, self.kernel)
+
+    # In the metadata of a state dict, as torch's version numbers. An entry of its own would be no tensor, which neither
+    # averages nor safetensors nor older state dicts know. Where metadata are lost, nothing is compared.
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", {})
+        metadata.setdefault(prefix[:-1], {})[_KERNEL] = self.kernel_text()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        own = self.kernel_text()
+        saved = local_metadata.get(_KERNEL, own)
+        if saved != own:
+            error_msgs.append(
+                f"{prefix[:-1] or type(self).__name__}: expected the state of a layer as this one ({own}), "
+                f"got one of another ({saved}); make the layer with the arguments of the saved one"
+            )
+            return
+        settings = local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        super()._load_from_state_dict(state_dict, prefix, *settings)
 
     def extra_repr(self) -> str:
         """What a reader of `print(model)` needs: torch's fields first, defaults left out."""

@@ -6,7 +6,7 @@ kernel that they make is `dilated_kernel_size` large, and there is no `dilation`
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,10 @@ class DclsTransposeNd(DclsLayer):
     is, and one at 2 moves it two cells on.
     """
 
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+
+    @_checks.with_hints
     def __init__(
         self,
         in_channels: int,
@@ -58,8 +62,8 @@ class DclsTransposeNd(DclsLayer):
             stride: As in torch.
             padding: As in torch: cells cut off both ends of each axis of the output, one integer or one per axis.
             output_padding: As in torch: cells that the output has more at the end of each axis, fewer than the stride.
-            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. With the default of
-                1 there is nowhere to move: always give it.
+            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. The default of 1 is
+                for a single element alone, which has nowhere to move: always give it.
             groups: As in torch.
             bias: Whether to add a learned bias.
             padding_mode: "zeros"; torch's transposed layers know no other.
@@ -88,11 +92,20 @@ class DclsTransposeNd(DclsLayer):
             device,
             dtype,
         )
-        self.padding: tuple[int, ...] = _checks.integers("padding", padding, self.dims, 0)
-        self.output_padding = check_output_padding(output_padding, self.stride)
-        if padding_mode != "zeros":
-            raise ValueError(f"padding_mode: expected 'zeros' in a transposed layer, got {padding_mode!r}")
-        self.padding_mode = padding_mode
+        self._set(padding=padding, output_padding=output_padding, padding_mode=padding_mode)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        value = super()._checked(name, value)
+        match name:
+            case "padding":
+                return _checks.integers("padding", value, self.dims, 0)
+            case "output_padding":
+                return check_output_padding(value, self.stride)
+            case "padding_mode" if value != "zeros":
+                raise ValueError(f"padding_mode: expected 'zeros' in a transposed layer, got {value!r}")
+            case "stride" if self._is_set("output_padding"):
+                check_output_padding(self.output_padding, value)
+        return value
 
     @property
     def weight_channels(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from .conv import Method, Padding, large_kernel_conv, large_kernel_conv_transpos
 from .kernel import construct_kernel
 
 
+@_checks.with_hints
 def dcls_conv1d(
     input: Tensor,
     weight: Tensor,
@@ -46,6 +47,7 @@ def dcls_conv1d(
     return large_kernel_conv(input, kernel, bias, stride, padding, groups, method=method)
 
 
+@_checks.with_hints
 def dcls_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -82,6 +84,7 @@ def dcls_conv2d(
     return large_kernel_conv(input, kernel, bias, stride, padding, groups, method=method)
 
 
+@_checks.with_hints
 def dcls_conv3d(
     input: Tensor,
     weight: Tensor,
@@ -118,6 +121,7 @@ def dcls_conv3d(
     return large_kernel_conv(input, kernel, bias, stride, padding, groups, method=method)
 
 
+@_checks.with_hints
 def dcls_conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -156,6 +160,7 @@ def dcls_conv_transpose1d(
     return large_kernel_conv_transpose(input, kernel, bias, stride, padding, output_padding, groups, method=method)
 
 
+@_checks.with_hints
 def dcls_conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -194,6 +199,7 @@ def dcls_conv_transpose2d(
     return large_kernel_conv_transpose(input, kernel, bias, stride, padding, output_padding, groups, method=method)
 
 
+@_checks.with_hints
 def dcls_conv_transpose3d(
     input: Tensor,
     weight: Tensor,
