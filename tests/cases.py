@@ -5,6 +5,7 @@ largest number in play. A computation in lower precision may err twice as much a
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ ROUNDING_UNITS = 64
 
 
 def hat(u: Tensor) -> Tensor:
-    return (1 - u.abs()).clamp(min=0)
+    return torch.relu(1 - u.abs())  # of the derivatives at a kink, 0
 
 
 def bell(u: Tensor) -> Tensor:
@@ -31,6 +32,10 @@ def bell(u: Tensor) -> Tensor:
 
 def cauchy(u: Tensor) -> Tensor:
     return 1 / (1 + u * u)
+
+
+def raised_cosine(u: Tensor) -> Tensor:
+    return torch.where(u.abs() < 1, 0.5 * (1 + torch.cos(math.pi * u)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ SPREADS = {
     "own": Spread(Profile(cauchy, 0.3, 0.2, "cauchy"), cauchy, 0.3, 0.2),
     "own-fixed": Spread(Profile(cauchy, 0.8, None, "fixed"), cauchy, 0.8, None),
 }
+# Of compact support, but smooth: next to nothing is left of an element of which a cell is at the edge.
+COMPACT = Spread(Profile(raised_cosine, 0.3, 0.2, "compact"), raised_cosine, 0.3, 0.2)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Elements:
     def oracle(self) -> Tensor:
         scale = torch.full_like(self.position, self.spread.smallest_scale)
         if self.sigma is not None:
-            scale = scale + self.sigma.abs()
+            scale = scale + torch.where(self.sigma < 0, -self.sigma, self.sigma)  # 1, and not 0, is its slope at 0
         learned_size = [self.size[axis] for axis in self.learned]
         kernel = reference_kernel(self.weight, self.position, scale, learned_size, self.spread.function)
         made = [axis for axis in range(len(self.size)) if axis not in self.learned] + list(self.learned)
@@ -187,3 +194,81 @@ def assert_as_exact_as(actual: dict[str, Tensor], plain: dict[str, Tensor], trut
 def grid(size: Sequence[int]) -> list[tuple[int, ...]]:
     """Every cell, as positions from the origin."""
     return list(itertools.product(*(range(-(cells // 2), cells - cells // 2) for cells in size)))
+
+
+# What a parameter may come to hold. All are float32's: the same numbers in float64.
+SPECIAL_VALUES = {
+    "0": 0.0,
+    "-0": -0.0,
+    "denormal": 1e-44,
+    "tiny": -1e-30,
+    "a kink": 1.0,
+    "large": -1e4,
+    "huge": 1e30,
+    "largest": -3.4e38,
+    "infinite": math.inf,
+    "-infinite": -math.inf,
+}
+# Over its mass, which may be a thousandth, a weight has to be a number that float32 can hold.
+SPECIAL_WEIGHTS = {name: value for name, value in SPECIAL_VALUES.items() if name != "largest"}
+
+
+def with_special(elements: Elements, names: Sequence[str], value: float) -> Elements:
+    """The elements, the second of each kernel with this value in the named parameters."""
+    changed = {name: leaf.detach().clone() for name, leaf in elements.leaves().items()}
+    for name in names:
+        changed[name][..., min(1, elements.weight.shape[-1] - 1)] = value
+    return elements.with_leaves(**{name: leaf.requires_grad_() for name, leaf in changed.items()})
+
+
+def special_fault(elements: Elements) -> tuple[str | None, float]:
+    """What is wrong with the kernel or a gradient, where the formula in float64 has a number that the dtype can hold.
+
+    Returns:
+        The fault or None; and the largest error beyond that of the plain computation, in rounding units of the numbers
+        that an answer is a sum or a difference of.
+    """
+    plain, got = (answers(call, elements.leaves()) for call in (elements.oracle, elements.kernel))
+    fault, worst = _fault(elements, got, plain, (1.0,))
+    if fault is not None:
+        # Rounding may take a cell to the other side of a kink, where the derivative is another.
+        near = 8 * torch.finfo(elements.position.dtype).eps
+        fault, worst = _fault(elements, got, plain, (1.0, 1 - near, 1 + near))
+    return fault, worst
+
+
+def _fault(
+    elements: Elements, got: dict[str, Tensor], plain: dict[str, Tensor], nudges: Sequence[float]
+) -> tuple[str | None, float]:
+    exact = elements.to(torch.float64)
+    nudged = [exact.with_leaves(position=(exact.position.detach() * by).requires_grad_()) for by in nudges]
+    truths = [answers(one.oracle, one.leaves()) for one in nudged]
+    worst = 0.0
+    for name, given in got.items():
+        several = torch.stack([truth[name] for truth in truths])
+        held = several.isfinite().all(0) & several.to(given.dtype).isfinite().all(0)
+        given, by_plain, wanted = given[held].double(), plain[name][held].double(), several[:, held]
+        if not given.isfinite().all():
+            return f"{name}: {given[~given.isfinite()][0]} where float64 has a number", math.inf
+        off = (given - given.clamp(wanted.amin(0), wanted.amax(0))).abs()
+        beyond = off - 2 * (by_plain - wanted[0]).abs().nan_to_num(0.0, 0.0)
+        unit = torch.finfo(elements.weight.dtype).eps * _summands(exact, name)[held] + torch.finfo(got[name].dtype).tiny
+        worst = max(worst, (beyond / unit).max().item() if len(unit) else 0.0)
+    return (f"off by {worst:.3g} rounding units" if worst > ROUNDING_UNITS else None), worst
+
+
+@torch.no_grad()
+def _summands(elements: Elements, name: str) -> Tensor:
+    """How large the numbers are that one answer of `answers` is a sum or a difference of."""
+    weight, position = elements.weight.abs(), elements.position
+    if name == "output":
+        return torch.ones_like(elements.oracle()) * weight[weight.isfinite()].sum()
+    scale = torch.full_like(position, elements.spread.smallest_scale)
+    scale = scale if elements.sigma is None else scale + elements.sigma.abs()
+    mass = torch.ones_like(weight)
+    for axis, dim in enumerate(elements.learned):
+        cell = torch.arange(elements.size[dim], dtype=torch.float64) - elements.size[dim] // 2
+        distance = (cell - position[axis].unsqueeze(-1)) / scale[axis].unsqueeze(-1)
+        mass = mass * elements.spread.function(distance).sum(-1)
+    mass = mass.nan_to_num(1.0) + 1e-7
+    return 8 / mass.clamp(max=1) if name == "weight" else 8 * weight / (mass * scale).clamp(max=1)

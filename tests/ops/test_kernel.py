@@ -7,6 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import (
+    COMPACT,
+    SPECIAL_VALUES,
+    SPECIAL_WEIGHTS,
     SPREADS,
     answers,
     assert_as_exact_as,
@@ -15,6 +18,9 @@ from cases import (
     grid,
     make_elements,
     normal,
+    raised_cosine,
+    special_fault,
+    with_special,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -349,6 +355,53 @@ def test_float64_positions_are_not_rounded_to_float32_weights():
     assert kernel.dtype == torch.float32
     single = torch.finfo(torch.float32)
     assert ((kernel - truth).abs() <= single.eps * truth.abs() + single.smallest_normal).all()
+
+
+# Special values
+
+
+@pytest.mark.parametrize("position", [0.1, 0.3, 0.4, 0.48, 0.495, 0.499])
+def test_the_gradient_of_a_single_cell_is_what_the_normaliser_leaves(position):
+    """Of one cell in its support an element has all: with epsilon 1e-7, f / (f + epsilon), whose slope nearly cancels.
+
+    In float64 it is the formula by hand, epsilon f' / (f + epsilon)^2 times the slope of u. In float32 the two numbers
+    that cancel, both f' / f, are rounded, and the relative error is f / epsilon rounding units: no fault of the
+    profile, nor of the way in which gradients are made.
+    """
+    u = -position / 0.5
+    value, slope = 0.5 * (1 + math.cos(math.pi * u)), -0.5 * math.pi * math.sin(math.pi * u)
+    expected = {"position": -1e-7 * slope / 0.5 / (value + 1e-7) ** 2}
+    expected["sigma"] = expected["position"] * u
+    of_float32 = 4 * torch.finfo(torch.float32).eps * abs(slope) / 0.5 / value * max(1, 1e-7 / value**2)
+    for dtype in (torch.float64, torch.float32):
+        leaves = [torch.full((1, 1, 1, 1), number, dtype=dtype, requires_grad=True) for number in (position, 0.2)]
+        kernel = construct_kernel(torch.ones(1, 1, 1, dtype=dtype), *leaves, 1, Profile(raised_cosine, 0.3, 0.2))
+        for name, got in zip(expected, torch.autograd.grad(kernel.sum(), leaves), strict=True):
+            tolerance = {"rel": 1e-8} if dtype == torch.float64 else {"abs": of_float32}
+            assert got.item() == pytest.approx(expected[name], **tolerance)
+
+
+@pytest.mark.parametrize(("size", "learned"), [((2, 2, 2), (0, 1, 2)), ((6, 3, 1), (2,)), ((3, 4), (0, 1))], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_profile_of_compact_support_is_as_exact_as_the_plain_computation(size, learned, seed):
+    """Elements at the edge of their support among them, where cells come and go and little is left of a difference."""
+    elements = make_elements("own", size, learned, channels=(8, 1), count=60, seed=seed).to(torch.float32)
+    elements = replace(elements, spread=COMPACT)
+    exact = oracle_answers(elements.to(torch.float64))
+    assert_as_exact_as(kernel_answers(elements), oracle_answers(elements), exact)
+
+
+@pytest.mark.parametrize("spread", [*SPREADS, "compact"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("what", ["weight", "position", "sigma", "both"])
+def test_special_values_have_the_gradients_of_the_formula(spread, dims, what):
+    """In float32, of one element among ordinary ones: where float64 has a finite number, it is that number."""
+    elements = make_elements("own" if spread == "compact" else spread, (3, 2, 2)[:dims], channels=(1, 1))
+    elements = replace(elements, spread={**SPREADS, "compact": COMPACT}[spread]).to(torch.float32)
+    if what in ("weight", "position") or elements.sigma is not None:
+        for name, value in (SPECIAL_WEIGHTS if what == "weight" else SPECIAL_VALUES).items():
+            special = with_special(elements, ("position", "sigma") if what == "both" else (what,), value)
+            assert special_fault(special)[0] is None, name
 
 
 # Memory

@@ -84,7 +84,9 @@ def fuse(
     """Replaces DCLS layers by torch convolutions with the kernels that they make, in place.
 
     Kernels are cut to their support: as many cells on both sides of an axis as hold nothing, and as padding allows.
-    Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept.
+    Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Torch's convolutions
+    reflect a map once and wrap it once around: with padding_mode "reflect" or "circular" a map that is smaller than the
+    padding has to stay with the DCLS layer, which continues it as often as needed.
 
     Args:
         model: The model; its modules are exchanged.

@@ -119,6 +119,7 @@ def _distances(
     position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch | None
 ) -> list[Tensor]:
     # (..., n, cells) for each axis, in units of the scale
+    position = _near(position, inverse, profile)
     distances = []
     for axis, cells in enumerate(sizes):
         cell = torch.arange(cells, dtype=position.dtype, device=position.device) - cells // 2
@@ -127,6 +128,16 @@ def _distances(
         scale: Tensor | float = 1 / profile.smallest_scale if inverse is None else inverse[axis].unsqueeze(-1)
         distances.append(torch.mul(distance, scale, out=out))
     return distances
+
+
+def _near(position: Tensor, inverse: Tensor | None, profile: Profile) -> Tensor:
+    # So far off that the square of distance over scale would overflow, an element is moved to where it does not: there
+    # is as little of it there, and 0 * infinity would be its gradient. Where the scale too is infinite, NaN stays.
+    most = math.sqrt(torch.finfo(position.dtype).max) / 2
+    if inverse is None:
+        return position.clamp(-most * profile.smallest_scale, most * profile.smallest_scale)
+    limit = most / inverse.detach()
+    return position.clamp(-limit, limit)
 
 
 class _Products:
@@ -256,6 +267,7 @@ def _gradients(
     to_mass = -to_weight * products.share
     to_position = torch.empty_like(position)
     to_inverse = None if inverse is None else torch.empty_like(inverse)
+    least = torch.finfo(position.dtype).tiny
     for axis, distance in enumerate(spread.distances):
         to_own_mass = math.prod((mass for other, mass in enumerate(products.masses) if other != axis), start=to_mass)
         to_factor = to_factors[axis].add_(to_own_mass.unsqueeze(-1))
@@ -267,6 +279,7 @@ def _gradients(
             to_distance = to_factor.mul_(profile.slope(distance, factors[axis]))
         scale: Tensor | float = 1 / profile.smallest_scale if inverse is None else inverse[axis]
         to_position[axis] = to_distance.sum(-1) * -scale
-        if to_inverse is not None:
-            to_inverse[axis] = (to_distance * distance).sum(-1) / scale
+        if inverse is not None and to_inverse is not None:
+            # At an infinite scale both are 0, as is the gradient of sigma.
+            to_inverse[axis] = (to_distance * distance).sum(-1) / inverse[axis].clamp_min(least)
     return to_weight, to_position, to_inverse

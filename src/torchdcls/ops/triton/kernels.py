@@ -7,10 +7,15 @@ cells. With one axis the kernel is one row, and its factor down is 1. Elements b
 import triton
 import triton.language as tl
 
+# Of float32: an element is at most FAR of its scales away, so that squares are finite, and nothing below TINY divides.
+FAR, TINY = tl.constexpr(2.0**63), tl.constexpr(2.0**-126)
+
 
 @triton.jit
 def _factor(position, inverse, cell, cells, GAUSSIAN: tl.constexpr, LEAST: tl.constexpr):
     # Distances and factors; what is compared is such that NaN stays.
+    limit = FAR / inverse
+    position = tl.where(position > limit, limit, tl.where(position < -limit, -limit, position))
     distance = ((cell - cells // 2).to(tl.float32)[None, :] - position[:, None]) * inverse[:, None]
     if GAUSSIAN:
         factor = tl.exp(-0.5 * distance * distance)
@@ -134,10 +139,12 @@ def construct_gradients(
     to_distance *= _slope(distance_across, right, GAUSSIAN)
     tl.store(to_position + last, tl.sum(to_distance, 1) * -scale_across, mask=known)
     if SCALES:
+        scale_across = tl.where(scale_across < TINY, TINY, scale_across)
         tl.store(to_inverse + last, tl.sum(to_distance * distance_across, 1) / scale_across, mask=known)
     if TWO:
         to_distance = to_left * share[:, None] + (to_mass * mass_across)[:, None]
         to_distance *= _slope(distance_down, left, GAUSSIAN)
         tl.store(to_position + place, tl.sum(to_distance, 1) * -scale_down, mask=known)
         if SCALES:
+            scale_down = tl.where(scale_down < TINY, TINY, scale_down)
             tl.store(to_inverse + place, tl.sum(to_distance * distance_down, 1) / scale_down, mask=known)
