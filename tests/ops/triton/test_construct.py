@@ -87,6 +87,28 @@ def test_layers_train_alike(layer, interpolation, launched, monkeypatch):
         torch.testing.assert_close(got[name].double(), wanted, rtol=1e-4, atol=1e-5)
 
 
+@every_profile
+@pytest.mark.parametrize("sizes", [(5,), (5, 4)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "value"), [("inverse", 0.0), ("inverse", 1e-39), ("position", 3e38), ("position", -3e38)]
+)
+def test_special_values_have_the_gradients_of_the_steps(name, value, sizes, profile, launched):
+    """An infinite scale, and positions of which the distance over the scale would overflow."""
+    exact = leaves_of(sizes)
+    exact[name].data[..., 1] = value
+    expected = answers(lambda: steps(exact, sizes, profile), exact)
+    leaves = on(DEVICE, exact)
+    for key, got in answers(lambda: own(leaves, sizes, profile), leaves).items():
+        # One over the scale comes from sigma, which an infinite one has no gradient of.
+        wanted = expected[key].where(exact["inverse"] > 1e-38, 0.0) if key == "inverse" else expected[key]
+        given = (
+            got.cpu().double().where(exact["inverse"] > 1e-38, 0.0 * got.cpu())
+            if key == "inverse"
+            else got.cpu().double()
+        )
+        torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_not_a_number_stays_so(launched):
     leaves = on(DEVICE, leaves_of((5, 5)))
     for name in leaves:
