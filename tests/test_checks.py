@@ -4,8 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import torchdcls
 from torchdcls import _checks
+from torchdcls.deployment import export
+from torchdcls.inspection import inspect_model, receptive_field
 
 
 @pytest.mark.parametrize("value", [3, 3.0, np.int64(3), np.float32(3)])
@@ -81,3 +86,116 @@ def test_unknown_interpolations_are_refused_without_a_hint(name):
     with pytest.raises(ValueError, match=r"interpolation: expected 'bilinear', 'triangle', 'gaussian'") as error:
         _checks.profile(name)
     assert str(error.value).endswith(f"got {name!r}")
+
+
+_SIZES = {"dilated_kernel_size": 5, "kernel_count": 3}
+_MODEL_TAKERS = {
+    "convert": lambda model: torchdcls.convert(model, **_SIZES),
+    "fuse": torchdcls.fuse,
+    "param_groups": lambda model: torchdcls.param_groups(model, 1e-3, 0.05),
+    "clamp_positions_": torchdcls.clamp_positions_,
+    "repulsion_loss": torchdcls.repulsion_loss,
+    "parameter_count": torchdcls.conversion.parameter_count,
+    "inspect_model": lambda model: inspect_model(model, torch.zeros(1, 3, 8, 8)),
+    "receptive_field": lambda model: receptive_field(model, torch.zeros(1, 3, 8, 8)),
+    "export": lambda model: export(model, "model.onnx", to="onnx", example=torch.zeros(1, 3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("resnet50", "got 'resnet50'; make the model first, for example by timm.create_model"),
+        ([nn.ReLU()], "got list; put the modules into a torch.nn.ModuleList"),
+        (np.zeros(3), "got numpy.ndarray"),
+        (nn.ReLU, "got type"),
+        (None, "got None"),
+    ],
+)
+@pytest.mark.parametrize("function", _MODEL_TAKERS)
+def test_what_takes_a_model_says_that_it_got_none(function, value, message):
+    with pytest.raises(ValueError, match="^model: ") as error:
+        _MODEL_TAKERS[function](value)
+    assert str(error.value) == f"model: expected a torch.nn.Module, {message}"
+
+
+_ELEMENTS = (torch.ones(4, 1, 3), torch.zeros(2, 4, 1, 3), torch.ones(2, 4, 1, 3))
+_WEIGHT = torch.ones(4, 4, 3)
+_TENSOR_TAKERS = {
+    "construct_kernel": ("weight", lambda x: torchdcls.construct_kernel(x, *_ELEMENTS[1:], 5)),
+    "construct_kernel, sigma": ("sigma", lambda x: torchdcls.construct_kernel(*_ELEMENTS[:2], x, 5)),
+    "dcls_conv2d": ("input", lambda x: torchdcls.dcls_conv2d(x, *_ELEMENTS, dilated_kernel_size=5, groups=4)),
+    "dcls_conv_transpose2d": (
+        "input",
+        lambda x: torchdcls.dcls_conv_transpose2d(x, *_ELEMENTS, dilated_kernel_size=5, groups=4),
+    ),
+    "large_kernel_conv2d": ("input", lambda x: torchdcls.large_kernel_conv2d(x, torch.ones(4, 1, 3, 3), groups=4)),
+    "large_kernel_conv2d, weight": ("weight", lambda x: torchdcls.large_kernel_conv2d(torch.ones(1, 4, 8, 8), x)),
+    "large_kernel_conv1d, bias": ("bias", lambda x: torchdcls.large_kernel_conv1d(torch.ones(1, 4, 8), _WEIGHT, x)),
+    "large_kernel_conv_transpose1d": ("input", lambda x: torchdcls.large_kernel_conv_transpose1d(x, _WEIGHT)),
+    "Dcls2d": ("input", torchdcls.Dcls2d(4, 4, 3, dilated_kernel_size=5)),
+    "Dcls2d, circular": ("input", torchdcls.Dcls2d(4, 4, 3, padding=2, dilated_kernel_size=5, padding_mode="circular")),
+    "DclsTranspose1d": ("input", torchdcls.DclsTranspose1d(4, 4, 3, dilated_kernel_size=5)),
+    "receptive_field": ("inputs", lambda x: receptive_field(nn.ReLU(), x)),
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((1, 4, 8, 8), np.float32), "got numpy.ndarray; torch.from_numpy makes a tensor of it"),
+        ([[1.0]], "got list"),
+        ("image.png", "got 'image.png'"),
+    ],
+)
+@pytest.mark.parametrize("function", _TENSOR_TAKERS)
+def test_what_takes_a_tensor_says_that_it_got_none(function, value, message):
+    name, call = _TENSOR_TAKERS[function]
+    with pytest.raises(ValueError, match=f"^{name}: ") as error:
+        call(value)
+    assert str(error.value) == f"{name}: expected a torch.Tensor, {message}"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: torchdcls.explain_method(None, (4, 1, 3, 3)), "input_shape: expected the sizes of all axes, such as"),
+        (lambda: torchdcls.to_official(nn.ReLU()), r"state_dict: expected model.state_dict\(\), got ReLU"),
+        (lambda: torchdcls.load_official(["a"]), "path_or_url: expected a file or an address, got list"),
+        (lambda: receptive_field(nn.ReLU()), "inputs: expected the model's arguments"),
+    ],
+)
+def test_first_arguments_of_another_type(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "hint"),
+    [
+        ("convnex", ["convnext", "test_convnext", "convnext_tiny"], "did you mean 'convnext'?"),
+        (
+            "convnex",
+            ["resnet50", "convnext_tiny_in22k", "convnext_tiny", "convnext_base", "test_convnext"],
+            "did you mean 'convnext_tiny', 'convnext_base' or 'convnext_tiny_in22k'?",
+        ),
+        ("--seed", ["--methods", "--seeds", "--help"], "did you mean '--seeds'?"),
+        ("--quik", ["--quick", "--model"], "did you mean '--quick'?"),
+        ("Gausian", ["bilinear", "triangle", "gaussian"], "did you mean 'gaussian'?"),
+        ("--learning_rate", ["--lr", "--label-smoothing"], "did you mean '--lr'?"),
+        ("foo", ["train", "eval", "info"], "no name is similar"),
+        ("", ["train"], "no name is similar"),
+        ("x", [], "no name is similar"),
+    ],
+)
+def test_the_nearest_words(word, known, hint):
+    assert _checks.nearest(word, known) == hint
+
+
+@pytest.mark.parametrize(
+    ("value", "end"), [("onxx", "got 'onxx'; did you mean 'onnx'?"), ("xyz", "got 'xyz'"), (None, "got None")]
+)
+def test_a_choice_that_is_nearly_right(value, end):
+    with pytest.raises(ValueError, match="^to: expected one of") as error:
+        _checks.one_of("to", value, ("onnx", "pt2"))
+    assert str(error.value) == f"to: expected one of 'onnx', 'pt2', {end}"

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .profiles import PROFILES, Interpolation, Profile
 
@@ -128,37 +128,104 @@ def with_hints(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, 
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for an error message: which of the known words, at least one, a wrong one resembles most.
+    """A hint for an error message: which of the known words a wrong one resembles, up to three that do so equally.
+
+    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front don't count.
 
     Example:
         >>> from torchdcls._checks import nearest
         >>> nearest("warmup-epoch", ["lr", "epochs", "warmup_epochs"])
         "did you mean 'warmup_epochs'?"
+        >>> nearest("--learning-rate", ["--lr", "--epochs"])
+        "did you mean '--lr'?"
+        >>> nearest("convnex", ["convnext_tiny", "convnext_base", "resnet50"])
+        "did you mean 'convnext_tiny' or 'convnext_base'?"
+        >>> nearest("vit", ["lr", "epochs"])
+        'no name is similar'
     """
-    plain = {candidate.lower().replace("-", "_"): candidate for candidate in known}
-    (match,) = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=0.0)
-    return f"did you mean {plain[match]!r}?"
+    asked = _plain(word)
+    initials = "".join(part[0] for part in asked.split("_") if part) if "_" in asked else None
+    scores: dict[str, float] = {}
+    for candidate in known:
+        name = _plain(candidate)
+        begins = _BEGINS * _similarity(asked, name[: len(asked)]) if asked else 0.0
+        scores[candidate] = max(_similarity(asked, name), begins, _INITIALS if name == initials else 0.0)
+    best = max(scores.values(), default=0.0)
+    if best < _SIMILAR:
+        return "no name is similar"
+    found = sorted((name for name, score in scores.items() if score == best), key=len)
+    return f"did you mean {alternatives(found[:_SHOWN])}?"
+
+
+# From which similarity on a word is suggested, and what its other kinds are worth.
+_SIMILAR, _BEGINS, _INITIALS = 0.6, 0.9, 0.8
+_SHOWN = 3
+
+
+def _plain(word: str) -> str:
+    return word.lower().lstrip("-").replace("-", "_")
+
+
+def _similarity(word: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, word, other).ratio()
+
+
+def alternatives(words: Iterable[object]) -> str:
+    """Words in quotes as a list with "or"."""
+    *most, last = map(repr, words)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
     """Refuses a value that is not among the choices."""
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        hint = f"; {hint}" if hint.startswith("did") else ""
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
 
 
-def axis_count(name: str, tensor: Tensor, count: int) -> None:
+def module(name: str, value: object) -> None:
+    """Refuses what is not a torch.nn.Module."""
+    if isinstance(value, nn.Module):
+        return
+    advice = ""
+    if isinstance(value, str):
+        advice = "; make the model first, for example by timm.create_model"
+    elif isinstance(value, list | tuple) and any(isinstance(entry, nn.Module) for entry in value):
+        advice = "; put the modules into a torch.nn.ModuleList"
+    raise ValueError(f"{name}: expected a torch.nn.Module, got {_kind(value)}{advice}")
+
+
+def tensors(*, optional: Sequence[str] = (), **values: object) -> None:
+    """Refuses what is not a torch.Tensor, or None for those that are optional."""
+    for name, value in values.items():
+        if isinstance(value, Tensor) or (value is None and name in optional):
+            continue
+        advice = "; torch.from_numpy makes a tensor of it" if type(value).__module__ == "numpy" else ""
+        raise ValueError(f"{name}: expected a torch.Tensor, got {_kind(value)}{advice}")
+
+
+def _kind(value: object) -> str:
+    kind = type(value)
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def axis_count(name: str, value: Tensor, count: int) -> None:
     """The tensor has this many axes."""
-    if tensor.dim() != count:
-        raise ValueError(f"{name}: expected {count} axes, got shape {tuple(tensor.shape)}")
+    tensors(**{name: value})
+    if value.dim() != count:
+        raise ValueError(f"{name}: expected {count} axes, got shape {tuple(value.shape)}")
 
 
 def elements(
     weight: Tensor, position: Tensor, sigma: Tensor | None, learned: int, dense_sizes: tuple[int, ...], profile: Profile
 ) -> None:
     """Weight, position and sigma are real numbers and fit each other, the dense axes and the interpolation."""
-    for name, tensor in (("weight", weight), ("position", position), ("sigma", sigma)):
-        if tensor is not None and tensor.dtype not in _DTYPES:
-            raise ValueError(f"{name}: expected a floating-point tensor, got {tensor.dtype}; {_SUPPORTED}")
+    for name, value in (("weight", weight), ("position", position), ("sigma", sigma)):
+        if value is not None and value.dtype not in _DTYPES:
+            raise ValueError(f"{name}: expected a floating-point tensor, got {value.dtype}; {_SUPPORTED}")
     if weight.dim() != 3 + len(dense_sizes) or tuple(weight.shape[2:-1]) != dense_sizes:
         dense = "".join(f", {size}" for size in dense_sizes)
         raise ValueError(

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import _checks
 from .nn import DclsLayer
 
 # The norms whose parameters may have several axes.
@@ -17,6 +18,7 @@ def dcls_layers(model: nn.Module) -> list[DclsLayer]:
     Raises:
         ValueError: There are none.
     """
+    _checks.module("model", model)
     layers = [module for module in model.modules() if isinstance(module, DclsLayer)]
     if not layers:
         raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
@@ -55,6 +57,7 @@ def param_groups(
         >>> [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         [(0.001, 0.05), (0.001, 0.0), (0.005, 0.0)]
     """
+    _checks.module("model", model)
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("position_lr_scale", position_lr_scale)):
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")

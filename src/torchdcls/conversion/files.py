@@ -47,6 +47,8 @@ def fetched(source: str | os.PathLike[str], folder: str | os.PathLike[str] | Non
     Raises:
         ValueError: There is no such file, or it cannot be downloaded.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"path_or_url: expected a file or an address, got {type(source).__name__}")
     source = os.fspath(source)
     if "://" not in source:
         path = Path(source)

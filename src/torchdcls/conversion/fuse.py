@@ -111,6 +111,7 @@ def fuse(
         >>> type(model[0]).__name__, report.fused[0].old_kernel_size
         ('Conv2d', (9, 9))
     """
+    _checks.module("model", model)
     _checks.one_of("positions", positions, ("exact", "round"))
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance: expected a number from 0 to below 1, got {tolerance!r}")

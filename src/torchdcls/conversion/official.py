@@ -325,6 +325,8 @@ def to_official(
         >>> [key for key in theirs if key.startswith("stages.0.0.dwconv")]
         ['stages.0.0.dwconv.weight', 'stages.0.0.dwconv.P', 'stages.0.0.dwconv.SIG', 'stages.0.0.dwconv.bias']
     """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f"state_dict: expected model.state_dict(), got {type(state_dict).__name__}")
     names = next((found for found, (_, sign) in _SIGNS.items() if sign in state_dict), None)
     converted = layers(state_dict, "position")
     if names is None or not converted:

@@ -97,6 +97,7 @@ def convert(
           0  7x7 -> 17x17  8 channels, stage (root)
           2  skipped: not depthwise (8 to 8 channels in 1 group)
     """
+    _checks.module("model", model)
     if isinstance(kernel_count, str):
         _checks.one_of("kernel_count", kernel_count, ("iso",))
     else:
@@ -153,6 +154,7 @@ def convert(
 
 def parameter_count(model: nn.Module) -> int:
     """Number of parameters, each counted once however many layers share it; lazy ones have no size yet and count 0."""
+    _checks.module("model", model)
     return sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
 
 

@@ -84,6 +84,7 @@ def export(
         >>> report.input
         ('batch', 2, 'length')
     """
+    _checks.module("model", model)
     path, say = Path(path), progress or _silent
     _check_arguments(to, dynamic_size, fused, positions, opset)
     check_path(path, to, overwrite)

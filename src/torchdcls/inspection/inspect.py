@@ -143,6 +143,7 @@ def inspect_model(
         >>> info.conversions[0].iso_kernel_count, str(info.receptive_field), str(info.conversions[0].receptive_field)
         (16, '28 x 28', '68 x 68')
     """
+    _checks.module("model", model)
     sizes = [dilated_kernel_size] if isinstance(dilated_kernel_size, int) else list(dilated_kernel_size)
     sizes = [
         tuple(size) if isinstance(size, Sequence) else _checks.integer("dilated_kernel_size", size, 1) for size in sizes

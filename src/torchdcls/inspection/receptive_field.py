@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .. import _checks
 from .traces import Dimension, Factor, Span, Trace, joined
 
 
@@ -64,6 +65,9 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
     Returns:
         What the last tensor that still is a map depends on.
 
+    Raises:
+        ValueError: The model is no module, or the first input no tensor.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -71,6 +75,10 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
         >>> print(receptive_field(model.eval(), torch.randn(1, 3, 32, 32)))
         15 x 15
     """
+    _checks.module("model", model)
+    if not inputs:
+        raise ValueError("inputs: expected the model's arguments, the first (batch, channels, *map), got none")
+    _checks.tensors(inputs=inputs[0])
     follower = Follower(inputs[0])
     with torch.no_grad(), follower, ExitStack() as hooks:
         for module in model.modules():

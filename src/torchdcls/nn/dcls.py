@@ -116,6 +116,7 @@ class DclsNd(DclsLayer):
         """Convolves (batch, in_channels, *map), or one image without batch, with the dense kernel."""
         padding = self.padding
         if self.padding_mode != "zeros":
+            _checks.tensors(input=input)
             pads = padding_pairs(padding, self.dilated_kernel_size, self.stride)
             input = pad(input, pads, self.padding_mode)
             padding = 0

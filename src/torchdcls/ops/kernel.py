@@ -62,6 +62,7 @@ def construct_kernel(
                 [0.5000, 0.0000, 0.0000]])
     """
     profile = _checks.profile(interpolation)
+    _checks.tensors(weight=weight, position=position, sigma=sigma, optional=("sigma",))
     if not isinstance(size, Sequence):
         # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
         dims = position.shape[0] + weight.dim() - 3 if position.dim() and weight.dim() > 2 else 1

@@ -123,6 +123,7 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, p
 
 
 def _check_kinds(input: Tensor, **others: Tensor | None) -> None:
+    _checks.tensors(input=input, **others, optional=("bias",))
     for name, tensor in others.items():
         if tensor is not None and tensor.device != input.device:
             raise ValueError(f"{name}: expected the device of input, {input.device}, got {tensor.device}")
@@ -321,6 +322,8 @@ def explain_method(
         auto takes: ...
     """
     for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape)):
+        if not isinstance(shape, Sequence):
+            raise ValueError(f"{name}: expected the sizes of all axes, such as (1, 3, 32, 32), got {shape!r}")
         _checks.integers(name, shape, len(shape), 0)
     input = torch.empty(tuple(input_shape), device="meta", dtype=dtype)
     if channels_last:
