@@ -114,7 +114,7 @@ _MODEL_TAKERS = {
 )
 @pytest.mark.parametrize("function", _MODEL_TAKERS)
 def test_what_takes_a_model_says_that_it_got_none(function, value, message):
-    with pytest.raises(ValueError, match="^model: ") as error:
+    with pytest.raises(ValueError, match=r"^model: ") as error:
         _MODEL_TAKERS[function](value)
     assert str(error.value) == f"model: expected a torch.nn.Module, {message}"
 
@@ -196,6 +196,6 @@ def test_the_nearest_words(word, known, hint):
     ("value", "end"), [("onxx", "got 'onxx'; did you mean 'onnx'?"), ("xyz", "got 'xyz'"), (None, "got None")]
 )
 def test_a_choice_that_is_nearly_right(value, end):
-    with pytest.raises(ValueError, match="^to: expected one of") as error:
+    with pytest.raises(ValueError, match=r"^to: expected one of") as error:
         _checks.one_of("to", value, ("onnx", "pt2"))
     assert str(error.value) == f"to: expected one of 'onnx', 'pt2', {end}"

@@ -66,7 +66,17 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["study"], "torchdcls study: the following arguments are required: config"),
         (["compare", "--epochs", "many"], "epochs"),
         (["compare", "--methods", "9x9"], "methods"),
-        (["compare", "--kernel", "3"], "--kernel"),
+        (["compare", "--kernel", "3"], "--kernel: expected an option; did you mean '--kernel-count'?"),
+        (["compare", "--seed", "3"], "--seed: expected an option; did you mean '--seeds'?"),
+        (["compare", "--quik"], "--quik: expected an option; did you mean '--quick'?"),
+        (["eval", "best.safetensors", "--weight", "ema"], "--weight: expected an option; did you mean '--weights'?"),
+        (["compare", "--methods", "7x7", "gausian"], "got 'gausian'; did you mean 'gaussian'?"),
+        (["compare", "--methods"], "--methods: expected at least one argument"),
+        (["compare", "--config", "nowhere.yaml"], "--config: File does not exist: "),
+        (["compare", "--config", __file__], "--config: expected a YAML file with lines of 'setting: value'"),
+        (["--quick"], "export, info before its options, got '--quick'"),
+        (["foo"], "no name is similar"),
+        (["info", "resnet50", "resnet18"], "expected options, which begin with --, got 'resnet18' besides"),
     ],
 )
 def test_words_that_cannot_be_parsed(
@@ -86,6 +96,21 @@ def test_unusable_settings_end_with_one_sentence(capsys: pytest.CaptureFixture[s
     assert error.startswith("torchdcls compare: --data: ")
     assert "nowhere" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "--model", "convnex"], "--model: expected 'convnext' or 'convformer' (small)"),
+        (["info", "convnex"], "got 'convnex'; did you mean 'convnext_"),
+        (["info", "torchvison:resnet50"], "did you mean 'torchvision:resnet50'?"),
+    ],
+)
+def test_models_that_are_none(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert words[0] != "compare" or error.endswith("did you mean 'convnext'?\n")
 
 
 def test_interruption_ends_with_130(seen: list[CompareConfig]) -> None:

@@ -95,6 +95,35 @@ def test_wrong_words_end_with_one_sentence(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model-args", "{depths:[1,1],dims:[8,8]}"],
+            "--model-args: expected a mapping such as '{depths: [2, 2], dims: [8, 8]}' or null, got "
+            "'{depths:[1,1],dims:[8,8]}'; YAML wants a space after the colon: '{depths: [1,1],dims: [8,8]}'",
+        ),
+        (["--model-args", "{depths:3}"], "got '{depths:3}'; YAML wants a space after the colon: '{depths: 3}'"),
+        (["--model-args", "depths=3"], "dims: [8, 8]}' or null, got 'depths=3'\n"),
+        (["--scale", "0.5"], "--scale: expected 2 numbers such as '[0.5, 1]', got '0.5'"),
+        (["--ratio", "[1,2,3]"], "--ratio: expected 2 numbers such as '[0.5, 1]', got '[1, 2, 3]'"),
+        (["--precision", "bfloat"], "'float32' or 'bfloat16', got 'bfloat'; did you mean 'bfloat16'?"),
+        (["--threads", "all"], "--threads: expected an integer or null, got 'all'"),
+        (["--clamp-positions", "maybe"], "--clamp-positions: expected true or false, got 'maybe'"),
+        (["--out"], "--out: expected one argument"),
+        (["--config"], "--config: expected one argument"),
+        (["extra"], "expected options, which begin with --, got 'extra' besides"),
+        (["--model", "convnex"], "got 'convnex'; did you mean 'convnext_"),
+    ],
+)
+def test_a_sentence_for_each_wrong_word(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    assert main(["train", "--model", "resnet18", "--data", "embedded", "--dry-run", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("torchdcls train: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(("words", "name"), [(["--epochs", "many"], "epochs"), (["--loss", "mse"], "loss")])
 def test_words_of_another_type(capsys: pytest.CaptureFixture[str], words: list[str], name: str) -> None:
     assert main(["train", "--config", "convnext_tiny", *words]) == 2
@@ -106,10 +135,14 @@ def test_words_of_another_type(capsys: pytest.CaptureFixture[str], words: list[s
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("epochs: many", "epochs: expected int in"),
-        ("lr: fast", "lr: expected float in"),
-        ("scale: [1, 2, 3]", "scale: expected tuple[float, float] in"),
-        ("compile: 3", "compile: expected bool in"),
+        ("epochs: many", "epochs: expected an integer in"),
+        ("lr: fast", "lr: expected a number in"),
+        ("scale: [1, 2, 3]", "scale: expected 2 numbers such as '[0.5, 1]' in"),
+        ("compile: 3", "compile: expected true or false"),
+        ("loss: cross-entropie", "got 'cross-entropie'; did you mean 'cross-entropy'?"),
+        ("model_args: depths:3", "got 'depths:3'; YAML wants a space after the colon: 'depths: 3'"),
+        ("model_args: {depths:3}", "got 'depths:3'; YAML wants a space after the colon"),
+        ("model_args: {depths:[1,1],dims:[8,8]}", "YAML wants a space after the colon"),
     ],
 )
 def test_a_value_of_another_type_in_a_file(

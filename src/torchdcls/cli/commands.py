@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from .._checks import nearest
+from .._checks import alternatives, nearest
 from ..train.comparison.config import CompareConfig
 from ..train.recipes import load_recipe, recipe_names
 from ..train.settings import EvalConfig, ExportConfig, TrainConfig
@@ -62,7 +63,6 @@ def _train_options(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the settings and end")
     _add_settings(parser, TrainConfig, _recipe(arguments))
-    _check_options(parser, arguments[1:])
     return parser
 
 
@@ -123,7 +123,6 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, help="of the final trainings do these seeds' alone, likewise")
     parser.add_argument("--status", action="store_true", help="print what is done and what remains, and end")
     parser.add_argument("--report", action="store_true", help="write page and pictures from what is done, and end")
-    _check_options(parser, arguments[1:])
     return parser
 
 
@@ -156,7 +155,6 @@ def _export_options(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
     _add_settings(parser, ExportConfig, {})
-    _check_options(parser, arguments[1:])
     return parser
 
 
@@ -175,7 +173,6 @@ def _info_options(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("model", type=str, help="timm's name, or torchvision's: resnet50, torchvision:resnet50")
     _add_settings(parser, InfoConfig, {})
-    _check_options(parser, arguments[1:])
     return parser
 
 
@@ -205,7 +202,7 @@ def _add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[s
 def _recipe(arguments: Sequence[str]) -> dict[str, Any]:
     """The settings that --config names, which are defaults of the command line's."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
+    first.add_argument("--config", nargs="?")  # that it has no value is for the whole parser to say
     name = first.parse_known_args(list(arguments))[0].config
     if name in (None, "list"):
         return {}
@@ -216,12 +213,12 @@ def _recipe(arguments: Sequence[str]) -> dict[str, Any]:
         try:
             checked.parse_object({setting: value}, defaults=False)
         except ArgumentError:
-            expected = str(get_type_hints(TrainConfig)[setting]).removeprefix("<class '").removesuffix("'>")
-            raise ValueError(f"{setting}: expected {expected} in {name}, got {value!r}") from None
+            raise _of_another_type(setting, get_type_hints(TrainConfig)[setting], value, f" in {name}") from None
     return recipe
 
 
-def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuses an option that a command does not have."""
     known = {option for action in parser._actions for option in action.option_strings}
     for argument in arguments:
         option = argument.partition("=")[0]
@@ -229,17 +226,62 @@ def _check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
             raise ValueError(f"{option}: expected an option; {nearest(option, sorted(known))}")
 
 
-def mistake(error: ArgumentError) -> ValueError:
-    """What jsonargparse says in several lines of a value that is not of its option's type, in one."""
-    text = str(error)
-    found = re.search(r'Parser key "(?:\w+\.)?(\w+)".*(?:Got|Given) value: (.*)', text, re.DOTALL)
-    if found is None:
-        # Required words are called by their command too.
-        return ValueError(re.sub(r"(required: )\w+\.", r"\1", " ".join(text.split())))
-    words = re.findall(r"Expected (?:a )?(?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", text)
-    kinds = dict.fromkeys(kind or choices.replace(", ", " or ") for kind, choices in words)
-    expected = " or ".join(kinds) or "another kind of value"
-    return ValueError(f"{found[1]}: expected {expected}, got {found[2].strip()!r}")
+def mistake(error: ArgumentError, parser: ArgumentParser) -> ValueError:
+    """What jsonargparse says in several lines of words that it cannot parse, in one.
+
+    Args:
+        error: What it raised.
+        parser: That of the command.
+    """
+    text = " ".join(str(error).split())
+    found = re.search(r'Parser key "(?:\w+\.)?(\w+)".*?(?:Got|Given) value: (.*)', str(error), re.DOTALL)
+    if found is not None:
+        (kind,) = (action._typehint for action in parser._actions if action.dest == found[1])  # type: ignore[attr-defined]
+        return _of_another_type(found[1], kind, found[2].strip(), "")
+    if (unknown := re.fullmatch(r"unrecognized arguments: (.*)", text)) is not None:
+        return ValueError(f"expected options, which begin with --, got {unknown[1]!r} besides")
+    if (content := re.fullmatch(r"(?:Unexpected config|Problems parsing config): (.*)", text)) is not None:
+        return ValueError(f"config: expected a YAML file with lines of 'setting: value', got another ({content[1]})")
+    # Keys and required words are called by their command too.
+    text = re.sub(r'^Parser key "(?:\w+\.)?(\w+)": ', r"\1: ", re.sub(r"(required: )\w+\.", r"\1", text))
+    return ValueError(re.sub(r"^argument (-[\w-]+): ", r"\1: ", text))
+
+
+def _of_another_type(name: str, kind: Any, value: Any, place: str) -> ValueError:
+    choices = [choice for choice in _choices(kind) if isinstance(choice, str)]
+    hint = nearest(value, choices) if isinstance(value, str) else ""
+    hint = f"; {hint}" if hint.startswith("did") else ""
+    if isinstance(value, str) and re.search(r":\S", value) and Mapping in map(get_origin, (kind, *get_args(kind))):
+        spaced = re.sub(r":(?=\S)", ": ", value)
+        hint = f"; YAML wants a space after the colon: {spaced!r}"
+    return ValueError(f"{name}: expected {_in_words(kind)}{place}, got {value!r}{hint}")
+
+
+def _choices(kind: Any) -> list[Any]:
+    arguments = get_args(kind)
+    return list(arguments) if get_origin(kind) is Literal else [one for part in arguments for one in _choices(part)]
+
+
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    Path: "a path",
+    NoneType: "null",
+    Mapping: "a mapping such as '{depths: [2, 2], dims: [8, 8]}'",
+}
+
+
+def _in_words(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return alternatives(arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, arguments))
+    if origin is tuple:
+        return f"{len(arguments)} numbers such as '[0.5, 1]'"
+    return _WORDS.get(origin or kind) or str(kind)
 
 
 COMMANDS = {

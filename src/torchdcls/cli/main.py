@@ -33,17 +33,20 @@ def _run(arguments: list[str]) -> int:
         subcommands = parser.add_subcommands(required=True, dest="command")
         own = command.options(arguments)
         options = {action.dest for action in own._actions if action.option_strings}
+        commands.check_options(own, arguments[1:])
         subcommands.add_subcommand(name, own)
         try:
             parsed = parser.parse_args(arguments)
         except ArgumentError as error:
-            raise commands.mistake(error) from None
+            raise commands.mistake(error, own) from None
         return command.run(parsed[name].as_dict(), arguments)
     except (ValueError, FloatingPointError, OSError, MissingExtraError) as error:
         # Errors begin with the name of the setting, which is an option here.
         called = "".join(word for word in arguments[:1] if not word.startswith("-"))
         name, colon, rest = str(error).partition(":")
-        option = "--" + name.replace("_", "-") if name in options else name
+        flag = "--" + name.replace("_", "-")
+        typed = any(argument.partition("=")[0] == flag for argument in arguments)
+        option = flag if typed or name in options else name
         print(f"{f'torchdcls {called}'.strip()}: {option}{colon}{rest}", file=sys.stderr)
         return 2
 

@@ -70,7 +70,7 @@ def check_model(name: str) -> None:
         return
     raise ValueError(
         f"model: expected {' or '.join(map(repr, SMALL_MODELS))} (small), or a name that timm knows, got {name!r}; "
-        + nearest(name, timm.list_models())
+        + nearest(name, [*SMALL_MODELS, *timm.list_models()])
     )
 
 

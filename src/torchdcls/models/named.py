@@ -98,7 +98,7 @@ def _find(name: str) -> None:
     elif not timm.is_model(name) and name not in known:
         raise ValueError(
             f"model: expected a name that timm or torchvision knows, got {name!r}; "
-            + nearest(name, [*timm.list_models(), *known])
+            + nearest(name, [*timm.list_models(), *known, *(_TORCHVISION + plain for plain in known)])
         )
 
 

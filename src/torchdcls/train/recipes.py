@@ -4,6 +4,7 @@ A file holds settings of `TrainConfig`. It may begin with `base: NAME`, the name
 settings it starts from.
 """
 
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -91,13 +92,17 @@ def _find(name_or_path: str | Path, folder: Path, asked_by: str) -> tuple[str, P
 
 def _read(name: str, source: Path | Traversable) -> dict[str, Any]:
     """What a file itself says."""
+    text = ""
     try:
         # jsonargparse's loader, for PyYAML's own reads 1e-3 as a string.
-        content = get_loader("yaml")(source.read_text(encoding="utf-8"))
+        text = source.read_text(encoding="utf-8")
+        content = get_loader("yaml")(text)
     except OSError as error:
         raise ValueError(f"{name}: expected a YAML file, which cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name}: expected a YAML file, got something else: {' '.join(str(error).split())}") from error
+        wants = "; YAML wants a space after the colon" if re.search(r"[{,]\s*\w+:\S", text) else ""
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name}: expected a YAML file, got something else: {reason}{wants}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -113,6 +113,10 @@ class TrainConfig:
         for name in ("scale", "ratio"):
             # Files have lists.
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in self.model_args or ():
+            if not isinstance(name, str) or not name.isidentifier():
+                wants = "; YAML wants a space after the colon: {depths: [2, 2]}" if ":" in str(name) else ""
+                raise ValueError(f"model_args: expected names of arguments, got {name!r}{wants}")
         for name in ("image_size", "epochs", "batch_size", "micro_batch", "log_every"):
             _checks.integer(name, getattr(self, name), 1)
         for name in ("workers", "seed"):
