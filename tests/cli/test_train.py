@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.train import runs
 from torchdcls.cli import main
 from torchdcls.train import engine
 from torchdcls.train.recipes import load_recipe, recipe_names
@@ -170,6 +171,80 @@ def test_switches_take_a_word_or_none(
 ) -> None:
     assert main(["train", "--config", recipe, "--clamp-positions", *words, "--data", "images"]) == 0
     assert seen[0][1].clamp_positions is value
+
+
+def test_fewer_epochs_shorten_the_warm_up(
+    seen: list[tuple[str | None, TrainConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--config", "convnext_tiny-dcls-bilinear", "--data", "images"]
+    for further, warmup in (
+        (["--epochs", "5"], 1.25),
+        (["--epochs=60"], 15),
+        (["--epochs", "100"], 20),
+        (["--epochs", "30", "--warmup-epochs", "20"], 20),
+        ([], 20),
+    ):
+        assert main([*words, *further]) == 0
+        assert seen[-1][1].warmup_epochs == warmup, further
+    notes = capsys.readouterr().err.splitlines()
+    assert notes == [
+        "torchdcls train: --warmup-epochs is 1.25 instead of 20, a quarter of --epochs 5",
+        "torchdcls train: --repulsion-from is 20, which --epochs 5 does not reach: no repulsion",
+        "torchdcls train: --warmup-epochs is 15 instead of 20, a quarter of --epochs 60",
+    ]
+    assert main([*words, "--epochs", "5", "--warmup-epochs", "5"]) == 2
+    assert "--warmup-epochs: expected less than the 5 epochs of all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "resnet1"], "--model: expected a name that timm knows, got 'resnet1'"),
+        (["--model-args", "{dephts: 3}"], "--model-args: resnet18 does not take {'dephts': 3}"),
+        (["--model-args", "{output_stride: 3}"], "--model-args: resnet18 does not take {'output_stride': 3}"),
+        (
+            ["--optimizer", "adamww"],
+            "--optimizer: expected a name that timm knows, got 'adamww'; did you mean 'adamw'?",
+        ),
+        (["--auto-augment", "foo"], "--auto-augment: expected a policy that timm knows"),
+        (["--data", "nowhere"], "--data: expected a folder with train/ and val/"),
+        (
+            ["--val-split", "night"],
+            "--val-split: expected one of the splits of 'embedded' ('train', 'test'), got 'night'",
+        ),
+        (["--batch-size", "60000", "--micro-batch", "100"], "--batch-size: expected at most 6000"),
+        (["--clamp-positions"], "--clamp-positions: expected a model with DCLS layers, got resnet18 without any"),
+        (["--resume", "nowhere"], "expected a file, got 'nowhere', which does not exist"),
+        (["--device", "gpu"], "--device: expected 'auto' or a device of this machine, got 'gpu'"),
+        (["--train-images", "6001"], "--train-images: expected at most 6000, as many as there are, got 6001"),
+    ],
+)
+def test_a_dry_run_checks_every_name(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    usual = ["--model", "resnet18", "--data", "embedded", "--device", "cpu", "--image-size", "32"]
+    assert main(["train", *usual, "--dry-run", *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_a_dry_run_opens_the_data_and_leaves_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    images, out = runs.make_images(tmp_path / "images"), tmp_path / "run"
+    assert main([*runs.command(images, out, train_images=16), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["train_images"] == 16
+    assert "on images (16 training and 10 validation images, 2 classes)" in printed
+    assert "# 2 epochs of 2 updates of 8 images on 1 x cpu\n" in printed
+    assert not out.exists()
+
+
+def test_help_agrees_with_what_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "usage: torchdcls train (--config RECIPE | --model MODEL) --data DATA" in printed
+    assert "convnext_tiny_dcls_gaussian)" not in printed  # no default that is refused
+    assert "default: )" not in printed
 
 
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from tests.train import runs
 from torchdcls.train import engine
+from torchdcls.train import evaluate as evaluation
 from torchdcls.train.checkpoint import load_checkpoint
 from torchdcls.train.engine import train
 from torchdcls.train.evaluate import evaluate, load_model
@@ -316,6 +317,84 @@ def test_some_of_the_classes_are_scored_by_name(images: Path, tmp_path: Path) ->
         shutil.copy(images / "val" / other / "0.png", some / "val" / other)
         scores = evaluate(best, EvalConfig(data=str(some), micro_batch=3), Console(quiet=True))
         assert (scores.top1, scores.images) == (100, 6)
+
+
+def test_one_of_the_classes_is_scored(images: Path, tmp_path: Path) -> None:
+    """Its folder alone would give it the number of another; the loss tells which it was taken for."""
+    quietly(runs.config(images, tmp_path / "run", epochs=8, lr=1e-2, ema=None))
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    console = Console(file=io.StringIO(), width=200)
+    for name in ("dark", "bright"):
+        shutil.copytree(images / "val" / name, tmp_path / name / "val" / name)
+        scores = evaluate(best, EvalConfig(data=str(tmp_path / name), device="cpu"), console)
+        assert (scores.top1, scores.images) == (100, 5)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "(5 images of 1 of the model's 2 classes: 'dark'; model weights, cpu)" in printed
+    assert "(5 images of 1 of the model's 2 classes: 'bright'; model weights, cpu)" in printed
+
+
+def test_a_checkpoint_of_some_images_is_scored_on_others(images: Path, tmp_path: Path) -> None:
+    quietly(runs.config(images, tmp_path / "run", epochs=1, train_images=20, val_images=4))
+    best, options = tmp_path / "run" / "checkpoints" / "best.safetensors", EvalConfig(device="cpu")
+    assert evaluate(best, options, Console(quiet=True)).images == 4
+    other = runs.make_images(tmp_path / "other", train=1, validation=1)
+    assert evaluate(best, replace(options, data=str(other)), Console(quiet=True)).images == 2
+
+
+def test_classes_without_names_are_not_guessed(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with some of the classes of a model whose checkpoint does not name them."""
+    quietly(runs.config(images, tmp_path / "run", epochs=1, num_classes=3))
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    stored = load_checkpoint(best)
+    monkeypatch.setattr(
+        evaluation, "load_checkpoint", lambda path: replace(stored, about={**stored.about, "classes": None})
+    )
+    with pytest.raises(ValueError, match=r"^data: expected all 3 classes, as the checkpoint does not name them, got 2"):
+        evaluate(best, EvalConfig(data=str(images), device="cpu"), Console(quiet=True))
+
+
+def test_one_class_is_not_trained_on(tmp_path: Path) -> None:
+    images = runs.make_images(tmp_path / "images")
+    for split in ("train", "val"):
+        shutil.rmtree(images / split / "dark")
+    with pytest.raises(ValueError, match=r"^data: expected at least two classes in 'images', got only 'bright'; add"):
+        quietly(runs.config(images, tmp_path / "run"))
+
+
+def test_what_takes_long_is_announced(images: Path, tmp_path: Path) -> None:
+    _, printed = quietly(runs.config(images, tmp_path / "run"))
+    steps = [
+        "opening the data",
+        "making the model",
+        "reading the first 8 images, workers: 0",
+        "first update",
+        "epoch 1/2",
+    ]
+    assert [line for line in printed.splitlines() if line.startswith(tuple(steps))][:5] == [
+        f"opening the data, {images}",
+        "making the model, convnext_tiny_dcls_bilinear",
+        "reading the first 8 images, workers: 0",
+        "first update",
+        next(line for line in printed.splitlines() if line.startswith("epoch 1/2")),
+    ]
+
+
+def test_a_cpu_is_not_compiled_for_and_its_cores_are_not_outnumbered(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is asked for."""
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    monkeypatch.setattr(engine, "default_workers", lambda: 1)
+    usual = {"epochs": 1, "compile": None, "workers": None}
+    _, printed = quietly(runs.config(images, tmp_path / "run", **usual))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["compiled"], record["workers"], compiled) == (False, 1, [])
+    assert "reading the first 8 images, workers: 1" in printed
+    _, printed = quietly(runs.config(images, tmp_path / "other", **{**usual, "compile": True, "workers": 0}))
+    record = json.loads((tmp_path / "other" / "run.json").read_text())
+    assert (record["compiled"], record["workers"], len(compiled)) == (True, 0, 1)
+    assert "first update, which compiles the model; this may take minutes" in printed
 
 
 def test_a_model_is_loaded_from_a_checkpoint(whole: Path) -> None:

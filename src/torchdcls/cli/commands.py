@@ -52,7 +52,7 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
 
 def _train_options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
-        usage="torchdcls train [--config RECIPE] --data DATA [--SETTING VALUE ...]",
+        usage="torchdcls train (--config RECIPE | --model MODEL) --data DATA [--SETTING VALUE ...]",
         description="Train a model: one of the papers' by its recipe, or any of timm's. To use many GPUs: "
         "torchrun --nproc-per-node 8 -m torchdcls train ...",
     )
@@ -61,8 +61,9 @@ def _train_options(arguments: Sequence[str]) -> ArgumentParser:
         type=str,
         help="a recipe of the package, such as convnext_tiny-dcls-gaussian ('list' names all), or a YAML file",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the settings and end")
-    _add_settings(parser, TrainConfig, _recipe(arguments))
+    parser.add_argument("--dry-run", action="store_true", help="open the data, check all settings, print them, and end")
+    needed = dict.fromkeys(("model", "data"), argparse.SUPPRESS)
+    _add_settings(parser, TrainConfig, {**needed, **_recipe(arguments)})
     return parser
 
 
@@ -76,20 +77,45 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
             f"config: expected a recipe, such as {', '.join(recipe_names()[:3])}, or a YAML file, or a --model, "
             "got neither"
         )
-    config = TrainConfig(**settings)
+    for note in _fitted(settings, arguments):
+        print(f"torchdcls train: {note}", file=sys.stderr)
+    config, folder = TrainConfig(**settings), None if name is None else Path(name).stem
     if dry_run:
+        from ..train.engine import check
         from ..train.run_folder import resolved
 
+        about = check(config, name=folder) if config.data else "data: not given, so that nothing was opened"
         print(yaml.safe_dump(resolved(config), sort_keys=False), end="")
+        print("".join(f"# {line}\n" for line in about.splitlines()), end="")
         return 0
     from ..train.engine import train
 
     try:
-        train(config, name=None if name is None else Path(name).stem, argv=arguments)
+        train(config, name=folder, argv=arguments)
     except KeyboardInterrupt:
         print("Interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _fitted(settings: dict[str, Any], arguments: Sequence[str]) -> list[str]:
+    """Fits what counts epochs, unless the command line says it too, to --epochs; and says so."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    notes: list[str] = []
+    epochs, warmup, repulsion = settings["epochs"], settings["warmup_epochs"], settings["repulsion_from"]
+    if "--epochs" not in given or epochs < 1:
+        return notes
+    if "--warmup-epochs" not in given and warmup > epochs / _WARMUP_SHARE:
+        settings["warmup_epochs"] = epochs / _WARMUP_SHARE
+        notes.append(
+            f"--warmup-epochs is {epochs / _WARMUP_SHARE:g} instead of {warmup:g}, a quarter of --epochs {epochs}"
+        )
+    if "--repulsion-from" not in given and repulsion is not None and repulsion >= epochs:
+        notes.append(f"--repulsion-from is {repulsion}, which --epochs {epochs} does not reach: no repulsion")
+    return notes
+
+
+_WARMUP_SHARE = 4
 
 
 def _eval_options(arguments: Sequence[str]) -> ArgumentParser:
@@ -154,7 +180,7 @@ def _export_options(arguments: Sequence[str]) -> ArgumentParser:
         description="Write the model of a checkpoint of torchdcls train for use elsewhere, and compare them.",
     )
     parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
-    _add_settings(parser, ExportConfig, {})
+    _add_settings(parser, ExportConfig, {"to": argparse.SUPPRESS})
     return parser
 
 
@@ -184,7 +210,7 @@ def _info(settings: dict[str, Any], arguments: list[str]) -> int:
 
 
 def _add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[str, Any]) -> None:
-    """An option for each setting of a dataclass, whose fields say what they mean."""
+    """An option for each setting of a dataclass, whose fields say what they mean; SUPPRESS leaves a default to it."""
     types = get_type_hints(config)
     for setting in fields(config):
         flag, text = "--" + setting.name.replace("_", "-"), setting.metadata["help"]

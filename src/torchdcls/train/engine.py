@@ -6,7 +6,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from ..conversion import parameter_count
 from .checkpoint import Checkpoint, save_checkpoint
 from .data.batches import Batch, TrainingBatches, ValidationBatches
-from .data.image_source import Sources, image_count
+from .data.image_source import Images, Sources, Stream, image_count
 from .data.sources import open_sources
 from .data.transforms import preparation, training_transform, validation_transform
 from .data.unreadable import Unreadable
 from .environment import repeatable
-from .processes import Processes, device_name, processes
+from .processes import Processes, default_workers, device_name, processes
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_same_run, element_statistics, resolved
 from .settings import TrainConfig
@@ -80,11 +81,10 @@ def train(
         FloatingPointError: A loss is not finite.
         OSError: A file cannot be written.
     """
-    if not config.data:
-        raise ValueError("data: expected a folder with train/ and val/, or a name such as 'cifar10', got nothing")
+    _check_data(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    folder = config.out or Path("runs") / (name or config.model)
+    folder = _folder(config, name)
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     with processes(config.device) as group:
         console = console or Console(quiet=not group.main)
@@ -97,13 +97,67 @@ def train(
             ) from None
 
 
+def check(config: TrainConfig, *, name: str | None = None) -> str:
+    """Does what `train` does before the first update, but for the weights and the folder.
+
+    Args:
+        config: Settings.
+        name: What the default folder is called below `runs/`; by default the model's name.
+
+    Returns:
+        A sentence about the run.
+
+    Raises:
+        ValueError: As `train`.
+    """
+    _check_data(config)
+    with processes(config.device) as group:
+        RunFolder(_folder(config, name)).checkpoint(config.resume)
+        sources = open_sources(config)
+        num_classes = _num_classes(config, sources)
+        model = _without_weights(config, num_classes)
+        training, _ = _batches(config, sources, model, group)
+        Trainer(replace(config, compile=False, ema=None), model, num_classes, training.updates_per_epoch, group)
+        return _plan(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
+
+
+def _check_data(config: TrainConfig) -> None:
+    if not config.data:
+        raise ValueError("data: expected a folder with train/ and val/, or a name such as 'cifar10', got nothing")
+
+
+def _folder(config: TrainConfig, name: str | None) -> Path:
+    return config.out or Path("runs") / (name or config.model)
+
+
+def _without_weights(config: TrainConfig, num_classes: int) -> nn.Module:
+    # Some models compute with tensors while they are made.
+    with suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+        return build_model(config, num_classes)
+    return build_model(config, num_classes)
+
+
+def _plan(
+    config: TrainConfig, parameters: int, sources: Sources, num_classes: int, updates: int, group: Processes
+) -> str:
+    return (
+        f"{config.model}, {parameters:,} parameters, on {sources.name} ({image_count(sources.train)} "
+        f"training and {image_count(sources.validation)} validation images, {num_classes} classes)\n"
+        f"{config.epochs} epochs of {updates} updates of {config.batch_size} images on "
+        f"{group.world} x {device_name(group.device)}"
+    )
+
+
 class _Run:
     def __init__(
         self, config: TrainConfig, folder: RunFolder, group: Processes, command: str, console: Console
     ) -> None:
         self.config, self.folder, self.group, self.console = config, folder, group, console
+        self._announces = True
+        self._say(f"opening the data, {config.data}")
         sources = open_sources(config)
         self._num_classes, self._classes = _num_classes(config, sources), sources.classes
+        self._say(f"making the model, {config.model}")
         model = build_model(config, self._num_classes).to(group.device)
         self.training, self.validation = _batches(config, sources, model, group)
         self.trainer = Trainer(config, model, self._num_classes, self.training.updates_per_epoch, group)
@@ -114,6 +168,8 @@ class _Run:
         facts = {
             "device": device_name(group.device),
             "processes": group.world,
+            "workers": self.training.workers,
+            "compiled": self.trainer.compiles,
             "parameters": parameter_count(model),
             "data": {
                 "name": sources.name,
@@ -126,15 +182,14 @@ class _Run:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.begin(config, command, facts, self._place, self._updates)
         group.wait()
-        console.print(
-            f"{config.model}, {facts['parameters']:,} parameters, on {sources.name} ({image_count(sources.train)} "
-            f"training and {image_count(sources.validation)} validation images, {self._num_classes} classes)\n"
-            f"{config.epochs} epochs of {self.training.updates_per_epoch} updates of {config.batch_size} images on "
-            f"{group.world} x {facts['device']}, in folder {folder.path}"
-            + (f"; going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}" if checkpoint else ""),
-            soft_wrap=True,
-            highlight=False,
+        self._say(
+            _plan(config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group)
+            + f", in folder {folder.path}"
+            + (f"; going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}" if checkpoint else "")
         )
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
 
     @property
     def _place(self) -> Place:
@@ -149,6 +204,7 @@ class _Run:
         images = config.epochs * updates * config.batch_size
         row: dict[str, Any] = next((row for row in reversed(self.folder.rows()) if row["kind"] == "epoch"), {})
         with ProgressBar(self.console, images, self._updates * config.batch_size) as bar:
+            self.trainer.on_images = bar.advance
             while self.progress.epoch < config.epochs:
                 bar.describe(f"epoch {self.progress.epoch + 1}/{config.epochs}")
                 started, first = time.perf_counter(), self.progress.update
@@ -177,11 +233,10 @@ class _Run:
         self.trainer.train_mode()
         since, done_before = time.perf_counter(), progress.update
         place = self._place
-        for batches in self.training.epoch(place.epoch, place.update):
+        for batches in self._announced(bar, self.training.epoch(place.epoch, place.update)):
             losses = self.trainer.update(batches, place)
             watch.add(place, self.trainer.lr, losses, batches)
             place = Place(place.epoch, place.update + 1)
-            bar.advance(config.batch_size)
             saves = config.checkpoint_every is not None and place.update % config.checkpoint_every == 0
             last = place.update == self.training.updates_per_epoch
             for done in watch.finished(wait=saves or last):
@@ -201,6 +256,19 @@ class _Run:
                 self._check_weights(done)
             if saves and not last:
                 self._save()
+
+    def _announced(self, bar: ProgressBar, updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+        """The micro-batches of each update; what the first update of all waits for is said."""
+        if not self._announces:
+            yield from updates
+            return
+        self._announces = False
+        workers = self.training.workers
+        bar.say(f"reading the first {self.config.batch_size} images, workers: {workers}")
+        for number, batches in enumerate(updates):
+            if number == 0:
+                bar.say("first update" + (", which compiles the model; this may take minutes" * self.trainer.compiles))
+            yield batches
 
     def _log_updates(self, lr: float, images_per_second: float) -> None:
         progress = self.progress
@@ -385,7 +453,7 @@ def _batches(
         micro_batch=config.micro_batch,
         rank=group.rank,
         world=group.world,
-        workers=config.workers,
+        workers=_workers(config, sources.train, group),
         seed=config.seed,
         pin_memory=on_gpu,
     )
@@ -395,10 +463,17 @@ def _batches(
         batch=config.micro_batch,
         rank=group.rank,
         world=group.world,
-        workers=config.workers,
+        workers=_workers(config, sources.validation, group),
         pin_memory=on_gpu,
     )
     return training, validation
+
+
+def _workers(config: TrainConfig, source: Images | Stream, group: Processes) -> int:
+    if config.workers is not None:
+        return config.workers
+    most = source.readers(group.world) if isinstance(source, Stream) else default_workers()
+    return max(1, min(most, default_workers()))
 
 
 def _agreed(group: Processes, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
@@ -418,6 +493,10 @@ def _agreed(group: Processes, read: Callable[[], Checkpoint | None]) -> Checkpoi
 
 
 def _num_classes(config: TrainConfig, sources: Sources) -> int:
+    if sources.classes is not None and len(sources.classes) < 2:
+        raise ValueError(
+            f"data: expected at least two classes in '{sources.name}', got only '{sources.classes[0]}'; add another"
+        )
     found = config.num_classes or sources.num_classes
     if found is None:
         raise ValueError(f"num_classes: expected a number, as '{sources.name}' does not tell how many classes it has")

@@ -1,5 +1,6 @@
 """Scores of a checkpoint."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .data.batches import ValidationBatches
-from .data.image_source import Sources, image_count
+from .data.image_folder import shortened
+from .data.image_source import image_count
 from .data.sources import open_sources
 from .data.transforms import preparation, validation_transform
-from .processes import device_name, processes
+from .processes import default_workers, device_name, processes
 from .progress import ProgressBar
 from .settings import SETTINGS, EvalConfig, TrainConfig, Weights
 from .trainer import autocast, build_model
@@ -39,7 +41,7 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
     if not asked.get("data", run.data):
         raise ValueError("data: expected a folder or a name, got nothing")
     settings = replace(run, **asked, batch_size=config.micro_batch or run.micro_batch, mixup=0.0, cutmix=0.0)
-    settings = _validation_alone(settings)
+    settings = _without_counts(_validation_alone(settings), run)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     with processes(settings.device) as group:
@@ -47,14 +49,16 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
         sources = open_sources(settings)
         model, part = stored_model(stored, settings, config.weights)
         model.to(group.device)
-        numbers = _class_numbers(stored, sources)
+        numbers = class_numbers(
+            stored.about.get("classes"), stored.about["num_classes"], sources.classes, sources.num_classes
+        )
         batches = ValidationBatches(
             sources.validation,
             validation_transform(settings, *preparation(model)),
             batch=settings.micro_batch,
             rank=group.rank,
             world=group.world,
-            workers=settings.workers,
+            workers=default_workers() if settings.workers is None else settings.workers,
             pin_memory=group.device.type == "cuda",
         )
         count = image_count(sources.validation)
@@ -64,9 +68,10 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
                 model, renumbered, group, autocast(settings, group.device), settings.channels_last, bar.advance
             )
         unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
+        some = _some(sources.classes, stored.about["num_classes"])
         console.print(
             f"{settings.model} on {sources.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
-            f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}; {part} weights, "
+            f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}{some}; {part} weights, "
             f"{device_name(group.device)})",
             highlight=False,
             soft_wrap=True,
@@ -129,18 +134,47 @@ def _validation_alone(settings: TrainConfig) -> TrainConfig:
     return settings if split is None else replace(settings, train_split=split, val_split=split)
 
 
-def _class_numbers(stored: Checkpoint, sources: Sources) -> Tensor:
-    """The model's number of each class of the data, which may have fewer."""
-    known: list[str] | None = stored.about.get("classes")
-    if known is None or sources.classes is None:
-        count = stored.about["num_classes"]
-        if (sources.num_classes or 0) > count:
-            raise ValueError(f"data: expected at most the model's {count} classes, got {sources.num_classes}")
+def _without_counts(settings: TrainConfig, run: TrainConfig) -> TrainConfig:
+    """Settings without the numbers of images that the run took of its data; of streams they may be the only ones."""
+    if settings.data.partition("/")[0] in ("wds", "hfids"):
+        return settings
+    return replace(settings, train_images=None, val_images=run.val_images if settings.data == run.data else None)
+
+
+def class_numbers(
+    known: Sequence[str] | None, count: int, there: Sequence[str] | None, num_classes: int | None
+) -> Tensor:
+    """The model's number of each class of the data, which may have fewer.
+
+    Args:
+        known: Names of the model's classes, None where nobody knows.
+        count: Number of the model's classes.
+        there: Names of the data's classes, likewise.
+        num_classes: Number of the data's classes, likewise.
+
+    Raises:
+        ValueError: The data have other classes, or nobody knows which of the model's they have.
+    """
+    if known is None or there is None:
+        if (num_classes or 0) > count:
+            raise ValueError(f"data: expected at most the model's {count} classes, got {num_classes}")
+        if there is not None and len(there) < count:
+            raise ValueError(
+                f"data: expected all {count} classes, as the checkpoint does not name them, got {len(there)}; add "
+                "folders of the others, with an image each"
+            )
         return torch.arange(count)
-    unknown = [name for name in sources.classes if name not in known]
+    unknown = [name for name in there if name not in known]
     if unknown:
         raise ValueError(
             f"data: expected classes that the model was trained on, got {unknown[0]!r} and {len(unknown) - 1} more "
             f"besides; it knows {', '.join(map(repr, known[:3]))} and {max(len(known) - 3, 0)} more"
         )
-    return torch.tensor([known.index(name) for name in sources.classes])
+    return torch.tensor([known.index(name) for name in there])
+
+
+def _some(there: Sequence[str] | None, count: int) -> str:
+    """Which of the model's classes are scored, where the data have fewer; accuracy means something else then."""
+    if there is None or len(there) == count:
+        return ""
+    return f" of {len(there)} of the model's {count} classes: {shortened(there)}"

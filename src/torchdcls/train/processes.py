@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 _PR_SET_PDEATHSIG = 1
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,12 @@ def find_device(name: str) -> torch.device:
         reason = "torch finds no GPU here; 'cpu' is slow but there" if without else str(error).splitlines()[0]
         raise ValueError(f"device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
     return device
+
+
+def default_workers() -> int:
+    """Processes that read images for each training process of this machine: as many as it has cores, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def device_name(device: torch.device) -> str:

@@ -35,23 +35,29 @@ class TrainConfig:
 
     data: str = setting(
         "",
-        "what to train on, always to be given: a folder with train/ and val/ (or validation/ or test/), one folder "
-        "per class; 'embedded', 'fashion-mnist' or 'cifar10'; 'wds/FOLDER' for WebDataset shards; 'hfds/NAME' or "
-        "'hfids/NAME' for a dataset of Hugging Face, on disk or streamed",
+        "what to train on, to be given here or by --config: a folder with train/ and val/ (or validation/ or test/), "
+        "one folder per class; 'embedded', 'fashion-mnist' or 'cifar10'; 'wds/FOLDER' for WebDataset shards; "
+        "'hfds/NAME' or 'hfids/NAME' for a dataset of Hugging Face, on disk or streamed",
     )
     data_dir: Path | None = setting(None, "where the files of a named dataset are (default: its usual place)")
     train_split: str | None = setting(None, "the split to train on (default: train)")
     val_split: str | None = setting(None, "the split to validate on (default: val, validation or test)")
     train_images: int | None = setting(
-        None, "number of training images (default: as the data say); for shards without an index it must be given"
+        None,
+        "use only this many training images, the same number from each class, and of shards those of the first ones "
+        "(default: all); how many there are, where the data do not say it, as shards without an index",
     )
-    val_images: int | None = setting(None, "number of validation images, likewise")
+    val_images: int | None = setting(None, "use only this many validation images, likewise")
     input_key: str | None = setting(None, "field or extension of images in shards and datasets (default: timm's)")
     target_key: str | None = setting(None, "field of class numbers in shards and datasets (default: timm's)")
     max_unreadable: float = setting(0.01, "share of unreadable images at which a run stops")
     image_size: int = setting(224, "height and width of training and validation images in pixels")
     crop_pct: float | None = setting(None, "share of a validation image that the crop takes (default: the model's)")
-    workers: int = setting(8, "processes that read images, for each training process; 0 reads in the training process")
+    workers: int | None = setting(
+        None,
+        "processes that read images, for each training process; 0 reads in the training process (default: as many as "
+        "it has cores, at most 8)",
+    )
 
     scale: tuple[float, float] = setting((0.08, 1.0), "range of the random crop's share of the image's area")
     ratio: tuple[float, float] = setting((3 / 4, 4 / 3), "range of the random crop's aspect ratio")
@@ -91,7 +97,7 @@ class TrainConfig:
 
     precision: Precision = setting("bfloat16", "of the forward pass: bfloat16 by autocast, or float32")
     channels_last: bool = setting(True, "memory format of maps")
-    compile: bool = setting(True, "compile the model with torch.compile")
+    compile: bool | None = setting(None, "compile the model with torch.compile (default: on GPUs alone)")
     device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
     threads: int | None = setting(None, "CPU threads of each process (default: torch's)")
     seed: int = setting(0, "of weights, order, augmentation and everything else that is random")
@@ -120,7 +126,8 @@ class TrainConfig:
         for name in ("image_size", "epochs", "batch_size", "micro_batch", "log_every"):
             _checks.integer(name, getattr(self, name), 1)
         for name in ("workers", "seed"):
-            _checks.integer(name, getattr(self, name), 0)
+            if getattr(self, name) is not None or name == "seed":
+                _checks.integer(name, getattr(self, name), 0)
         for name in ("num_classes", "train_images", "val_images", "lr_batch", "threads", "checkpoint_every"):
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name), 1)

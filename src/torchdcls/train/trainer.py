@@ -1,6 +1,6 @@
 """One update of a model: losses of micro-batches, gradients of all processes, the optimiser, the averaged weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -48,10 +48,11 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
             drop_path_rate=config.drop_path or None,  # None leaves it out, as not all models know it
             **(config.model_args or {}),
         )
-    except TypeError as error:
-        raise ValueError(
-            f"model_args: {config.model} does not take {dict(config.model_args or {})} ({error})"
-        ) from None
+    except (TypeError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not config.model_args:
+            raise
+        given = {**({"drop_path_rate": config.drop_path} if config.drop_path else {}), **(config.model_args or {})}
+        raise ValueError(f"model_args: {config.model} does not take {given} ({error})") from None
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     return model.to(memory_format=memory_format)  # type: ignore[no-any-return, call-overload]
 
@@ -105,6 +106,10 @@ class Trainer:
         updates_per_epoch: Number of updates in an epoch.
         group: The processes that train it together.
 
+    Attributes:
+        compiles: Whether the first update compiles the model.
+        on_images: Called with the number of images of all processes after each micro-batch.
+
     Raises:
         ValueError: timm has no such optimiser, or a setting needs what the model lacks.
     """
@@ -137,8 +142,11 @@ class Trainer:
         self._wrapped: nn.Module = model
         if group.world > 1:
             self._wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
-        if config.compile:
+        # Compiling for CPUs takes minutes, and more memory than many have.
+        self.compiles = group.device.type != "cpu" if config.compile is None else config.compile
+        if self.compiles:
             self._wrapped.compile()
+        self.on_images: Callable[[int], None] = lambda images: None
 
     def update(self, batches: Sequence[Batch], place: Place) -> Tensor:
         """Does one update.
@@ -170,6 +178,7 @@ class Trainer:
                     objective = objective + repulsion_loss(self.model) ** 2
                 objective.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+            self.on_images(len(labels) * self.group.world)
         if config.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
         self.optimizer.step()

@@ -138,6 +138,18 @@ def test_broken_files_raise_when_they_are_read(folder: Path) -> None:
     assert number(source[1][0]) == 2
 
 
+def test_some_of_a_folder(folder: Path) -> None:
+    """The first of each class, as many of one as of the other, in the order of all."""
+    sources = open_sources(config(folder, train_images=4, val_images=2))
+    assert contents(sources.train) == [(0, 0), (2, 0), (1, 1), (3, 1)]
+    assert contents(sources.validation) == [(6, 0), (7, 1)]
+    assert names(sources.train) == [
+        str(folder / "train" / name) for name in ("apple/000.png", "apple/002.png", "pear/001.png", "pear/003.png")
+    ]
+    assert sources.train.class_numbers() == [0, 0, 1, 1]  # type: ignore[union-attr]
+    assert sources.classes == CLASSES
+
+
 def replace_by_file(folder: Path) -> None:
     folder.rename(folder.with_name("moved"))
     folder.touch()
@@ -163,11 +175,6 @@ BROKEN_FOLDERS: dict[str, tuple[Any, dict[str, Any], str]] = {
         {},
         r"data: .*val' to be among those of '.*train', got 'plum' besides; rename",
     ),
-    "one class": (
-        lambda f: [p.unlink() for p in f.rglob("pear/*.png")],
-        {},
-        r"data: expected at least two classes in 'fruit', got only 'apple'; add",
-    ),
     "images without a class": (
         lambda f: (f / "val" / "x.png").write_bytes(png(0)),
         {},
@@ -182,10 +189,10 @@ BROKEN_FOLDERS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "data_dir": (lambda f: None, {"data_dir": Path("x")}, r"data_dir: expected None where data is itself a folder"),
     "train_images": (
         lambda f: None,
-        {"train_images": 5},
-        r"train_images: expected 6, as many as there are, got 5; leave",
+        {"train_images": 7},
+        r"train_images: expected at most 6, as many as there are, got 7",
     ),
-    "val_images": (lambda f: None, {"val_images": 5}, r"val_images: expected 4, as many as there are, got 5; leave"),
+    "val_images": (lambda f: None, {"val_images": 5}, r"val_images: expected at most 4, as many as there are, got 5"),
     "num_classes": (lambda f: None, {"num_classes": 1}, r"num_classes: expected at least 2, .* got 1; leave it out"),
 }
 
@@ -238,6 +245,16 @@ def test_named_data_swap_their_splits_and_have_no_others() -> None:
         open_sources(config("embedded", data_dir=Path("x")))
 
 
+def test_some_of_named_data() -> None:
+    sources = open_sources(config("embedded", train_images=100, val_images=20))
+    for source, count in ((sources.train, 10), (sources.validation, 2)):
+        numbers = source.class_numbers()  # type: ignore[union-attr]
+        assert [numbers.count(label) for label in range(10)] == [count] * 10
+        assert numbers == [source[index][1] for index in range(len(source))]  # type: ignore[union-attr, index, arg-type]
+    with pytest.raises(ValueError, match=r"^train_images: expected at most 6000, as many as there are, got 6001$"):
+        open_sources(config("embedded", train_images=6001))
+
+
 # Shards
 
 
@@ -249,6 +266,17 @@ def test_shards(shards: Path) -> None:
     assert (sources.train.count, sources.validation.count) == (12, 4)
     assert (sources.train.readers(1), sources.train.readers(2), sources.train.readers(3)) == (4, 2, 1)
     assert names(sources.validation)[0] == f"{shards}/val-0000.tar/012.png"
+
+
+@pytest.mark.parametrize(("count", "readers"), [(12, 4), (6, 2), (7, 3), (1, 1)])
+def test_some_of_the_shards(shards: Path, count: int, readers: int) -> None:
+    """Four shards of three: the first ones that are needed, the last of them in part."""
+    sources = open_sources(config(f"wds/{shards}", num_classes=2, train_images=count, val_images=3))
+    assert_holds(sources, range(count), range(12, 15))
+    assert isinstance(sources.train, Stream) and isinstance(sources.validation, Stream)
+    assert (sources.train.count, sources.validation.count, sources.train.readers(1)) == (count, 3, readers)
+    with pytest.raises(ValueError, match=r"^train_images: expected at most 12, as many as there are, got 13$"):
+        open_sources(config(f"wds/{shards}", num_classes=2, train_images=13))
 
 
 def test_shards_by_pattern(shards: Path) -> None:
@@ -378,6 +406,13 @@ def test_dataset_on_disk(parquet: Path, tmp_path: Path) -> None:
     assert (sources.classes, sources.num_classes) == (CLASSES, 2)
     assert names(sources.validation)[3] == f"{parquet} test[3]"
     assert any((tmp_path / "kept").iterdir())
+
+
+def test_some_of_a_dataset(hugging_face: Any, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "fruit", {"train": 6, "test": 4})
+    sources = open_sources(config(f"hfds/{folder}", train_images=4, val_images=2))
+    assert sorted(contents(sources.train)) == [(0, 0), (1, 1), (2, 0), (3, 1)]
+    assert sorted(contents(sources.validation)) == [(6, 0), (7, 1)]
 
 
 def test_dataset_of_a_folder_and_parts_of_splits(hugging_face: Any, tmp_path: Path) -> None:

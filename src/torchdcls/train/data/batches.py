@@ -72,6 +72,10 @@ class TrainingBatches:
         seed: Of order and augmentation.
         pin_memory: Put batches into memory from which a GPU copies faster.
 
+    Attributes:
+        updates_per_epoch: Number of updates in an epoch.
+        workers: As given.
+
     Raises:
         ValueError: The processes cannot share an update, the images are fewer than one update, or a stream has too few
             shards for so many readers.
@@ -107,6 +111,7 @@ class TrainingBatches:
         else:
             self._plan = _Plan(len(source), seed, batch_size, micro_batch, self._numbers)
             self._loader = _loader(MicroBatches(source, transform, seed), self._plan, workers, pin_memory)
+        self.workers = workers
         self._workers = max(1, workers)
 
     def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:

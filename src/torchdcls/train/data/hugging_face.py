@@ -120,7 +120,11 @@ class _DatasetStream(Stream):
         self.num_classes = config.num_classes if self.classes is None else len(self.classes)
         described = (self.reader.builder.info.splits or {}).get(split)
         given = config.train_images if training else config.val_images
-        self.count = given or (described.num_examples if described is not None else None) or None
+        there = (described.num_examples if described is not None else None) or None
+        if given is not None and there is not None and given > there:
+            setting = "train_images" if training else "val_images"
+            raise ValueError(f"{setting}: expected at most {there}, as many as there are, got {given}")
+        self.count = given or there
         self.shards: int = rows.num_shards
         self._rows: Any = None
         self._rows_of: tuple[int, ...] = ()

@@ -35,6 +35,40 @@ class Images(Protocol):
         """Where the image comes from, for error messages; the image is not read."""
         ...
 
+    def class_numbers(self) -> list[int]:
+        """The class number of every image; no image is read.
+
+        Raises:
+            DataError: A label cannot be used.
+        """
+        ...
+
+
+class Part:
+    """Some of the images of a source.
+
+    Args:
+        source: The images.
+        indices: Which of them.
+    """
+
+    def __init__(self, source: Images, indices: Sequence[int]) -> None:
+        self.source = source
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.source[self.indices[index]]
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.indices[index])
+
+    def class_numbers(self) -> list[int]:
+        numbers = self.source.class_numbers()
+        return [numbers[index] for index in self.indices]
+
 
 class Share(NamedTuple):
     """Which part of a stream is read, and in which order: that of one of `workers` readers in one of `world` processes.
@@ -151,6 +185,12 @@ class ReaderImages:
 
     def name(self, index: int) -> str:
         return str(self.reader.filename(index, absolute=True)) if self._name is None else f"{self._name}[{index}]"
+
+    def class_numbers(self) -> list[int]:
+        # Of folders, or of a dataset in columns.
+        samples = getattr(self.reader, "samples", None)
+        labels = self.reader.dataset[self.reader.label_key] if samples is None else [label for _, label in samples]
+        return [checked_label(label, self.num_classes, self.name(index)) for index, label in enumerate(labels)]
 
 
 def read_rgb(file: BinaryIO) -> Image.Image:

@@ -109,6 +109,7 @@ class _ShardStream(Stream):
         lengths = reader.split_info.shard_lengths
         # A shard that was cut off between two samples looks complete but for this.
         self.lengths = dict(zip(self.shards, lengths, strict=True)) if len(lengths) == len(self.shards) else {}
+        self._limits = self._cut("train_images" if training else "val_images", given)
         self.training = training
         self.num_classes = config.num_classes
         self.image_keys = reader.input_key.split(";")
@@ -120,6 +121,22 @@ class _ShardStream(Stream):
                 f"{setting}: expected the shards of '{split}' in '{folder}', "
                 f"got no {shortened(missing) or 'name of one'}"
             )
+
+    def _cut(self, setting: str, given: int | None) -> dict[Path, int]:
+        """Keeps the first shards that hold as many samples as asked for; how many of each are read, where not all."""
+        if given is None or not self.lengths or given == sum(self.lengths.values()):
+            return {}
+        if given > sum(self.lengths.values()):
+            most = sum(self.lengths.values())
+            raise ValueError(f"{setting}: expected at most {most}, as many as there are, got {given}")
+        rest, kept = given, []
+        for shard in self.shards:
+            kept.append(shard)
+            rest -= self.lengths[shard]
+            if rest <= 0:
+                break
+        self.shards = kept
+        return {kept[-1]: self.lengths[kept[-1]] + rest}
 
     def readers(self, world: int) -> int:
         return len(self.shards) // world
@@ -140,8 +157,8 @@ class _ShardStream(Stream):
     def _samples(self, shards: list[Path]) -> Iterator[Encoded]:
         for shard in shards:
             samples = webdataset.tariterators.tarfile_samples(iter([{"url": str(shard)}]))
-            count = 0
-            while True:
+            count, limit = 0, self._limits.get(shard)
+            while count != limit:
                 try:
                     sample = next(samples, None)
                 except Exception as error:
@@ -158,7 +175,7 @@ class _ShardStream(Stream):
                     key = next((key for key in self.image_keys if key in sample), None)
                     name = f"{shard}/{sample['__key__']}" + ("" if key is None else f".{key}")
                     yield Encoded(name, None if key is None else sample[key], label)
-            expected = self.lengths.get(shard, count)
+            expected = self.lengths.get(shard, count) if limit is None else limit
             if count != expected:
                 raise DataError(f"data: expected {expected} samples in '{shard}', got {count}; fetch it again")
 

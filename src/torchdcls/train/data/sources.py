@@ -1,9 +1,11 @@
 """Opens the data that the settings of a training run name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from timm.data.readers.reader_factory import create_reader
@@ -12,8 +14,8 @@ from ..._extras import needed_by
 from ..settings import TrainConfig
 from . import NAMED
 from .image_folder import shortened
-from .image_set import ImageSet
-from .image_source import Images, ReaderImages, Sources, Stream, chosen_splits
+from .image_set import ImageSet, balanced_indices
+from .image_source import Images, Part, ReaderImages, Sources, Stream, chosen_splits
 from .named import load_data
 
 
@@ -36,9 +38,11 @@ def open_sources(config: TrainConfig) -> Sources:
     else:
         sources = _open_folder(config)
     _check_classes(config, sources)
-    _check_count("train_images", config.train_images, sources.train)
-    _check_count("val_images", config.val_images, sources.validation)
-    return sources
+    return replace(
+        sources,
+        train=_part("train_images", config.train_images, sources.train),
+        validation=_part("val_images", config.val_images, sources.validation),
+    )
 
 
 class MemoryImages:
@@ -64,6 +68,9 @@ class MemoryImages:
 
     def name(self, index: int) -> str:
         return f"{self._name}[{index}]"
+
+    def class_numbers(self) -> list[int]:
+        return self.labels
 
 
 def _open_named(config: TrainConfig) -> Sources:
@@ -162,10 +169,6 @@ def _check_classes(config: TrainConfig, sources: Sources) -> None:
     if sources.classes is None:
         return
     there = len(sources.classes)
-    if there < 2:
-        raise ValueError(
-            f"data: expected at least two classes in '{sources.name}', got only '{sources.classes[0]}'; add another"
-        )
     if config.num_classes is not None and config.num_classes < there:
         raise ValueError(
             f"num_classes: expected at least {there}, as many as '{sources.name}' has, got {config.num_classes}; "
@@ -173,9 +176,11 @@ def _check_classes(config: TrainConfig, sources: Sources) -> None:
         )
 
 
-def _check_count(setting: str, given: int | None, source: Images | Stream) -> None:
-    if given is not None and not isinstance(source, Stream) and given != len(source):
-        raise ValueError(
-            f"{setting}: expected {len(source)}, as many as there are, got {given}; leave it out, it is for streams "
-            "whose length nobody knows"
-        )
+def _part(setting: str, count: int | None, source: Images | Stream) -> Images | Stream:
+    """As many images as asked for, the same number of each class; streams see to it themselves."""
+    if count is None or isinstance(source, Stream) or count == len(source):
+        return source
+    if count > len(source):
+        raise ValueError(f"{setting}: expected at most {len(source)}, as many as there are, got {count}")
+    indices = balanced_indices(torch.tensor(source.class_numbers()), count).sort().values
+    return Part(source, indices.tolist())
