@@ -121,9 +121,13 @@ _WARMUP_SHARE = 4
 def _eval_options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         usage="torchdcls eval CHECKPOINT [--SETTING VALUE ...]",
-        description="Score a checkpoint of torchdcls train on validation images.",
+        description="Score a checkpoint of torchdcls train or compare on validation images.",
     )
-    parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="best.safetensors or last.safetensors of a run, or checkpoints/METHOD-seedN of one of torchdcls compare",
+    )
     _add_settings(parser, EvalConfig, {})
     return parser
 

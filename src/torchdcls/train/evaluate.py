@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from .checkpoint import Checkpoint, load_checkpoint
+from .comparison.compared import about_compared, evaluate_compared, load_compared
 from .data.batches import ValidationBatches
 from .data.image_folder import shortened
 from .data.image_source import image_count
@@ -19,20 +20,22 @@ from .processes import default_workers, device_name, processes
 from .progress import ProgressBar
 from .settings import SETTINGS, EvalConfig, TrainConfig, Weights
 from .trainer import autocast, build_model
-from .validation import Scores, validate
+from .validation import Scores, class_numbers, validate
 
 
 def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None = None) -> Scores:
-    """Scores a checkpoint of a run and prints the result.
+    """Scores a checkpoint of a run, or a model of a comparison, and prints the result.
 
     Args:
-        checkpoint: best.safetensors or last.safetensors of a run.
+        checkpoint: best.safetensors or last.safetensors of a run, or a file in checkpoints/ of a comparison.
         config: What to score it on.
         console: Where to print; by default standard output.
 
     Raises:
         ValueError: The checkpoint or the data cannot be used.
     """
+    if (compared := about_compared(checkpoint)) is not None:
+        return evaluate_compared(checkpoint, compared, config, console)
     stored = load_checkpoint(checkpoint)
     asked: dict[str, Any] = {
         name: value for name, value in vars(config).items() if value is not None and name != "weights"
@@ -89,6 +92,8 @@ def load_model(checkpoint: str | Path, weights: Weights = "auto") -> nn.Module:
     Raises:
         ValueError: The file cannot be read, or holds no such weights.
     """
+    if (compared := about_compared(checkpoint)) is not None:
+        return load_compared(checkpoint, compared)
     stored = load_checkpoint(checkpoint)
     return stored_model(stored, stored_config(stored), weights)[0].eval()
 
@@ -139,38 +144,6 @@ def _without_counts(settings: TrainConfig, run: TrainConfig) -> TrainConfig:
     if settings.data.partition("/")[0] in ("wds", "hfids"):
         return settings
     return replace(settings, train_images=None, val_images=run.val_images if settings.data == run.data else None)
-
-
-def class_numbers(
-    known: Sequence[str] | None, count: int, there: Sequence[str] | None, num_classes: int | None
-) -> Tensor:
-    """The model's number of each class of the data, which may have fewer.
-
-    Args:
-        known: Names of the model's classes, None where nobody knows.
-        count: Number of the model's classes.
-        there: Names of the data's classes, likewise.
-        num_classes: Number of the data's classes, likewise.
-
-    Raises:
-        ValueError: The data have other classes, or nobody knows which of the model's they have.
-    """
-    if known is None or there is None:
-        if (num_classes or 0) > count:
-            raise ValueError(f"data: expected at most the model's {count} classes, got {num_classes}")
-        if there is not None and len(there) < count:
-            raise ValueError(
-                f"data: expected all {count} classes, as the checkpoint does not name them, got {len(there)}; add "
-                "folders of the others, with an image each"
-            )
-        return torch.arange(count)
-    unknown = [name for name in there if name not in known]
-    if unknown:
-        raise ValueError(
-            f"data: expected classes that the model was trained on, got {unknown[0]!r} and {len(unknown) - 1} more "
-            f"besides; it knows {', '.join(map(repr, known[:3]))} and {max(len(known) - 3, 0)} more"
-        )
-    return torch.tensor([known.index(name) for name in there])
 
 
 def _some(there: Sequence[str] | None, count: int) -> str:

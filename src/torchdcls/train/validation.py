@@ -1,11 +1,11 @@
 """How good a model is on images that it was not trained on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from .data.batches import Batch
 from .processes import Processes
@@ -67,3 +67,35 @@ def validate(
     if images == 0:
         raise ValueError(f"data: expected a validation image that can be read, got {int(unreadable)} that cannot")
     return Scores(loss / images, 100 * first / images, 100 * five / images, int(images), int(unreadable))
+
+
+def class_numbers(
+    known: Sequence[str] | None, count: int, there: Sequence[str] | None, num_classes: int | None
+) -> Tensor:
+    """The model's number of each class of the data, which may have fewer.
+
+    Args:
+        known: Names of the model's classes, None where nobody knows.
+        count: Number of the model's classes.
+        there: Names of the data's classes, likewise.
+        num_classes: Number of the data's classes, likewise.
+
+    Raises:
+        ValueError: The data have other classes, or nobody knows which of the model's they have.
+    """
+    if known is None or there is None:
+        if (num_classes or 0) > count:
+            raise ValueError(f"data: expected at most the model's {count} classes, got {num_classes}")
+        if there is not None and len(there) < count:
+            raise ValueError(
+                f"data: expected all {count} classes, as the checkpoint does not name them, got {len(there)}; add "
+                "folders of the others, with an image each"
+            )
+        return torch.arange(count)
+    unknown = [name for name in there if name not in known]
+    if unknown:
+        raise ValueError(
+            f"data: expected classes that the model was trained on, got {unknown[0]!r} and {len(unknown) - 1} more "
+            f"besides; it knows {', '.join(map(repr, known[:3]))} and {max(len(known) - 3, 0)} more"
+        )
+    return torch.tensor([known.index(name) for name in there])

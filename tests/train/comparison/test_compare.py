@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,17 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_model
 
+from torchdcls.train import threads
 from torchdcls.train.comparison import compare as comparison
-from torchdcls.train.comparison.compare import build_model, compare
+from torchdcls.train.comparison.compare import compare
 from torchdcls.train.comparison.config import METHODS, CompareConfig
 from torchdcls.train.comparison.loop import evaluate, train
+from torchdcls.train.comparison.models import build_model
 from torchdcls.train.data.image_set import ImageSet, balanced
 from torchdcls.train.data.named import channel_mean_std, load_data, make_loader
+from torchdcls.train.evaluate import evaluate as evaluate_checkpoint
+from torchdcls.train.evaluate import load_model as load_checkpoint_model
+from torchdcls.train.settings import EvalConfig
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +166,88 @@ def test_bad_settings_are_refused_before_training(config: CompareConfig, change:
         quietly(replace(config, **change))
     assert config.out is not None
     assert not config.out.exists()
+
+
+def test_its_checkpoints_open_in_eval(config: CompareConfig, folder: Path, tmp_path: Path) -> None:
+    """The test accuracy of the run comes out again; from a file alone, wherever it is, and for one of the classes."""
+    result, _ = quietly(replace(config, methods=("7x7", "gaussian"), epochs=2))
+    assert config.out is not None
+    options = EvalConfig(device="cpu")
+    for run in result["runs"]:
+        path = (config.out / "checkpoints" / f"{run['method']}-seed0.safetensors").rename(tmp_path / "it.safetensors")
+        console = Console(file=io.StringIO(), width=200)
+        scores = evaluate_checkpoint(path, options, console)
+        last = run["epochs"][-1]
+        assert (scores.top1, scores.images, scores.top5) == (last["test_accuracy"], 8, 100)
+        assert scores.loss == pytest.approx(last["test_loss"], rel=1e-5)
+        assert f"convnext with {run['method']} layers, seed 0, on {folder.name}: top-1 {scores.top1:.2f} %" in (
+            console.file.getvalue()  # type: ignore[attr-defined]
+        )
+    model = load_checkpoint_model(path)
+    data = load_data(config.data, image_size=16)
+    mean, std = channel_mean_std(data.train.images)
+    assert not model.training
+    assert evaluate(model, data.test, 8, mean, std, torch.device("cpu"))[1] == last["test_accuracy"]
+
+    for name in ("dark", "bright"):
+        for split in ("train", "test"):
+            shutil.copytree(folder / split / name, tmp_path / name / split / name)
+    each = [
+        evaluate_checkpoint(path, replace(options, data=str(tmp_path / name)), Console(quiet=True))
+        for name in ("dark", "bright")
+    ]
+    assert [score.images for score in each] == [4, 4]
+    assert sum(score.top1 for score in each) / 2 == last["test_accuracy"]
+    assert sum(score.loss for score in each) / 2 == pytest.approx(last["test_loss"], rel=1e-5)
+    for change, message in (
+        ({"crop_pct": 0.9}, "crop_pct: expected none for a checkpoint of torchdcls compare"),
+        ({"weights": "ema"}, "weights: expected 'model'"),
+        ({"data": "cifar10", "data_dir": tmp_path / "x"}, "data_dir: expected a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate_checkpoint(path, replace(options, **change), Console(quiet=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "helpful", "threads_taken", "said"),
+    [
+        (None, 1, 1, "1 CPU thread instead of 2: other processes use the CPU"),
+        (None, 2, 2, None),
+        (2, 1, 2, "Warning: --threads 2 is slower than --threads 1"),
+        (2, 2, 2, None),
+    ],
+)
+def test_threads_beside_other_processes(
+    config: CompareConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int | None,
+    helpful: int,
+    threads_taken: int,
+    said: str | None,
+) -> None:
+    monkeypatch.setattr(comparison, "helpful_threads", lambda threads: min(threads, helpful))
+    torch.set_num_threads(2)
+    result, printed = quietly(replace(config, methods=("7x7",), threads=wanted, device="cpu"))
+    assert result["threads"] == threads_taken == torch.get_num_threads()
+    assert said in printed if said is not None else "slower than" not in printed
+
+
+def test_as_many_threads_as_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a measurement in turns; torch's number of threads stays."""
+    before, turns = torch.get_num_threads(), []
+
+    def rate(count: int, of_two: float) -> float:
+        turns.append(count)
+        torch.set_num_threads(count)
+        return {1: 100.0, 2: of_two}[count]
+
+    for of_two, expected in ((190.0, 2), (60.0, 1)):
+        monkeypatch.setattr(threads, "_rate", lambda count, of_two=of_two: rate(count, of_two))
+        assert threads.helpful_threads(2) == expected
+    assert turns[:4] == [1, 2, 1, 2]
+    assert threads.helpful_threads(1) == 1 and torch.get_num_threads() == before
+    monkeypatch.undo()
+    assert threads.helpful_threads(2) in (1, 2) and torch.get_num_threads() == before
 
 
 def test_a_run_is_not_overwritten(config: CompareConfig) -> None:

@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_model
 from torch import nn
 
-from ...conversion import ConversionReport, convert, parameter_count
-from ...models import comparison_model
+from ...conversion import parameter_count
 from ..data.image_set import ImageData, balanced
 from ..data.named import channel_mean_std, images_per_epoch, load_data, make_loader
 from ..environment import repeatable
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
-from .config import BASELINE, CompareConfig, Method
+from ..threads import helpful_threads
+from .compared import save_compared
+from .config import CompareConfig, Method
 from .loop import evaluate, train
+from .models import build_model
 from .pictures import StageView, draw_pictures, stage_views
 from .record import Record, comparison_rows, markdown, notice, verdicts
 
@@ -48,8 +49,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     console = console or Console()
     config = config.checked()
     device = find_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    threads = _set_threads(config.threads, device)
     data = load_data(config.data, config.data_dir, config.image_size)
     if config.train_images is not None:
         data = replace(data, train=balanced(data.train, config.train_images))
@@ -65,6 +65,8 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         f"{data.num_classes} classes. Run folder: {folder}",
         soft_wrap=True,
     )
+    if threads is not None:
+        console.print(threads, soft_wrap=True, highlight=False)
 
     views: dict[str, list[StageView]] = {}
     assert config.epochs is not None
@@ -86,42 +88,21 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     return record.result
 
 
-def build_model(
-    config: CompareConfig, method: Method, data: ImageData, seed: int
-) -> tuple[nn.Module, ConversionReport | None]:
-    """The model of a method; other weights than those of depthwise layers are the same for all methods.
-
-    Args:
-        config: Settings.
-        method: What stands in the place of the depthwise layers.
-        data: Decides on channels, classes and size.
-        seed: Of all initial values.
-
-    Returns:
-        The model, and the report of its conversion, None for the baseline.
-
-    Raises:
-        ValueError: A kernel count with which the model would have more parameters than the baseline.
-    """
-    torch.manual_seed(seed)
-    model = comparison_model(config.model, data.channels, data.num_classes, data.image_size)
-    if method == BASELINE:
-        return model, None
-    start = ("uniform", config.position_radius) if config.position_radius else ("normal", 0.5)
-    report = convert(
-        model,
-        dilated_kernel_size=config.dilated_kernel_size,
-        kernel_count=config.kernel_count or "iso",
-        interpolation=method,  # type: ignore[arg-type]
-        position_init=start,  # type: ignore[arg-type]
-        weight_std=0.02,
-    )
-    if report.parameters_after > report.parameters_before:
-        raise ValueError(
-            f"kernel_count: expected a count at which {method} has at most {BASELINE}'s {report.parameters_before:,} "
-            f"parameters, got {report.kernel_count} with {report.parameters_after:,}; leave it out for the largest"
+def _set_threads(wanted: int | None, device: torch.device) -> str | None:
+    """Sets the number of threads; what is to be said about it beside what else the machine does."""
+    threads = torch.get_num_threads() if wanted is None else wanted
+    helpful = helpful_threads(threads) if device.type == "cpu" else threads
+    torch.set_num_threads(threads if wanted is not None else helpful)
+    if helpful == threads:
+        return None
+    if wanted is None:
+        return (
+            f"1 CPU thread instead of {threads}: other processes use the CPU, and measured now {threads} threads are "
+            f"slower than one (--threads {threads} takes them all the same)"
         )
-    return model, report
+    return (
+        f"Warning: --threads {threads} is slower than --threads 1 as measured now, because other processes use the CPU"
+    )
 
 
 def _run(
@@ -156,11 +137,8 @@ def _run(
         )
     checkpoints = record.path.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    # A file that is being written has another name, so that an interruption leaves no broken checkpoint.
     path = checkpoints / f"{method}-seed{seed}.safetensors"
-    unfinished = path.with_suffix(".part")
-    save_model(model, str(unfinished))
-    unfinished.replace(path)
+    save_compared(path, model, config, method, seed, data, mean, std)
     return model
 
 

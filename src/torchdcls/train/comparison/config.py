@@ -58,7 +58,9 @@ class CompareConfig:
     warmup_epochs: float = setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of all")
     out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
     device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
-    threads: int | None = setting(None, "CPU threads (default: torch's)")
+    threads: int | None = setting(
+        None, "CPU threads (default: torch's, or 1 where other processes leave no room for more)"
+    )
 
     def checked(self) -> "CompareConfig":
         """The same settings with `epochs` and `train_images` filled in.

@@ -38,7 +38,7 @@ class _Split(NamedTuple):
     unreadable: list[Path]
 
 
-def read_image_folder(folder: Path, image_size: int) -> FolderImages:
+def read_image_folder(folder: Path, image_size: int, least_classes: int = 2) -> FolderImages:
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
@@ -47,13 +47,18 @@ def read_image_folder(folder: Path, image_size: int) -> FolderImages:
     Args:
         folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder per class.
         image_size: Height and width of the result. Unit: pixels.
+        least_classes: 2 to train on, 1 to score.
 
     Raises:
-        ValueError: The folder is missing or not laid out as above, has fewer than two classes, a class in test/ that
+        ValueError: The folder is missing or not laid out as above, has fewer classes, a class in test/ that
             train/ lacks, a class without a readable training image, or no readable test image.
     """
     train_folder, test_folder = _split_folders(folder)
     classes = _class_names(train_folder)
+    if len(classes) < least_classes:
+        raise ValueError(
+            f"data: expected at least two classes in '{train_folder}', got only '{classes[0]}'; add another"
+        )
     _check_classes(train_folder, classes, test_folder, _class_names(test_folder))
 
     class_to_index = {name: index for index, name in enumerate(classes)}
@@ -110,8 +115,6 @@ def _class_names(split_folder: Path) -> tuple[str, ...]:
 
 
 def _check_classes(train_folder: Path, train: tuple[str, ...], test_folder: Path, test: tuple[str, ...]) -> None:
-    if len(train) < 2:
-        raise ValueError(f"data: expected at least two classes in '{train_folder}', got only '{train[0]}'; add another")
     unknown = sorted(set(test) - set(train))
     if unknown:
         raise ValueError(

@@ -23,7 +23,13 @@ _SMALLEST_IMAGE_SIZE = 8
 _RESIZE_CHUNK = 4096
 
 
-def load_data(data: str | Path = "embedded", data_dir: Path | None = None, image_size: int | None = None) -> ImageData:
+def load_data(
+    data: str | Path = "embedded",
+    data_dir: Path | None = None,
+    image_size: int | None = None,
+    *,
+    least_classes: int = 2,
+) -> ImageData:
     """Loads a data set into memory (one byte per pixel and channel).
 
     Args:
@@ -36,6 +42,7 @@ def load_data(data: str | Path = "embedded", data_dir: Path | None = None, image
             "cifar10" reads.
         image_size: Height and width to resize to. None keeps 28 for Fashion-MNIST, 32 for CIFAR-10, and takes 64 for a
             folder. Unit: pixels.
+        least_classes: How many classes a folder must have: 2 to train on, 1 to score.
 
     Raises:
         ValueError: The data are missing, broken or not laid out as above; `image_size` is below 8; `data_dir` is given
@@ -60,7 +67,7 @@ def load_data(data: str | Path = "embedded", data_dir: Path | None = None, image
         return _named("cifar10", *find_cifar10(data_dir), CIFAR10_CLASSES, image_size)
 
     folder = Path(data).expanduser()
-    found = read_image_folder(folder, image_size or _FOLDER_IMAGE_SIZE)
+    found = read_image_folder(folder, image_size or _FOLDER_IMAGE_SIZE, least_classes)
     return ImageData(
         train=ImageSet(found.train_images, found.train_labels),
         test=ImageSet(found.test_images, found.test_labels),
