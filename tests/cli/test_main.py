@@ -113,6 +113,48 @@ def test_models_that_are_none(capsys: pytest.CaptureFixture[str], words: list[st
     assert words[0] != "compare" or error.endswith("did you mean 'convnext'?\n")
 
 
+def test_under_torchrun_it_is_said_once_and_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchrun's own lines, which nothing keeps it from printing, end with what stands in the file."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    printed, failures = [], {}
+    for rank in range(2):
+        file = tmp_path / f"{rank}.json"
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+        monkeypatch.setenv("RANK", str(rank))
+        assert main(["trian"]) == 2
+        printed.append(capsys.readouterr().err)
+        failures[rank] = ProcessFailure(local_rank=rank, pid=1, exitcode=2, error_file=str(file))
+    sentence = "torchdcls trian: expected one of compare, train, eval, study, export, info; did you mean 'train'?"
+    assert printed == [f"{sentence}\n", ""]
+    *_, last, end = str(ChildFailedError("torchdcls", failures)).strip().splitlines()
+    assert last.strip() == f"traceback : {sentence}" and set(end) == {"="}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(30, "Read-only file system", "/disk/x"),
+            "a file cannot be used, '/disk/x': Read-only file system; give",
+        ),
+        (OSError(28, "No space left on device"), "a file cannot be used: No space"),
+        (OSError("checkpoint: 'x' cannot be written (full)"), "checkpoint: 'x' cannot be written (full)\n"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+) -> None:
+    def compare(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(comparison, "compare", compare)
+    assert main(["compare"]) == 2
+    assert capsys.readouterr().err.startswith(f"torchdcls compare: {message}")
+
+
 def test_interruption_ends_with_130(seen: list[CompareConfig]) -> None:
     assert main(["compare", "--seeds", "13"]) == 130
 

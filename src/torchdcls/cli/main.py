@@ -1,7 +1,12 @@
 """`torchdcls` and its commands: `compare`, `train`, `eval`, `study`, `export`, `info`."""
 
+import json
+import os
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from torchdcls_cli import COMMANDS, answer
 
@@ -43,11 +48,16 @@ def _run(arguments: list[str]) -> int:
     except (ValueError, FloatingPointError, OSError, MissingExtraError) as error:
         # Errors begin with the name of the setting, which is an option here.
         called = "".join(word for word in arguments[:1] if not word.startswith("-"))
-        name, colon, rest = str(error).partition(":")
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror is not None:
+            # Not "[Errno 30] Read-only file system: 'x'".
+            place = "" if error.filename is None else f", '{error.filename}'"
+            text = f"a file cannot be used{place}: {error.strerror}; give another one, or make it accessible"
+        name, colon, rest = text.partition(":")
         flag = "--" + name.replace("_", "-")
         typed = any(argument.partition("=")[0] == flag for argument in arguments)
         option = flag if typed or name in options else name
-        print(f"{f'torchdcls {called}'.strip()}: {option}{colon}{rest}", file=sys.stderr)
+        _tell(f"{f'torchdcls {called}'.strip()}: {option}{colon}{rest}")
         return 2
 
 
@@ -60,6 +70,17 @@ def _command_name(arguments: Sequence[str]) -> str:
     if arguments[0] not in names:
         raise ValueError(f"expected one of {', '.join(names)}; {nearest(arguments[0], names)}")
     return arguments[0]
+
+
+def _tell(sentence: str) -> None:
+    """Says what is wrong; under torchrun once for all processes, and as the cause at the end of its own lines."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is not None:
+        about = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": about}), encoding="utf-8")
+    if file is None or os.environ.get("RANK", "0") == "0":
+        print(sentence, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from .data.sources import open_sources
 from .data.transforms import preparation, training_transform, validation_transform
 from .data.unreadable import Unreadable
 from .environment import repeatable
+from .folders import make_folder
 from .processes import Processes, default_workers, device_name, processes
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_same_run, element_statistics, resolved
@@ -179,7 +180,7 @@ class _Run:
             },
         }
         if group.main:
-            folder.path.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.path)
             folder.begin(config, command, facts, self._place, self._updates)
         group.wait()
         self._say(

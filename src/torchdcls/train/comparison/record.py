@@ -11,6 +11,7 @@ from typing import Any
 from ...models import SMALL_MODELS
 from ..data.image_set import ImageData
 from ..environment import environment
+from ..folders import make_folder
 from .config import BASELINE, CompareConfig
 from .loop import Epoch
 
@@ -35,7 +36,7 @@ class Record:
         self, folder: Path, config: CompareConfig, command: str, data: ImageData, device: str, threads: int
     ) -> None:
         self.path = folder / "results.json"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
         settings.update(data=Path(config.data).name, methods=list(config.methods))
         self.result: dict[str, Any] = {
