@@ -152,11 +152,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
         scores[candidate] = max(_similarity(asked, name), begins, _INITIALS if name == initials else 0.0)
     best = max(scores.values(), default=0.0)
     if best < _SIMILAR:
-        return "no name is similar"
+        return _NONE
     found = sorted((name for name, score in scores.items() if score == best), key=len)
     return f"did you mean {alternatives(found[:_SHOWN])}?"
 
 
+def also_nearest(value: object, known: Iterable[str]) -> str:
+    """The hint behind a message that names all known words itself: nothing where none is similar."""
+    hint = nearest(value, known) if isinstance(value, str) else _NONE
+    return "" if hint == _NONE else f"; {hint}"
+
+
+_NONE = "no name is similar"
 # From which similarity on a word is suggested, and what its other kinds are worth.
 _SIMILAR, _BEGINS, _INITIALS = 0.6, 0.9, 0.8
 _SHOWN = 3
@@ -179,8 +186,7 @@ def alternatives(words: Iterable[object]) -> str:
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
     """Refuses a value that is not among the choices."""
     if value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
-        hint = f"; {hint}" if hint.startswith("did") else ""
+        hint = also_nearest(value, choices)
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
 
 
@@ -199,8 +205,13 @@ def module(name: str, value: object) -> None:
 def tensors(*, optional: Sequence[str] = (), **values: object) -> None:
     """Refuses what is not a torch.Tensor, or None for those that are optional."""
     for name, value in values.items():
-        if isinstance(value, Tensor) or (value is None and name in optional):
-            continue
+        if value is not None or name not in optional:
+            tensor(name, value)
+
+
+def tensor(name: str, value: object) -> None:
+    """Refuses what is not a torch.Tensor."""
+    if not isinstance(value, Tensor):
         advice = "; torch.from_numpy makes a tensor of it" if type(value).__module__ == "numpy" else ""
         raise ValueError(f"{name}: expected a torch.Tensor, got {_kind(value)}{advice}")
 
@@ -214,7 +225,7 @@ def _kind(value: object) -> str:
 
 def axis_count(name: str, value: Tensor, count: int) -> None:
     """The tensor has this many axes."""
-    tensors(**{name: value})
+    tensor(name, value)
     if value.dim() != count:
         raise ValueError(f"{name}: expected {count} axes, got shape {tuple(value.shape)}")
 

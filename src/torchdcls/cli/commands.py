@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from .._checks import alternatives, nearest
+from .._checks import also_nearest, alternatives, nearest
 from ..train.comparison.config import CompareConfig
 from ..train.recipes import load_recipe, recipe_names
 from ..train.settings import EvalConfig, ExportConfig, TrainConfig
@@ -279,12 +279,15 @@ def mistake(error: ArgumentError, parser: ArgumentParser) -> ValueError:
 
 def _of_another_type(name: str, kind: Any, value: Any, place: str) -> ValueError:
     choices = [choice for choice in _choices(kind) if isinstance(choice, str)]
-    hint = nearest(value, choices) if isinstance(value, str) else ""
-    hint = f"; {hint}" if hint.startswith("did") else ""
-    if isinstance(value, str) and re.search(r":\S", value) and Mapping in map(get_origin, (kind, *get_args(kind))):
+    hint = also_nearest(value, choices)
+    if isinstance(value, str) and re.search(r":\S", value) and _takes_a_mapping(kind):
         spaced = re.sub(r":(?=\S)", ": ", value)
         hint = f"; YAML wants a space after the colon: {spaced!r}"
     return ValueError(f"{name}: expected {_in_words(kind)}{place}, got {value!r}{hint}")
+
+
+def _takes_a_mapping(kind: Any) -> bool:
+    return any(get_origin(one) is Mapping for one in (kind, *get_args(kind)))
 
 
 def _choices(kind: Any) -> list[Any]:

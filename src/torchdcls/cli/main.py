@@ -11,7 +11,7 @@ from pathlib import Path
 from torchdcls_cli import COMMANDS, answer
 
 from .. import __version__
-from .._checks import nearest
+from .._checks import also_nearest, nearest
 from .._extras import MissingExtraError, require
 
 
@@ -66,7 +66,10 @@ def _command_name(arguments: Sequence[str]) -> str:
     if not arguments:
         raise ValueError(f"expected one of {', '.join(names)}; torchdcls --help says what they do")
     if arguments[0].startswith("-"):
-        raise ValueError(f"{arguments[0]}: expected a command before its options, one of {', '.join(names)}")
+        raise ValueError(
+            f"{arguments[0]}: expected a command before its options, one of {', '.join(names)}"
+            + also_nearest(arguments[0], ("-h", "--help", "--version"))
+        )
     if arguments[0] not in names:
         raise ValueError(f"expected one of {', '.join(names)}; {nearest(arguments[0], names)}")
     return arguments[0]

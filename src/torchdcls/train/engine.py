@@ -28,6 +28,7 @@ from .processes import Processes, default_workers, device_name, processes
 from .progress import ProgressBar
 from .run_folder import RunFolder, check_same_run, element_statistics, resolved
 from .settings import TrainConfig
+from .threads import helpful_threads
 from .trainer import Place, Trainer, autocast, build_model
 from .validation import Scores, validate
 
@@ -158,6 +159,10 @@ class _Run:
         self._say(f"opening the data, {config.data}")
         sources = open_sources(config)
         self._num_classes, self._classes = _num_classes(config, sources), sources.classes
+        threads = torch.get_num_threads()
+        if group.device.type == "cpu" and config.threads is None and helpful_threads(threads) < threads:
+            # Not set here: a run that is resumed elsewhere would come to something else.
+            self._say(f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
         self._say(f"making the model, {config.model}")
         model = build_model(config, self._num_classes).to(group.device)
         self.training, self.validation = _batches(config, sources, model, group)

@@ -114,6 +114,8 @@ def find_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         without = name.startswith("cuda") and not torch.cuda.is_available()  # torch's own words are of drivers
         reason = "torch finds no GPU here; 'cpu' is slow but there" if without else str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # and two dozen names follow
+            reason = "torch has no device of this name; a GPU is 'cuda', or 'mps' on a Mac"
         raise ValueError(f"device: expected 'auto' or a device of this machine, got {name!r} ({reason})") from None
     return device
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
+from ..._checks import also_nearest
+
 _NAMES_SHOWN = 3
 
 
@@ -86,6 +88,7 @@ def _split_folders(folder: Path) -> tuple[Path, Path]:
         raise ValueError(
             f"data: expected 'embedded', 'fashion-mnist', 'cifar10' or {layout}, got '{folder}', which does not exist; "
             "check the spelling of the name or path"
+            + also_nearest(str(folder), ("embedded", "fashion-mnist", "cifar10"))
         )
     if not folder.is_dir():
         raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")

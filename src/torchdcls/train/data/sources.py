@@ -10,6 +10,7 @@ from PIL import Image
 from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from timm.data.readers.reader_factory import create_reader
 
+from ..._checks import also_nearest
 from ..._extras import needed_by
 from ..settings import TrainConfig
 from . import NAMED
@@ -105,7 +106,7 @@ def _open_folder(config: TrainConfig) -> Sources:
         named = ", ".join(f"'{name}'" for name in NAMED)
         raise ValueError(
             f"data: expected {layout}, {named}, 'wds/FOLDER', 'hfds/NAME' or 'hfids/NAME', got '{config.data}', "
-            "which does not exist; check the spelling of the name or path"
+            "which does not exist; check the spelling of the name or path" + also_nearest(config.data, NAMED)
         )
     if not folder.is_dir():
         raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
