@@ -141,7 +141,7 @@ def test_a_file_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ("warmup_epoch: 5\n", r"a\.yaml: unknown setting 'warmup_epoch'; did you mean 'warmup_epochs'\?"),
         ("bases: families/convnext\n", r"a\.yaml: unknown setting 'bases'; did you mean 'base'\?"),
-        ("1: 5\n", r"a\.yaml: unknown setting 1; did you mean "),
+        ("1: 5\n", r"a\.yaml: unknown setting 1; no name is similar"),
         ("base: families/convnxt\n", r"a\.yaml: base: .* got 'families/convnxt'; did you mean 'families/convnext'\?"),
         ("base: [families/convnext]\n", r"a\.yaml: expected the name or the file of a recipe as base, got \['fam"),
         ("base: missing.yaml\n", r"missing\.yaml: expected a YAML file, which cannot be read: No such file"),
@@ -187,6 +187,4 @@ def test_unknown_name(name: str, meant: str) -> None:
     ("name", "meant"), [("LR", "lr"), ("weight-decay", "weight_decay"), ("droppath", "drop_path"), ("qqq", None)]
 )
 def test_nearest(name: str, meant: str | None) -> None:
-    hint = nearest(name, SETTINGS)
-    assert hint.startswith("did you mean '")
-    assert meant is None or hint == f"did you mean {meant!r}?"
+    assert nearest(name, SETTINGS) == ("no name is similar" if meant is None else f"did you mean {meant!r}?")
