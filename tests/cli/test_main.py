@@ -74,7 +74,6 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["compare", "--methods"], "--methods: expected at least one argument"),
         (["compare", "--config", "nowhere.yaml"], "--config: File does not exist: "),
         (["compare", "--config", __file__], "--config: expected a YAML file with lines of 'setting: value'"),
-        (["--quick"], "export, info before its options, got '--quick'"),
         (["foo"], "no name is similar"),
         (["info", "resnet50", "resnet18"], "expected options, which begin with --, got 'resnet18' besides"),
     ],

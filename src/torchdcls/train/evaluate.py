@@ -34,6 +34,7 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
     Raises:
         ValueError: The checkpoint or the data cannot be used.
     """
+    checkpoint = Path(checkpoint)
     if (compared := about_compared(checkpoint)) is not None:
         return evaluate_compared(checkpoint, compared, config, console)
     stored = load_checkpoint(checkpoint)
@@ -92,6 +93,7 @@ def load_model(checkpoint: str | Path, weights: Weights = "auto") -> nn.Module:
     Raises:
         ValueError: The file cannot be read, or holds no such weights.
     """
+    checkpoint = Path(checkpoint)
     if (compared := about_compared(checkpoint)) is not None:
         return load_compared(checkpoint, compared)
     stored = load_checkpoint(checkpoint)

@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from ..data import NAMED
 from ..data.batches import Batch
 from ..data.image_set import ImageData
-from ..data.named import NAMED, load_data, make_loader
+from ..data.named import load_data, make_loader
 from ..processes import Processes, device_name, find_device
 from ..progress import ProgressBar
 from ..settings import EvalConfig
