@@ -1,12 +1,14 @@
 """Checkpoints: one safetensors file each, with the settings and the place in the run as text inside.
 
 Nothing is unpickled. A file is written under another name, synced, and renamed, so that a name always holds a whole
-one.
+one. A checksum of all that is in it shows damage. Tensors come back in the memory format that they had: sums of the
+same numbers in another order differ in the last bit.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 
 _FORMAT = "torchdcls checkpoint 1"
 _TENSOR = "tensor"
+_TUPLE = "tuple"
+_DTYPE = "dtype"
 _NAMES_SHOWN = 3
 
 
@@ -104,6 +108,7 @@ def save_checkpoint(
     model: nn.Module | None = None,
     ema: nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    previous: Path | None = None,
 ) -> None:
     """Writes a checkpoint; the file of this name is the old one or the new one, never half of one.
 
@@ -113,6 +118,7 @@ def save_checkpoint(
         model: Whose weights to save.
         ema: Whose weights to save as averaged ones.
         optimizer: Whose state to save.
+        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
 
     Raises:
         OSError: It cannot be written; the old file is still there.
@@ -124,20 +130,25 @@ def save_checkpoint(
     text = dict(about)
     if optimizer is not None:
         text["optimizer"] = _split(optimizer.state_dict(), "optimizer", tensors)
-    metadata = {"format": _FORMAT, "about": json.dumps(text)}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda unfinished: save_file(contiguous, unfinished, metadata))
+    # safetensors knows no strides.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    strides = {name: torch.empty_like(tensor, device="meta").stride() for name, tensor in tensors.items()}
+    strides = {name: stride for name, stride in strides.items() if stride != plain[name].stride()}
+    metadata = {"format": _FORMAT, "about": json.dumps(text), "strides": json.dumps(strides)}
+    metadata["checksum"] = _checksum(metadata, plain)
+    write_whole(path, lambda unfinished: save_file(plain, unfinished, metadata), previous)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a checkpoint, its tensors onto the CPU.
 
     Raises:
-        ValueError: The file is missing, cut short, or not a checkpoint of torchdcls.
+        ValueError: The file is missing, cut short, damaged, or not a checkpoint of torchdcls.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint: expected a file, got '{path}', which {_what(path)}")
+    damaged = f"checkpoint: '{path}' is damaged ({{}}); take {_others(path)}"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -147,16 +158,29 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                     f"checkpoint: expected a file that torchdcls has written ({_FORMAT!r}), got '{path}' with "
                     f"{len(names)} tensors and format {metadata.get('format')!r}"
                 )
-            return Checkpoint(path, {name: file.get_tensor(name) for name in names}, json.loads(metadata["about"]))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            tensors = {name: file.get_tensor(name) for name in names}
+        # Those from before there were checksums have none.
+        if metadata.get("checksum", "") not in ("", _checksum(metadata, tensors)):
+            raise ValueError(damaged.format("its checksum is another"))
+        strides = json.loads(metadata.get("strides", "{}"))
+        tensors.update({name: _laid(tensors[name], stride) for name, stride in strides.items()})
+        return Checkpoint(path, tensors, json.loads(metadata["about"]))
+    except (SafetensorError, OSError) as error:
         raise ValueError(
             f"checkpoint: '{path}' cannot be read ({error}); it is cut short, broken, or no safetensors file "
-            "(pickled files of torch are not read)"
+            f"(pickled files of torch are not read); take {_others(path)}"
         ) from None
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(damaged.format(f"its text cannot be read, {error}")) from None
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
     """Has a file written under another name, synced and renamed.
+
+    Args:
+        path: The file.
+        write: Writes it under the name that it is called with.
+        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
 
     Raises:
         OSError: It cannot be written. What had this name before is still there, and nothing else is left.
@@ -167,6 +191,8 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         # safetensors makes files that their owner alone can read.
         unfinished.chmod(0o666 & ~_umask())
         _sync(unfinished)
+        if previous is not None and path.exists():
+            path.replace(previous)
         unfinished.replace(path)
         _sync(path.parent)
     except (OSError, SafetensorError) as error:
@@ -196,7 +222,10 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _split(entry, f"{name}.{key}", tensors) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_split(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
+        entries = [_split(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
+        return {_TUPLE: entries} if isinstance(value, tuple) else entries
+    if isinstance(value, torch.dtype):
+        return {_DTYPE: str(value).removeprefix("torch.")}
     return value
 
 
@@ -204,10 +233,35 @@ def _joined(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
         if value.keys() == {_TENSOR}:
             return tensors[value[_TENSOR]]
+        if value.keys() == {_TUPLE}:
+            return tuple(_joined(entry, tensors) for entry in value[_TUPLE])
+        if value.keys() == {_DTYPE}:
+            return getattr(torch, value[_DTYPE])
         return {key: _joined(entry, tensors) for key, entry in value.items()}
     if isinstance(value, list):
         return [_joined(entry, tensors) for entry in value]
     return value
+
+
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Of everything that a checkpoint says: its text, and names, dtypes, shapes and bytes of its tensors."""
+    digest = hashlib.sha256()
+    for key in sorted(metadata.keys() - {"checksum"}):
+        digest.update(f"{key} {metadata[key]}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _laid(tensor: Tensor, stride: Sequence[int]) -> Tensor:
+    return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
+
+
+def _others(path: Path) -> str:
+    names = [f"'{other}'" for other in sorted(path.parent.glob("*.safetensors")) if other != path]
+    return f"a copy of it, or {' or '.join(names)}" if names else "a copy of it"
 
 
 def _what(path: Path) -> str:
