@@ -15,6 +15,8 @@ from tests.train import runs
 from torchdcls.cli import main
 from torchdcls.deployment import load
 from torchdcls.nn import DclsLayer
+from torchdcls.train.averaged import PARTS, better_part
+from torchdcls.train.checkpoint import load_checkpoint
 from torchdcls.train.evaluate import evaluate, load_model
 from torchdcls.train.export import export_checkpoint
 from torchdcls.train.settings import EvalConfig, ExportConfig
@@ -37,7 +39,7 @@ def copied(checkpoint: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def expected(checkpoint: Path, given: torch.Tensor, weights: Any = "ema") -> torch.Tensor:
+def expected(checkpoint: Path, given: torch.Tensor, weights: Any) -> torch.Tensor:
     with torch.no_grad():
         scores: torch.Tensor = load_model(checkpoint, weights)(given)
     assert scores.std() > 1e-3  # or nothing would be shown
@@ -59,16 +61,17 @@ def test_onnx(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copied.with_name("last.onnx")
     assert printed.out.startswith(f"{path}: ONNX, opset 20, ")
     assert "input (batch, 3, height, width)" in printed.out
-    assert "weights: averaged over training" in printed.out
+    part = better_part(load_checkpoint(copied).about["scores"])
+    assert f"{PARTS[part]}: top-1 " in printed.out
     assert printed.err == ""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for shape in ((1, 3, 32, 32), (3, 3, 64, 48)):
         given = torch.randn(shape)
         (scores,) = session.run(None, {"input": given.numpy()})
-        torch.testing.assert_close(torch.from_numpy(scores), expected(copied, given), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(torch.from_numpy(scores), expected(copied, given, part), rtol=1e-4, atol=1e-6)
     about = json.loads(session.get_modelmeta().custom_metadata_map["torchdcls"])["about"]
     assert about["classes"] == ["bright", "dark"]
-    assert (about["image_size"], about["weights"], len(about["mean"])) == (32, "ema", 3)
+    assert (about["image_size"], about["weights"], len(about["mean"])) == (32, part, 3)
 
 
 def test_pt2(copied: Path, tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_pt2(copied: Path, tmp_path: Path) -> None:
 
 def test_safetensors(copied: Path) -> None:
     before = copied.read_bytes()
-    assert main(["export", str(copied), "--to", "safetensors"]) == 0
+    assert main(["export", str(copied), "--to", "safetensors", "--weights", "ema"]) == 0
     path = copied.with_name("last-model.safetensors")
     model, stored = load(path), load_model(copied, "ema")
     assert any(isinstance(module, DclsLayer) for module in model.modules())

@@ -42,7 +42,8 @@ def do_updates(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -
 
 
 # Those of the recipes, and such as keep memory formats, tuples, lists or dtypes in their state.
-OPTIMIZERS = sorted({load_recipe(name)["optimizer"] for name in recipe_names()}) + [
+OPTIMIZERS = [
+    *sorted({load_recipe(name)["optimizer"] for name in recipe_names()}),
     *("sgd", "momentum", "adafactor", "cadafactor", "cadafactorbv", "madgradw", "novograd", "muon", "lion"),
 ]
 
@@ -158,6 +159,17 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
     assert unnoticed < 12  # the key "checksum" itself, and no other
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"is damaged \(its checksum is another\); take .*previous.safetensors'"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "about", [{"about": "{"}, {}, {"about": "{}", "strides": '{"w": [9, 1]}'}, {"about": "{}", "strides": '{"v": [1]}'}]
+)
+def test_text_that_does_not_fit_is_refused(tmp_path: Path, about: dict[str, str]) -> None:
+    """Whoever wrote it; strides with gaps could ask for any amount of memory."""
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.zeros(2, 3)}, path, {"format": "torchdcls checkpoint 1", **about})
+    with pytest.raises(ValueError, match=r"a.safetensors' is damaged \("):
         load_checkpoint(path)
 
 

@@ -4,10 +4,13 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,13 @@ import torch
 import yaml
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import save_file
 from torch import nn
 
 from tests.train import runs
 from torchdcls.train import engine
 from torchdcls.train import evaluate as evaluation
+from torchdcls.train.averaged import PARTS, better_part, taken_part
 from torchdcls.train.checkpoint import load_checkpoint
 from torchdcls.train.engine import train
 from torchdcls.train.evaluate import evaluate, load_model
@@ -112,6 +117,67 @@ def test_a_run_goes_on_from_any_update(
     runs.assert_same_run(whole, tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert len(record.get("resumed", [])) == (update > 2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("update", [2, 3, 5])
+def test_ctrl_c_writes_a_checkpoint_after_the_update(
+    images: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int, workers: int
+) -> None:
+    """Of an epoch's three updates also after the last, before validation. Without `checkpoint_every`."""
+    config = runs.config(images, tmp_path / "run", workers=workers)
+    handler = signal.getsignal(signal.SIGINT)
+    with interrupted_in(monkeypatch, update, times=1), pytest.raises(KeyboardInterrupt):
+        quietly(config)
+    assert signal.getsignal(signal.SIGINT) is handler
+    progress = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors").about["progress"]
+    assert 3 * progress["epoch"] + progress["update"] == update
+    quietly(replace(config, resume="auto"))
+    runs.assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_second_ctrl_c_stops_at_once(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    console = Console(file=io.StringIO(), width=300)
+    with interrupted_in(monkeypatch, 2, times=2), pytest.raises(KeyboardInterrupt):
+        train(runs.config(images, tmp_path / "run"), argv=["train"], console=console)
+    assert not (tmp_path / "run" / "checkpoints" / "last.safetensors").exists()
+    assert "Interrupted; there is no checkpoint to resume from" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Stopping with a checkpoint after this update; once more stops at once" in capfd.readouterr().err
+
+
+@contextmanager
+def interrupted_in(monkeypatch: pytest.MonkeyPatch, update: int, times: int) -> Iterator[None]:
+    """Ctrl-C so many times in the update of this number."""
+    done, one_update = 0, Trainer.update
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal done
+        done += 1
+        for _ in range(times if done == update else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return one_update(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "update", interrupted)
+        yield
+
+
+def test_two_processes_stop_after_the_same_update(images: Path, tmp_path: Path) -> None:
+    """The signal goes to the launcher, as from a scheduler, and from it to each process and its readers."""
+    out = tmp_path / "run"
+    words = runs.command(images, out, epochs=10_000, workers=1, micro_batch=2)
+    launcher = runs.start(words, processes=2)
+    while launcher.poll() is None and len(lines_of(out)) < 2:
+        time.sleep(0.05)
+    launcher.terminate()
+    printed, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0
+    assert f"Interrupted; --resume auto resumes from '{out / 'checkpoints' / 'last.safetensors'}'" in printed
+    progress = load_checkpoint(out / "checkpoints" / "last.safetensors").about["progress"]
+    row = [row for row in runs.rows(out) if row["kind"] == "updates"][-1]
+    assert row["updates"] == 3 * progress["epoch"] + progress["update"]
 
 
 def test_a_finished_run_is_left_as_it_is(images: Path, whole: Path) -> None:
@@ -273,9 +339,13 @@ def test_a_run_goes_on_in_another_folder(images: Path, whole: Path, tmp_path: Pa
     quietly(config)
     kept = tmp_path / "kept.safetensors"
     shutil.copy(whole / "checkpoints" / "last.safetensors", kept)
-    row, _ = quietly(runs.config(images, tmp_path / "other", resume=str(kept)))
+    row, printed = quietly(runs.config(images, tmp_path / "other", resume=str(kept)))
     assert json.loads((tmp_path / "other" / "run.json").read_text())["resumed"][0]["epoch"] == 2
     assert row == {}
+    assert f"the run of '{kept}' has done all of its epochs; to train on, begin a new run with its weights" in printed
+    assert "best: epoch" in printed
+    # There is no such file in this folder.
+    assert "best.safetensors" not in printed
     with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
         quietly(runs.config(images, tmp_path / "one", resume=str(kept)))
     quietly(replace(config, resume=str(tmp_path / "one" / "checkpoints" / "last.safetensors")))
@@ -290,6 +360,72 @@ def test_two_runs_do_not_write_to_one_folder(images: Path, tmp_path: Path) -> No
         quietly(runs.config(images, tmp_path / "run", epochs=10_000, resume="auto"))
     first.kill()
     first.communicate()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("added", r"the training images of .*, got others \(25 in the place of 24\)"),
+        ("moved", r"the training images of .*, got others \(as many, of other names or labels\)"),
+        ("renamed", r"the validation images of .*, got others \(as many, of other names or labels\)"),
+    ],
+)
+def test_other_images_are_refused(images: Path, whole: Path, tmp_path: Path, change: str, message: str) -> None:
+    """Where they make as many updates of as many classes; the same images in another folder are the same."""
+    moved = shutil.copytree(images, tmp_path / "moved")
+    out = shutil.copytree(whole, tmp_path / "run")
+    quietly(runs.config(moved, out, resume="auto"))
+    dark, bright = moved / "train" / "dark", moved / "train" / "bright"
+    if change == "added":
+        shutil.copy(dark / "3.png", dark / "99.png")
+    elif change == "moved":
+        (dark / "3.png").rename(bright / "99.png")
+    else:
+        (moved / "val" / "dark" / "3.png").rename(moved / "val" / "dark" / "99.png")
+    last = out / "checkpoints" / "last.safetensors"
+    way_out = f"begin a new run with its weights: --initial-checkpoint '{last}' and another --out"
+    with pytest.raises(ValueError, match=f"data: expected {message}; give the same ones, or {re.escape(way_out)}"):
+        quietly(runs.config(moved, out, resume="auto"))
+    quietly(runs.config(moved, tmp_path / "new", initial_checkpoint=str(last), epochs=1))
+
+
+def test_a_checkpoint_from_before_images_were_known_again(images: Path, whole: Path, tmp_path: Path) -> None:
+    """It has neither images nor the settings that came later."""
+    out = shutil.copytree(whole, tmp_path / "run")
+    last = out / "checkpoints" / "last.safetensors"
+    about = dict(load_checkpoint(last).about)
+    del about["data"], about["scores"]
+    about["config"] = {name: about["config"][name] for name in about["config"] if name not in NEW}
+    rewrite(last, about)
+    _, printed = quietly(runs.config(images, out, resume="auto"))
+    assert f"note: '{last}' does not say which images it was made with, so they are not compared" in printed
+
+
+NEW = ("initial_checkpoint", "reset_head")
+
+
+def rewrite(path: Path, about: dict[str, Any]) -> None:
+    """A checkpoint as it was before it had a checksum and strides."""
+    tensors = {name: tensor.contiguous() for name, tensor in load_checkpoint(path).tensors.items()}
+    save_file(tensors, path, {"format": "torchdcls checkpoint 1", "about": json.dumps(about)})
+
+
+def test_a_run_resumes_from_the_checkpoint_before(images: Path, whole: Path, tmp_path: Path) -> None:
+    """By name where the last one is damaged, and by itself where there is no last one."""
+    out = shutil.copytree(whole, tmp_path / "run")
+    last, previous = (out / "checkpoints" / f"{name}.safetensors" for name in ("last", "previous"))
+    content = bytearray(last.read_bytes())
+    content[-1] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"'{last}' is damaged .*take a copy of it, or .*'{previous}'"):
+        quietly(runs.config(images, out, resume="auto"))
+    _, printed = quietly(runs.config(images, out, resume=str(previous)))
+    assert "going on at epoch 2, update 1" in printed
+    runs.assert_same_run(whole, out)
+    last.unlink()
+    shutil.copy(whole / "checkpoints" / "previous.safetensors", previous)
+    quietly(runs.config(images, out, resume="auto"))
+    runs.assert_same_run(whole, out)
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
@@ -521,7 +657,8 @@ def test_a_checkpoint_is_scored_as_in_its_run(images: Path, whole: Path) -> None
     row = runs.rows(whole)[-1]
     last = whole / "checkpoints" / "last.safetensors"
     options = EvalConfig(data=str(images), device="cpu")
-    for part, prefix in (("auto", "ema_val"), ("model", "val")):
+    better = better_part(row)
+    for part, prefix in (("auto", PREFIXES[better]), *PREFIXES.items()):
         scores = evaluate(last, replace(options, weights=part), console)  # type: ignore[arg-type]
         assert (scores.loss, scores.top1, scores.top5) == (
             row[f"{prefix}_loss"],
@@ -529,7 +666,9 @@ def test_a_checkpoint_is_scored_as_in_its_run(images: Path, whole: Path) -> None
             row[f"{prefix}_top5"],
         )
         assert scores.images == 10
-    assert "top-1" in console.file.getvalue()  # type: ignore[attr-defined]
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"{PARTS[better]}: top-1 {row['val_top1']:.2f} % in the run's last validation" in printed
+    assert "averaged weights: as asked" in printed
     best = load_checkpoint(whole / "checkpoints" / "best.safetensors")
     # Of two epochs, weights and averages, the first of the best.
     part, other = ("ema", "model") if best.has("ema") else ("model", "ema")
@@ -540,6 +679,9 @@ def test_a_checkpoint_is_scored_as_in_its_run(images: Path, whole: Path) -> None
     assert evaluate(best.path, replace(options, weights=part), console).images == 10  # type: ignore[arg-type]
 
 
+PREFIXES = {"model": "val", "ema": "ema_val"}
+
+
 @pytest.mark.parametrize(("ema", "part"), [(0.999999, "model"), (None, "model"), (0.0, "ema")])
 def test_the_better_of_weights_and_average_is_the_best(
     images: Path, tmp_path: Path, ema: float | None, part: str
@@ -547,6 +689,8 @@ def test_the_better_of_weights_and_average_is_the_best(
     quietly(runs.config(images, tmp_path / "run", ema=ema, epochs=6, lr=1e-2))
     best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.safetensors")
     assert (best.has("model"), best.has("ema")) == (part == "model", part == "ema")
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    assert taken_part(last, "auto").part == taken_part(best, "auto").part == part
 
 
 @pytest.mark.compiles

@@ -90,11 +90,7 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
         return 0
     from ..train.engine import train
 
-    try:
-        train(config, name=folder, argv=arguments)
-    except KeyboardInterrupt:
-        print("Interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    train(config, name=folder, argv=arguments)
     return 0
 
 

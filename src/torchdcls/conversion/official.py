@@ -16,6 +16,7 @@ training differs, and only where elements leave the grid.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -126,20 +127,30 @@ def address(host: str, interpolation: Interpolation, size: int, count: int) -> s
     return ""
 
 
+def plain_state_dict(checkpoint: Any) -> tuple[str | None, dict[str, Tensor]]:
+    """The state dict in what a file holds, averaged weights if there are any, and the part of the file that it is."""
+    from timm.models import clean_state_dict
+
+    if not isinstance(checkpoint, Mapping):
+        return None, {}
+    part = next((name for name in _PARTS if isinstance(checkpoint.get(name), Mapping) and checkpoint[name]), None)
+    entries = checkpoint if part is None else checkpoint[part]
+    tensors = OrderedDict(
+        (key, value) for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)
+    )
+    state_dict: OrderedDict[str, Tensor] = OrderedDict(clean_state_dict(tensors))
+    # What torch keeps beside a state dict, by the names of modules.
+    state_dict._metadata = getattr(entries, "_metadata", {})  # type: ignore[attr-defined]
+    return part, state_dict
+
+
 def official_state_dict(checkpoint: Any) -> dict[str, Tensor] | None:
     """The authors' state dict in what a file holds, averaged weights if there are any; None if it has no DCLS layer.
 
     Raises:
         ValueError: A DCLS layer lacks a parameter, or holds numbers that are not finite.
     """
-    from timm.models import clean_state_dict
-
-    if not isinstance(checkpoint, Mapping):
-        return None
-    part = next((name for name in _PARTS if isinstance(checkpoint.get(name), Mapping) and checkpoint[name]), None)
-    entries = checkpoint if part is None else checkpoint[part]
-    tensors = {key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    state_dict: dict[str, Tensor] = clean_state_dict(tensors)
+    _, state_dict = plain_state_dict(checkpoint)
     named = {name: layers(state_dict, name) for name in THEIR_NAMES.values()}
     if not any(named.values()):
         return None

@@ -80,11 +80,12 @@ class Checkpoint:
         state = self.about.get("optimizer")
         if state is None:
             raise ValueError(
-                f"checkpoint: '{self.path}' holds weights alone, with which a run cannot go on; take last.safetensors"
+                f"checkpoint: '{self.path}' holds weights alone, from which a run cannot resume; take "
+                "last.safetensors, or begin a new run with them by --initial-checkpoint"
             )
-        restored = _joined(state, self.tensors)
-        restored["state"] = {int(index): values for index, values in restored["state"].items()}
         try:
+            restored = _joined(state, self.tensors)
+            restored["state"] = {int(index): values for index, values in restored["state"].items()}
             optimizer.load_state_dict(restored)
         except (ValueError, KeyError) as error:
             raise ValueError(f"checkpoint: '{self.path}' is of another optimiser ({error})") from None
@@ -148,30 +149,38 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint: expected a file, got '{path}', which {_what(path)}")
-    damaged = f"checkpoint: '{path}' is damaged ({{}}); take {_others(path)}"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            names = list(file.keys())
-            if metadata.get("format") != _FORMAT:
-                raise ValueError(
-                    f"checkpoint: expected a file that torchdcls has written ({_FORMAT!r}), got '{path}' with "
-                    f"{len(names)} tensors and format {metadata.get('format')!r}"
-                )
-            tensors = {name: file.get_tensor(name) for name in names}
-        # Those from before there were checksums have none.
-        if metadata.get("checksum", "") not in ("", _checksum(metadata, tensors)):
-            raise ValueError(damaged.format("its checksum is another"))
-        strides = json.loads(metadata.get("strides", "{}"))
-        tensors.update({name: _laid(tensors[name], stride) for name, stride in strides.items()})
-        return Checkpoint(path, tensors, json.loads(metadata["about"]))
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"checkpoint: '{path}' cannot be read ({error}); it is cut short, broken, or no safetensors file "
             f"(pickled files of torch are not read); take {_others(path)}"
         ) from None
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(damaged.format(f"its text cannot be read, {error}")) from None
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(
+            f"checkpoint: expected a file that torchdcls has written ({_FORMAT!r}), got '{path}' with "
+            f"{len(tensors)} tensors and format {metadata.get('format')!r}"
+        )
+    try:
+        # Files from before there were checksums have none.
+        if metadata.get("checksum", "") not in ("", _checksum(metadata, tensors)):
+            raise ValueError("its checksum is another")
+        strides = json.loads(metadata.get("strides", "{}"))
+        tensors.update({name: _laid(tensors[name], stride) for name, stride in strides.items()})
+        return Checkpoint(path, tensors, json.loads(metadata["about"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint: '{path}' is damaged ({error}); take {_others(path)}") from None
+
+
+def file_format(path: Path) -> str:
+    """What a safetensors file says that its format is; empty where it says nothing, and for other files."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("format", ""))
+    except (SafetensorError, OSError):
+        return ""
 
 
 def write_whole(path: Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
@@ -236,11 +245,18 @@ def _joined(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         if value.keys() == {_TUPLE}:
             return tuple(_joined(entry, tensors) for entry in value[_TUPLE])
         if value.keys() == {_DTYPE}:
-            return getattr(torch, value[_DTYPE])
+            return _dtype(value[_DTYPE])
         return {key: _joined(entry, tensors) for key, entry in value.items()}
     if isinstance(value, list):
         return [_joined(entry, tensors) for entry in value]
     return value
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"expected a dtype of torch, got {name!r}")
+    return found
 
 
 def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -251,11 +267,15 @@ def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _laid(tensor: Tensor, stride: Sequence[int]) -> Tensor:
+    """The tensor with its numbers in another order in memory, without gaps, whatever a file asks for."""
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, stride, strict=True))
+    if min(stride, default=0) < 0 or last + 1 != tensor.numel():
+        raise ValueError(f"strides {tuple(stride)} of a tensor of {tuple(tensor.shape)}")
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
 
 

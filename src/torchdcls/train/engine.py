@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from ..conversion import parameter_count
+from .averaged import better_part
 from .checkpoint import Checkpoint, save_checkpoint
 from .data.batches import Batch, TrainingBatches, ValidationBatches
 from .data.image_source import Images, Sources, Stream, image_count
@@ -24,9 +25,11 @@ from .data.transforms import preparation, training_transform, validation_transfo
 from .data.unreadable import Unreadable
 from .environment import repeatable
 from .folders import make_folder
+from .initial import load_initial_
+from .interruption import Interruption
 from .processes import Processes, default_workers, device_name, processes
 from .progress import ProgressBar
-from .run_folder import RunFolder, check_same_run, element_statistics, resolved
+from .run_folder import RunFolder, check_same_data, check_same_run, element_statistics, new_run, resolved
 from .settings import TrainConfig
 from .threads import helpful_threads
 from .trainer import Place, Trainer, autocast, build_model
@@ -90,8 +93,13 @@ def train(
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     with processes(config.device) as group:
         console = console or Console(quiet=not group.main)
+        last = RunFolder(folder).last
         try:
             return _Run(config, RunFolder(folder), group, command, console).all_epochs()
+        except KeyboardInterrupt:
+            kept = f"--resume auto resumes from '{last}'" if last.exists() else "there is no checkpoint to resume from"
+            console.print(f"Interrupted; {kept}", soft_wrap=True, highlight=False)
+            raise
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"micro_batch: expected what the GPU's memory can hold, got {config.micro_batch}; halve it, which "
@@ -164,13 +172,21 @@ class _Run:
             # Not set here: a run that is resumed elsewhere would come to something else.
             self._say(f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
         self._say(f"making the model, {config.model}")
-        model = build_model(config, self._num_classes).to(group.device)
+        model = build_model(config, self._num_classes)
+        checkpoint = _agreed(group, lambda: folder.checkpoint(config.resume))
+        notes = []
+        if checkpoint is None and config.initial_checkpoint is not None:
+            source, reset = config.initial_checkpoint, config.reset_head
+            notes.append(load_initial_(model, source, reset_head=reset, classes=self._classes))
+        model.to(group.device)
         self.training, self.validation = _batches(config, sources, model, group)
         self.trainer = Trainer(config, model, self._num_classes, self.training.updates_per_epoch, group)
         self.progress = Progress()
-        checkpoint = _agreed(group, lambda: folder.checkpoint(config.resume))
+        self._interruption = Interruption(says=group.main)
+        self._data = sources.identity()
+        self._scores: dict[str, Any] | None = None
         if checkpoint is not None:
-            self._restore(checkpoint)
+            notes += self._restore(checkpoint)
         facts = {
             "device": device_name(group.device),
             "processes": group.world,
@@ -191,7 +207,7 @@ class _Run:
         self._say(
             _plan(config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group)
             + f", in folder {folder.path}"
-            + (f"; going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}" if checkpoint else "")
+            + "".join(f"\n{note}" for note in notes)
         )
 
     def _say(self, line: str) -> None:
@@ -209,7 +225,8 @@ class _Run:
         config, updates = self.config, self.training.updates_per_epoch
         images = config.epochs * updates * config.batch_size
         row: dict[str, Any] = next((row for row in reversed(self.folder.rows()) if row["kind"] == "epoch"), {})
-        with ProgressBar(self.console, images, self._updates * config.batch_size) as bar:
+        done = self._updates * config.batch_size
+        with self._interruption.awaited(), ProgressBar(self.console, images, done) as bar:
             self.trainer.on_images = bar.advance
             while self.progress.epoch < config.epochs:
                 bar.describe(f"epoch {self.progress.epoch + 1}/{config.epochs}")
@@ -222,8 +239,11 @@ class _Run:
         if self.group.main:
             self.folder.close()
         if self.progress.best_epoch is not None:
+            # The best epoch may be one of the run that this one resumed, in another folder.
+            there = self.folder.best.exists()
+            place = f"in {self.folder.best}" if there else "saved by the run that was resumed, in its folder"
             self.console.print(
-                f"best: epoch {self.progress.best_epoch + 1}, top-1 {self.progress.best:.2f} %, in {self.folder.best}",
+                f"best: epoch {self.progress.best_epoch + 1}, top-1 {self.progress.best:.2f} %, {place}",
                 soft_wrap=True,
                 highlight=False,
             )
@@ -241,7 +261,7 @@ class _Run:
         place = self._place
         for batches in self._announced(bar, self.training.epoch(place.epoch, place.update)):
             losses = self.trainer.update(batches, place)
-            watch.add(place, self.trainer.lr, losses, batches)
+            watch.add(place, self.trainer.lr, losses, batches, self._interruption.asked)
             place = Place(place.epoch, place.update + 1)
             saves = config.checkpoint_every is not None and place.update % config.checkpoint_every == 0
             last = place.update == self.training.updates_per_epoch
@@ -258,10 +278,13 @@ class _Run:
                     images = (progress.update - done_before) * config.batch_size
                     self._log_updates(done.lr, images / (time.perf_counter() - since))
                     since, done_before = time.perf_counter(), progress.update
-            if saves or last:
+            if saves or last or watch.stops:
                 self._check_weights(done)
-            if saves and not last:
+            if (saves and not last) or watch.stops:
                 self._save()
+            if watch.stops:
+                self.group.wait()  # A process that has ended would have the others ended too.
+                raise KeyboardInterrupt
 
     def _announced(self, bar: ProgressBar, updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """The micro-batches of each update; what the first update of all waits for is said."""
@@ -295,8 +318,6 @@ class _Run:
         progress, trainer = self.progress, self.trainer
         scores = self._validate(trainer.model)
         averaged = None if trainer.ema is None else self._validate(trainer.ema.module)
-        # An average over many updates is behind the weights in a short run.
-        part: Literal["model", "ema"] = "ema" if averaged is not None and averaged.top1 >= scores.top1 else "model"
         top1 = scores.top1 if averaged is None else max(scores.top1, averaged.top1)
         best = top1 > progress.best
         if best:
@@ -313,13 +334,14 @@ class _Run:
             "images_per_second": images_per_second,
             **element_statistics(trainer.model),
         }
+        self._scores = row
         if self.group.main:
             self.folder.log(row)
             self.folder.log_elements(trainer.model, self._updates)
             if best:
                 ema = None if trainer.ema is None else trainer.ema.module
-                weights = {"ema": ema} if part == "ema" else {"model": trainer.model}
-                self._write(self.folder.best, {"scores": row}, **weights)
+                weights = {"ema": ema} if better_part(row) == "ema" else {"model": trainer.model}
+                self._write(self.folder.best, {}, **weights)
         self.progress = Progress(epoch=progress.epoch + 1, best=progress.best, best_epoch=progress.best_epoch)
         self._save()
         return row
@@ -362,16 +384,19 @@ class _Run:
             about = {
                 "updates_per_epoch": self.training.updates_per_epoch,
                 "progress": asdict(self.progress),
-                "ema_updates": 0 if ema is None else ema.updates,
             }
-            averaged = None if ema is None else ema.module
-            self._write(self.folder.last, about, model=trainer.model, ema=averaged, optimizer=trainer.optimizer)
+            parts = {"model": trainer.model, "ema": None if ema is None else ema.module}
+            previous = self.folder.previous
+            self._write(self.folder.last, about, **parts, optimizer=trainer.optimizer, previous=previous)
 
     def _write(self, path: Path, about: dict[str, Any], **parts: Any) -> None:
         about = {
             "config": resolved(self.config),
             "num_classes": self._num_classes,
             "classes": self._classes,
+            "data": self._data,
+            "scores": self._scores,
+            "ema_updates": 0 if self.trainer.ema is None else self.trainer.ema.updates,
             **about,
         }
         try:
@@ -380,26 +405,32 @@ class _Run:
             kept = "the one before it is still there" if self.folder.last.exists() else "there was none before it"
             raise OSError(f"checkpoint: {error}; {kept}. Make room, then go on with --resume auto") from error
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint) -> list[str]:
+        """Sets everything to what a checkpoint holds; returns what to tell about it."""
         check_same_run(self.config, checkpoint)
         updates = checkpoint.about.get("updates_per_epoch")
         if updates is not None and updates != self.training.updates_per_epoch:
             raise ValueError(
                 f"data: expected the data of '{checkpoint.path}' with {updates} updates an epoch, got "
-                f"{self.training.updates_per_epoch}; give the same data, or take another --out for a new run"
+                f"{self.training.updates_per_epoch}; give the same data, or {new_run(checkpoint)}"
             )
         classes = checkpoint.about.get("classes")
         if classes is not None and self._classes is not None and tuple(classes) != self._classes:
             raise ValueError(
                 f"data: expected the classes of '{checkpoint.path}', got others "
-                f"({_difference(tuple(classes), self._classes)}); give the same data, or take another --out"
+                f"({_difference(tuple(classes), self._classes)}); give the same data, or {new_run(checkpoint)}"
             )
+        note = check_same_data(self._data, checkpoint)
         checkpoint.load_optimizer(self.trainer.optimizer)
         checkpoint.load_weights(self.trainer.model)
         if self.trainer.ema is not None:
             checkpoint.load_weights(self.trainer.ema.module, "ema")
             self.trainer.ema.updates = checkpoint.about["ema_updates"]
         self.progress = Progress(**checkpoint.about["progress"])
+        self._scores = checkpoint.about.get("scores")
+        done = f"the run of '{checkpoint.path}' has done all of its epochs; to train on, {new_run(checkpoint)}"
+        further = f"going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}"
+        return [done if self.progress.epoch == self.config.epochs else further, *([] if note is None else [note])]
 
 
 @dataclass(frozen=True)
@@ -419,16 +450,22 @@ class _Done:
 
 
 class _Watch:
-    """Losses on their way from the device: of a GPU's updates each is looked at after the next, so that none waits."""
+    """Losses on their way from the device: of a GPU's updates each is looked at after the next, so that none waits.
+
+    Attributes:
+        stops: Whether a process was asked to end, as all of them hear after the same update.
+    """
 
     def __init__(self, group: Processes, micro_batches: int) -> None:
+        self.stops = False
         self._group, self._micro_batches = group, micro_batches
         self._under_way: deque[tuple[Place, float, Sequence[Batch], Tensor, torch.cuda.Event | None]] = deque()
 
-    def add(self, place: Place, lr: float, losses: Tensor, batches: Sequence[Batch]) -> None:
+    def add(self, place: Place, lr: float, losses: Tensor, batches: Sequence[Batch], stop: bool) -> None:
         unreadable = sum(batch.unreadable for batch in batches)
         # Filled on the device: a copy from the host would wait for it.
-        sums = self._group.sum(torch.stack([losses.sum(), losses.new_full((), unreadable)]))
+        counts = losses.new_full((), unreadable), losses.new_full((), stop)
+        sums = self._group.sum(torch.stack([losses.sum(), *counts]))
         values, event = torch.cat([sums, losses]), None
         if values.is_cuda:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -437,12 +474,13 @@ class _Watch:
         self._under_way.append((place, lr, batches, values, event))
 
     def finished(self, wait: bool) -> Iterator[_Done]:
-        """Updates whose losses have come, all of them if `wait`."""
-        while self._under_way and (wait or len(self._under_way) > 1 or self._under_way[0][4] is None):
+        """Updates whose losses have come, all of them if `wait` or if the run stops."""
+        while self._under_way and (wait or self.stops or len(self._under_way) > 1 or self._under_way[0][4] is None):
             place, lr, batches, values, event = self._under_way.popleft()
             if event is not None:
                 event.synchronize()
-            loss, unreadable, *losses = values.tolist()
+            loss, unreadable, stop, *losses = values.tolist()
+            self.stops = self.stops or stop > 0
             yield _Done(place, lr, loss / self._micro_batches, int(unreadable), losses, batches)
 
 

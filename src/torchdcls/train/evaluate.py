@@ -1,5 +1,6 @@
 """Scores of a checkpoint."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from .averaged import Taken, taken_part
 from .checkpoint import Checkpoint, load_checkpoint
 from .comparison.compared import about_compared, evaluate_compared, load_compared
 from .data.batches import ValidationBatches
@@ -51,7 +53,7 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
     with processes(settings.device) as group:
         console = console or Console(quiet=not group.main)
         sources = open_sources(settings)
-        model, part = stored_model(stored, settings, config.weights)
+        model, taken = stored_model(stored, settings, config.weights)
         model.to(group.device)
         numbers = class_numbers(
             stored.about.get("classes"), stored.about["num_classes"], sources.classes, sources.num_classes
@@ -75,8 +77,8 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
         some = _some(sources.classes, stored.about["num_classes"])
         console.print(
             f"{settings.model} on {sources.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
-            f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}{some}; {part} weights, "
-            f"{device_name(group.device)})",
+            f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}{some}; {device_name(group.device)})\n"
+            f"{taken}",
             highlight=False,
             soft_wrap=True,
         )
@@ -88,7 +90,8 @@ def load_model(checkpoint: str | Path, weights: Weights = "auto") -> nn.Module:
 
     Args:
         checkpoint: best.safetensors or last.safetensors of a run.
-        weights: The trained weights, "model", or their average, "ema"; "auto" takes the average if it is there.
+        weights: The trained weights, "model", or their average, "ema"; "auto" takes those that were better in the run's
+            last validation.
 
     Raises:
         ValueError: The file cannot be read, or holds no such weights.
@@ -97,7 +100,10 @@ def load_model(checkpoint: str | Path, weights: Weights = "auto") -> nn.Module:
     if (compared := about_compared(checkpoint)) is not None:
         return load_compared(checkpoint, compared)
     stored = load_checkpoint(checkpoint)
-    return stored_model(stored, stored_config(stored), weights)[0].eval()
+    model, taken = stored_model(stored, stored_config(stored), weights)
+    if taken.warning is not None:
+        warnings.warn(f"weights: {taken.warning}; weights='model' takes the trained ones", stacklevel=2)
+    return model.eval()
 
 
 def stored_config(checkpoint: Checkpoint) -> TrainConfig:
@@ -117,18 +123,16 @@ def stored_config(checkpoint: Checkpoint) -> TrainConfig:
     return TrainConfig(**{**settings, **paths})
 
 
-def stored_model(stored: Checkpoint, settings: TrainConfig, weights: Weights) -> tuple[nn.Module, str]:
-    """The model of a checkpoint, and which of its weights it has: "model" or "ema".
+def stored_model(stored: Checkpoint, settings: TrainConfig, weights: Weights) -> tuple[nn.Module, Taken]:
+    """The model of a checkpoint, and which of its weights it has.
 
     Raises:
         ValueError: It holds no such weights, or those of another model.
     """
-    part = ("ema" if stored.has("ema") else "model") if weights == "auto" else weights
-    if not stored.has(part):
-        raise ValueError(f"weights: expected a checkpoint with {part!r}, got '{stored.path}' without; take 'auto'")
+    taken = taken_part(stored, weights)
     model = build_model(settings, stored.about["num_classes"])
-    stored.load_weights(model, part)
-    return model, part
+    stored.load_weights(model, taken.part)
+    return model, taken
 
 
 def _validation_alone(settings: TrainConfig) -> TrainConfig:

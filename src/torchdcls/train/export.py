@@ -44,7 +44,7 @@ def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Con
     with console.status("reading the checkpoint") as status:
         try:
             deployment.check_path(out, to, config.overwrite)
-            model, part = stored_model(stored, run, config.weights)
+            model, taken = stored_model(stored, run, config.weights)
             size, prepared = config.image_size or run.image_size, preparation(model)
             arguments = dict(run.model_args or {})
             report = deployment.export(
@@ -65,7 +65,7 @@ def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Con
                     image_size=size,
                     interpolation=prepared.interpolation,
                     crop_pct=prepared.crop_pct if run.crop_pct is None else run.crop_pct,
-                    weights=part,
+                    weights=taken.part,
                     training=_without_paths(resolved(run)),
                 ),
                 overwrite=config.overwrite,
@@ -74,12 +74,9 @@ def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Con
         except ValueError as error:
             name, colon, rest = str(error).partition(":")
             raise ValueError(f"{_CALLED.get(name, name)}{colon}{rest}") from None
-    report = replace(report, notes=(f"weights: {_PARTS[part]}", *report.notes))
+    report = replace(report, notes=(str(taken), *report.notes))
     console.print(str(report), highlight=False, markup=False, soft_wrap=True)
     return report
-
-
-_PARTS = {"model": "as trained", "ema": "averaged over training"}
 
 
 def _beside(checkpoint: Path, to: str) -> Path:
@@ -91,7 +88,10 @@ def _beside(checkpoint: Path, to: str) -> Path:
 def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings without folders of the machine that the run was on."""
     kept = {name: value for name, value in settings.items() if name not in ("data_dir", "out", "resume")}
-    return {**kept, "data": Path(settings["data"]).name if Path(settings["data"]).is_absolute() else settings["data"]}
+    for name in ("data", "initial_checkpoint"):
+        if Path(kept[name] or "").is_absolute():
+            kept[name] = Path(kept[name]).name
+    return kept
 
 
 def _arguments(arguments: dict[str, object], num_classes: int, drop_path: float) -> dict[str, object]:

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,8 +31,8 @@ class RunFolder:
 
     `run.json` holds command, versions, commit, machine and settings; `config.yaml` the settings as `--config` takes
     them; `metrics.jsonl` a line for every `log_every` updates and for every epoch; `tensorboard/` the same and
-    histograms of positions and sigmas; `checkpoints/last.safetensors` all that is needed to go on, and
-    `best.safetensors` the weights, or their average, of the best epoch.
+    histograms of positions and sigmas; `checkpoints/last.safetensors` all that is needed to resume,
+    `previous.safetensors` the one before it, and `best.safetensors` the weights, or their average, of the best epoch.
 
     Args:
         path: The folder.
@@ -41,6 +41,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last = path / "checkpoints" / "last.safetensors"
+        self.previous = path / "checkpoints" / "previous.safetensors"
         self.best = path / "checkpoints" / "best.safetensors"
         self._metrics = path / "metrics.jsonl"
         self._board: Any = None
@@ -55,7 +56,8 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out: expected a folder, got '{self.path}', which is a file; take another one")
         holds_a_run = (self.path / "run.json").exists()
-        own = resume == "auto" or (resume is not None and Path(resume).resolve() == self.last.resolve())
+        kept = [path.resolve() for path in (self.last, self.previous)]
+        own = resume == "auto" or (resume is not None and Path(resume).resolve() in kept)
         if holds_a_run and not own:
             raise ValueError(
                 f"out: expected a folder without a run in it, got '{self.path}'; go on with it by --resume auto, or "
@@ -63,7 +65,9 @@ class RunFolder:
             )
         if resume not in (None, "auto"):
             return load_checkpoint(Path(resume))
-        return load_checkpoint(self.last) if holds_a_run and self.last.exists() else None
+        # A run that was killed between two renames has the one before alone.
+        found = next((path for path in (self.last, self.previous) if holds_a_run and path.exists()), None)
+        return None if found is None else load_checkpoint(found)
 
     def begin(self, config: TrainConfig, command: str, facts: Mapping[str, Any], place: Place, updates: int) -> None:
         """Writes what is known before the first update, and cuts what was logged after the place of a checkpoint.
@@ -179,14 +183,48 @@ def check_same_run(config: TrainConfig, checkpoint: Checkpoint) -> None:
     """
     # As JSON gives them back.
     own = json.loads(json.dumps(resolved(config)))
-    stored = checkpoint.about.get("config", {})
+    # Settings that are newer than the checkpoint were as they are by default.
+    defaults = {setting.name: setting.default for setting in fields(TrainConfig)}
+    stored = {**json.loads(json.dumps(defaults)), **checkpoint.about.get("config", {})}
     other = [name for name in own if name not in _FREE and own[name] != stored.get(name)]
     if other:
         changes = "; ".join(f"{name} was {stored.get(name)!r}, is {own[name]!r}" for name in other)
         raise ValueError(
             f"resume: expected the settings of '{checkpoint.path}', got others ({changes}); give the same ones, or "
-            "take another --out for a new run"
+            f"{new_run(checkpoint)}"
         )
+
+
+def check_same_data(identity: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint) -> str | None:
+    """Refuses to resume with other images or labels.
+
+    Args:
+        identity: By what the images are known, as `Sources.identity` says.
+        checkpoint: What to resume from.
+
+    Returns:
+        A note, where the checkpoint does not say which images it was made with.
+
+    Raises:
+        ValueError: They are others.
+    """
+    stored = checkpoint.about.get("data")
+    if stored is None:
+        return f"note: '{checkpoint.path}' does not say which images it was made with, so they are not compared"
+    for split, own in identity.items():
+        if own != stored[split]:
+            counts = f"{own['images']} in the place of {stored[split]['images']}"
+            how = "as many, of other names or labels" if own["images"] == stored[split]["images"] else counts
+            raise ValueError(
+                f"data: expected the {split} images of '{checkpoint.path}', got others ({how}); give the same ones, or "
+                f"{new_run(checkpoint)}"
+            )
+    return None
+
+
+def new_run(checkpoint: Checkpoint) -> str:
+    """How to train on where a run cannot be resumed."""
+    return f"begin a new run with its weights: --initial-checkpoint '{checkpoint.path}' and another --out"
 
 
 def element_statistics(model: nn.Module) -> dict[str, float]:

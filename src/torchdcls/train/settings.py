@@ -13,6 +13,12 @@ Loss = Literal["cross-entropy", "binary"]
 Weights = Literal["auto", "model", "ema"]
 
 
+_WEIGHTS = (
+    "the trained weights, 'model', or their average, 'ema'; where there are both, auto takes those that were better in "
+    "the run's last validation"
+)
+
+
 def setting(default: Any, help: str) -> Any:
     """A field of a settings class, with the help that stands beside its option."""
     return field(default=default, metadata={"help": help})
@@ -106,6 +112,12 @@ class TrainConfig:
     resume: str | None = setting(
         None, "'auto' continues the run in the folder where there is one; or the path of a checkpoint"
     )
+    initial_checkpoint: str | None = setting(
+        None,
+        "a new run begins with the weights of this file or address: a checkpoint, an exported safetensors file, or a "
+        "state dict",
+    )
+    reset_head: bool = setting(False, "but with a new classifier, as for other classes")
     checkpoint_every: int | None = setting(None, "updates between checkpoints (default: one after each epoch)")
     log_every: int = setting(50, "updates between lines of metrics.jsonl")
     tensorboard: bool = setting(True, "write TensorBoard's files where it is installed")
@@ -123,6 +135,8 @@ class TrainConfig:
             if not isinstance(name, str) or not name.isidentifier():
                 wants = "; YAML wants a space after the colon: {depths: [2, 2]}" if ":" in str(name) else ""
                 raise ValueError(f"model_args: expected names of arguments, got {name!r}{wants}")
+        if self.reset_head and self.initial_checkpoint is None:
+            raise ValueError("reset_head: expected false without an initial_checkpoint, got true; give both")
         for name in ("image_size", "epochs", "batch_size", "micro_batch", "log_every"):
             _checks.integer(name, getattr(self, name), 1)
         for name in ("workers", "seed"):
@@ -178,7 +192,7 @@ class EvalConfig:
     data: str | None = setting(None, "data as for torchdcls train (default: that of the run)")
     data_dir: Path | None = setting(None, "where the files of a named dataset are")
     val_split: str | None = setting(None, "the split to score")
-    weights: Weights = setting("auto", "the trained weights or their average, if both are there")
+    weights: Weights = setting("auto", _WEIGHTS)
     image_size: int | None = setting(None, "height and width of images in pixels")
     crop_pct: float | None = setting(None, "share of an image that the crop takes")
     micro_batch: int | None = setting(None, "images at once")
@@ -198,7 +212,7 @@ class ExportConfig:
     )
     out: Path | None = setting(None, "the file (default: beside the checkpoint)")
     overwrite: bool = setting(False, "replace a file that is there")
-    weights: Weights = setting("auto", "the trained weights, 'model', or their average, 'ema', if it is there")
+    weights: Weights = setting("auto", _WEIGHTS)
     image_size: int | None = setting(None, "height and width of images in pixels")
     dynamic_size: DynamicSize = setting(
         "auto", "whether onnx and pt2 take other image sizes too: true, false, or auto for where the model allows it"

@@ -54,6 +54,9 @@ class MadeStream(Stream):
         assert self.count is not None
         return self.count // 4 // world
 
+    def fingerprint(self) -> str:
+        return str(self.count)
+
     def read(self, share: Share) -> Iterator[Encoded]:
         assert self.count is not None
         for shard in range(share.rank * share.workers + share.worker, self.count // 4, share.world * share.workers):

@@ -1,6 +1,7 @@
 """Where training images come from, and what is said when they do not come."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.train.data.made_data import CLASSES, png, write_folder, write_parquet, write_shard, write_shards
+from torchdcls.train.data.image_set import ImageSet
 from torchdcls.train.data.image_source import (
     DataError,
     Encoded,
@@ -21,7 +23,8 @@ from torchdcls.train.data.image_source import (
     checked_label,
     read_rgb,
 )
-from torchdcls.train.data.sources import open_sources
+from torchdcls.train.data.named import load_data
+from torchdcls.train.data.sources import MemoryImages, open_sources
 from torchdcls.train.settings import TrainConfig
 
 
@@ -395,6 +398,58 @@ def test_broken_shards_are_explained(shards: Path, case: str) -> None:
     damage(shards)
     with pytest.raises(ValueError, match=rf"^{message}"):
         open_sources(config(f"wds/{shards}", **settings))
+
+
+# What a source is known again by
+
+
+def fingerprints(data: str, **settings: Any) -> list[str]:
+    identity = open_sources(config(data, **settings)).identity()
+    return [identity[split]["fingerprint"] for split in ("training", "validation")]
+
+
+def test_a_folder_is_known_by_names_and_labels(folder: Path, tmp_path: Path) -> None:
+    before = fingerprints(str(folder))
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert fingerprints(str(moved)) == before
+    assert open_sources(config(moved)).identity()["training"]["images"] == 6
+    (moved / "train" / "apple" / "000.png").rename(moved / "train" / "pear" / "000.png")
+    training, validation = fingerprints(str(moved))
+    assert training != before[0] and validation == before[1]
+    (moved / "train" / "pear" / "000.png").rename(moved / "train" / "apple" / "000.png")
+    (moved / "val" / "pear" / "100.png").write_bytes(png(100))
+    training, validation = fingerprints(str(moved))
+    assert training == before[0] and validation != before[1]
+
+
+def test_images_in_memory_are_known_by_pixels_and_labels() -> None:
+    data = load_data("embedded").test
+    images = ImageSet(data.images[:4], data.labels[:4])
+    before = MemoryImages(images, "a").fingerprint()
+    assert MemoryImages(images, "b").fingerprint() == before
+    for changed in (ImageSet(images.images, 9 - images.labels), ImageSet(255 - images.images, images.labels)):
+        assert MemoryImages(changed, "a").fingerprint() != before
+
+
+def test_shards_are_known_by_names_and_sizes(shards: Path, tmp_path: Path) -> None:
+    before = fingerprints(f"wds/{shards}")
+    moved = shutil.copytree(shards, tmp_path / "moved")
+    assert fingerprints(f"wds/{moved}") == before
+    write_shard(moved / "train-0002.tar", range(6, 15))
+    assert fingerprints(f"wds/{moved}") != before
+
+
+def test_datasets_are_known_by_labels_and_streams_by_files(parquet: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(parquet, tmp_path / "moved")
+    for kind in ("hfds", "hfids"):
+        assert fingerprints(f"{kind}/{moved}", train_images=10) == fingerprints(f"{kind}/{parquet}", train_images=10)
+    # One row more in the place of another class, and a file more.
+    write_parquet(tmp_path / "other", {"train": (2, 5), "test": (1, 5)})
+    assert fingerprints(f"hfds/{tmp_path / 'other'}")[1] != fingerprints(f"hfds/{parquet}")[1]
+    write_parquet(tmp_path / "files", {"train": (3, 5), "test": (1, 4)})
+    assert fingerprints(f"hfids/{tmp_path / 'files'}", train_images=10) != fingerprints(
+        f"hfids/{parquet}", train_images=10
+    )
 
 
 # Hugging Face's datasets

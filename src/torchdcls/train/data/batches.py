@@ -6,6 +6,7 @@ order this holds for any number of processes and readers; the images of a stream
 that other numbers see another order, and the same numbers the same.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -228,9 +229,16 @@ def _loader(dataset: Any, order: Any, workers: int, pin_memory: bool) -> DataLoa
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
         collate_fn=_unchanged,
+        worker_init_fn=_out_of_the_group,
         # Without one of its own the loader draws from torch's, which belongs to whoever trains.
         generator=Generator(),
     )
+
+
+def _out_of_the_group(worker: int) -> None:
+    # Ctrl-C and torchrun's signals go to a process group. The update that the main process finishes needs its readers.
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def _unchanged(loaded: Any) -> Any:

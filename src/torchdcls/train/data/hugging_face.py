@@ -8,6 +8,7 @@ import datasets
 from timm.data.readers.reader_factory import create_reader
 
 from ..settings import TrainConfig
+from .fingerprint import fingerprint
 from .image_source import DataError, Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
 
@@ -33,8 +34,8 @@ def open_dataset(name: str, config: TrainConfig) -> Sources:
     classes = tuple(train.class_to_idx) or None
     num_classes = config.num_classes if classes is None else len(classes)
     return Sources(
-        ReaderImages(train, num_classes, f"{name} {splits[0]}"),
-        ReaderImages(validation, num_classes, f"{name} {splits[1]}"),
+        _DatasetImages(train, num_classes, f"{name} {splits[0]}"),
+        _DatasetImages(validation, num_classes, f"{name} {splits[1]}"),
         classes,
         num_classes,
         name,
@@ -102,13 +103,23 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
 
 
+class _DatasetImages(ReaderImages):
+    """The rows of a split on disk."""
+
+    def fingerprint(self) -> str:
+        # A row has no name; the library's own fingerprint depends on where the files are.
+        column = self.reader.label_key
+        rows = self.reader.dataset.select_columns([column])
+        return fingerprint(batch[column] for batch in rows.iter(1000))
+
+
 class _DatasetStream(Stream):
     """The rows of a split, shuffled by shards and then within a buffer where they are to train on."""
 
     def __init__(self, name: str, split: str, config: TrainConfig, *, training: bool) -> None:
         # timm refuses a length of None; its own is not used.
         self.reader = _reader("hfids", name, split, config, num_samples=1, is_training=training)
-        self.name = f"{name} {split}"
+        self.name, self.split = f"{name} {split}", split
         try:
             rows = self.reader.builder.as_streaming_dataset(split=split)
             # Where nothing describes the columns, the first rows tell.
@@ -128,6 +139,11 @@ class _DatasetStream(Stream):
         self.shards: int = rows.num_shards
         self._rows: Any = None
         self._rows_of: tuple[int, ...] = ()
+
+    def fingerprint(self) -> str:
+        files = (self.reader.builder.config.data_files or {}).items()
+        names = [(split, str(file).rpartition("/")[2]) for split, found in files for file in found]
+        return fingerprint((self.split, self.count, self.shards, self.classes, names))
 
     def readers(self, world: int) -> int:
         # Where shards cannot be dealt out evenly, every process reads all of them and keeps each world-th image.

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import fsspec
 from PIL import Image
 
+from .fingerprint import fingerprint
 from .image_folder import eight_bit, shortened
 
 
@@ -43,6 +44,10 @@ class Images(Protocol):
         """
         ...
 
+    def fingerprint(self) -> str:
+        """Another text where there are other images or labels, as far as can be told without decoding them."""
+        ...
+
 
 class Part:
     """Some of the images of a source.
@@ -68,6 +73,9 @@ class Part:
     def class_numbers(self) -> list[int]:
         numbers = self.source.class_numbers()
         return [numbers[index] for index in self.indices]
+
+    def fingerprint(self) -> str:
+        return fingerprint((self.source.fingerprint(), list(self.indices)))
 
 
 class Share(NamedTuple):
@@ -136,6 +144,10 @@ class Stream(ABC):
             DataError: What the images are read from is broken, or a label cannot be used.
         """
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Another text where there are other images, as far as can be told without reading them."""
+
 
 def image_count(source: Images | Stream) -> int | None:
     """Number of images, None where nobody knows."""
@@ -159,6 +171,13 @@ class Sources:
     classes: tuple[str, ...] | None
     num_classes: int | None
     name: str
+
+    def identity(self) -> dict[str, dict[str, Any]]:
+        """By what the images are known again: their number and fingerprint."""
+        return {
+            split: {"images": image_count(source), "fingerprint": source.fingerprint()}
+            for split, source in (("training", self.train), ("validation", self.validation))
+        }
 
 
 class ReaderImages:
@@ -191,6 +210,10 @@ class ReaderImages:
         samples = getattr(self.reader, "samples", None)
         labels = self.reader.dataset[self.reader.label_key] if samples is None else [label for _, label in samples]
         return [checked_label(label, self.num_classes, self.name(index)) for index, label in enumerate(labels)]
+
+    def fingerprint(self) -> str:
+        # From the split's folder on, which may have been moved.
+        return fingerprint((self.reader.filename(index), label) for index, (_, label) in enumerate(self.reader.samples))
 
 
 def read_rgb(file: BinaryIO) -> Image.Image:

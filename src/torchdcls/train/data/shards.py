@@ -16,6 +16,7 @@ from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
 
 from ..settings import TrainConfig
+from .fingerprint import fingerprint
 from .image_folder import shortened
 from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
@@ -137,6 +138,10 @@ class _ShardStream(Stream):
                 break
         self.shards = kept
         return {kept[-1]: self.lengths[kept[-1]] + rest}
+
+    def fingerprint(self) -> str:
+        # Labels are within the shards, whose sizes tell of most changes.
+        return fingerprint((path.name, path.stat().st_size, self.lengths.get(path)) for path in self.shards)
 
     def readers(self, world: int) -> int:
         return len(self.shards) // world

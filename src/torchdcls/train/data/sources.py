@@ -14,6 +14,7 @@ from ..._checks import also_nearest
 from ..._extras import needed_by
 from ..settings import TrainConfig
 from . import NAMED
+from .fingerprint import fingerprint
 from .image_folder import shortened
 from .image_set import ImageSet, balanced_indices
 from .image_source import Images, Part, ReaderImages, Sources, Stream, chosen_splits
@@ -72,6 +73,9 @@ class MemoryImages:
 
     def class_numbers(self) -> list[int]:
         return self.labels
+
+    def fingerprint(self) -> str:
+        return fingerprint((self.labels, self.pixels.shape, self.pixels.tobytes()))
 
 
 def _open_named(config: TrainConfig) -> Sources:
