@@ -465,8 +465,8 @@ def test_one_of_the_classes_is_scored(images: Path, tmp_path: Path) -> None:
         scores = evaluate(best, EvalConfig(data=str(tmp_path / name), device="cpu"), console)
         assert (scores.top1, scores.images) == (100, 5)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "(5 images of 1 of the model's 2 classes: 'dark'; model weights, cpu)" in printed
-    assert "(5 images of 1 of the model's 2 classes: 'bright'; model weights, cpu)" in printed
+    assert "(5 images of 1 of the model's 2 classes: 'dark'; cpu)" in printed
+    assert "(5 images of 1 of the model's 2 classes: 'bright'; cpu)" in printed
 
 
 def test_a_checkpoint_of_some_images_is_scored_on_others(images: Path, tmp_path: Path) -> None:
