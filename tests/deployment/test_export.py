@@ -176,6 +176,51 @@ def test_a_model_that_torch_export_ties_to_a_size(tmp_path: Path) -> None:
     assert_computes(tmp_path / "model.onnx", SizeAsNumber(), (1, 2, 16, 12), (4, 2, 16, 12))
 
 
+class Decoder(nn.Module):
+    """A model that takes any size, of which torch's ONNX exporter cannot write the size of the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(2, 4, 3, stride=2, padding=1)
+        self.up = DclsTranspose2d(4, 2, 3, dilated_kernel_size=5, stride=2, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x), output_size=x.shape)
+
+
+def test_what_fails_for_free_sizes_alone_is_written_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_file, "_LARGEST", 10)  # the first attempt leaves more than one file
+    path, model = tmp_path / "model.onnx", Decoder()
+    report = export(model, path, to="onnx", example=example(2))
+    assert report.input == ("batch", 2, 16, 12)
+    (note,) = report.notes
+    assert note.startswith("the size is fixed at 16x12: torch's ONNX exporter cannot write it (TypeError: ")
+    assert [check.shape for check in report.checks] == [(1, 2, 16, 12), (3, 2, 16, 12)]
+    assert_computes(path, model, (1, 2, 16, 12), (3, 2, 16, 12))
+    with pytest.raises(ExportError, match=r"^dynamic_size: expected a model .*, but torch's ONNX exporter cannot"):
+        export(model, path, to="onnx", example=example(2), dynamic_size=True, overwrite=True)
+    # A program of torch.export keeps its sizes free.
+    assert export(model, tmp_path / "model.pt2", to="pt2", example=example(2)).input[2:] == ("height", "width")
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_file_that_fails_for_free_sizes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: Any) -> None:
+    """The file can be written, but computes something else for another size."""
+    original = export_module.Reference.check
+
+    def check(self: Any, run: Any, what: str, sizes: Any = None) -> Any:
+        if "file" in what and sizes is None:
+            raise ExportError("model: expected outputs within 1 of the model's, got 2 from a file")
+        return original(self, run, what, sizes)
+
+    monkeypatch.setattr(export_module.Reference, "check", check)
+    path, model = tmp_path / f"model.{to}", nn.Sequential(nn.Conv2d(2, 3, 3))
+    report = export(model, path, to=to, example=example(2))
+    assert report.notes == ("the size is fixed at 16x12: expected outputs within 1 of the model's, got 2 from a file",)
+    assert_computes(path, model, (1, 2, 16, 12), (3, 2, 16, 12))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 class BatchAsNumber(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) * float(int(x.shape[0]))

@@ -27,6 +27,7 @@ from .whole import whole_file
 
 # Larger sizes are multiples of the same power of two, up to that by which image models divide.
 _LARGEST_DIVISOR = 32
+_OF_THE_MODEL = "model: "  # how an error begins that another size may not have
 
 
 def export(
@@ -109,13 +110,18 @@ def export(
     reference = Reference(plain if positions == "round" else copy)
     sizes, note = _expected(reference, example, dynamic_size)
     reference.error()
-    say("tracing the model")
-    traced = _trace(plain, example, reference, sizes, note, dynamic_size, to)
-    shape = tuple(traced.free.get(axis, size) for axis, size in enumerate(example.shape))
-    say("writing and checking the file")
     with whole_file(path) as unfinished:
-        checks = _write(traced, unfinished, to, opset, configuration, reference, example)
+
+        def write(traced: _Traced) -> tuple[Check, ...]:
+            say("writing and checking the file")
+            for file in unfinished.parent.iterdir():  # of an earlier attempt
+                file.unlink()
+            return _write(traced, unfinished, to, opset, configuration, reference, example)
+
+        say("tracing the model")
+        traced, checks = _written(plain, example, reference, sizes, note, dynamic_size, to, write)
         files = tuple((path.with_name(file.name), file.stat().st_size) for file in sorted(unfinished.parent.iterdir()))
+    shape = tuple(traced.free.get(axis, size) for axis, size in enumerate(example.shape))
     return ExportReport(
         path=path,
         to=to,
@@ -227,7 +233,7 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
     return [own, *sizes], ""
 
 
-def _trace(
+def _written(
     model: nn.Module,
     example: Tensor,
     reference: Reference,
@@ -235,26 +241,48 @@ def _trace(
     note: str,
     dynamic_size: DynamicSize,
     to: Format,
-) -> _Traced:
-    """Traces with free sizes where there are several and torch.export follows, else with those of the example."""
-    own, names = sizes[0], axis_names(example.dim())
+    write: Callable[[_Traced], tuple[Check, ...]],
+) -> tuple[_Traced, tuple[Check, ...]]:
+    """Traces and writes with free sizes where there are several; if any part of it fails, with those of the example."""
     if len(sizes) > 1:
-        # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without
-        # stumbling over axes of size 1.
-        size = sizes[-1] if to == "onnx" else own
         try:
-            program, free = trace(model, _input(example, 2, size), names)
-            least = least_sizes(program)
-            taken = [size for size in sizes if to == "pt2" or all(map(ge, size, least))]
-            note = _tied(program, reference, taken, free, names)
-            if not note:
-                limit = f"sizes from {'x'.join(map(str, least))} up"
-                return _Traced(program, free, True, (limit,) if to == "pt2" else ())
+            traced = _traced_freely(model, example, reference, sizes, to)
+            return traced, write(traced)
         except ExportError as error:
+            if dynamic_size is True and not str(error).startswith(_OF_THE_MODEL):
+                raise
             note = _after_name(error)
     if note and dynamic_size is True:
         raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
-    program, free = trace(model, _input(example, 2, own), {0: names[0]})
+    traced = _traced_fixed(model, example, reference, note)
+    return traced, write(traced)
+
+
+def _traced_freely(
+    model: nn.Module, example: Tensor, reference: Reference, sizes: list[tuple[int, ...]], to: Format
+) -> _Traced:
+    """Traces with free sizes.
+
+    Raises:
+        ExportError: torch.export does not follow for all of these sizes.
+    """
+    names = axis_names(example.dim())
+    # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without stumbling
+    # over axes of size 1.
+    program, free = trace(model, _input(example, 2, sizes[-1] if to == "onnx" else sizes[0]), names)
+    least = least_sizes(program)
+    taken = [size for size in sizes if to == "pt2" or all(map(ge, size, least))]
+    problem = _tied(program, reference, taken, free, names)
+    if problem:
+        raise ExportError(f"{_OF_THE_MODEL}{problem}")
+    limit = f"sizes from {'x'.join(map(str, least))} up"
+    return _Traced(program, free, True, (limit,) if to == "pt2" else ())
+
+
+def _traced_fixed(model: nn.Module, example: Tensor, reference: Reference, note: str) -> _Traced:
+    """Traces with the sizes of the example, and a free batch size alone."""
+    own = tuple(example.shape[2:])
+    program, free = trace(model, _input(example, 2, own), {0: axis_names(example.dim())[0]})
     module = program.module()
     try:
         reference.check(lambda given: run_program(module, given), "the program that torch.export makes", [own])
@@ -285,7 +313,7 @@ def _tied(
 
 
 def _after_name(error: ExportError) -> str:
-    return str(error).removeprefix("model: ")
+    return str(error).removeprefix(_OF_THE_MODEL)
 
 
 def _write(

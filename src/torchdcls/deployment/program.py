@@ -87,10 +87,19 @@ def least_sizes(program: ExportedProgram) -> tuple[int, ...]:
 
 
 def write_program(program: ExportedProgram, path: Path, configuration: str) -> None:
-    """Writes a program with the configuration among its extra files."""
+    """Writes a program with the configuration among its extra files.
+
+    Raises:
+        ExportError: torch.export cannot do it.
+    """
     text = json.dumps({"format": FORMAT, "about": json.loads(configuration)})
     with quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files={EXTRA_FILE: text})
+        try:
+            torch.export.save(program, file, extra_files={EXTRA_FILE: text})
+        except OSError:
+            raise
+        except Exception as error:
+            raise ExportError(f"model: torch.export cannot write it ({reason(error)})") from None
 
 
 def read_program(path: Path) -> nn.Module:
