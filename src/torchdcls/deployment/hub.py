@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from fnmatch import fnmatch
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ with needed_by("torchdcls.deployment.hub", "train"):
     from safetensors.torch import load_model, save_model
 
     from ..models.named import timm_model
+    from ..models.stored import check_stored, making
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _NOT_STORED = "not_stored"
@@ -225,8 +227,18 @@ class DclsHubMixin(  # type: ignore[misc]
                 f"{missing[0]}: expected to be given to from_pretrained, as JSON could not hold what "
                 f"{cls.__name__} was made with"
             )
+        cls._check_config(folder / _CONFIG, {name: config[name] for name in config if name not in model_kwargs})
         model: Self = super().from_pretrained(folder, map_location=map_location, **model_kwargs)
         return model
+
+    @classmethod
+    def _check_config(cls, path: Path, config: Mapping[str, Any]) -> None:
+        """Refuses arguments that a class must not take from a file."""
+
+    @classmethod
+    def _made(cls, folder: Path, arguments: Mapping[str, Any]) -> Self:
+        """The model of a folder, whose weights are read afterwards."""
+        return cls(**arguments)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         about = {"format": "pt"} | ({_NOT_STORED: ",".join(self._not_stored)} if self._not_stored else {})
@@ -247,7 +259,7 @@ class DclsHubMixin(  # type: ignore[misc]
         **model_kwargs: Any,
     ) -> Self:
         path = Path(model_id) / _WEIGHTS
-        model = cls(**model_kwargs)
+        model = cls._made(Path(model_id), model_kwargs)
         assert isinstance(model, nn.Module)
         try:
             load_model(model, path, strict=strict, device=map_location)
@@ -382,6 +394,19 @@ class TimmModel(nn.Module, DclsHubMixin):
                 "model_args": None if model_args is None else dict(model_args),
             }
 
+    @classmethod
+    def _check_config(cls, path: Path, config: Mapping[str, Any]) -> None:
+        if "model_name" in config:  # not of a subclass with arguments of its own
+            for arguments in (config.get("model_args") or {}, {"num_classes": config.get("num_classes")}):
+                check_stored(_FOLDER, path, config["model_name"], arguments)
+
+    @classmethod
+    def _made(cls, folder: Path, arguments: Mapping[str, Any]) -> Self:
+        if "pretrained" in cls._hub_mixin_init_parameters:
+            arguments = {**arguments, "pretrained": False}  # its weights are in the folder
+        with making(_FOLDER, folder / _CONFIG, _element_count(folder / _WEIGHTS)):
+            return cls(**arguments)
+
     def forward(self, images: Tensor) -> Tensor:
         """As timm's model."""
         output: Tensor = self.model(images)
@@ -487,13 +512,18 @@ def _not_stored(path: Path) -> list[str]:
     return [name for name in about.get(_NOT_STORED, "").split(",") if name]
 
 
+def _element_count(path: Path) -> int:
+    with safe_open(path, framework="pt") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  it is no mapping
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     if not path.is_file():
         raise ValueError(f"{_FOLDER}: expected a folder with {_CONFIG}, got '{folder}' without")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{_FOLDER}: '{path}' is no JSON ({error}); save the model again") from None
     if not isinstance(config, dict):
         raise ValueError(f"{_FOLDER}: expected an object in '{path}', got {config!r}")

@@ -1,5 +1,7 @@
 """Weights in a safetensors file, with the configuration from which the model is made again. Nothing is unpickled."""
 
+import ctypes
+import hashlib
 import json
 from collections.abc import Mapping
 from copy import deepcopy
@@ -8,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .._checks import nearest
 from .._extras import needed_by
 from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
 from .errors import ExportError
 
 _NAMES_SHOWN = 3
+_CHECKSUM = "checksum"
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -34,7 +36,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     path = Path(path)
     configuration, tensors, shared, kernels = _read(path)
     if model is None:
-        model = _make(path, configuration).eval()
+        model = _make(path, configuration, sum(map(Tensor.numel, tensors.values()))).eval()
     _set_(model, path, tensors, shared, kernels)
     return model
 
@@ -67,6 +69,7 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
         "shared": json.dumps(shared),
         "kernels": json.dumps(_kernels(model)),
     }
+    metadata[_CHECKSUM] = _checksum(tensors, metadata)
     try:
         save_file(tensors, path, metadata)
     except SafetensorError as error:
@@ -76,7 +79,10 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
         with torch.no_grad():
             for tensor in blank.state_dict().values():
                 tensor.zero_()
-        restored = load(path, blank)
+        try:
+            restored = load(path, blank)
+        except ValueError as error:
+            raise ExportError(f"model: expected the file to give the weights back, got others ({error})") from None
     else:
         try:
             restored = load(path)
@@ -129,6 +135,11 @@ def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str],
         ) from None
     if metadata.get("format") != FORMAT:
         raise ValueError(_foreign(path, metadata.get("format")))
+    checksum = metadata.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(tensors, metadata):
+        raise ValueError(
+            f"path: '{path}' is broken, as its checksum is not that of what is in it; copy or export it again"
+        )
     try:
         shared = json.loads(metadata["shared"])
         if not isinstance(shared, dict) or not set(shared.values()) <= tensors.keys():
@@ -137,8 +148,19 @@ def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str],
         if not isinstance(kernels, dict):
             raise ValueError("kernels: expected names of layers")
         return Configuration.from_text(metadata["about"]), tensors, shared, kernels
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"path: '{path}' cannot be read, its text is not as torchdcls writes it ({error})") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of texts and tensors."""
+    found = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():  # its bytes, without numpy, which has no bfloat16
+            plain = tensor.cpu().contiguous()
+            found.update((ctypes.c_char * plain.nbytes).from_address(plain.data_ptr()))
+    return found.hexdigest()
 
 
 def _foreign(path: Path, found: str | None) -> str:
@@ -155,7 +177,7 @@ def _foreign(path: Path, found: str | None) -> str:
     )
 
 
-def _make(path: Path, configuration: Configuration) -> nn.Module:
+def _make(path: Path, configuration: Configuration, elements: int) -> nn.Module:
     if configuration.model is None:
         raise ValueError(
             f"model: expected a model to load into, as '{path}' does not say how to make one, got None; make it as it "
@@ -164,19 +186,11 @@ def _make(path: Path, configuration: Configuration) -> nn.Module:
     with needed_by(f"the model {configuration.model} of timm", "train"):
         import timm
 
-        from .. import models  # noqa: F401  registers them with timm
-    if not timm.is_model(configuration.model):
-        raise ValueError(
-            f"path: expected a model that timm {timm.__version__} knows in '{path}', got {configuration.model!r}; "
-            + nearest(configuration.model, timm.list_models())
-        )
-    try:
-        with torch.random.fork_rng(devices=()):  # the random numbers of whoever loads go on as they would
-            model: nn.Module = timm.create_model(configuration.model, **configuration.arguments)
-    except TypeError as error:
-        raise ValueError(
-            f"path: {configuration.model} of '{path}' does not take {dict(configuration.arguments)} ({error})"
-        ) from None
+        from ..models.stored import check_stored, making  # registers the package's models with timm too
+    check_stored("path", path, configuration.model, configuration.arguments)
+    # The random numbers of whoever loads go on as they would.
+    with making("path", path, elements), torch.random.fork_rng(devices=()):
+        model: nn.Module = timm.create_model(configuration.model, **configuration.arguments)
     return model
 
 
@@ -191,9 +205,15 @@ def _set_(
     foreign = sorted(tensors.keys() - set(keys.values()))
     found = {name: tensors[key] for name, key in keys.items() if key is not None}
     other = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
+    unlike = [name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])]
     differences = [
         f"{words} {_shown(names)}"
-        for words, names in (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
+        for words, names in (
+            ("it lacks", missing),
+            ("it has besides", foreign),
+            ("of other shapes are", other),
+            ("of other kinds of numbers are", unlike),
+        )
         if names
     ]
     if differences:
@@ -205,6 +225,10 @@ def _set_(
             tensor.copy_(stored)
         else:
             tensor.data = stored.to(tensor.device)
+
+
+def _numbers(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .._checks import nearest
-from .registered import HOSTS
+from .registered import twin
 
 _TORCHVISION = "torchvision:"
 
@@ -132,8 +132,7 @@ def _of_timm(name: str, num_classes: int | None, image_size: int | None) -> Name
     channels, height, width = cfg.get("input_size") or (3, 224, 224)
     if image_size is not None:
         height = width = image_size
-    twin = next((host.name for host in HOSTS if name.startswith(f"{host.name}_dcls_")), None)
-    return Named(name, model.eval(), (channels, height, width), twin)
+    return Named(name, model.eval(), (channels, height, width), twin(name))
 
 
 def _torchvision() -> Any:

@@ -110,6 +110,11 @@ HOSTS = (
 _INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "triangle", "gaussian")
 
 
+def twin(name: str) -> str | None:
+    """For a registered DCLS model the name of the model of timm with dense kernels, else None."""
+    return next((host.name for host in HOSTS if name.startswith(f"{host.name}_dcls_")), None)
+
+
 def _is_depthwise_7x7(name: str, module: nn.Module) -> bool:
     return (
         isinstance(module, nn.Conv2d)

@@ -170,7 +170,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         strides = json.loads(metadata.get("strides", "{}"))
         tensors.update({name: _laid(tensors[name], stride) for name, stride in strides.items()})
         return Checkpoint(path, tensors, json.loads(metadata["about"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint: '{path}' is damaged ({error}); take {_others(path)}") from None
 
 

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from ..models.stored import check_stored, making
 from .averaged import Taken, taken_part
 from .checkpoint import Checkpoint, load_checkpoint
 from .comparison.compared import about_compared, evaluate_compared, load_compared
@@ -110,27 +111,37 @@ def stored_config(checkpoint: Checkpoint) -> TrainConfig:
     """The settings that a checkpoint holds.
 
     Raises:
-        ValueError: It is of a version with other settings.
+        ValueError: It is of a version with other settings, or they are of other types.
     """
-    settings = checkpoint.about["config"]
+    settings = checkpoint.about.get("config")
+    if not isinstance(settings, dict):
+        raise ValueError(f"checkpoint: '{checkpoint.path}' cannot be read, as it lacks the settings of its run")
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
         raise ValueError(
             f"checkpoint: '{checkpoint.path}' has settings that this version does not know ({', '.join(unknown)}); "
             "use the version that wrote it, which its run.json names"
         )
-    paths = {name: Path(settings[name]) for name in ("data_dir", "out") if settings.get(name) is not None}
-    return TrainConfig(**{**settings, **paths})
+    try:
+        paths = {name: Path(settings[name]) for name in ("data_dir", "out") if settings.get(name) is not None}
+        config = TrainConfig(**{**settings, **paths})
+        # Weights are in the file: timm's own are not fetched again.
+        given = {name: value for name, value in (config.model_args or {}).items() if name != "pretrained"}
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint: '{checkpoint.path}' has settings of other types ({error})") from None
+    return replace(config, model_args=given or None)
 
 
 def stored_model(stored: Checkpoint, settings: TrainConfig, weights: Weights) -> tuple[nn.Module, Taken]:
     """The model of a checkpoint, and which of its weights it has.
 
     Raises:
-        ValueError: It holds no such weights, or those of another model.
+        ValueError: It holds no such weights, those of another model, or describes one that a file may not describe.
     """
     taken = taken_part(stored, weights)
-    model = build_model(settings, stored.about["num_classes"])
+    check_stored("checkpoint", stored.path, settings.model, settings.model_args or {})
+    with making("checkpoint", stored.path, sum(tensor.numel() for tensor in stored.tensors.values())):
+        model = build_model(settings, stored.about["num_classes"])
     stored.load_weights(model, taken.part)
     return model, taken
 
