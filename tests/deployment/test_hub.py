@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -122,6 +123,96 @@ class OfDataclass(nn.Module, DclsHubMixin):
 def test_a_dataclass_of_plain_values_is_stored(tmp_path: Path) -> None:
     folder = saved(tmp_path, OfDataclass(Width(7)))
     assert OfDataclass.from_pretrained(folder).conv.out_channels == 7
+
+
+@dataclass
+class Shape:
+    width: int
+    scale: float = 1.0
+
+
+class OfConfig(nn.Module, DclsHubMixin):
+    """A constructor as the Hub's own pages have it."""
+
+    def __init__(self, config: Shape, depth: int = 1) -> None:
+        super().__init__()
+        self.config, self.depth = config, depth
+        self.convs = nn.Sequential(*(nn.Conv2d(3, config.width, 1) for _ in range(depth)))
+
+
+class OfDict(nn.Module, DclsHubMixin):
+    def __init__(self, config: dict[str, Any], depth: int = 1) -> None:
+        super().__init__()
+        self.config, self.depth = config, depth
+        self.convs = nn.Sequential(*(nn.Conv2d(3, **config) for _ in range(depth)))
+
+
+class Perhaps(nn.Module, DclsHubMixin):
+    def __init__(self, config: Shape | None = None, depth: int = 1) -> None:
+        super().__init__()
+        self.config, self.depth = config, depth
+        self.conv = nn.Conv2d(3, 1 if config is None else config.width, depth)
+
+
+class OfNothing(nn.Module, DclsHubMixin):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = Dcls2d(3, 4, 2, dilated_kernel_size=5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        OfConfig(Shape(3, 0.5)),
+        OfConfig(Shape(3), depth=2),
+        OfConfig(depth=2, config=Shape(2)),
+        OfDict({"out_channels": 2, "kernel_size": 3}),
+        OfDict({"out_channels": 2, "kernel_size": 1, "bias": False}, 2),
+        Perhaps(),
+        Perhaps(depth=3),
+        Perhaps(Shape(3), 2),
+        OfNothing(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_the_hub_itself_can_store(tmp_path: Path, model: Any) -> None:
+    folder = saved(tmp_path, shaken(model))
+    back = type(model).from_pretrained(folder)
+    assert vars(back).get("config") == vars(model).get("config")
+    assert vars(back).get("depth") == vars(model).get("depth")
+    weights = back.state_dict()
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+    back.save_pretrained(tmp_path / "again")
+    assert [path.name for path in sorted((tmp_path / "again").iterdir())] == sorted(
+        path.name for path in folder.iterdir()
+    )
+    if (folder / "config.json").exists():
+        assert (tmp_path / "again" / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+
+
+def test_a_config_may_be_given_in_place_of_the_stored_one(tmp_path: Path) -> None:
+    folder = saved(tmp_path, OfConfig(Shape(3), 2))
+    assert OfConfig.from_pretrained(folder, config=Shape(3, 7.0)).config == Shape(3, 7.0)
+    (folder / "config.json").write_text('{"width": 3, "depth": 2, "colour": 1}')
+    with pytest.raises(ValueError, match=r"config.json has 'colour', which OfConfig does not take$"):
+        OfConfig.from_pretrained(folder)
+
+
+def test_a_repository_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path, OfNothing())
+    assert not (folder / "config.json").exists()
+    monkeypatch.setattr(hub, "_unreachable", lambda *asked: None)
+
+    def download(repo_id: str, filename: str, **arguments: Any) -> str:
+        if not (folder / filename).exists():
+            raise EntryNotFoundError("404")
+        return str(folder / filename)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert isinstance(OfNothing.from_pretrained("me/net"), OfNothing)
+    with pytest.raises(ValueError, match=r"a repository on the Hub with config.json, got 'me/net': 404$"):
+        Net.from_pretrained("me/net")
 
 
 CONVERSION = {"dilated_kernel_size": 11, "kernel_count": "iso", "interpolation": "bilinear"}
@@ -273,6 +364,7 @@ def test_what_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         return str(folder / filename)
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "_unreachable", lambda *asked: None)
     assert isinstance(Net.from_pretrained("me/net", revision="v1"), Net)
     assert asked == [("me/net", "config.json", "v1"), ("me/net", "model.safetensors", "v1")]
 
@@ -337,6 +429,64 @@ def test_layers_changed_after_the_constructor_are_noticed(tmp_path: Path) -> Non
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a folder, or a repository on the Hub, got '.*', which does not"):
         Net.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("runs/first_nett", "exist (if the Hub's repository is meant, give its revision, such as 'main'); did you mean "
+         "'runs/first_net'?"),
+        ("runs/deep/nett", "which does not exist; did you mean 'runs/deep/net'?"),
+        ("./run", "which does not exist; did you mean 'runs'?"),
+        ("rums", "which does not exist; did you mean 'runs'?"),
+        ("nowhere/deep/net", "which does not exist; a repository has a name such as 'user/name'"),
+        ("runs/weights", "which is a file; give the folder that it is in"),
+    ],
+)  # fmt: skip
+def test_a_local_name_is_not_looked_for_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/first_net", "runs/deep/net", "other"):
+        Path(folder).mkdir(parents=True)
+    Path("runs/weights").touch()
+    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda *asked, **more: pytest.fail("asks the Hub"))
+    with pytest.raises(ValueError) as refused:
+        Net.from_pretrained(name)
+    assert str(refused.value).startswith("pretrained_model_name_or_path: expected a folder, or a repository on the Hub")
+    assert str(refused.value).endswith(hint)
+
+
+def test_a_revision_says_that_it_is_the_hubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("me").mkdir()
+    folder = saved(tmp_path)
+    monkeypatch.setattr(hub, "_unreachable", lambda *asked: None)
+    monkeypatch.setattr(hub, "hf_hub_download", lambda repo_id, file, **arguments: str(folder / file))
+    assert isinstance(Net.from_pretrained("me/net", revision="main"), Net)
+
+
+def test_a_network_that_is_not_there_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def nobody(address: str, **arguments: Any) -> Any:
+        asked.append(arguments["timeout"])
+        raise OSError("no route to host\nand more")
+
+    def download(repo_id: str, filename: str, *, local_files_only: bool, **arguments: Any) -> str:
+        assert local_files_only
+        if not (cached / filename).exists():
+            raise LocalEntryNotFoundError("not in the cache")
+        return str(cached / filename)
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", nobody)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    cached = tmp_path / "nowhere"
+    with pytest.raises(ValueError, match=r"got 'me/net': the Hub cannot be reached \(no route to host\), and it is "):
+        Net.from_pretrained("me/net")
+    assert asked == [5.0]
+    cached = saved(tmp_path)  # downloaded before
+    assert isinstance(Net.from_pretrained("me/net"), Net)
 
 
 def test_a_repository_that_is_not_there(tmp_path: Path) -> None:

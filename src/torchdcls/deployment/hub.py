@@ -8,11 +8,11 @@ import inspect
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from fnmatch import fnmatch
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from torch import Tensor, nn
 
@@ -24,8 +24,21 @@ from ..nn import DclsLayer
 from ..profiles import PROFILES, Profile, description
 
 with needed_by("torchdcls.deployment.hub", "train"):
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import (
+        EvalResult,
+        ModelCard,
+        ModelCardData,
+        PyTorchModelHubMixin,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+    )
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model, save_model
 
@@ -35,6 +48,7 @@ with needed_by("torchdcls.deployment.hub", "train"):
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _NOT_STORED = "not_stored"
 _FOLDER = "pretrained_model_name_or_path"
+_PATIENCE = 5.0  # for the Hub's answer, in seconds
 # What metrics are called on the Hub, by what they are called in tables.
 _METRICS = {"top-1": "accuracy", "top-5": "accuracy", "acc@1": "accuracy", "acc@5": "accuracy", "miou": "mean_iou"}
 
@@ -98,10 +112,14 @@ class DclsHubMixin(  # type: ignore[misc]
     _not_stored: list[str]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Notes what the constructor was called with."""
-        instance: Self = super().__new__(cls, *args, **kwargs)
+        """Notes what the constructor was called with. As on the Hub, the entries of a `config` stand by themselves."""
         names = list(cls._hub_mixin_init_parameters)[1:]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
+        config = given.pop("config", None)
+        instance: Self = super().__new__(cls, **given)  # which would store nothing beside a dataclass
+        if cls._is_jsonable(config) and isinstance(entries := cls._encode_arg(config), dict):
+            instance._hub_mixin_config = {**(instance._hub_mixin_config or {}), **entries}
+        given["config"] = config
         instance._not_stored = sorted(name for name, value in given.items() if not cls._is_jsonable(value))
         return instance
 
@@ -206,13 +224,28 @@ class DclsHubMixin(  # type: ignore[misc]
         for name in model_kwargs:
             if name not in names and not anything:
                 raise ValueError(f"{name}: expected an argument of {cls.__name__}; {nearest(name, list(names)[1:])}")
+        # A class with nothing to store, whose constructor takes no arguments, say, has no configuration.
+        optional = all(
+            name == "config"
+            or (name not in cls._hub_mixin_jsonable_default_values and parameter.default is not parameter.empty)
+            for name, parameter in list(names.items())[1:]
+        )
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
             folder = _downloaded(
-                str(pretrained_model_name_or_path), revision, cache_dir, force_download, token, local_files_only
+                str(pretrained_model_name_or_path),
+                optional,
+                revision,
+                cache_dir,
+                force_download,
+                token,
+                local_files_only,
             )
-        config = _read_config(folder)
-        foreign = [] if anything else [name for name in config if name not in names]
+        config = {} if optional and not (folder / _CONFIG).exists() else _read_config(folder)
+        own = {name: value for name, value in config.items() if name not in names}
+        entries = _fields(names["config"].annotation) if "config" in names else set()
+        anything = anything or ("config" in names and not entries)
+        foreign = [] if anything else [name for name in own if name not in entries]
         if foreign:
             raise ValueError(
                 f"{_FOLDER}: expected a model that {cls.__name__} saved, got '{folder}', whose "
@@ -227,6 +260,10 @@ class DclsHubMixin(  # type: ignore[misc]
                 f"{missing[0]}: expected to be given to from_pretrained, as JSON could not hold what "
                 f"{cls.__name__} was made with"
             )
+        if "config" in names and "config" not in model_kwargs:
+            default, annotation = names["config"].default, names["config"].annotation
+            given = bool(own) or default is inspect.Parameter.empty
+            model_kwargs["config"] = cls._decode_arg(annotation, own) if given else default
         cls._check_config(folder / _CONFIG, {name: config[name] for name in config if name not in model_kwargs})
         model: Self = super().from_pretrained(folder, map_location=map_location, **model_kwargs)
         return model
@@ -461,22 +498,60 @@ def _matching(patterns: Sequence[str]) -> Any:
     return lambda name, module: any(fnmatch(name, pattern) for pattern in patterns)
 
 
+def _fields(annotation: Any) -> set[str]:
+    """Names of the fields of a dataclass, or of one among several types; none for other types."""
+    types = [annotation, *get_args(annotation)]
+    return {entry.name for kind in types if isinstance(kind, type) and is_dataclass(kind) for entry in fields(kind)}
+
+
+def _check_repository(expected: str, repo_id: str, revision: str | None) -> None:
+    """Refuses at once what is no name of a repository, or more likely a folder's. A revision says that it is the Hub's.
+
+    Raises:
+        ValueError: It is such a name.
+    """
+    path = Path(repo_id).expanduser()
+    repository = repo_id.count("/") == 1 and not repo_id.startswith((".", "~", "/"))
+    folder = path.parent
+    if repository and (revision is not None or not folder.is_dir()):
+        return
+    if path.exists():
+        raise ValueError(f"{expected}, got '{repo_id}', which is a file; give the folder that it is in")
+    meant = " (if the Hub's repository is meant, give its revision, such as 'main')" if repository else ""
+    there = [str(folder / entry.name) for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    hint = nearest(str(path), there) if there else "a repository has a name such as 'user/name'"
+    raise ValueError(f"{expected}, got '{repo_id}', which does not exist{meant}; {hint}")
+
+
+def _unreachable(repo_id: str, revision: str | None, token: str | bool | None) -> str | None:
+    """Why the Hub does not answer, None if it does. huggingface_hub itself would try for half a minute."""
+    try:
+        get_hf_file_metadata(hf_hub_url(repo_id, _WEIGHTS, revision=revision), token=token, timeout=_PATIENCE)
+    except (HfHubHTTPError, EntryNotFoundError, HFValidationError):  # an answer, or a name that is none
+        return None
+    except Exception as error:  # each version has other ones for a network that is not there
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"the Hub cannot be reached ({reason}), and it is not among the files that were downloaded before"
+    return None
+
+
 def _downloaded(
     repo_id: str,
+    optional: bool,
     revision: str | None,
     cache_dir: str | Path | None,
     force_download: bool,
     token: str | bool | None,
     local_files_only: bool,
 ) -> Path:
-    """The folder with the files of a repository.
+    """The folder with the files of a repository, its configuration being `optional` or not.
 
     Raises:
         ValueError: There is no such repository or file, or it cannot be reached.
     """
     expected = f"{_FOLDER}: expected a folder, or a repository on the Hub"
-    if Path(repo_id).expanduser().is_absolute() or repo_id.startswith((".", "~")) or repo_id.count("/") > 1:
-        raise ValueError(f"{expected}, got '{repo_id}', which does not exist")
+    _check_repository(expected, repo_id, revision)
+    unreachable = None if local_files_only else _unreachable(repo_id, revision, token)
     path = ""
     for file in (_CONFIG, _WEIGHTS):
         try:
@@ -485,12 +560,14 @@ def _downloaded(
                 file,
                 revision=revision,
                 cache_dir=cache_dir,
-                force_download=force_download,
+                force_download=force_download and unreachable is None,
                 token=token,
-                local_files_only=local_files_only,
+                local_files_only=local_files_only or unreachable is not None,
             )
         except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            if file == _CONFIG and optional and isinstance(error, EntryNotFoundError):
+                continue
+            reason = unreachable or str(error).strip().splitlines()[0]
             raise ValueError(f"{expected} with {file}, got '{repo_id}': {reason}") from None
     return Path(path).parent
 
