@@ -48,6 +48,7 @@ with needed_by("torchdcls.deployment.hub", "train"):
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _NOT_STORED = "not_stored"
 _FOLDER = "pretrained_model_name_or_path"
+_LONGEST_REASON = 200  # in characters
 _PATIENCE = 5.0  # for the Hub's answer, in seconds
 # What metrics are called on the Hub, by what they are called in tables.
 _METRICS = {"top-1": "accuracy", "top-5": "accuracy", "acc@1": "accuracy", "acc@5": "accuracy", "miou": "mean_iou"}
@@ -301,7 +302,9 @@ class DclsHubMixin(  # type: ignore[misc]
         try:
             load_model(model, path, strict=strict, device=map_location)
         except RuntimeError as error:
-            reason = "; ".join(line.strip().rstrip(".:") for line in str(error).splitlines()[1:3]) or str(error)
+            # A line may name every parameter of the model.
+            lines = [line.strip().rstrip(".:")[:_LONGEST_REASON] for line in str(error).splitlines()]
+            reason = "; ".join(lines[1:3] or lines)
             raise ValueError(
                 f"{_FOLDER}: the weights in '{path}' do not fit what {cls.__name__} makes of "
                 f"{_CONFIG} ({reason}); what changes layers, such as torchdcls.convert, belongs into __init__"

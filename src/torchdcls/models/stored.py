@@ -28,6 +28,8 @@ from .registered import twin
 _ON_THE_WAY = frozenset(
     ("bn_eps", "bn_momentum", "exportable", "feature_cls", "features_only", "no_jit", "out_indices", "scriptable")
 )
+# Where a model is made, and in which precision, says who loads it.
+_OF_THE_LOADER = {"device", "dtype"}
 # timm's tags of weights, behind a dot, have characters of their own.
 _NAME = re.compile(r"\w+(\.[\w.-]+)?", re.ASCII)
 _WORD = re.compile(r"\w*", re.ASCII)
@@ -116,7 +118,7 @@ def _constructor_arguments(name: str) -> set[str]:
         for base in kind.__mro__
     }
     made = {parameter for kind in classes if "__init__" in vars(kind) for parameter in _parameters(kind.__init__)}
-    return made - _parameters(timm.create_model) - _parameters(build_model_with_cfg) | _ON_THE_WAY
+    return made - _parameters(timm.create_model) - _parameters(build_model_with_cfg) - _OF_THE_LOADER | _ON_THE_WAY
 
 
 def _parameters(function: Any) -> set[str]:

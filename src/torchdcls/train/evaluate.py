@@ -113,7 +113,7 @@ def stored_config(checkpoint: Checkpoint) -> TrainConfig:
     Raises:
         ValueError: It is of a version with other settings, or they are of other types.
     """
-    settings = checkpoint.about.get("config")
+    settings = checkpoint.about.get("config") if isinstance(checkpoint.about, dict) else None
     if not isinstance(settings, dict):
         raise ValueError(f"checkpoint: '{checkpoint.path}' cannot be read, as it lacks the settings of its run")
     unknown = sorted(set(settings) - set(SETTINGS))
