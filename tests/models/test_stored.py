@@ -130,4 +130,4 @@ def test_whatever_is_raised_becomes_a_sentence(error: Exception) -> None:
 
 def test_what_is_said_already_is_said_as_it_is() -> None:
     with pytest.raises(ValueError, match=r"^mine$"), making("path", PATH, 10):
-        raise ValueError("mine")
+        raise ValueError("mine\nand torch's")

@@ -119,7 +119,8 @@ class DclsHubMixin(  # type: ignore[misc]
         config = given.pop("config", None)
         instance: Self = super().__new__(cls, **given)  # which would store nothing beside a dataclass
         if cls._is_jsonable(config) and isinstance(entries := cls._encode_arg(config), dict):
-            instance._hub_mixin_config = {**(instance._hub_mixin_config or {}), **entries}
+            others: Any = instance._hub_mixin_config or {}
+            instance._hub_mixin_config = {**others, **entries}
         given["config"] = config
         instance._not_stored = sorted(name for name, value in given.items() if not cls._is_jsonable(value))
         return instance

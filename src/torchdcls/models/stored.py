@@ -99,8 +99,8 @@ def making(where: str, path: Path, elements: int) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(count)
     try:
         yield
-    except ValueError:
-        raise
+    except ValueError as error:
+        raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{where}: no model can be made with the arguments in '{path}' ({reason})") from None
@@ -117,7 +117,9 @@ def _constructor_arguments(name: str) -> set[str]:
         if isinstance(kind, type) and (issubclass(kind, nn.Module) or is_dataclass(kind))
         for base in kind.__mro__
     }
-    made = {parameter for kind in classes if "__init__" in vars(kind) for parameter in _parameters(kind.__init__)}
+    made = {
+        parameter for kind in classes if "__init__" in vars(kind) for parameter in _parameters(vars(kind)["__init__"])
+    }
     return made - _parameters(timm.create_model) - _parameters(build_model_with_cfg) - _OF_THE_LOADER | _ON_THE_WAY
 
 
