@@ -7,9 +7,11 @@ from functools import partial
 import pytest
 import timm
 import torch
+from computed import BY_HOOKS, PARAMETRIZED, Halved
 from timm.layers import GroupNorm1, LayerNorm2d, RmsNorm, SimpleNorm
 from timm.optim import Lamb, create_optimizer_v2
 from torch import nn
+from torch.nn.utils import parametrize
 
 from torchdcls import Dcls1d, Dcls2d, Dcls3d, clamp_positions_, convert, param_groups, repulsion_loss
 
@@ -165,6 +167,19 @@ def test_any_optimizer_takes_the_groups(kind):
         assert torch.equal(parameter, start[name]) == name.startswith("frozen"), name
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("computed", (PARAMETRIZED | BY_HOOKS).values(), ids=PARAMETRIZED | BY_HOOKS)
+def test_what_positions_are_computed_from(computed):
+    """It learns as positions do, whatever its name and shape; what makes weight and bias does as these."""
+    model = nn.Sequential(computed(Dcls2d(4, 4, 3, dilated_kernel_size=5, groups=4)), nn.Conv2d(4, 4, 1))
+    groups = param_groups(model, lr=0.01, weight_decay=0.05)
+    assert_each_trainable_once(model, groups)
+    for name, group in groups_by_name(model, groups).items():
+        placing = "position" in name or "sigma" in name
+        vector = "bias" in name
+        assert (group["lr"], group["weight_decay"]) == (0.05 if placing else 0.01, 0.0 if placing or vector else 0.05)
+
+
 @pytest.mark.parametrize("argument", ["lr", "weight_decay", "position_lr_scale"])
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_groups_refuse_bad_numbers(argument, value):
@@ -267,6 +282,19 @@ def test_repulsion_equals_loops_over_pairs(case):
     loss.backward()
     for position, gradient in zip(positions, gradients, strict=True):
         torch.testing.assert_close(position.grad.flatten(1, -2), gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_repulsion_of_computed_positions():
+    """The loss of the positions that are computed, and its gradient by the chain rule."""
+    layers = [Dcls2d(2, 2, 5, dilated_kernel_size=9, **DOUBLE) for _ in range(2)]
+    parametrize.register_parametrization(layers[0], "position", Halved())
+    source = layers[0].parametrizations.position.original
+    expected, gradients = repulsion_oracle([layer.position.detach().flatten(1, -2) for layer in layers])
+    loss = repulsion_loss(nn.ModuleList(layers))
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    loss.backward()
+    torch.testing.assert_close(source.grad.flatten(1, -2), gradients[0] / 2, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(layers[1].position.grad.flatten(1, -2), gradients[1], rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("spacing, repelled", [(1.0, False), (2.5, False), (0.5, True)])

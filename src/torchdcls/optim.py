@@ -30,9 +30,9 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for any torch optimiser, by the papers' recipe.
 
-    Positions and sigmas learn at `position_lr_scale` times the base rate, without weight decay. Biases, the parameters
-    of norms, and others of at most one axis have none either. A parameter that several layers share appears once;
-    frozen parameters do not appear.
+    Positions and sigmas, or what a parametrization computes them from, learn at `position_lr_scale` times the base
+    rate, without weight decay. Biases, the parameters of norms, and others of at most one axis have none either. A
+    parameter that several layers share appears once; frozen parameters do not appear.
 
     Args:
         model: Any model, with or without DCLS layers.
@@ -65,12 +65,14 @@ def param_groups(
     undecayed: list[nn.Parameter] = []
     positions: list[nn.Parameter] = []
     seen: set[nn.Parameter] = set()
+    layers = [module for module in model.modules() if isinstance(module, DclsLayer)]
+    placing = {source for layer in layers for source in layer.position_sources()}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in seen or not parameter.requires_grad:
                 continue
             seen.add(parameter)
-            if isinstance(module, DclsLayer) and name in ("position", "sigma"):
+            if parameter in placing:
                 positions.append(parameter)
             elif parameter.dim() <= 1 or name == "bias" or isinstance(module, _NORMS):
                 undecayed.append(parameter)
@@ -88,7 +90,8 @@ def clamp_positions_(model: nn.Module) -> None:
     """Moves every position of a model back onto its grid, in place. Call it after each optimizer step for "bilinear".
 
     Raises:
-        ValueError: The model has no DCLS layers.
+        ValueError: The model has no DCLS layers, or a parametrization without `right_inverse` computes positions that
+            are off the grid.
     """
     for layer in dcls_layers(model):
         layer.clamp_position_()
@@ -101,8 +104,8 @@ def repulsion_loss(model: nn.Module) -> Tensor:
 
         2 sum_{i<j} max(0, 1 - d_ij) / (n (n - 1)), averaged over pairs of channels (and taps of dense axes)
 
-    then averaged over layers; positions that layers share count once. The papers add its square to the loss of bilinear
-    models, after epoch 20 of 300.
+    then averaged over layers; a parameter of positions that layers share counts once. The papers add its square to the
+    loss of bilinear models, after epoch 20 of 300.
 
     Args:
         model: A model with DCLS layers.

@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import torchdcls.models
 from torchdcls import Dcls1d, Dcls2d, Dcls3d, DclsTranspose2d, fuse
@@ -290,8 +291,33 @@ def test_rounded_positions(tmp_path: Path) -> None:
     assert report.fused.output_difference is not None
     assert report.fused.output_difference > 1e-4
     assert "changed the output by" in str(report)
+    assert "off the grid" not in str(report)
     fuse(model, positions="round")
     assert_computes(tmp_path / "model.onnx", model, (3, 2, 16, 12))
+
+
+def test_rounded_positions_off_the_grid(tmp_path: Path) -> None:
+    """They go to its edge, where training leaves them beyond it; the report counts them."""
+    layer = Dcls2d(1, 1, 2, dilated_kernel_size=(1, 9), padding=(0, 4), bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, 2.0]))
+        layer.position.copy_(torch.tensor([[0.0, 0.0], [1.2, 4.7]]).reshape(2, 1, 1, 2))
+    given = torch.zeros(2, 1, 3, 21)
+    given[:, :, :, 10] = 1
+    report = export(nn.Sequential(layer), tmp_path / "model.onnx", to="onnx", example=given, positions="round")
+    assert "1 element off the grid moved to its edge" in str(report)
+    output = torch.from_numpy(OnnxFile(tmp_path / "model.onnx").session.run(None, {"input": given.numpy()})[0])
+    expected = torch.zeros(2, 1, 3, 21)
+    expected[..., 9], expected[..., 6] = 1, 2
+    torch.testing.assert_close(output, expected)
+
+
+def test_computed_elements(tmp_path: Path) -> None:
+    """What torch's parametrizations compute is in the file."""
+    model = small(2)
+    parametrizations.weight_norm(model[0])
+    export(model, tmp_path / "model.onnx", to="onnx", example=example(2))
+    assert_computes(tmp_path / "model.onnx", model, (1, 2, 16, 12), (3, 2, 20, 21))
 
 
 def test_weights_of_more_than_two_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

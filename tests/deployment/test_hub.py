@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from torchdcls import Dcls1d, Dcls2d, DclsTranspose2d, Profile, convert
 from torchdcls.deployment import hub
@@ -321,6 +322,10 @@ def test_unusual_layers_are_described_as_they_are() -> None:
     assert "| (root) | 1 | DclsTranspose2d | 8 | 6x7 | 5 | bilinear | all | 488 |" in text
     assert "share the positions" not in text
     assert "share the positions" in Net().generate_model_card().text
+    computed = Unusual()
+    for layer in (computed.delays, computed.rows, computed.up):
+        parametrizations.weight_norm(layer, "position")
+    assert "share the positions" not in computed.generate_model_card().text
 
 
 def test_a_card_that_is_there_stays(tmp_path: Path) -> None:

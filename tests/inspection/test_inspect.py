@@ -8,6 +8,7 @@ import timm
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import torchdcls.models  # noqa: F401  registers models
 from torchdcls import Dcls2d, DclsTranspose2d, Profile, convert
@@ -176,3 +177,11 @@ def test_tables_of_nothing_to_replace() -> None:
     text = printed(inspect_model(model, torch.randn(1, 3, 8, 8), dilated_kernel_size=9), 120)
     assert "No conversion: nothing can be replaced; where= of torchdcls.convert picks others." in text
     assert "not depthwise" in text
+
+
+def test_computed_positions() -> None:
+    """A layer whose positions a parametrization computes is told of like others."""
+    model = nn.Sequential(*[Dcls2d(4, 4, 3, dilated_kernel_size=7, padding=3, groups=4) for _ in range(2)])
+    plain = inspect_model(model, torch.randn(1, 4, 9, 9))
+    parametrizations.weight_norm(model[1], "position")
+    assert inspect_model(model, torch.randn(1, 4, 9, 9)).layers == plain.layers

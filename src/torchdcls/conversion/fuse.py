@@ -7,29 +7,23 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from .. import _checks
-from ..nn import (
-    Dcls1d,
-    Dcls2d,
-    Dcls3d,
-    DclsLayer,
-    DclsNd,
-    DclsTranspose1d,
-    DclsTranspose2d,
-    DclsTranspose3d,
-    DclsTransposeNd,
-)
-from ..ops.kernel import construct_kernel
+from ..nn import DclsLayer, DclsNd, DclsTransposeNd
+from ..ops.kernel import clamp_position_, construct_kernel
 
-_CONVOLUTIONS: dict[type[DclsLayer], Any] = {
-    Dcls1d: nn.Conv1d,
-    Dcls2d: nn.Conv2d,
-    Dcls3d: nn.Conv3d,
-    DclsTranspose1d: nn.ConvTranspose1d,
-    DclsTranspose2d: nn.ConvTranspose2d,
-    DclsTranspose3d: nn.ConvTranspose3d,
+_CONVOLUTIONS: dict[type[DclsLayer], tuple[Any, ...]] = {
+    DclsNd: (nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    DclsTransposeNd: (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 }
+# What decides what a layer computes from its elements: a subclass that has one of its own is no plain convolution.
+_COMPUTING = ("__call__", "forward", "kernel", "_kept_kernel")
+# Hooks that compute an element from others before each forward, as torch did before it had parametrizations.
+_COMPUTED_BY_HOOK = (WeightNorm, SpectralNorm, BasePruningMethod)
 
 
 @dataclass(frozen=True)
@@ -41,12 +35,14 @@ class Fused:
         old_kernel_size: Size of its dense kernel.
         new_kernel_size: Size of the convolution's, without borders of nothing.
         difference: Norm of what was rounded or cut off the dense kernel, over the norm of the kernel.
+        clamped: Elements whose nearest cell is off the grid, which were rounded to the grid's edge.
     """
 
     name: str
     old_kernel_size: tuple[int, ...]
     new_kernel_size: tuple[int, ...]
     difference: float
+    clamped: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,11 @@ class FuseReport:
     fused: tuple[Fused, ...]
     output_difference: float | None
 
+    @property
+    def clamped(self) -> int:
+        """Elements of all layers that were rounded to the grid's edge."""
+        return sum(row.clamped for row in self.fused)
+
     def __str__(self) -> str:
         lines = [f"{len(self.fused)} {'layer' if len(self.fused) == 1 else 'layers'} fused"]
         if self.output_difference is not None:
@@ -69,8 +70,14 @@ class FuseReport:
         width = max(len(row.name) for row in self.fused)
         for row in self.fused:
             sizes = " -> ".join("x".join(map(str, size)) for size in (row.old_kernel_size, row.new_kernel_size))
-            lines.append(f"  {row.name:<{width}}  {sizes}  relative difference of the kernel: {row.difference:.2g}")
+            line = f"  {row.name:<{width}}  {sizes}  relative difference of the kernel: {row.difference:.2g}"
+            lines.append(line + (f", {moved_onto_the_grid(row.clamped)}" if row.clamped else ""))
         return "\n".join(lines)
+
+
+def moved_onto_the_grid(clamped: int) -> str:
+    """What reports say about elements that were rounded to the grid's edge."""
+    return f"{clamped} {'element' if clamped == 1 else 'elements'} off the grid moved to its edge"
 
 
 @torch.no_grad()
@@ -84,14 +91,16 @@ def fuse(
     """Replaces DCLS layers by torch convolutions with the kernels that they make, in place.
 
     Kernels are cut to their support: as many cells on both sides of an axis as hold nothing, and as padding allows.
-    Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Torch's convolutions
-    reflect a map once and wrap it once around: with padding_mode "reflect" or "circular" a map that is smaller than the
-    padding has to stay with the DCLS layer, which continues it as often as needed.
+    Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. What a parametrization
+    computes, such as weight_norm's weight, becomes the convolution's own. Hooks of the replaced layers are gone.
+    Torch's convolutions reflect a map once and wrap it once around: with padding_mode "reflect" or "circular" a map that
+    is smaller than the padding has to stay with the DCLS layer, which continues it as often as needed.
 
     Args:
         model: The model; its modules are exchanged.
         positions: "exact", or "round" for elements moved to the nearest cell, one tap each whatever their spread, for
-            hardware that wants integer offsets.
+            hardware that wants integer offsets. Halves go to the even cell, as in torch.round. An element off the grid,
+            as training leaves some unless positions are clamped, goes to the grid's edge; the report counts them.
         tolerance: Cells count as empty up to this share of the layer's largest.
         example: Input of the model, a tensor or a tuple of arguments, to report how much its output changes by; the
             model is run in its training flag, twice, without gradient.
@@ -100,7 +109,8 @@ def fuse(
         A report: layers, sizes, differences. `print` shows it.
 
     Raises:
-        ValueError: The model has no DCLS layers, is itself one, or an argument is out of range. It is as it was.
+        ValueError: The model has no DCLS layers, is itself one, has one of a subclass that computes something else, or
+            an argument is out of range. It is as it was.
 
     Example:
         >>> import torch
@@ -123,6 +133,8 @@ def fuse(
     layers = {name: module for name, module in model.named_modules() if isinstance(module, DclsLayer)}
     if not layers:
         raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
+    for name, layer in layers.items():
+        _check_computes(name, layer)
     before = None if example is None else _output(model, example)
 
     rows = []
@@ -138,19 +150,47 @@ def fuse(
     return FuseReport(tuple(rows), None if before is None or after is None else _relative(after - before, before))
 
 
+def _kind(layer: DclsLayer) -> type[DclsLayer] | None:
+    return next((kind for kind in _CONVOLUTIONS if isinstance(layer, kind)), None)
+
+
+def _check_computes(name: str, layer: DclsLayer) -> None:
+    """Refuses a layer that computes something else than the layer of this package that it is a subclass of."""
+    kind = _kind(layer)
+    # One may stand in the layer itself, in the place of its class's.
+    own = [
+        method
+        for method in _COMPUTING
+        if kind is None or method in vars(layer) or getattr(type(layer), method) is not getattr(kind, method)
+    ]
+    if own:
+        found = parametrize.type_before_parametrizations(layer).__name__
+        raise ValueError(
+            f"model: expected DCLS layers that convolve with the kernel of their elements, got {name} of {found}, "
+            f"which has a {' and a '.join(own)} of its own; replace it by a torchdcls or torch layer first"
+        )
+
+
+# Each parametrization is computed once: it may be random, or take a step of an iteration each time.
+@parametrize.cached()
 def _convolution(
     name: str, layer: DclsLayer, positions: Literal["exact", "round"], tolerance: float
 ) -> tuple[nn.Module, Fused]:
+    with torch.enable_grad():  # whether what is computed can learn
+        for hook in layer._forward_pre_hooks.values():
+            if isinstance(hook, _COMPUTED_BY_HOOK):
+                hook(layer, None)
+        weight, bias = layer.weight, layer.bias
     exact = layer.kernel()
     size = layer.dilated_kernel_size
-    kernel = exact
+    kernel, clamped = exact, 0
     if positions == "round":
+        nearest = layer.position.round()
+        position = clamp_position_(nearest.clone(), layer.learned_size)
+        clamped = int((position != nearest).any(0).sum())
         # On a cell a bilinear element is one tap.
-        kernel = construct_kernel(
-            layer.weight, layer.position.round(), None, size, "bilinear", learned_dims=layer.learned_dims
-        )
+        kernel = construct_kernel(weight, position, None, size, "bilinear", learned_dims=layer.learned_dims)
     cut = _empty_borders(kernel, tolerance)
-    assert isinstance(layer, DclsNd | DclsTransposeNd)
     padding: str | tuple[int, ...]
     if isinstance(layer.padding, str):
         padding = layer.padding
@@ -163,7 +203,9 @@ def _convolution(
         kernel = kernel.narrow(axis, cells, kernel.shape[axis] - 2 * cells)
     kept = F.pad(kernel, [cells for cells in reversed(cut) for _ in range(2)])
     transposed = {"output_padding": layer.output_padding} if isinstance(layer, DclsTransposeNd) else {}
-    convolution: Any = _CONVOLUTIONS[type(layer)](
+    kind = _kind(layer)
+    assert kind is not None
+    convolution: Any = _CONVOLUTIONS[kind][len(size) - 1](
         layer.in_channels,
         layer.out_channels,
         tuple(kernel.shape[2:]),
@@ -175,9 +217,11 @@ def _convolution(
         device="meta",
         **transposed,
     )
-    convolution.weight = nn.Parameter(kernel.contiguous(), requires_grad=layer.weight.requires_grad)
-    convolution.bias = layer.bias
-    row = Fused(name, size, tuple(kernel.shape[2:]), _relative(kept - exact, exact))
+    convolution.weight = nn.Parameter(kernel.contiguous(), requires_grad=weight.requires_grad)
+    if bias is not None and not isinstance(bias, nn.Parameter):
+        bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
+    convolution.bias = bias
+    row = Fused(name, size, tuple(kernel.shape[2:]), _relative(kept - exact, exact), clamped)
     return convolution.train(layer.training), row
 
 

@@ -650,7 +650,7 @@ def _kernel_section(model: nn.Module) -> str:
         own = {id(parameter): parameter.numel() for layer in members for parameter in layer.parameters()}
         cells = [stage, str(len(members)), kind, channels, *rest, f"{sum(own.values()):,}"]
         lines.append(f"| {' | '.join(cells)} |")
-    shared = len({id(layer.position) for layer in layers.values()}) < len(layers)
+    shared = len({layer.position for layer in layers.values()}) < len(layers)
     if shared:
         lines.append("\nLayers of a stage share the positions (and spreads) of their elements.")
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..conversion import FuseReport
+from ..conversion.fuse import moved_onto_the_grid
 from .agreement import Check
 from .options import Format
 
@@ -45,6 +46,8 @@ class ExportReport:
             if self.fused.output_difference is not None:
                 line += f", which changed the output by {self.fused.output_difference:.2g} of its norm"
             lines.append(line)
+            if self.fused.clamped:
+                lines.append(f"  {moved_onto_the_grid(self.fused.clamped)}")
         lines += [f"  {note}" for note in self.notes]
         lines += [
             f"  {'x'.join(map(str, check.shape))}: largest difference to the model {check.difference:.2g} "

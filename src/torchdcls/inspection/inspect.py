@@ -262,8 +262,7 @@ def _layers(model: nn.Module, jobs: Sequence[Job], maps: dict[str, tuple[int, ..
     # Layers that hold one position parameter are a stage, whatever they are called.
     named = stages(made)
     first: dict[nn.Parameter, str] = {}
-    for name, layer in made.items():
-        first.setdefault(layer.position, named[name])
+    stage = {name: first.setdefault(layer.position, named[name]) for name, layer in made.items()}
     rows = []
     for name, _module in model.named_modules():
         size = maps.get(name)
@@ -275,7 +274,7 @@ def _layers(model: nn.Module, jobs: Sequence[Job], maps: dict[str, tuple[int, ..
             rows.append(
                 Layer(
                     name,
-                    first[layer.position],
+                    stage[name],
                     layer.out_channels,
                     layer.dilated_kernel_size,
                     size,

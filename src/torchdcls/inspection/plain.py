@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsLayer, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d, DclsTransposeNd
 
@@ -31,11 +32,12 @@ def put_plain_(model: nn.Module) -> nn.Module:
     """Puts torch's convolution of the same dense size, with any weights, in the place of each DCLS layer."""
     fused: dict[nn.Module, nn.Module] = {}
     for layer in model.modules():
-        if type(layer) not in _CONVOLUTIONS:
+        kind = parametrize.type_before_parametrizations(layer)
+        if kind not in _CONVOLUTIONS:
             continue
         assert isinstance(layer, DclsLayer)
         transposed = {"output_padding": layer.output_padding} if isinstance(layer, DclsTransposeNd) else {}
-        fused[layer] = _CONVOLUTIONS[type(layer)](
+        fused[layer] = _CONVOLUTIONS[kind](
             layer.in_channels,
             layer.out_channels,
             layer.dilated_kernel_size,

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .. import _checks
 from ..ops.conv import METHODS, Method, Padding
@@ -17,6 +18,8 @@ from .init import PositionInit, check_position_init, position_start_
 
 # What the metadata of a state dict call a layer's `kernel_text`.
 _KERNEL = "dcls kernel"
+# What torch's older functions call what they compute an element from: weight_norm, spectral_norm, and those of pruning.
+_SOURCE_ENDINGS = ("", "_g", "_v", "_orig", "_u", "_mask")
 
 
 class DclsLayer(nn.Module):
@@ -175,8 +178,38 @@ class DclsLayer(nn.Module):
         return f"{size} {self.interpolation.name}, axes {self.learned_dims}"
 
     def clamp_position_(self) -> None:
-        """Moves positions that are off the grid to its nearest edge, in place; after an optimizer step, say."""
-        clamp_position_(self.position, self.learned_size)
+        """Moves positions that are off the grid to its nearest edge, in place; after an optimizer step, say.
+
+        Raises:
+            ValueError: Positions that a parametrization without `right_inverse` computes are off the grid.
+        """
+        if "position" in self._parameters:
+            clamp_position_(self.position, self.learned_size)
+            return
+        computed = self.position.detach()
+        clamped = clamp_position_(computed.clone(), self.learned_size)
+        if torch.equal(computed, clamped):
+            return
+        chain = self.parametrizations["position"] if parametrize.is_parametrized(self, "position") else ()
+        if not chain or not all(hasattr(module, "right_inverse") for module in chain):
+            raise ValueError(
+                "position: expected a parameter, or parametrizations with a right_inverse, to clamp, got positions off "
+                "the grid that are computed otherwise; give the parametrization a right_inverse, or have it keep to "
+                "the grid"
+            )
+        self.position = clamped
+
+    def position_sources(self) -> list[Tensor]:
+        """Position and sigma or, where one is computed, what it is computed from: what learns and moves as they do."""
+        sources: list[Tensor] = []
+        for name in ("position", "sigma"):
+            if parametrize.is_parametrized(self, name):
+                chain = self.parametrizations[name]
+                sources += [*chain.parameters(), *chain.buffers()]
+            else:
+                own = self._parameters | self._buffers
+                sources += [tensor for end in _SOURCE_ENDINGS if (tensor := own.get(name + end)) is not None]
+        return sources
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; in evaluation the kernel is kept until an element changes, while no gradient is asked for."""
@@ -242,8 +275,8 @@ class DclsLayer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # In half precision a position would be off by a sixteenth of a cell at size 23: it moves, but keeps its dtype.
-        precise = [self.position] if self.sigma is None else [self.position, self.sigma]
-        kept = {id(tensor) for parameter in precise for tensor in (parameter, parameter.grad) if tensor is not None}
+        precise = self.position_sources()
+        kept = {id(tensor) for source in precise for tensor in (source, source.grad) if tensor is not None}
 
         def moved(tensor: Tensor) -> Tensor:
             result = fn(tensor)
