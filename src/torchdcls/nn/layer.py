@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from .. import _checks
 from ..ops.conv import METHODS, Method, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
-from ..ops.tracing import special_tensors
+from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
 from ..profiles import Interpolation, Profile
 from .cache import KernelCache
 from .init import PositionInit, check_position_init, position_start_
@@ -190,26 +190,39 @@ class DclsLayer(nn.Module):
         clamped = clamp_position_(computed.clone(), self.learned_size)
         if torch.equal(computed, clamped):
             return
-        chain = self.parametrizations["position"] if parametrize.is_parametrized(self, "position") else ()
+        chain = self._parametrizations("position")
         if not chain or not all(hasattr(module, "right_inverse") for module in chain):
             raise ValueError(
                 "position: expected a parameter, or parametrizations with a right_inverse, to clamp, got positions off "
                 "the grid that are computed otherwise; give the parametrization a right_inverse, or have it keep to "
                 "the grid"
             )
-        self.position = clamped
+        self.position = clamped  # type: ignore[assignment]  # a property now, which asks the inverse
 
     def position_sources(self) -> list[Tensor]:
         """Position and sigma or, where one is computed, what it is computed from: what learns and moves as they do."""
         sources: list[Tensor] = []
         for name in ("position", "sigma"):
-            if parametrize.is_parametrized(self, name):
-                chain = self.parametrizations[name]
+            chain = self._parametrizations(name)
+            if chain is not None:
                 sources += [*chain.parameters(), *chain.buffers()]
             else:
                 own = self._parameters | self._buffers
                 sources += [tensor for end in _SOURCE_ENDINGS if (tensor := own.get(name + end)) is not None]
         return sources
+
+    def _parametrizations(self, name: str) -> parametrize.ParametrizationList | None:
+        if not parametrize.is_parametrized(self, name):
+            return None
+        chain: Any = self.parametrizations
+        found: parametrize.ParametrizationList = chain[name]
+        return found
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise RuntimeError(
+            f"torch.jit.script cannot compile {type(self).__name__}: replace DCLS layers by plain convolutions "
+            "first, by torchdcls.fuse(model), or record the model with torch.jit.trace"
+        )
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; in evaluation the kernel is kept until an element changes, while no gradient is asked for."""
@@ -218,6 +231,9 @@ class DclsLayer(nn.Module):
         return super().train(mode)
 
     def _kept_kernel(self) -> Tensor:
+        if written_as_onnx():  # a constant of the file, as the exporter does not know all that makes it
+            with torch.no_grad():
+                return with_numbers(self.kernel)
         if self.training or torch.is_grad_enabled() or special_tensors() or self.weight.is_meta:
             return self.kernel()
         settings = (self.dilated_kernel_size, self.interpolation, self.learned_dims)

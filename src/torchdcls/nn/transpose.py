@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _checks
 from ..ops.conv import Method, check_output_padding, large_kernel_conv_transpose, output_padding_for
+from ..ops.tracing import traced_by_jit
 from ..profiles import Interpolation, Profile
 from .init import PositionInit
 from .layer import DclsLayer
@@ -125,9 +126,14 @@ class DclsTransposeNd(DclsLayer):
         """
         sizes = self.dilated_kernel_size, self.stride, self.padding
         beyond = self.output_padding
+        asked: tuple[int, ...] = ()
         if output_size is not None and input.dim() in (self.dims + 1, self.dims + 2):
             beyond = output_padding_for(output_size, input.shape, *sizes)
-        return large_kernel_conv_transpose(
+            if traced_by_jit():
+                # It records output padding as numbers, and each call may ask for another size: all that there may be is
+                # made, and what is asked for is taken.
+                beyond, asked = tuple(step - 1 for step in self.stride), tuple(output_size)[-self.dims :]
+        output = large_kernel_conv_transpose(
             input,
             self._kept_kernel(),
             self.bias,
@@ -137,6 +143,9 @@ class DclsTransposeNd(DclsLayer):
             self.groups,
             method=self.method,
         )
+        for axis, size in enumerate(asked, start=-self.dims):
+            output = output.narrow(axis, 0, size)
+        return output
 
     def extra_repr(self) -> str:
         """As of `DclsNd`, with the output padding."""

@@ -9,6 +9,7 @@ from .. import _checks
 from ..profiles import Interpolation, Profile
 from .autocast import autocast_disabled
 from .separable import separable_kernel
+from .tracing import shape_of, with_numbers
 
 
 def construct_kernel(
@@ -65,12 +66,13 @@ def construct_kernel(
     _checks.tensors(weight=weight, position=position, sigma=sigma, optional=("sigma",))
     if not isinstance(size, Sequence):
         # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
-        dims = position.shape[0] + weight.dim() - 3 if position.dim() and weight.dim() > 2 else 1
+        dims = shape_of(position)[0] + weight.dim() - 3 if position.dim() and weight.dim() > 2 else 1
         size = _checks.integers("size", size, max(dims, 1), 1)
     size = _checks.integers("size", size, max(len(size), 1), 1)
     learned = _checks.axes(learned_dims, len(size))
     dense = tuple(dim for dim in range(len(size)) if dim not in learned)
-    _checks.elements(weight, position, sigma, len(learned), tuple(size[dim] for dim in dense), profile)
+    dense_sizes = tuple(size[dim] for dim in dense)
+    with_numbers(_checks.elements, weight, position, sigma, len(learned), dense_sizes, profile)
 
     with autocast_disabled(weight.device.type):
         dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..profiles import PROFILES, Profile
 from .scratch import LARGEST_BYTES, Scratch
-from .tracing import special_tensors
+from .tracing import shape_of, special_tensors
 from .triton.support import can_construct
 
 # Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
@@ -145,7 +145,7 @@ class _Products:
 
     def __init__(self, weight: Tensor, factors: Sequence[Tensor], scratch: Scratch) -> None:
         self.factors = factors
-        self.sizes = [factor.shape[-1] for factor in factors]
+        self.sizes = [shape_of(factor)[-1] for factor in factors]
         self.masses = [factor.sum(-1) for factor in factors]
         self.mass = math.prod(self.masses[1:], start=self.masses[0]) + EPSILON
         self.share = weight / self.mass  # one division per element, not one per cell
@@ -161,13 +161,14 @@ class _Products:
     def kernel(self) -> Tensor:
         """(..., *sizes)."""
         kernel = _product(self.lefts[-1].transpose(-2, -1), self.factors[self.right], None)
-        kernel = kernel.reshape(*kernel.shape[:-2], *(self.sizes[axis] for axis in self.others), kernel.shape[-1])
+        *channels, _, last = shape_of(kernel)
+        kernel = kernel.reshape(*channels, *(self.sizes[axis] for axis in self.others), last)
         return kernel.movedim(-1, self.right - len(self.sizes))
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
     # Many tiny matrix products are slow, and where nothing is summed there is no need of them.
-    return torch.mul(left, right, out=out) if left.shape[-1] == 1 else torch.matmul(left, right, out=out)
+    return torch.mul(left, right, out=out) if shape_of(left)[-1] == 1 else torch.matmul(left, right, out=out)
 
 
 class _Separable(torch.autograd.Function):

@@ -4,28 +4,66 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
+
+_FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
 
 
 def special_tensors() -> bool:
-    """Whether a compiler traces tensors now, or they carry more than numbers (torch.func, forward differentiation)."""
-    return torch.compiler.is_compiling() or wrapped_tensors()
+    """Whether values of tensors must not be read or kept now, whoever is at work.
 
-
-def wrapped_tensors() -> bool:
-    """Whether operations give tensors now that must not be kept: duals, torch.func's, those without numbers (fake)."""
+    A tracer is (torch.compile, torch.export, torch.jit.trace, make_fx), or tensors carry more than numbers (torch.func,
+    forward differentiation) or none (fake).
+    """
     return (
-        torch.autograd.forward_ad._current_level >= 0
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch.autograd.forward_ad._current_level >= 0
         or torch._C._functorch.maybe_current_level() is not None
-        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+        or torch._C._get_dispatch_mode(_FAKE) is not None
+        or torch._C._get_dispatch_mode(_PROXY) is not None
+        or torch._ops._get_dispatch_mode_pre_dispatch(_PROXY) is not None  # type: ignore[no-untyped-call]
     )
+
+
+def traced_by_jit() -> bool:
+    """Whether torch.jit.trace, or torch's old ONNX exporter, records operations; sizes are tensors to them."""
+    return not torch.compiler.is_compiling() and torch._C._is_tracing()
+
+
+def written_as_onnx() -> bool:
+    """Whether torch's old ONNX exporter is at work."""
+    return traced_by_jit() and torch.onnx.is_in_onnx_export()
+
+
+def with_numbers(function: Callable[..., Result], *arguments: Any) -> Result:
+    """`function(*arguments)` where all sizes are numbers: what torch.jit.trace records stands still meanwhile.
+
+    For sizes that every call of a traced program has, as those of a kernel, and for checks of the example.
+    """
+    if not traced_by_jit():
+        return function(*arguments)
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        return function(*arguments)
+    finally:
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+
+
+def shape_of(tensor: Tensor) -> torch.Size:
+    """The shape, in numbers whoever traces."""
+    shape: torch.Size = with_numbers(getattr, tensor, "shape")
+    return shape
 
 
 def sizes_are_known(sizes: Sequence[int]) -> bool:
     """Whether these are numbers, and do not stand for whatever a compiled graph or an exported program will meet."""
     if not torch.compiler.is_compiling():
-        return True
+        return not traced_by_jit() and all(isinstance(size, int) for size in sizes)
     from torch.fx.experimental.symbolic_shapes import has_static_value  # comes with the compiler
 
     return not torch.compiler.is_exporting() and all(has_static_value(size) for size in sizes)

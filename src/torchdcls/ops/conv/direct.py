@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..tracing import shape_of
 from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, TRANSPOSED_CONVOLUTIONS, WIDE, evenly_padded
 from .problem import Part, Problem
 
@@ -68,7 +69,7 @@ def transpose_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem
         (batch, in_channels, *map) of the problem.
     """
     sizes, padding, beyond = problem.map, [], []
-    rows = zip(sizes, problem.kernel, problem.stride, problem.padding, input.shape[2:], strict=True)
+    rows = zip(sizes, problem.kernel, problem.stride, problem.padding, shape_of(input)[2:], strict=True)
     for size, taps, step, (before, after), cells in rows:
         # Torch cuts both ends alike. What is left at one end is made, and cut here.
         padding.append(min(before, after))

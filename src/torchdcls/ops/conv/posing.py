@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import _checks
-from ..tracing import sizes_are_known
+from ..tracing import shape_of, sizes_are_known, traced_by_jit, with_numbers
 from .layout import is_channels_last
 from .problem import Problem
 
@@ -28,10 +28,10 @@ def state(
     Raises:
         ValueError: Shapes that do not fit.
     """
-    facts = (*_facts(input, weight, bias), _hashable(stride), _hashable(padding), groups)
+    facts = (*with_numbers(_facts, input, weight, bias), _hashable(stride), _hashable(padding), groups)
     # The same call comes again and again, and tensors are often so small that this is a large part of it.
     try:
-        problem, taps = _posed(*facts) if torch.compiler.is_compiling() else _known_posed(*facts)
+        problem, taps = _posed(*facts) if _traced() else _known_posed(*facts)
     except TypeError:  # symbols of a tracer, or whatever came in place of numbers, cannot be looked up
         problem, taps = _posed(*facts)
     return _narrowed(weight, taps), problem
@@ -51,12 +51,17 @@ def state_transpose(
     Raises:
         ValueError: Shapes that do not fit.
     """
-    facts = (*_facts(input, weight, bias), *map(_hashable, (stride, padding, output_padding)), groups)
+    facts = (*with_numbers(_facts, input, weight, bias), *map(_hashable, (stride, padding, output_padding)), groups)
     try:
-        problem, taps = _posed_transpose(*facts) if torch.compiler.is_compiling() else _known_posed_transpose(*facts)
+        problem, taps = _posed_transpose(*facts) if _traced() else _known_posed_transpose(*facts)
     except TypeError:
         problem, taps = _posed_transpose(*facts)
     return _narrowed(weight, taps), problem
+
+
+def _traced() -> bool:
+    # What a program poses depends on more than what it has been called with.
+    return torch.compiler.is_compiling() or traced_by_jit()
 
 
 def _facts(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
@@ -71,7 +76,7 @@ def _hashable(sizes: Any) -> Any:
 
 def _narrowed(weight: Tensor, taps: Sequence[tuple[int, int]]) -> Tensor:
     for axis, (start, size) in enumerate(taps, start=2):
-        if size != weight.shape[axis]:
+        if size != shape_of(weight)[axis]:
             weight = weight.narrow(axis, start, size)
     return weight
 
@@ -256,15 +261,19 @@ def output_padding_for(
         )
     sizes = given[-dims:]
     least = transposed_sizes(input_shape[-dims:], kernel, stride, padding)
+    return with_numbers(_fitting, sizes, least, stride, input_shape[-dims:])
+
+
+def _fitting(sizes: Sequence[int], least: Sequence[int], stride: Sequence[int], map: Sequence[int]) -> tuple[int, ...]:
+    if any(isinstance(size, Tensor) for size in (*sizes, *least)):  # of torch.jit.trace
+        sizes, least, map = (tuple(int(size) for size in each) for each in (sizes, least, map))
     # Compared with each number that fits, what a tracer has in place of a number becomes one.
     rows = zip(sizes, least, stride, strict=True)
     beyond = [next((more for more in range(step) if size == fewest + more), None) for size, fewest, step in rows]
     fitting = tuple(more for more in beyond if more is not None)
-    if len(fitting) < dims:
+    if len(fitting) < len(sizes):
         most = tuple(fewest + step - 1 for fewest, step in zip(least, stride, strict=True))
-        raise ValueError(
-            f"output_size: expected from {least} to {most} for a map of {tuple(input_shape[-dims:])}, got {sizes}"
-        )
+        raise ValueError(f"output_size: expected from {least} to {most} for a map of {tuple(map)}, got {sizes}")
     return fitting
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..tracing import constant_when_compiled, sizes_are_known
+from ..tracing import constant_when_compiled, sizes_are_known, traced_by_jit
 from .costs import NANOSECONDS
 from .depthwise import depthwise_operations
 from .direct import direct_operations
@@ -47,6 +47,8 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
     """Why `method` cannot run the problem, or None if it can. `auto` and the error of a named method both ask here."""
     if method in ("auto", "direct"):
         return None
+    if traced_by_jit():
+        return "torch.jit.trace and the old ONNX exporter make a program for maps of any size, and it is made for one"
     if not problem.dtype.is_floating_point:
         return "it needs real floating-point tensors"
     if problem.batch == 0:
@@ -155,17 +157,14 @@ def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) ->
     kernels of many taps, "fft" for longer ones. Direct elsewhere, and in exported or traced programs: one node. A
     graph compiled for maps of any size on CPU has no number to estimate with, and takes "depthwise" where that can run.
     """
-    if (
-        torch.compiler.is_exporting()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or problem.device not in ("cpu", "cuda")
-    ):
+    if torch.compiler.is_exporting() or traced_by_jit() or problem.device not in ("cpu", "cuda"):
         return Plan.of_one("direct")
     if problem.device == "cuda":
         fastest_first: tuple[Method, ...] = ("triton", "fft", "direct")
         return Plan.of_one(next(method for method in fastest_first if reason_against(method, problem) is None))
     if not sizes_are_known(problem.map):
-        able = reason_against("depthwise", problem) is None and problem.kernel[-1] >= THIN
+        compiling = torch.compiler.is_compiling()  # make_fx records one node where it has no sizes
+        able = compiling and reason_against("depthwise", problem) is None and problem.kernel[-1] >= THIN
         return Plan.of_one("depthwise" if able else "direct")
     if torch.compiler.is_compiling():
         # The batch may be any number there: a plan for the power of two that it fits in makes few graphs.
