@@ -2,7 +2,9 @@
 
 import copy
 import math
+import re
 import time
+import warnings
 
 import pytest
 import torch
@@ -392,11 +394,13 @@ def test_a_large_stage_takes_seconds():
 
 
 def test_text():
-    """A residual for each layer, and their mean; without a warm start, none."""
-    _, report = keep(one_stage(smooth_kernels(2, 3)), count=6)
+    """A residual for each layer, their mean, and that it is large; without a warm start, none."""
+    with pytest.warns(UserWarning, match=r"^init='keep' keeps too little"):
+        _, report = keep(one_stage(smooth_kernels(2, 3)), count=6)
     first, second = (row.residual for row in report.replaced)
     assert str(report).splitlines()[2:] == [
         f"mean residual: {(first + second) / 2:.2g}",
+        f"warning: {report.warning}",
         f"  0  7x7 -> 11x11  3 channels, stage (root), residual {first:.2g}",
         f"  1  7x7 -> 11x11  3 channels, stage (root), residual {second:.2g}",
     ]
@@ -434,3 +438,92 @@ def test_nothing_to_keep(case):
     with pytest.raises(ValueError, match=reason):
         keep(model, **options)
     assert not dcls_layers(model)
+
+
+# --- Too few elements ---
+
+
+def networks():
+    """Kernels of 3x3, as most networks have; of three sizes; along a dense axis; dense convolutions."""
+    return {
+        "3x3": (nn.Sequential(*[depthwise(8, 3, padding=1) for _ in range(3)]), {}),
+        "one layer": (nn.Sequential(depthwise(8, 3, padding=1)), {}),
+        "three sizes": (nn.Sequential(*[depthwise(4, taps, padding="same") for taps in (3, 5, 7)]), {}),
+        "a dense axis": (nn.Sequential(depthwise(4, (3, 7), padding="same")), {"learned_dims": (1,)}),
+        "1-D": (nn.Sequential(depthwise(4, 9, dims=1)), {}),
+        "dense": (nn.Sequential(nn.Conv2d(4, 6, 3, padding=1)), {"where": everything}),
+        "apart": (nn.Sequential(*[depthwise(4, 5, padding=2) for _ in range(2)]), {"share": "none"}),
+    }
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "gaussian"])
+@pytest.mark.parametrize("case", networks())
+def test_a_warning_where_little_is_left(case, interpolation):
+    """Once for a conversion, with the residual that the report has; the count that it names does, without a warning."""
+    model, options = networks()[case]
+    with pytest.warns(UserWarning, match=r"^init='keep' keeps too little of the kernels") as caught:
+        _, report = keep(model, size=11, count=1, interpolation=interpolation, **options)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    message = str(caught[0].message)
+    assert report.warning == message and f"warning: {message}" in str(report).splitlines()
+    mean = sum(row.residual for row in report.replaced) / len(report.replaced)
+    assert f"with 1 element for each: mean residual {mean:.2g}, expected 0.3 at most" in message
+    enough = int(re.search(r"kernel_count=(\d+) is enough$", message)[1])
+    assert 1 < enough <= 49
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, report = keep(model, size=11, count=enough, interpolation=interpolation, **options)
+    assert report.warning is None and report.mean_residual <= 0.3
+    assert "warning" not in str(report)
+
+
+def test_iso_of_small_kernels_warns():
+    """The count that has no more parameters than 3x3 kernels is one or two."""
+    model = nn.Sequential(*[depthwise(16, 3, padding=1) for _ in range(2)])
+    with pytest.warns(UserWarning, match=r"with 1 element for each: mean residual 0\.\d+, .*count=\d is enough$"):
+        convert(model, dilated_kernel_size=17, kernel_count="iso", init="keep", share="none")
+
+
+def test_kernels_that_are_too_small_for_the_old_ones():
+    """No count is enough."""
+    model = nn.Sequential(depthwise(8, 7))
+    with pytest.warns(UserWarning, match=r"no kernel_count is enough, .*: give a larger dilated_kernel_size$"):
+        keep(model, size=3, count=9)
+
+
+def test_no_warning_for_new_weights():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = convert(nn.Sequential(depthwise(8, 3, padding=1)), dilated_kernel_size=9, kernel_count=1)
+    assert report.warning is None and report.mean_residual is None
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "gaussian"])
+def test_what_is_left_by_count_is_what_lstsq_leaves(interpolation):
+    """The chosen elements' own least squares, for each layer; never more with more elements, nothing at the end."""
+    place = grid(7, 3, interpolation)
+    old = torch.randn(2, 5, 3, 3, dtype=torch.float64)
+    left = fit.left_by_count(old, place)
+    assert left.shape == (9, 2) and (left[-1] == 0).all() and (left.diff(dim=0) <= 1e-12).all()
+    for count in (1, 4):
+        start = fit.chosen(old, count, place)
+        for layer in range(2):
+            total = 0.0
+            for row in range(5):
+                columns = torch.stack(
+                    [
+                        construct_kernel(
+                            torch.ones(1, 1, 1, dtype=torch.float64),
+                            start.position[:, row, k].reshape(2, 1, 1, 1),
+                            None if interpolation == "bilinear" else start.sigma[:, row, k].reshape(2, 1, 1, 1),
+                            7,
+                            interpolation,
+                        ).flatten()
+                        for k in range(count)
+                    ],
+                    1,
+                )
+                target = F.pad(old[layer, row], (2, 2, 2, 2)).flatten().unsqueeze(-1)
+                best = torch.linalg.lstsq(columns, target).solution
+                total += (columns @ best - target).square().sum().item()
+            assert left[count - 1, layer].item() == pytest.approx(total, rel=1e-5)

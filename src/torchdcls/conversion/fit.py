@@ -123,7 +123,26 @@ def objective(old: Tensor, elements: Elements, grid: Grid) -> Tensor:
 
 
 def chosen(old: Tensor, count: int, grid: Grid) -> Elements:
-    """A start, chosen one by one: each time the element with which least is left of all of a row's kernels.
+    """A start, chosen one by one: each time the element with which least is left of all of a row's kernels."""
+    elements, _ = _choices(old, count, grid)
+    return elements
+
+
+def left_by_count(old: Tensor, grid: Grid) -> Tensor:
+    """Squared error that is left at most of each layer's kernels with 1, 2, ... elements, (taps, layers); 0 at the end.
+
+    It is what a start leaves, before elements are moved.
+    """
+    candidates = len(SIGMAS) * grid.places(STEP, old.device).shape[1]
+    parts = torch.split(old, max(1, PART_NUMBERS // (grid.taps * candidates)), dim=1)
+    gained = sum((_choices(part, grid.taps, grid)[1] for part in parts), start=old.new_zeros(()))
+    left = old.square().flatten(1).sum(1) - gained.cumsum(0)
+    left[-1] = 0
+    return left.clamp_min(0)
+
+
+def _choices(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
+    """Elements chosen one by one, and by how much each lowers the squared error of each layer, (count, layers).
 
     Source:
         Chen, Billings, Luo, "Orthogonal least squares methods", Int. J. Control 50 (1989).
@@ -142,11 +161,12 @@ def chosen(old: Tensor, count: int, grid: Grid) -> Elements:
     parts = energy.new_empty(old.shape[1], 0, energy.shape[1])
     least = 1e-6 * energy
     rows = torch.arange(old.shape[1], device=old.device)
-    taken = []
+    taken, gained = [], []
     for _ in range(count):
         gain = common.square().sum(0) / energy.clamp_min(least)
         pick = gain.masked_fill(energy <= least, -1.0).argmax(-1)
         taken.append(pick)
+        gained.append((common[:, rows, pick].square() / energy[rows, pick].clamp_min(least[rows, pick])).sum(1))
         length = energy[rows, pick].clamp_min(least[rows, pick]).sqrt().unsqueeze(-1)
         before = (parts[rows, :, pick].unsqueeze(1) @ parts).squeeze(1)
         part = (products[pick] - before) / length
@@ -154,7 +174,7 @@ def chosen(old: Tensor, count: int, grid: Grid) -> Elements:
         energy = energy - part.square()
         parts = torch.cat([parts, part.unsqueeze(1)], 1)
     picks = torch.stack(taken, -1)
-    return Elements(position[:, 0, picks], sigma[:, 0, picks])
+    return Elements(position[:, 0, picks], sigma[:, 0, picks]), torch.stack(gained)
 
 
 def descended(old: Tensor, start: Elements, grid: Grid) -> Elements:

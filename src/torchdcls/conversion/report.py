@@ -43,6 +43,7 @@ class ConversionReport:
         kernel_count: Elements per layer, as given or as found by "iso".
         parameters_before: Parameters of the model before, each counted once however many layers share it.
         parameters_after: The same after.
+        warning: What was warned of: kernels of which too little could be kept, and the count that would do; or None.
     """
 
     replaced: tuple[Replaced, ...]
@@ -50,6 +51,13 @@ class ConversionReport:
     kernel_count: int
     parameters_before: int
     parameters_after: int
+    warning: str | None = None
+
+    @property
+    def mean_residual(self) -> float | None:
+        """Mean of the layers' residuals; None where weights are random."""
+        residuals = [row.residual for row in self.replaced if row.residual is not None]
+        return sum(residuals) / len(residuals) if residuals else None
 
     def __str__(self) -> str:
         lines = [
@@ -58,9 +66,10 @@ class ConversionReport:
             f"parameters: {self.parameters_before:,} before, {self.parameters_after:,} after "
             f"({self.parameters_after - self.parameters_before:+,})",
         ]
-        residuals = [row.residual for row in self.replaced if row.residual is not None]
-        if residuals:
-            lines.append(f"mean residual: {sum(residuals) / len(residuals):.2g}")
+        if self.mean_residual is not None:
+            lines.append(f"mean residual: {self.mean_residual:.2g}")
+        if self.warning is not None:
+            lines.append(f"warning: {self.warning}")
         names = [row.name for row in self.replaced] + [row.name for row in self.skipped]
         width = max(map(len, names))
         for row in self.replaced:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..nn import DclsNd
-from .fit import Grid, fit
+from .fit import Grid, fit, left_by_count
 
 
 @torch.no_grad()
@@ -27,17 +27,9 @@ def warm_start_(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> list[flo
         what does not fit into the layer's is a part; 0 for a kernel of zeros.
     """
     layer = layers[0]
-    spans = _spans(kernels[0].shape[2:], layer.dilated_kernel_size)
     placed = [_placed(kernel, layer.dilated_kernel_size) for kernel in kernels]
-    # Each tap of a dense axis has elements of its own: it is a row like a channel. Along learned axes a row is what old
-    # and new kernel both have.
-    dense = [axis for axis in range(len(spans)) if axis not in layer.learned_dims]
-    rows = torch.stack(placed).permute(0, 1, 2, *(3 + axis for axis in (*dense, *layer.learned_dims)))
-    starts, stops = zip(*(spans[axis] for axis in layer.learned_dims), strict=True)
-    for axis, (start, stop) in enumerate(zip(starts, stops, strict=True), start=3 + len(dense)):
-        rows = rows.narrow(axis, start, stop - start)
-    grid = Grid(layer.learned_size, starts, stops, layer.interpolation)
-    elements, weight = fit(rows.flatten(1, 2 + len(dense)), layer.kernel_count, grid)
+    rows, grid = _rows(layer, kernels, placed)
+    elements, weight = fit(rows, layer.kernel_count, grid)
 
     count = weight.shape[-1]
     shape = (*layer.weight.shape[:-1], count)
@@ -48,6 +40,35 @@ def warm_start_(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> list[flo
         each.weight.zero_()
         each.weight[..., :count] = own.reshape(shape).to(each.weight)
     return [_residual(*of_layer) for of_layer in zip(layers, kernels, placed, strict=True)]
+
+
+@torch.no_grad()
+def residuals_by_count(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> list[list[float]]:
+    """For each layer the residuals that it has at most with 1, 2, ... elements, up to one for each tap.
+
+    Args:
+        layers, kernels: As for `warm_start_`.
+    """
+    placed = [_placed(kernel, layers[0].dilated_kernel_size) for kernel in kernels]
+    left = left_by_count(*_rows(layers[0], kernels, placed))
+    missed = [_missed(kernel, own) for kernel, own in zip(kernels, placed, strict=True)]
+    return [
+        [_share(error + lost, whole) for error in errors]
+        for (lost, whole), errors in zip(missed, left.T.tolist(), strict=True)
+    ]
+
+
+def _rows(layer: DclsNd, kernels: Sequence[Tensor], placed: Sequence[Tensor]) -> tuple[Tensor, Grid]:
+    """What is fitted, (layers, rows, *cells), and where it lies."""
+    spans = _spans(kernels[0].shape[2:], layer.dilated_kernel_size)
+    # Each tap of a dense axis has elements of its own: it is a row like a channel. Along learned axes a row is what old
+    # and new kernel both have.
+    dense = [axis for axis in range(len(spans)) if axis not in layer.learned_dims]
+    rows = torch.stack(list(placed)).permute(0, 1, 2, *(3 + axis for axis in (*dense, *layer.learned_dims)))
+    starts, stops = zip(*(spans[axis] for axis in layer.learned_dims), strict=True)
+    for axis, (start, stop) in enumerate(zip(starts, stops, strict=True), start=3 + len(dense)):
+        rows = rows.narrow(axis, start, stop - start)
+    return rows.flatten(1, 2 + len(dense)), Grid(layer.learned_size, starts, stops, layer.interpolation)
 
 
 def _spans(old: Sequence[int], new: Sequence[int]) -> list[tuple[int, int]]:
@@ -76,8 +97,15 @@ def _placed(kernel: Tensor, new: Sequence[int]) -> Tensor:
 
 
 def _residual(layer: DclsNd, old: Tensor, placed: Tensor) -> float:
+    missed, whole = _missed(old, placed)
+    return _share(float((layer.kernel().to(placed) - placed).square().sum()) + missed, whole)
+
+
+def _missed(old: Tensor, placed: Tensor) -> tuple[float, float]:
+    """The square of what does not fit into a new kernel, and that of the old one."""
     old = old.to(placed)
-    whole = float(old.square().sum())
-    missed = float((old - _placed(placed, old.shape[2:])).square().sum())
-    error = float((layer.kernel().to(placed) - placed).square().sum())
-    return math.sqrt((error + missed) / whole) if whole > 0 else 0.0
+    return float((old - _placed(placed, old.shape[2:])).square().sum()), float(old.square().sum())
+
+
+def _share(squared_error: float, whole: float) -> float:
+    return math.sqrt(squared_error / whole) if whole > 0 else 0.0
