@@ -93,8 +93,8 @@ def fuse(
     Kernels are cut to their support: as many cells on both sides of an axis as hold nothing, and as padding allows.
     Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. What a parametrization
     computes, such as weight_norm's weight, becomes the convolution's own. Hooks of the replaced layers are gone.
-    Torch's convolutions reflect a map once and wrap it once around: with padding_mode "reflect" or "circular" a map that
-    is smaller than the padding has to stay with the DCLS layer, which continues it as often as needed.
+    Torch's convolutions reflect a map once and wrap it once around: with padding_mode "reflect" or "circular" a map
+    that is smaller than the padding has to stay with the DCLS layer, which continues it as often as needed.
 
     Args:
         model: The model; its modules are exchanged.
