@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..profiles import PROFILES, Profile
 from .scratch import LARGEST_BYTES, Scratch
-from .tracing import shape_of, special_tensors
+from .tracing import owned, shape_of, special_tensors
 from .triton.support import can_construct
 
 # Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
@@ -185,7 +185,7 @@ class _Separable(torch.autograd.Function):
         scratch = Scratch(weight)
         parts = _parts(weight, sizes)
         if len(parts) == 1:
-            return _kernel(weight, position, inverse, sizes, profile, scratch)
+            return owned(_kernel(weight, position, inverse, sizes, profile, scratch))
         kernel = weight.new_empty(*weight.shape[:-1], *sizes)
         for part in parts:
             kernel[part] = _kernel(*_elements_of(part, weight, position, inverse), sizes, profile, scratch, whole=False)

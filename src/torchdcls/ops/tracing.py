@@ -1,4 +1,4 @@
-"""Whether tensors are plain numbers in memory, and what a compiler takes for a constant."""
+"""Whether tensors are plain numbers in memory, and what autograd and compilers take them for."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -67,6 +67,14 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
     from torch.fx.experimental.symbolic_shapes import has_static_value  # comes with the compiler
 
     return not torch.compiler.is_exporting() and all(has_static_value(size) for size in sizes)
+
+
+def owned(made: Tensor) -> Tensor:
+    """What an `autograd.Function` made, for it to return: the same memory, and to autograd no view.
+
+    A view that is made inside a function must not be changed in place afterwards, as `nn.SiLU(inplace=True)` does.
+    """
+    return made.detach()
 
 
 def constant_when_compiled(function: Function) -> Function:

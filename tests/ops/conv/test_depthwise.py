@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchdcls import explain_method, large_kernel_conv2d
 from torchdcls.ops.conv import depthwise, large_kernel_conv
 from torchdcls.ops.conv.depthwise import depthwise_operations
-from torchdcls.ops.conv.native import SLOW_WIDTH, WIDE, evenly_padded
+from torchdcls.ops.conv.native import SLOW_WIDTH, WIDE, even_padding, evenly_padded
 from torchdcls.ops.conv.problem import Problem
 
 PROBLEM = Problem(3, 20, 20, 20, (9, 8), (5, 3), (1, 1), ((2, 2), (1, 1)), "cpu", torch.float32)
@@ -210,7 +210,8 @@ def test_layouts_are_counted():
 def test_torch_pads_both_ends_alike(pads, both, first):
     """The rest is padded or cut off before; more may be cut off than there was."""
     input = torch.arange(1.0, 5).view(1, 1, 4)
-    padded, even = evenly_padded(input, (pads,))
+    even = even_padding((pads,))
+    padded = evenly_padded(input, (pads,), even)
     assert even == [both]
     line = torch.cat([torch.zeros(9), input.flatten(), torch.zeros(9)])
     start, stop = 9 - pads[0] + both, 9 + 4 + pads[1] - both

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..autocast import autocast_disabled
+from ..tracing import owned
 from .depthwise import convolve_depthwise, gradients_depthwise
 from .direct import convolve_direct, gradients_direct
 from .fft import convolve_fft, gradients_fft
@@ -43,7 +44,7 @@ class Convolution(torch.autograd.Function):
     ) -> Tensor:
         """Output, (batch, out_channels, *map out)."""
         with autocast_disabled(input.device.type):
-            return OUTPUTS[plan.output](input.to(dtype), weight.to(dtype), bias, problem)
+            return owned(OUTPUTS[plan.output](input.to(dtype), weight.to(dtype), bias, problem))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -110,8 +111,8 @@ class _Gradients(torch.autograd.Function):
                 if of_weight:
                     _, to_weight = GRADIENTS[plan.weight_gradient](input, weight, gradient, problem, False, True)
         return (
-            gradient.new_zeros(()) if to_input is None else to_input,
-            gradient.new_zeros(()) if to_weight is None else to_weight,
+            gradient.new_zeros(()) if to_input is None else owned(to_input),
+            gradient.new_zeros(()) if to_weight is None else owned(to_weight),
         )
 
     @staticmethod

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import is_channels_last, to_channels_last
-from .native import CONVOLUTIONS, SLOW_WIDTH, WIDE, evenly_padded
+from .native import CONVOLUTIONS, SLOW_WIDTH, WIDE, even_padding, evenly_padded
 from .problem import Part, Problem
 
 # Of the maps of the samples that the gradient of the weight convolves at once, so that they stay in cache.
@@ -124,7 +124,8 @@ def _convolve(
     padding: Sequence[tuple[int, int]],
     stride: Sequence[int] | Literal[1] = 1,
 ) -> Tensor:
-    input, both = evenly_padded(input, padding)
+    both = even_padding(padding)
+    input = evenly_padded(input, padding, both)
     if is_channels_last(input):
         zeros = _widening(weight.shape[-1])
         if zeros:

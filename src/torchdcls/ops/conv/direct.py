@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..tracing import shape_of
-from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, TRANSPOSED_CONVOLUTIONS, WIDE, evenly_padded
+from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, TRANSPOSED_CONVOLUTIONS, WIDE, evenly_padded, safe_padding
 from .problem import Part, Problem
 
 
@@ -22,7 +22,8 @@ def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
     Returns:
         (batch, out_channels, *map out).
     """
-    input, padding = evenly_padded(input, problem.padding)
+    padding = safe_padding(problem)
+    input = evenly_padded(input, problem.padding, padding)
     return CONVOLUTIONS[len(problem.kernel)](input, weight, bias, problem.stride, padding, 1, problem.groups)
 
 
@@ -42,7 +43,8 @@ def gradients_direct(
     """
     if input is None:
         return transpose_direct(gradient, weight, None, problem), None
-    padded, padding = evenly_padded(input, problem.padding)
+    padding = safe_padding(problem)
+    padded = evenly_padded(input, problem.padding, padding)
     dims = len(problem.kernel)
     mask = [of_input, of_weight, False]
     to_input, to_weight, _ = torch.ops.aten.convolution_backward(
@@ -68,16 +70,15 @@ def transpose_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem
     Returns:
         (batch, in_channels, *map) of the problem.
     """
-    sizes, padding, beyond = problem.map, [], []
+    sizes, padding, beyond = problem.map, safe_padding(problem), []
+    # Torch cuts both ends alike. What it leaves is made, and cut here.
     rows = zip(sizes, problem.kernel, problem.stride, problem.padding, shape_of(input)[2:], strict=True)
     for size, taps, step, (before, after), cells in rows:
-        # Torch cuts both ends alike. What is left at one end is made, and cut here.
-        padding.append(min(before, after))
         beyond.append(size + before + after - (cells - 1) * step - taps)
     transpose = TRANSPOSED_CONVOLUTIONS[len(sizes)]
     output = transpose(input, weight, bias, problem.stride, padding, beyond, problem.groups)
     for axis, (size, (before, after), even) in enumerate(zip(sizes, problem.padding, padding, strict=True), start=2):
-        if before != after:
+        if before != even or after != even:
             output = output.narrow(axis, before - even, size)
     return output
 
