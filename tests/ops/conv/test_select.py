@@ -441,3 +441,43 @@ def test_every_kind_of_problem_has_a_cost(layout, channels, taps, side):
         problem = Problem(batch, *channels, *sizes, "cpu", torch.float32, last)
         for method, part in itertools.product(able(problem), PARTS):
             assert OPERATIONS[method](problem, part).keys() <= NANOSECONDS.keys()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("map", "kernel", "methods"),
+    [
+        ((3, 1200, 1600), (1001, 1), {"fft"}),
+        ((3, 720, 1280), (301, 1), {"fft"}),
+        ((3, 720, 1280), (151, 1), {"fft", "depthwise"}),
+        ((3, 720, 1280), (151, 5), {"fft"}),
+        ((8, 32, 64, 64), (31, 1, 1), {"fft", "depthwise"}),
+    ],
+    ids=str,
+)
+def test_thin_kernels_are_not_taken_for_free(map, kernel, methods, channels_last):
+    # Torch's own takes from 2 to 80 times the best here, and its estimate was next to nothing.
+    channels, *sizes = map
+    padding = tuple((taps // 2, taps // 2) for taps in kernel)
+    stride = (1,) * len(kernel)
+    problem = Problem(
+        2, channels, channels, channels, tuple(sizes), kernel, stride, padding, "cpu", torch.float32, channels_last
+    )
+    for plan in (choose(problem), choose(problem, True, True)):
+        assert methods_of(plan) <= methods
+    # Small kernels of many channels stay torch's.
+    small = replace(problem, in_channels=96, out_channels=96, groups=96, map=(56,) * len(kernel))
+    small = small.with_kernel((3,) * len(kernel), ((1, 1),) * len(kernel))
+    assert choose(small).output in ("direct", "depthwise")
+
+
+def test_the_least_time_of_a_thin_kernel_is_below_what_was_measured():
+    # Milliseconds of two cores, measured with few channels and many.
+    for channels, size, kernel, taken in [
+        (3, (480, 640), (151, 1), 31),
+        (64, (56, 56), (51, 1), 0.8),
+        (20, (112, 112), (31, 3), 2),
+    ]:
+        padding = tuple((taps // 2, taps // 2) for taps in kernel)
+        problem = Problem(1, channels, channels, channels, size, kernel, (1, 1), padding, "cpu", torch.float32)
+        assert select.least_time(problem, "output") / 1e6 < taken

@@ -40,9 +40,11 @@ def large_kernel_conv(
         method: "direct" is torch's own, "depthwise" is torch's forward convolution in the layout in which it is fast,
             for gradients too (on CPU, with a filter for each channel), "fft" multiplies spectra, "matmul" multiplies
             small maps by a dense matrix, "triton" multiplies rows by banded matrices (on CUDA, with a filter for each
-            channel); with these four an infinity may make its neighbours NaN, or the whole map. "auto" takes for the
-            output and for each gradient the one expected to be fastest, see `torchdcls.explain_method`. A method that
-            is named never falls back to another.
+            channel). "auto" takes for the output and for each gradient the one expected to be fastest, see
+            `torchdcls.explain_method`. A method that is named never falls back to another. All agree to rounding, but:
+            "fft" rounds relative to the largest cells, so that exact zeros and the signs of cells near zero are lost,
+            and a NaN or an infinity spreads over the map or a tile of it. "depthwise", "matmul" and "triton" keep signs
+            and zeros, and may spread a NaN or an infinity. "direct" never does any of this.
 
     Returns:
         (batch, out_channels, *map out), or without batch where the input had none.

@@ -9,6 +9,10 @@ from ..tracing import shape_of
 from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, TRANSPOSED_CONVOLUTIONS, WIDE, evenly_padded, safe_padding
 from .problem import Part, Problem
 
+# What a tap of a depthwise kernel takes at least where channels fill vectors of 16: of a kernel below `THIN` along the
+# last axis, of one below `WIDE`, and of one that is long along its first of three axes alone. Unit: nanoseconds.
+LEAST_THIN, LEAST_NARROW, LEAST_DEEP = 0.02, 0.01, 1.0
+
 
 def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
     """`torch.nn.functional.convNd`, with padding that may differ before and after an axis.
@@ -81,6 +85,18 @@ def transpose_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem
         if before != even or after != even:
             output = output.narrow(axis, before - even, size)
     return output
+
+
+def least_time(problem: Problem, part: Part) -> float:
+    """What torch takes for a part at least, as the fit saw few thin kernels. Unit: nanoseconds (on two cores)."""
+    width, dims = problem.kernel[-1], len(problem.kernel)
+    if not problem.depthwise or width >= WIDE or dims == 1:
+        return 0.0
+    taps = problem.batch * math.prod(problem.outputs) * math.prod(problem.kernel) * (2 if part == "gradients" else 1)
+    if dims == 3:
+        return LEAST_DEEP * taps * problem.in_channels if problem.kernel[1:] == (1, 1) else 0.0
+    channels = -(-problem.in_channels // 16) * 16
+    return (LEAST_THIN if width < THIN else LEAST_NARROW) * taps * channels
 
 
 def direct_operations(problem: Problem, part: Part) -> dict[str, float]:

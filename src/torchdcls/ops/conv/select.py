@@ -11,7 +11,7 @@ import torch
 from ..tracing import constant_when_compiled, sizes_are_known, traced_by_jit
 from .costs import NANOSECONDS
 from .depthwise import depthwise_operations
-from .direct import direct_operations
+from .direct import direct_operations, least_time
 from .fft import fft_operations, kernel_bytes
 from .matmul import matmul_operations, matrix_bytes
 from .native import THIN
@@ -126,6 +126,10 @@ def estimate(method: Method, part: Part, problem: Problem) -> float:
     """Expected time of a part: each operation's count times what it costs. Unit: nanoseconds (on two cores)."""
     counts = OPERATIONS[method](problem, part)
     time = sum(count * NANOSECONDS.get(name, 0.0) for name, count in counts.items())
+    if method == "direct":
+        time = max(time, least_time(problem, part))
+    elif method == "depthwise" and part != "weight gradient":  # made by the same call of torch's
+        time = max(time, least_time(problem, "output"))
     # Costs are those of float32. Torch's own convolution has no fast routine for float64 and float16, least of all for
     # few channels a group; the other methods make float32 of float16.
     if method == "direct" and problem.dtype in (torch.float64, torch.float16):
@@ -247,4 +251,6 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
         handicaps = ", ".join(f"{method} by {factor}" for method, factor in HANDICAPS.items() if factor != 1)
         lines.append(f"auto multiplies {handicaps}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
     lines.append(f"auto takes: {', '.join(taken)}")
+    if "fft" in (by_output, by_input, plan.weight_gradient):
+        lines.append("fft rounds zeros and signs away and spreads NaN and infinity: method='direct' never does")
     return "\n".join(lines)
