@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ CASES = 2000
 CASES_OF_A_CHILD = 50
 # Rounding units of float64 that two sums of a problem may differ by, relative to its largest number; and those by which
 # a sum in float32 may err in addition to twice what torch's errs, which adds in another order.
-ROUNDING_UNITS, UNITS_BEYOND_TORCHS = 64, 8
+ROUNDING_UNITS, UNITS_BEYOND_TORCHS = 64, 16
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ def _report(problems: list[Drawn], reading: int, writing: int) -> None:
                 pickle.dump((at, list(attempt(problem))), pipe)
                 pipe.flush()
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 

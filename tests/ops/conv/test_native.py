@@ -111,3 +111,14 @@ def test_training_steps_leave_memory_alone():
         [sys.executable, "-c", STEPS.format(shapes=shapes)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (child.returncode, child.stdout.strip()) == (0, "alive"), child.stderr[-2000:]
+
+
+@pytest.mark.parametrize("method", ["direct", "auto"])
+def test_weights_in_any_order_have_gradients(method):
+    # Torch's own refuse this weight where the map is in channels_last: "grad_weight must be contiguous".
+    input = torch.randn(1, 3, 6, 9, dtype=torch.float64).to(memory_format=torch.channels_last)
+    weight = torch.randn(1, 4, 3, 1, dtype=torch.float64).permute(3, 2, 1, 0).requires_grad_()
+    large_kernel_conv2d(input, weight, method=method).sum().backward()
+    whole = weight.detach().contiguous().requires_grad_()
+    torch.nn.functional.conv2d(input.contiguous(), whole).sum().backward()
+    torch.testing.assert_close(weight.grad, whole.grad)

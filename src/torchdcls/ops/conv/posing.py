@@ -78,8 +78,8 @@ def _narrowed(weight: Tensor, taps: Sequence[tuple[int, int]]) -> Tensor:
     for axis, (start, size) in enumerate(taps, start=2):
         if size != shape_of(weight)[axis]:
             weight = weight.narrow(axis, start, size)
-    # Torch's gradients refuse some weights with gaps or in another order ("grad_weight must be contiguous").
-    return weight if weight.is_contiguous() or is_channels_last(weight) else weight.contiguous()
+    # Torch's gradients refuse some weights in another order, channels_last too ("grad_weight must be contiguous").
+    return weight.contiguous()
 
 
 def _posed(
