@@ -241,7 +241,8 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
             lines.append(f"{method:9}  can run; times are known on CPU alone")
         elif reason is None:
             times = [sum(estimate(method, part, problem) for part in parts) / 1e6 for _, parts in asked]
-            lines.append(f"{method:9}" + "".join(f"{time:18.2f}" for time in times))
+            caution = "   (loses signs and zeros, spreads NaN; direct never does)" if method == "fft" else ""
+            lines.append(f"{method:9}" + "".join(f"{time:18.2f}" for time in times) + caution)
         else:
             lines.append(f"{method:9}  not taken: {reason}")
     taken = [f"output by {by_output}"]
@@ -251,6 +252,4 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
         handicaps = ", ".join(f"{method} by {factor}" for method, factor in HANDICAPS.items() if factor != 1)
         lines.append(f"auto multiplies {handicaps}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
     lines.append(f"auto takes: {', '.join(taken)}")
-    if "fft" in (by_output, by_input, plan.weight_gradient):
-        lines.append("fft rounds zeros and signs away and spreads NaN and infinity: method='direct' never does")
     return "\n".join(lines)
