@@ -5,11 +5,12 @@ textbook's recursion: a window of `k` cells at stride `s` on cells that lie `j` 
 `r + (k - 1) j`, and its cells lie `s j` apart. Where branches meet, the pixels of both count. Numbers of weights and
 pixels play no part: it is what a cell could depend on, not what it does after training, and pixels beyond the image's
 borders count too. What reads a whole map at once, such as attention, squeeze-and-excitation, or a group norm, makes it
-the whole image; what is not followed, such as the windows of a Swin transformer, makes it unknown, never a guess.
+the whole image; what is not followed, such as the windows of a Swin transformer, makes it unknown, never a guess. An
+axis may be folded into another, as a video's frames are into the batch, or be taken apart and put together again.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,12 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _checks
-from .traces import Dimension, Factor, Span, Trace, joined
+from .traces import Dimension, Factor, Span, Trace, end_to_end, joined
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
         for module in model.modules():
             hooks.enter_context(module.register_forward_pre_hook(follower.enter))
             hooks.enter_context(module.register_forward_hook(follower.leave))
-        model(*inputs)
-    return follower.field()
+        output = model(*inputs)
+    return follower.field(output)
 
 
 class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -95,11 +96,10 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.count = max(image.dim() - 2, 0)
         first = tuple((Factor(size),) for size in image.shape[:2])
-        axes = tuple((Factor(size, frozenset({axis}), Span()),) for axis, size in enumerate(image.shape[2:]))
-        self.traces = WeakTensorKeyDictionary()
-        self.traces[image] = self.last = Trace(first + axes)
-        self.views = WeakTensorKeyDictionary()
-        self.written: dict[int, Any] = {}  # storages that were written to through a view
+        axes = tuple((Factor(n, frozenset({axis}), Span(image=n)),) for axis, n in enumerate(image.shape[2:]))
+        self.last = Trace(first + axes)
+        self.memory: dict[int, _Memory] = {}
+        self.keep(image, self.last, written=False)
         self.modules: list[str] = []
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
@@ -110,56 +110,116 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A module ends."""
         self.modules.pop()
 
-    def field(self) -> ReceptiveField:
-        """What the last map depends on."""
-        spans, trace = self.last.spans(), self.last
-        whole = {axis for axis, _ in trace.whole}
-        all_whole = len(whole) == self.count
+    def field(self, output: Any) -> ReceptiveField:
+        """What the last map depends on: the model's output where it is one."""
+        traces = [self.trace(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        trace = next((trace for trace in reversed(traces) if trace.map_axes), self.last)
+        unknown = trace.unknown
+        if traces and not any(trace.depends for trace in traces):
+            unknown |= {"an output that torch's operations did not make of the input"}
+        spanned = [axis for factors in trace.dimensions for factor in factors if factor.span for axis in factor.axes]
+        if len(spanned) != len(set(spanned)):
+            unknown |= {"cells that belong to two places of the map"}
+        spans, whole = trace.spans(), {axis for axis, _ in trace.whole}
         known = len(spans) == self.count
         return ReceptiveField(
             size=tuple(
                 None if axis in whole or axis not in spans else spans[axis].pixels for axis in range(self.count)
             ),
-            local=tuple(spans[axis].pixels for axis in range(self.count)) if known and not trace.unknown else None,
+            local=tuple(spans[axis].pixels for axis in range(self.count)) if known and not unknown else None,
             exact=all(span.exact for span in spans.values()),
             whole=tuple(sorted({by for _, by in trace.whole})),
             # Nothing can be more than the whole image.
-            unknown=() if all_whole else tuple(sorted(trace.unknown)),
+            unknown=() if len(whole) == self.count else tuple(sorted(unknown)),
         )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation, then says what its outputs depend on."""
         kwargs = kwargs or {}
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        followed = any(tensor in self.traces or tensor.untyped_storage()._cdata in self.written for tensor in inputs)
-        before = {id(tensor): self.trace(tensor) for tensor in inputs} if followed else {}
+        before = {id(tensor): self.trace(tensor) for tensor in inputs}
+        if not any(trace.depends for trace in before.values()):
+            return func(*args, **kwargs)
+        changed = {id(tensor) for tensor in _changed(func, args, kwargs)}
         result = func(*args, **kwargs)
-        if followed:
-            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            names = [argument.name for argument in func._schema.arguments]
-            given = {argument.name: argument.default_value for argument in func._schema.arguments}
-            given |= {**dict(zip(names, args, strict=False)), **kwargs}
-            call = Call(func, given, inputs, outputs, before, self.modules[-1] if self.modules else "the model")
-            for output, trace in zip(outputs, follow(call), strict=True):
-                self.keep(func, output, inputs, trace)
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        names = [argument.name for argument in func._schema.arguments]
+        given = {argument.name: argument.default_value for argument in func._schema.arguments}
+        given |= {**dict(zip(names, args, strict=False)), **kwargs}
+        module = self.modules[-1] if self.modules else "the model"
+        call = Call(func, given, inputs, outputs, before, module)
+        for output, trace in zip(outputs, follow(call), strict=True):
+            self.keep(output, trace, written=id(output) in changed)
+            self.note(self.trace(output))
+        for tensor in inputs:  # changed, but not returned
+            if id(tensor) in changed - {id(output) for output in outputs}:
+                self.keep(tensor, _everything(before.values()).lost(tensor.shape, call.where), written=True)
         return result
 
-    def keep(self, func: Any, output: Tensor, inputs: Sequence[Tensor], trace: Trace) -> None:
-        """Notes what an output depends on, and whether it is a map."""
-        if func._schema.is_mutable and output in self.views and trace != self.trace(output):
-            self.written[output.untyped_storage()._cdata] = output.untyped_storage()  # kept, or its place is another's
-        if func.is_view:
-            self.views[output] = True
-        self.traces[output] = trace
-        if len(trace.axes) == self.count:
-            self.last = self.trace(output)
+    def keep(self, tensor: Tensor, trace: Trace, written: bool) -> None:
+        """Notes what a tensor depends on."""
+        storage = tensor.untyped_storage()
+        memory = self.memory.setdefault(storage._cdata, _Memory(StorageWeakRef(storage), {}))  # type: ignore[no-untyped-call]
+        place = _place(tensor)
+        if not written:
+            memory.traces.setdefault(place, trace)
+        elif trace != self.trace(tensor):
+            # Whoever reads the same memory in another way reads what was written too.
+            if tensor.numel() * tensor.element_size() < storage.nbytes():
+                memory.parts = _everything([*memory.traces.values(), trace])
+            memory.traces = {place: trace}
+
+    def note(self, trace: Trace) -> None:
+        """Takes a tensor for the last map, if it is one."""
+        there, last = trace.map_axes, self.last.spans()
+        # Where some axes are pooled, it is the way to a vector, unless more is read along the others.
+        more = any(span.pixels > last[axis].pixels for axis, span in trace.spans().items() if axis in there & set(last))
+        if len(there) == self.count or (there and (more or trace.unknown - self.last.unknown)):
+            self.last = trace
 
     def trace(self, tensor: Tensor) -> Trace:
         """What a tensor depends on; nothing where it was not made from the image."""
-        found: Trace | None = self.traces.get(tensor)  # type: ignore[no-untyped-call]
-        if tensor.untyped_storage()._cdata in self.written:
-            return (found or _nothing(tensor)).lost(tensor.shape, "a tensor filled part by part")
-        return _nothing(tensor) if found is None else found
+        memory = self.memory.get(tensor.untyped_storage()._cdata)
+        if memory is None:
+            return _nothing(tensor)
+        if memory.parts is not None:
+            return memory.parts.lost(tensor.shape, "a tensor filled part by part")
+        found = memory.traces.get(_place(tensor))
+        if found is None:
+            return _everything(memory.traces.values()).lost(tensor.shape, "memory that is read in two ways")
+        return found
+
+
+@dataclass
+class _Memory:
+    """What the tensors in one piece of memory depend on.
+
+    Tensors are known by it, and not as objects: `x.data` and what `torch.vmap` hands on are other objects each time.
+
+    Attributes:
+        storage: Held weakly, so that its place is not another's.
+        traces: By where the elements are.
+        parts: What all elements together depend on, once some were written to through a view of them alone.
+    """
+
+    storage: StorageWeakRef
+    traces: dict[Any, Trace]
+    parts: Trace | None = None
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.is_conj()
+
+
+def _changed(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that an operation writes to."""
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    written = [
+        given.get(argument.name)
+        for argument in func._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    return [leaf for leaf in tree_leaves(written) if isinstance(leaf, Tensor)]
 
 
 @dataclass(frozen=True)
@@ -179,6 +239,11 @@ class Call:
         name: str = self.func._schema.name.partition("::")[2]
         return name.rstrip("_")
 
+    @property
+    def where(self) -> str:
+        """Name and module, for what is unknown."""
+        return f"aten.{self.name} in {self.module}"
+
     def trace(self, argument: str) -> Trace:
         """What an argument, a tensor, depends on."""
         return self.before[id(self.given[argument])]
@@ -191,7 +256,7 @@ class Call:
     def joined(self) -> Trace:
         """That of an output which depends on all inputs at the same place."""
         shape = self.outputs[0].shape
-        return joined([self.before[id(tensor)] for tensor in self.inputs], shape, f"aten.{self.name} in {self.module}")
+        return joined([self.before[id(tensor)] for tensor in self.inputs], shape, self.where)
 
 
 def follow(call: Call) -> list[Trace]:
@@ -200,7 +265,7 @@ def follow(call: Call) -> list[Trace]:
     if call.name.startswith("_scaled_dot_product"):
         rule = _attention
     if call.name in _PARTS:
-        return [_part(call, output) for output in call.outputs]
+        return _parts(call)
     if call.name in _FRESH:
         return [_nothing(output) for output in call.outputs]
     if rule is not None:
@@ -208,17 +273,13 @@ def follow(call: Call) -> list[Trace]:
         if rule not in _READ_ALL:
             # Weights that were made from the image, say.
             others = [call.before[id(tensor)] for tensor in call.inputs[1:]]
-            whole, unknown = _union(others)
-            if any(other.axes for other in others):
-                unknown |= {f"aten.{call.name} in {call.module}"}
-            trace = replace(trace, whole=trace.whole | whole, unknown=trace.unknown | unknown)
+            given = _everything(others)
+            unknown = given.unknown | ({call.where} if given.axes else set())
+            trace = replace(trace, whole=trace.whole | given.whole, unknown=trace.unknown | unknown)
     elif torch.Tag.pointwise in call.func.tags:
         trace = call.joined()
     else:
-        everything = Trace((), *_union(call.before[id(tensor)] for tensor in call.inputs))
-        axes = frozenset[int]().union(*(call.before[id(tensor)].axes for tensor in call.inputs))
-        everything = replace(everything, dimensions=((Factor(1, axes),),))
-        return [everything.lost(output.shape, f"aten.{call.name} in {call.module}") for output in call.outputs]
+        return [_everything(call.before.values()).lost(output.shape, call.where) for output in call.outputs]
     # Beside the first output there is what nobody reads, such as a norm's saved statistics.
     return [trace if output.shape == call.outputs[0].shape else _nothing(output) for output in call.outputs]
 
@@ -227,10 +288,13 @@ def _nothing(tensor: Tensor) -> Trace:
     return Trace(tuple((Factor(size),) for size in tensor.shape))
 
 
-def _union(traces: Any) -> tuple[frozenset[tuple[int, str]], frozenset[str]]:
+def _everything(traces: Iterable[Trace]) -> Trace:
+    """That of one element that depends on all elements of several tensors, along axes whose pixels are not known."""
     traces = list(traces)
+    axes = frozenset[int]().union(*(trace.axes for trace in traces))
     whole = frozenset[tuple[int, str]]().union(*(trace.whole for trace in traces))
-    return whole, frozenset[str]().union(*(trace.unknown for trace in traces))
+    unknown = frozenset[str]().union(*(trace.unknown for trace in traces))
+    return Trace(((Factor(1, axes, None, False),),), whole, unknown)
 
 
 def _dimensions(given: int | Sequence[int] | None, count: int) -> list[int]:
@@ -251,23 +315,25 @@ def _windowed(
     last: Fraction | int,
     stride: Fraction | int,
     exact: bool = True,
+    size: int | None = None,
 ) -> Trace:
-    """That of an output whose cells along a dimension read a window of cells."""
-    size, dimension = call.outputs[0].shape[at], trace.dimensions[at]
+    """That of an output whose cells along a dimension, `size` of them, read a window of cells."""
+    size, dimension = call.outputs[0].shape[at] if size is None else size, trace.dimensions[at]
     cells = math.prod(factor.size for factor in dimension)
     spatial = [factor for factor in dimension if factor.axes]
-    kept: Dimension
     if not spatial:
-        kept = (Factor(size),)
-    elif (first, last, stride, size) == (0, 0, 1, cells):
-        kept = dimension
-    elif len(spatial) == 1 and spatial[0].span is not None and spatial[0].size == cells:
-        kept = (replace(spatial[0], size=size, span=spatial[0].span.window(first, last, stride, exact)),)
-    else:
-        axes = frozenset[int]().union(*(factor.axes for factor in spatial))
-        kept = (Factor(size, axes, None, False),)
-        trace = replace(trace, unknown=trace.unknown | {f"aten.{call.name} in {call.module}"})
-    return replace(trace, dimensions=(*trace.dimensions[:at], kept, *trace.dimensions[at + 1 :]))
+        return trace.with_dimension(at, (Factor(size),))
+    if (first, last, stride, size) == (0, 0, 1, cells):
+        return trace
+    if len(spatial) == 1 and spatial[0].span is not None and spatial[0].size == cells:
+        span = spatial[0].span.window(first, last, stride, exact)
+        return trace.with_dimension(at, (replace(spatial[0], size=size, span=span),))
+    rows = math.prod(factor.size for factor in dimension[dimension.index(spatial[0]) :])
+    if first == last and stride == 1 and first % rows == 0 and size % rows == 0:  # whole maps of a batch of them
+        return trace.with_dimension(at, (Factor(size // rows), *dimension[dimension.index(spatial[0]) :]))
+    axes = frozenset[int]().union(*(factor.axes for factor in spatial))
+    trace = replace(trace, unknown=trace.unknown | {call.where})
+    return trace.with_dimension(at, (Factor(size, axes, None, False),))
 
 
 def _spread(value: Any, count: int) -> list[int]:
@@ -279,9 +345,7 @@ def _convolution(call: Call) -> Trace:
     weight: Tensor = call.given["weight"]
     axes = weight.dim() - 2
     start = len(call.main.dimensions) - axes
-    trace = call.main.mixed([start - 1], call.module)
-    channels = call.outputs[0].shape[start - 1]
-    trace = replace(trace, dimensions=(*trace.dimensions[: start - 1], (Factor(channels),), *trace.dimensions[start:]))
+    trace = _channels(call, start - 1)
     sizes = zip(
         *(_spread(call.given[name], axes) for name in ("stride", "padding", "dilation")), weight.shape[2:], strict=True
     )
@@ -293,6 +357,17 @@ def _convolution(call: Call) -> Trace:
         else:
             trace = _windowed(call, trace, at, -padding, reach - padding, stride)
     return trace
+
+
+def _channels(call: Call, at: int) -> Trace:
+    """That of a convolution's output, but for the windows: each channel reads those of its group."""
+    shape, channels, groups = list(call.inputs[0].shape), call.outputs[0].shape[at], call.given["groups"]
+    if groups == 1 or not _has_axes(call.main.dimensions[at]):
+        return call.main.pooled([at], call.module).with_dimension(at, (Factor(channels),))
+    # A video's frames among the channels, say.
+    trace = call.main.reshaped([*shape[:at], groups, shape[at] // groups, *shape[at + 1 :]], call.where)
+    trace = trace.pooled([at + 1], call.module).with_dimension(at + 1)
+    return trace.with_dimension(at, (*trace.dimensions[at], Factor(channels // groups)))
 
 
 def _pool(call: Call) -> Trace:
@@ -317,9 +392,7 @@ def _adaptive_pool(call: Call) -> Trace:
     before, after = call.inputs[0].shape, call.outputs[0].shape
     for at in range(start, start + axes):
         if after[at] == 1:
-            trace = trace.mixed([at], call.module)
-            kept = trace.dimensions
-            trace = replace(trace, dimensions=(*kept[:at], (Factor(1),), *kept[at + 1 :]))
+            trace = trace.pooled([at], call.module)
             continue
         ratio = Fraction(before[at], after[at])
         if ratio.denominator == 1:
@@ -367,48 +440,82 @@ def _sliced(call: Call) -> Trace:
         return call.main
     start = call.given["start"] or 0
     start = max(start + before, 0) if start < 0 else start
-    if _has_axes(call.main.dimensions[at]) and any(factor.span is None for factor in call.main.dimensions[at]):
-        # Tokens without the first: still most of a map whose order is lost.
-        kept = call.main.dimensions
-        (first, *_) = [factor for factor in kept[at] if factor.axes]
-        rest = (replace(first, size=call.outputs[0].shape[at]),)
-        return replace(call.main, dimensions=(*kept[:at], rest, *kept[at + 1 :]))
+    (factor, *more) = [factor for factor in call.main.dimensions[at] if factor.axes] or [Factor(before)]
+    if factor.axes and factor.span is None and not more:
+        # Tokens without the class's: still all of the map, though its order is lost.
+        dropped = before - call.outputs[0].shape[at]
+        complete = factor.complete and dropped <= factor.others
+        left = Factor(before - dropped, factor.axes, None, complete, max(factor.others - dropped, 0))
+        trace = call.main if complete else replace(call.main, unknown=call.main.unknown | {call.where})
+        return trace.with_dimension(at, (left,))
     return _windowed(call, call.main, at, start, start, call.given["step"])
 
 
-def _part(call: Call, output: Tensor) -> Trace:
+def _parts(call: Call) -> list[Trace]:
+    """Those of the parts into which a tensor is taken apart."""
     (at,) = _dimensions(call.given["dim"], len(call.main.dimensions))
-    if _has_axes(call.main.dimensions[at]):
-        return call.main.lost(output.shape, f"aten.{call.name} in {call.module}")
-    rest: tuple[Dimension, ...] = () if call.name in ("unbind", "select") else ((Factor(output.shape[at]),),)
-    return replace(call.main, dimensions=(*call.main.dimensions[:at], *rest, *call.main.dimensions[at + 1 :]))
+    if any(factor.axes and factor.span is None for factor in call.main.dimensions[at]):
+        return [call.main.lost(output.shape, call.where) for output in call.outputs]
+    if call.name == "select":
+        return [_cell(call.main, at, call.given["index"] % call.inputs[0].shape[at])]
+    if call.name == "unbind":
+        return [_cell(call.main, at, index) for index in range(len(call.outputs))]
+    sizes = [output.shape[at] for output in call.outputs]
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    return [_windowed(call, call.main, at, n, n, 1, size=size) for n, size in zip(starts, sizes, strict=True)]
+
+
+def _cell(trace: Trace, at: int, index: int) -> Trace:
+    """That of one cell along a dimension, which has no dimension any more."""
+    spans = []
+    for factor in reversed(trace.dimensions[at]):
+        index, place = divmod(index, factor.size)
+        if factor.span is not None:
+            spans.append((min(factor.axes), factor.span.window(place, place, 0)))
+    return trace.with_dimension(at).fixed_at(spans, "aten.select")
 
 
 def _joined_end_to_end(call: Call) -> Trace:
     tensors = [tensor for tensor in call.inputs if tensor.numel()]
-    traces = [call.before[id(tensor)] for tensor in tensors]
     (at,) = _dimensions(call.given["dim"], len(call.outputs[0].shape))
-    if any(_has_axes(trace.dimensions[at]) for trace in traces):
-        everything = Trace(((Factor(1, frozenset[int]().union(*(trace.axes for trace in traces))),),), *_union(traces))
-        lost = everything.lost(call.outputs[0].shape, f"aten.{call.name} in {call.module}")
-        plain: list[Dimension] = [(Factor(size),) for size in call.outputs[0].shape]
-        complete = all(factor.complete for trace in traces for factor in trace.dimensions[at])
-        plain[at] = (Factor(call.outputs[0].shape[at], everything.axes, None, complete),)
-        return replace(lost, dimensions=tuple(plain))
-    size = call.outputs[0].shape[at]
-    traces = [
-        replace(trace, dimensions=(*trace.dimensions[:at], (Factor(size),), *trace.dimensions[at + 1 :]))
-        for trace in traces
-    ]
-    return joined(traces, call.outputs[0].shape, "aten.cat")
+    return _laid(call, at, [call.before[id(tensor)] for tensor in tensors], [tensor.shape[at] for tensor in tensors])
 
 
 def _stacked(call: Call) -> Trace:
     (at,) = _dimensions(call.given["dim"], len(call.outputs[0].shape))
-    shape = [size for place, size in enumerate(call.outputs[0].shape) if place != at]
-    trace = joined([call.before[id(tensor)] for tensor in call.inputs], shape, "aten.stack")
-    new: Dimension = (Factor(call.outputs[0].shape[at]),)
-    return replace(trace, dimensions=(*trace.dimensions[:at], new, *trace.dimensions[at:]))
+    traces = [call.before[id(tensor)] for tensor in call.inputs]
+    with_one = [replace(t, dimensions=(*t.dimensions[:at], (Factor(1),), *t.dimensions[at:])) for t in traces]
+    return _laid(call, at, with_one, [1] * len(traces))
+
+
+def _laid(call: Call, at: int, traces: Sequence[Trace], sizes: Sequence[int]) -> Trace:
+    """That of tensors laid end to end: along an axis of the map they may be parts of one map, such as its frames."""
+    shape = call.outputs[0].shape
+    plain: Dimension = (Factor(shape[at]),)
+    axes = frozenset[int]().union(*(factor.axes for trace in traces for factor in trace.dimensions[at]))
+    if set(sizes) == {1}:
+        # Each depends on pixels of its own along an axis that is no dimension any more.
+        fixed = [dict(trace.fixed) for trace in traces]
+        axes |= {axis for one in fixed for axis, span in one.items() if fixed[0].get(axis) != span}
+    if not axes:
+        return joined([trace.with_dimension(at, plain) for trace in traces], shape, call.where)
+    parts = [trace.dimensions[at] for trace in traces]
+    span = None
+    if len(axes) == 1 and not any(len(part) > 1 and factor.size > 1 for part in parts for factor in part):
+        span = end_to_end([(size, trace.spans().get(min(axes))) for size, trace in zip(sizes, traces, strict=True)])
+    rest = [
+        replace(trace, fixed=frozenset(pair for pair in trace.fixed if pair[0] not in axes)).with_dimension(at, plain)
+        for trace in traces
+    ]
+    joint = joined(rest, shape, call.where)
+    if span is not None and all(axes & trace.axes or not trace.depends for trace in traces):
+        return joint.with_dimension(at, (Factor(shape[at], axes, span),))
+    # Tokens of a map and of classes, say: their order is lost, but the map is among them as a whole.
+    complete = any(_has_axes(part) and all(factor.covers for factor in part) for part in parts)
+    others = sum(size for size, part in zip(sizes, parts, strict=True) if not _has_axes(part))
+    others += sum(factor.others for part in parts for factor in part)
+    joint = replace(joint, unknown=joint.unknown | {call.where})
+    return joint.with_dimension(at, (Factor(shape[at], axes, None, complete, others),))
 
 
 def _permuted(call: Call) -> Trace:
@@ -425,17 +532,29 @@ def _permuted(call: Call) -> Trace:
 
 
 def _reshaped(call: Call) -> Trace:
-    return call.main.reshaped(call.outputs[0].shape, f"aten.{call.name} in {call.module}")
+    return call.main.reshaped(call.outputs[0].shape, call.where)
 
 
 def _reduced(call: Call) -> Trace:
-    trace = call.main
-    over = _dimensions(call.given.get("dim"), len(trace.dimensions))
-    trace = trace.mixed(over, call.module)
-    kept = [(Factor(1),) if at in over else dimension for at, dimension in enumerate(trace.dimensions)]
+    over = _dimensions(call.given.get("dim"), len(call.main.dimensions))
+    trace = call.main.pooled(over, call.module)
     if not call.given.get("keepdim", False):
-        kept = [dimension for at, dimension in enumerate(trace.dimensions) if at not in over]
-    return replace(trace, dimensions=tuple(kept))
+        for at in sorted(over, reverse=True):
+            trace = trace.with_dimension(at)
+    return trace
+
+
+def _mirrored(call: Call) -> Trace:
+    trace = call.main
+    for at in _dimensions(call.given["dims"], len(trace.dimensions)):
+        if not _has_axes(trace.dimensions[at]):
+            continue
+        (factor, *more) = trace.dimensions[at]
+        if more or factor.span is None:
+            return trace.lost(call.outputs[0].shape, call.where)
+        last = factor.size - 1
+        trace = trace.with_dimension(at, (replace(factor, span=factor.span.window(last, last, -1)),))
+    return trace
 
 
 def _mixing(call: Call) -> Trace:
@@ -463,27 +582,25 @@ def _product(call: Call) -> Trace:
     one, other = (("mat1", "mat2"), ("batch1", "batch2"), ("self", "mat2"))[
         0 if call.name == "addmm" else 1 if call.name == "baddbmm" else 2
     ]
-    left, right = call.trace(one), call.trace(other)
-    left, right = left.mixed([-1], call.module), right.mixed([-2], call.module)
-    plain: Dimension = (Factor(1),)
-    shape = call.outputs[0].shape
-    left = replace(left, dimensions=(*left.dimensions[:-1], plain))
-    right = replace(right, dimensions=(*right.dimensions[:-2], plain, right.dimensions[-1]))
-    traces = [left, right]
+    traces = [call.trace(one).pooled([-1], call.module), call.trace(other).pooled([-2], call.module)]
     if call.name in ("addmm", "baddbmm"):
         traces.append(call.trace("self"))
-    return joined(traces, shape, f"aten.{call.name}")
+    return joined(traces, call.outputs[0].shape, call.where)
 
 
 def _attention(call: Call) -> Trace:
-    whole, unknown = _union(call.trace(name).mixed([-2], call.module) for name in ("query", "key", "value"))
     query = call.trace("query")
-    # The query's tokens are not mixed with each other, but the keys' are as many.
-    kept = (*query.dimensions[:-1], (Factor(call.outputs[0].shape[-1]),))
-    return Trace(kept, whole, unknown)
+    # The query's tokens are not mixed with each other: each reads all keys and values.
+    others = [call.trace(name).pooled([-2], call.module) for name in ("key", "value")]
+    traces = [trace.pooled([-1], call.module) for trace in (query, *others)]
+    named = [call.given[name] for name in ("query", "key", "value")]
+    rest = _everything(call.before[id(tensor)] for tensor in call.inputs if not any(tensor is one for one in named))
+    trace = joined(traces, call.outputs[0].shape, call.where)
+    unknown = trace.unknown | rest.unknown | ({call.where} if rest.axes else set())
+    return replace(trace, whole=trace.whole | rest.whole, unknown=unknown)
 
 
-_PARTS = ("unbind", "split", "split_with_sizes", "chunk", "select")
+_PARTS = ("unbind", "split", "split_with_sizes", "chunk", "select", "unsafe_split", "unsafe_chunk")
 # Tensors that only have the shape of another.
 _FRESH = (
     *(f"{kind}_like" for kind in ("zeros", "ones", "empty", "full", "rand", "randn")),
@@ -513,6 +630,7 @@ _RULES: dict[str, Callable[[Call], Trace]] = {
     "cat": _joined_end_to_end,
     "stack": _stacked,
     **dict.fromkeys(("permute", "transpose", "t"), _permuted),
+    "flip": _mirrored,
     **dict.fromkeys(
         ("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten", "unflatten"), _reshaped
     ),

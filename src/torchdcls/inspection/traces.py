@@ -15,24 +15,43 @@ class Span:
     """Cell `i` depends on the pixels from `step * i + low` to `step * i + high`, borders of the image left out.
 
     Attributes:
-        step: Pixels from one cell to the next.
+        step: Pixels from one cell to the next; 0 where all cells read the same.
         low, high: First and last pixel of cell 0.
         exact: Whether all cells read as many; else it is the most.
+        image: Pixels of the image along this axis.
     """
 
     step: Fraction = Fraction(1)
     low: Fraction = Fraction(0)
     high: Fraction = Fraction(0)
     exact: bool = True
+    image: int = 1
 
     def window(self, first: Fraction | int, last: Fraction | int, stride: Fraction | int, exact: bool = True) -> "Span":
         """Of cells of which the one at `i` reads those from `stride * i + first` to `stride * i + last`."""
-        low, high = self.low + self.step * first, self.high + self.step * last
-        return Span(self.step * stride, low, high, self.exact and exact)
+        before, behind = self.step * first, self.step * last
+        before, behind = min(before, behind), max(before, behind)  # steps are negative in a mirrored map
+        return replace(
+            self,
+            step=self.step * stride,
+            low=self.low + before,
+            high=self.high + behind,
+            exact=self.exact and exact,
+        )
 
     def union(self, other: "Span") -> "Span":
         """Of cells that depend on both; the steps are the same."""
-        return Span(self.step, min(self.low, other.low), max(self.high, other.high), self.exact and other.exact)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return replace(self, low=low, high=high, exact=self.exact and other.exact)
+
+    def over(self, size: int) -> "Span":
+        """Of cells of which each depends on the first `size` of these."""
+        return self.window(0, size - 1, 0)
+
+    def covers(self, size: int) -> bool:
+        """Whether the first `size` cells read the whole image, but for pixels that a stride leaves over."""
+        all_of_them, left_over = self.over(size), max(abs(self.step), Fraction(1))
+        return all_of_them.low < left_over and all_of_them.high > self.image - 1 - left_over
 
     @property
     def pixels(self) -> int:
@@ -48,13 +67,20 @@ class Factor:
         size: Its cells.
         axes: Axes of the map that it holds; none for channels and the batch.
         span: What a cell reads; None where there is no axis, or where the order of cells is lost.
-        complete: Whether it holds all cells of its axes, so that a sum over it reads the whole image.
+        complete: Whether it holds all cells of its axes, where the order of cells is lost.
+        others: Cells among them that are none of the map, such as a class token.
     """
 
     size: int
     axes: frozenset[int] = frozenset()
     span: Span | None = None
     complete: bool = True
+    others: int = 0
+
+    @property
+    def covers(self) -> bool:
+        """Whether its cells together read the whole image, or hold no axis."""
+        return self.complete if self.span is None else self.span.covers(self.size)
 
 
 Dimension = tuple[Factor, ...]
@@ -68,21 +94,39 @@ class Trace:
         dimensions: The factors of each of its dimensions.
         whole: Axes along which they depend on the whole image, each with what made them.
         unknown: What lost their dependence.
+        fixed: Axes along which all of them depend on the same pixels, such as a video's frame; none of them is among
+            the dimensions.
     """
 
     dimensions: tuple[Dimension, ...]
     whole: frozenset[tuple[int, str]] = frozenset()
     unknown: frozenset[str] = frozenset()
+    fixed: frozenset[tuple[int, Span]] = frozenset()
+
+    @property
+    def map_axes(self) -> frozenset[int]:
+        """Axes of the map that are among its dimensions."""
+        return frozenset(axis for dimension in self.dimensions for factor in dimension for axis in factor.axes)
 
     @property
     def axes(self) -> frozenset[int]:
-        """Axes of the map that are among its dimensions."""
-        return frozenset(axis for dimension in self.dimensions for factor in dimension for axis in factor.axes)
+        """The same, and those along which all elements depend on the same pixels."""
+        return self.map_axes | {axis for axis, _ in self.fixed}
+
+    @property
+    def depends(self) -> bool:
+        """Whether they depend on the image at all, as far as is known."""
+        return bool(self.axes or self.whole or self.unknown)
 
     def spans(self) -> dict[int, Span]:
         """What is known of each axis."""
         factors = (factor for dimension in self.dimensions for factor in dimension if factor.span is not None)
-        return {min(factor.axes): factor.span for factor in factors if factor.span is not None}
+        return dict(self.fixed) | {min(factor.axes): factor.span for factor in factors if factor.span is not None}
+
+    def with_dimension(self, at: int, *dimensions: Dimension) -> "Trace":
+        """With others, or none, in the place of one of its dimensions."""
+        at %= len(self.dimensions)
+        return replace(self, dimensions=(*self.dimensions[:at], *dimensions, *self.dimensions[at + 1 :]))
 
     def lost(self, shape: Sequence[int], why: str, complete: bool = False) -> "Trace":
         """That of a tensor made of this one's elements in an order that is not followed."""
@@ -90,13 +134,42 @@ class Trace:
         dimensions = tuple((Factor(size),) for size in shape)
         if axes and dimensions:
             dimensions = (*dimensions[:-1], (Factor(shape[-1], axes, None, complete),))
-        return replace(self, dimensions=dimensions, unknown=self.unknown | {why})
+        return Trace(dimensions, self.whole, self.unknown | {why})
 
     def mixed(self, over: Iterable[int], by: str) -> "Trace":
-        """That of elements that depend on all of some dimensions, whether these stay or not."""
-        # A factor that is not complete is unknown already.
-        factors = [factor for dimension in over for factor in self.dimensions[dimension] if factor.complete]
-        return replace(self, whole=self.whole | {(axis, by) for factor in factors for axis in factor.axes})
+        """That of elements that depend on all of some dimensions, all of which stay."""
+        mixed, whole = self, self.whole
+        for at in over:
+            factors = []
+            for factor in mixed.dimensions[at]:
+                if factor.covers:
+                    whole |= {(axis, by) for axis in factor.axes}
+                elif factor.span is not None:  # one that is not complete is unknown already
+                    factor = replace(factor, span=factor.span.over(factor.size))
+                factors.append(factor)
+            mixed = mixed.with_dimension(at, tuple(factors))
+        return replace(mixed, whole=whole)
+
+    def pooled(self, over: Iterable[int], by: str) -> "Trace":
+        """The same, but that one cell is left of these dimensions."""
+        over = list(over)
+        pooled = self.mixed(over, by)
+        whole = {axis for axis, _ in pooled.whole}
+        for at in over:
+            # What is mixed is the same for all cells.
+            spans = [(min(factor.axes), factor.span) for factor in pooled.dimensions[at] if factor.span is not None]
+            pooled = pooled.with_dimension(at, (Factor(1),))
+            pooled = pooled.fixed_at([(axis, span) for axis, span in spans if axis not in whole], by)
+        return pooled
+
+    def fixed_at(self, spans: Iterable[tuple[int, Span]], why: str) -> "Trace":
+        """That of elements all of which depend on these pixels too."""
+        fixed = dict(self.fixed)
+        for axis, span in spans:
+            fixed[axis] = span.union(fixed.get(axis, span))
+        both = self.map_axes & set(fixed)  # cells at their own places and all at another
+        kept = frozenset((axis, span) for axis, span in fixed.items() if axis not in both)
+        return replace(self, fixed=kept, unknown=self.unknown | ({why} if both else set()))
 
     def reshaped(self, shape: Sequence[int], why: str) -> "Trace":
         """That of the same elements, read row by row into another shape."""
@@ -148,7 +221,30 @@ def joined(traces: Sequence[Trace], shape: Sequence[int], why: str) -> Trace:
                 both, unknown = (Factor(shape[place], axes, None, False),), unknown | {why}
             found = both
         dimensions.append(found)
-    return Trace(tuple(dimensions), frozenset[tuple[int, str]]().union(*(trace.whole for trace in traces)), unknown)
+    together = Trace(tuple(dimensions), frozenset[tuple[int, str]]().union(*(trace.whole for trace in traces)), unknown)
+    return together.fixed_at([pair for trace in traces for pair in trace.fixed], why)
+
+
+def end_to_end(pieces: Sequence[tuple[int, Span | None]]) -> Span | None:
+    """The span of cells that were laid end to end; None where they are not those of one map, one after the other.
+
+    Args:
+        pieces: Number and span of each piece's cells. Pieces without one do not depend on the image: such cells may
+            stand before and behind a map, as its padding.
+    """
+    starts = [sum(size for size, _ in pieces[:number]) for number in range(len(pieces))]
+    laid = [(start, size, span) for start, (size, span) in zip(starts, pieces, strict=True) if span is not None]
+    if not laid or sum(size for _, size, _ in laid) != laid[-1][0] + laid[-1][1] - laid[0][0]:
+        return None
+    start, size, first = laid[0]
+    # One cell has no step.
+    step = first.step if size > 1 or len(laid) == 1 else (laid[1][2].low - first.low) / (laid[1][0] - start)
+    whole = replace(first, step=step, exact=all(span.exact for _, _, span in laid)).window(-start, -start, 1)
+    for start, size, span in laid:
+        expected = whole.window(start, start, 1)
+        if (span.low, span.high) != (expected.low, expected.high) or (size > 1 and span.step != step):
+            return None
+    return whole
 
 
 def _together(one: Dimension, other: Dimension) -> Dimension | None:
