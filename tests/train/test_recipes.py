@@ -19,6 +19,7 @@ INTERPOLATIONS = ("bilinear", "triangle", "gaussian")
 # Of the machine and of one run; a recipe is silent about them.
 NOT_OF_A_RECIPE = {
     *("model_args", "num_classes", "data", "data_dir", "train_split", "val_split", "train_images", "val_images"),
+    "max_image_pixels",
     *("input_key", "target_key", "max_unreadable", "workers", "color_jitter", "precision", "channels_last", "compile"),
     *("device", "threads", "seed", "out", "resume", "checkpoint_every", "log_every", "tensorboard"),
 }

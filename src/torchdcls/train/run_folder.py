@@ -20,7 +20,7 @@ from .trainer import Place
 
 # What may differ between a run and its continuation: nothing that decides what is computed.
 _FREE = {
-    *("data", "data_dir", "workers", "max_unreadable", "device", "threads", "out", "resume"),
+    *("data", "data_dir", "workers", "max_unreadable", "max_image_pixels", "device", "threads", "out", "resume"),
     *("checkpoint_every", "tensorboard", "compile"),
 }
 _PACKAGES = ("torch", "torchvision", "timm", "torchdcls")

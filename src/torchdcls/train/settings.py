@@ -12,6 +12,9 @@ Precision = Literal["float32", "bfloat16"]
 Loss = Literal["cross-entropy", "binary"]
 Weights = Literal["auto", "model", "ema"]
 
+# Where Pillow warns; three bytes a pixel make 256 MiB of it.
+MAX_IMAGE_PIXELS = 89_478_485
+
 
 _WEIGHTS = (
     "the trained weights, 'model', or their average, 'ema'; where there are both, auto takes those that were better in "
@@ -57,6 +60,10 @@ class TrainConfig:
     input_key: str | None = setting(None, "field or extension of images in shards and datasets (default: timm's)")
     target_key: str | None = setting(None, "field of class numbers in shards and datasets (default: timm's)")
     max_unreadable: float = setting(0.01, "share of unreadable images at which a run stops")
+    max_image_pixels: int = setting(
+        MAX_IMAGE_PIXELS,
+        "an image with more pixels counts as unreadable, and is not decoded (default: Pillow's limit)",
+    )
     image_size: int = setting(224, "height and width of training and validation images in pixels")
     crop_pct: float | None = setting(None, "share of a validation image that the crop takes (default: the model's)")
     workers: int | None = setting(
@@ -137,7 +144,7 @@ class TrainConfig:
                 raise ValueError(f"model_args: expected names of arguments, got {name!r}{wants}")
         if self.reset_head and self.initial_checkpoint is None:
             raise ValueError("reset_head: expected false without an initial_checkpoint, got true; give both")
-        for name in ("image_size", "epochs", "batch_size", "micro_batch", "log_every"):
+        for name in ("max_image_pixels", "image_size", "epochs", "batch_size", "micro_batch", "log_every"):
             _checks.integer(name, getattr(self, name), 1)
         for name in ("workers", "seed"):
             if getattr(self, name) is not None or name == "seed":
@@ -193,6 +200,7 @@ class EvalConfig:
     data_dir: Path | None = setting(None, "where the files of a named dataset are")
     val_split: str | None = setting(None, "the split to score")
     weights: Weights = setting("auto", _WEIGHTS)
+    max_image_pixels: int | None = setting(None, "an image with more pixels counts as unreadable")
     image_size: int | None = setting(None, "height and width of images in pixels")
     crop_pct: float | None = setting(None, "share of an image that the crop takes")
     micro_batch: int | None = setting(None, "images at once")

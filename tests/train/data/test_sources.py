@@ -21,7 +21,6 @@ from torchdcls.train.data.image_source import (
     Sources,
     Stream,
     checked_label,
-    read_rgb,
 )
 from torchdcls.train.data.named import load_data
 from torchdcls.train.data.sources import MemoryImages, open_sources
@@ -564,16 +563,26 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, kind: str, 
 # Images and labels
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
-def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
-    image = Image.fromarray(np.full((5, 4), 0x6421, np.uint16)) if mode == "I;16" else Image.new(mode, (4, 5))
-    image.save(path)
-    with path.open("rb") as file:
-        read = read_rgb(file)
-    assert read.mode == "RGB" and read.size == (4, 5)
-    if mode == "I;16":
-        assert read.getpixel((0, 0)) == (0x64, 0x64, 0x64)
+@pytest.fixture(params=["folder", "wds", "hfds", "hfids"])
+def source(request: pytest.FixtureRequest) -> str:
+    """Data with images of 20 x 16 pixels, in each layout that training reads."""
+    kind = request.param
+    path = request.getfixturevalue({"folder": "folder", "wds": "shards", "hfds": "parquet", "hfids": "parquet"}[kind])
+    return str(path) if kind == "folder" else f"{kind}/{path}"
+
+
+def first_image(sources: Sources) -> Image.Image:
+    source = sources.validation
+    return next(source.read(Share(0, 0, 0, 0, 1, 0, 1))).image() if isinstance(source, Stream) else source[0][0]
+
+
+def test_images_with_too_many_pixels_are_not_decoded(source: str) -> None:
+    settings = {"train_images": 10} if source.startswith("hfids/") else {}
+    assert first_image(open_sources(config(source, max_image_pixels=320, **settings))).size == (20, 16)
+    with pytest.raises(
+        ValueError, match=r"^max_image_pixels: expected at most 319 pixels, got 320 \(20 x 16\); .*raise"
+    ):
+        first_image(open_sources(config(source, max_image_pixels=319, **settings)))
 
 
 @pytest.mark.parametrize("label", [-1, 3, 1.5, "apple", None, [1]])

@@ -50,7 +50,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     config = config.checked()
     device = find_device(config.device)
     threads = _set_threads(config.threads, device)
-    data = load_data(config.data, config.data_dir, config.image_size)
+    data = load_data(config.data, config.data_dir, config.image_size, max_image_pixels=config.max_image_pixels)
     if config.train_images is not None:
         data = replace(data, train=balanced(data.train, config.train_images))
     folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"

@@ -119,7 +119,8 @@ def evaluate_compared(path: Path, about: Mapping[str, Any], config: EvalConfig, 
     run = about["config"]
     folder = run["data_dir"] if config.data in (None, run["data"]) else None
     data_dir = config.data_dir or (None if folder is None else Path(folder))
-    data = load_data(config.data or run["data"], data_dir, about["image_size"], least_classes=1)
+    most = config.max_image_pixels or run["max_image_pixels"]
+    data = load_data(config.data or run["data"], data_dir, about["image_size"], least_classes=1, max_image_pixels=most)
     if data.channels not in (1, about["channels"]):
         raise ValueError(f"data: expected images of {about['channels']} channels, got {data.channels} in '{data.name}'")
     test = replace(data.test, images=data.test.images.expand(-1, about["channels"], -1, -1))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ... import _checks
-from ..settings import setting
+from ..settings import MAX_IMAGE_PIXELS, setting
 
 Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
 METHODS: tuple[Method, ...] = ("7x7", "bilinear", "triangle", "gaussian")
@@ -31,6 +31,10 @@ class CompareConfig:
     )
     image_size: int | None = setting(
         None, "pixels per side (default: 28 for Fashion-MNIST, 32 for CIFAR-10, 64 for a folder)"
+    )
+    max_image_pixels: int = setting(
+        MAX_IMAGE_PIXELS,
+        "an image with more pixels counts as unreadable, and is not decoded (default: Pillow's limit)",
     )
     methods: Sequence[Method] = setting(
         METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
@@ -75,7 +79,7 @@ class CompareConfig:
             _checks.one_of("methods", method, METHODS)
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
-        for name in ("seeds", "batch_size", "dilated_kernel_size"):
+        for name in ("seeds", "batch_size", "dilated_kernel_size", "max_image_pixels"):
             _checks.integer(name, getattr(self, name), 1)
         for name in ("epochs", "train_images", "kernel_count", "threads"):
             if getattr(self, name) is not None:

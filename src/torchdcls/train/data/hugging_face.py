@@ -34,8 +34,8 @@ def open_dataset(name: str, config: TrainConfig) -> Sources:
     classes = tuple(train.class_to_idx) or None
     num_classes = config.num_classes if classes is None else len(classes)
     return Sources(
-        _DatasetImages(train, num_classes, f"{name} {splits[0]}"),
-        _DatasetImages(validation, num_classes, f"{name} {splits[1]}"),
+        _DatasetImages(train, num_classes, f"{name} {splits[0]}", max_pixels=config.max_image_pixels),
+        _DatasetImages(validation, num_classes, f"{name} {splits[1]}", max_pixels=config.max_image_pixels),
         classes,
         num_classes,
         name,
@@ -120,6 +120,7 @@ class _DatasetStream(Stream):
         # timm refuses a length of None; its own is not used.
         self.reader = _reader("hfids", name, split, config, num_samples=1, is_training=training)
         self.name, self.split = f"{name} {split}", split
+        self.max_pixels = config.max_image_pixels
         try:
             rows = self.reader.builder.as_streaming_dataset(split=split)
             # Where nothing describes the columns, the first rows tell.
@@ -168,7 +169,7 @@ class _DatasetStream(Stream):
             place = image["path"] or f"row {number} of reader {share.worker} of process {share.rank}"
             name = f"{self.name}: {place}"
             label = checked_label(row[self.reader.target_key], self.num_classes, name)
-            yield Encoded(name, image["bytes"] or image["path"], label)
+            yield Encoded(name, image["bytes"] or image["path"], label, self.max_pixels)
 
     def _open(self, share: Share) -> Any:
         """The rows of this process, not decoded; those of its readers are divided by the library itself."""

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -19,6 +17,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
 from ..._checks import also_nearest
+from ..settings import MAX_IMAGE_PIXELS
+from .decoding import decode, reason
 
 _NAMES_SHOWN = 3
 
@@ -37,10 +37,12 @@ class FolderImages(NamedTuple):
 class _Split(NamedTuple):
     images: list[Tensor]
     labels: list[int]
-    unreadable: list[Path]
+    unreadable: list[tuple[Path, str]]
 
 
-def read_image_folder(folder: Path, image_size: int, least_classes: int = 2) -> FolderImages:
+def read_image_folder(
+    folder: Path, image_size: int, *, least_classes: int = 2, max_image_pixels: int = MAX_IMAGE_PIXELS
+) -> FolderImages:
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
@@ -50,6 +52,7 @@ def read_image_folder(folder: Path, image_size: int, least_classes: int = 2) -> 
         folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder per class.
         image_size: Height and width of the result. Unit: pixels.
         least_classes: 2 to train on, 1 to score.
+        max_image_pixels: An image with more pixels counts as unreadable.
 
     Raises:
         ValueError: The folder is missing or not laid out as above, has fewer classes, a class in test/ that
@@ -64,8 +67,8 @@ def read_image_folder(folder: Path, image_size: int, least_classes: int = 2) -> 
     _check_classes(train_folder, classes, test_folder, _class_names(test_folder))
 
     class_to_index = {name: index for index, name in enumerate(classes)}
-    train = _decode_split(train_folder, class_to_index, image_size)
-    test = _decode_split(test_folder, class_to_index, image_size)
+    train = _decode_split(train_folder, class_to_index, image_size, max_image_pixels)
+    test = _decode_split(test_folder, class_to_index, image_size, max_image_pixels)
     unreadable = [*train.unreadable, *test.unreadable]
     _report_unreadable(unreadable, folder)
     _check_readable(train_folder, train, classes, test_folder, test)
@@ -132,7 +135,10 @@ def _check_readable(
     for split_folder, split in ((train_folder, train), (test_folder, test)):
         if not split.images:
             count = len(split.unreadable)
-            found = f"{count} files of which none can be read" if count else "no image files"
+            found = "no image files"
+            if count:
+                found = f"{count} files of which none can be read, first '{split.unreadable[0][0].name}' "
+                found += f"({split.unreadable[0][1]})"
             raise ValueError(
                 f"data: expected images in the class folders of '{split_folder}', got {found}; "
                 f"the formats read are {' '.join(IMG_EXTENSIONS)}"
@@ -146,7 +152,7 @@ def _check_readable(
         )
 
 
-def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size: int) -> _Split:
+def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size: int, max_image_pixels: int) -> _Split:
     samples = make_dataset(str(split_folder), class_to_index, extensions=IMG_EXTENSIONS, allow_empty=True)
     split = _Split([], [], [])
     console = Console(stderr=True)
@@ -160,19 +166,18 @@ def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size
         path = Path(file_name)
         # Pillow's decoders answer broken files with many kinds of exception, SyntaxError and struct.error among them.
         try:
-            image = _decode(path, image_size)
-        except Exception:
-            split.unreadable.append(path)
+            image = _decode(path, image_size, max_image_pixels)
+        except Exception as error:
+            split.unreadable.append((path, reason(error)))
         else:
             split.images.append(image)
             split.labels.append(label)
     return split
 
 
-def _decode(path: Path, image_size: int) -> Tensor:
+def _decode(path: Path, image_size: int, max_image_pixels: int) -> Tensor:
     """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is greyscale."""
-    with Image.open(path) as file:
-        image = eight_bit(ImageOps.exif_transpose(file))
+    image = decode(path, max_image_pixels, upright=True)
     # Cropping first gives the same picture as resizing the short side first, and a panorama costs no more.
     square = v2.functional.center_crop(image, [min(image.size)])
     resized = v2.functional.resize(square, [image_size, image_size], antialias=True)
@@ -180,29 +185,20 @@ def _decode(path: Path, image_size: int) -> Tensor:
     return pixels
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """The image with one (greyscale) or three channels of eight bits; other channels are dropped.
-
-    Raises:
-        ValueError: It holds floating-point numbers.
-    """
-    if image.mode == "F":
-        raise ValueError("floating-point images have no agreed range")
-    if image.mode.startswith("I"):
-        # Sixteen bits: Pillow's own conversion would clip everything above 255 to white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-
-
 def _stack(images: list[Tensor], channels: int) -> Tensor:
     return torch.stack([image.expand(channels, -1, -1) for image in images])
 
 
-def _report_unreadable(paths: list[Path], folder: Path) -> None:
-    if paths:
-        names = shortened([str(path.relative_to(folder)) for path in paths])
-        noun = "image" if len(paths) == 1 else "images"
-        print(f"Left out {len(paths)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)
+def _report_unreadable(unreadable: Sequence[tuple[Path, str]], folder: Path) -> None:
+    if unreadable:
+        names = [f"'{path.relative_to(folder)}' ({why})" for path, why in unreadable[:_NAMES_SHOWN]]
+        more = len(unreadable) - len(names)
+        noun = "image" if len(unreadable) == 1 else "images"
+        print(
+            f"Left out {len(unreadable)} unreadable {noun} of '{folder}': {', '.join(names)}"
+            + (f" and {more} more" if more else ""),
+            file=sys.stderr,
+        )
 
 
 def shortened(names: Sequence[str]) -> str:

@@ -10,8 +10,10 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import fsspec
 from PIL import Image
 
+from ..settings import MAX_IMAGE_PIXELS
+from .decoding import decode
 from .fingerprint import fingerprint
-from .image_folder import eight_bit, shortened
+from .image_folder import shortened
 
 
 class DataError(ValueError):
@@ -107,20 +109,22 @@ class Encoded(NamedTuple):
         name: Where it comes from, for error messages.
         content: The bytes of its file, or the path or address of that file; None where the sample has no image.
         label: Class number.
+        max_pixels: The most pixels that are decoded.
     """
 
     name: str
     content: bytes | str | None
     label: int
+    max_pixels: int = MAX_IMAGE_PIXELS
 
     def image(self) -> Image.Image:
         """The image in RGB; any exception says that it cannot be read."""
         if self.content is None:
             raise ValueError("no image in the sample; input_key says where images are")
         if isinstance(self.content, bytes):
-            return read_rgb(io.BytesIO(self.content))
+            return read_rgb(io.BytesIO(self.content), self.max_pixels)
         with fsspec.open(self.content, "rb") as file:
-            return read_rgb(file)
+            return read_rgb(file, self.max_pixels)
 
 
 class Stream(ABC):
@@ -187,12 +191,16 @@ class ReaderImages:
         reader: Gives an open file and a label for an index.
         num_classes: Labels are below it; None where nobody knows.
         name: Names images "name[index]"; None takes the paths of their files.
+        max_pixels: The most pixels of an image that are decoded.
     """
 
-    def __init__(self, reader: Any, num_classes: int | None, name: str | None = None) -> None:
+    def __init__(
+        self, reader: Any, num_classes: int | None, name: str | None = None, *, max_pixels: int = MAX_IMAGE_PIXELS
+    ) -> None:
         self.reader = reader
         self.num_classes = num_classes
         self._name = name
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -200,7 +208,7 @@ class ReaderImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         file, label = self.reader[index]
         with file:
-            return read_rgb(file), checked_label(label, self.num_classes, self.name(index))
+            return read_rgb(file, self.max_pixels), checked_label(label, self.num_classes, self.name(index))
 
     def name(self, index: int) -> str:
         return str(self.reader.filename(index, absolute=True)) if self._name is None else f"{self._name}[{index}]"
@@ -216,14 +224,13 @@ class ReaderImages:
         return fingerprint((self.reader.filename(index), label) for index, (_, label) in enumerate(self.reader.samples))
 
 
-def read_rgb(file: BinaryIO) -> Image.Image:
-    """The image of a file in RGB, eight bits a channel; any exception says that it cannot be read.
+def read_rgb(file: BinaryIO, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """The image of a file in RGB, as `decode` reads it; any exception says that it cannot be read.
 
     It is not turned upright as a camera's note in the file may ask: the usual figures for ImageNet are of images that
     were not.
     """
-    with Image.open(file) as opened:
-        image = eight_bit(opened)
+    image = decode(file, max_pixels)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

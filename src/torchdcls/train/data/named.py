@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from ..._checks import integer
+from ..settings import MAX_IMAGE_PIXELS
 from .cifar10 import CIFAR10_CLASSES, find_cifar10
 from .fashion_mnist import FASHION_MNIST_CLASSES, find_fashion_mnist, read_embedded
 from .image_folder import read_image_folder
@@ -29,6 +30,7 @@ def load_data(
     image_size: int | None = None,
     *,
     least_classes: int = 2,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> ImageData:
     """Loads a data set into memory (one byte per pixel and channel).
 
@@ -43,6 +45,7 @@ def load_data(
         image_size: Height and width to resize to. None keeps 28 for Fashion-MNIST, 32 for CIFAR-10, and takes 64 for a
             folder. Unit: pixels.
         least_classes: How many classes a folder must have: 2 to train on, 1 to score.
+        max_image_pixels: An image of a folder with more pixels counts as unreadable.
 
     Raises:
         ValueError: The data are missing, broken or not laid out as above; `image_size` is below 8; `data_dir` is given
@@ -67,7 +70,8 @@ def load_data(
         return _named("cifar10", *find_cifar10(data_dir), CIFAR10_CLASSES, image_size)
 
     folder = Path(data).expanduser()
-    found = read_image_folder(folder, image_size or _FOLDER_IMAGE_SIZE, least_classes)
+    sizes = {"least_classes": least_classes, "max_image_pixels": max_image_pixels}
+    found = read_image_folder(folder, image_size or _FOLDER_IMAGE_SIZE, **sizes)
     return ImageData(
         train=ImageSet(found.train_images, found.train_labels),
         test=ImageSet(found.test_images, found.test_labels),

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
+from .decoding import reason
 from .image_source import DataError, Encoded, Images, Share, Stream
 from .seeds import generators_kept, seed_generators, seed_of
 
@@ -229,7 +230,4 @@ def _of_this_reader(share: Share) -> Share:
 
 
 def _failure(name: str, error: Exception) -> str:
-    # Pillow's own words name an object in memory, another one at each time.
-    unknown = isinstance(error, UnidentifiedImageError)
-    reason = "no image that Pillow knows" if unknown else (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"'{name}' ({reason})"
+    return f"'{name}' ({reason(error)})"

@@ -113,6 +113,7 @@ class _ShardStream(Stream):
         self._limits = self._cut("train_images" if training else "val_images", given)
         self.training = training
         self.num_classes = config.num_classes
+        self.max_pixels = config.max_image_pixels
         self.image_keys = reader.input_key.split(";")
         # Labels are in a sample's .cls, unless a field of its .json is named.
         self.label_key = config.target_key or reader.split_info.alt_label
@@ -179,7 +180,7 @@ class _ShardStream(Stream):
                 if label is not None:
                     key = next((key for key in self.image_keys if key in sample), None)
                     name = f"{shard}/{sample['__key__']}" + ("" if key is None else f".{key}")
-                    yield Encoded(name, None if key is None else sample[key], label)
+                    yield Encoded(name, None if key is None else sample[key], label, self.max_pixels)
             expected = self.lengths.get(shard, count) if limit is None else limit
             if count != expected:
                 raise DataError(f"data: expected {expected} samples in '{shard}', got {count}; fetch it again")

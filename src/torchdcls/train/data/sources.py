@@ -137,8 +137,8 @@ def _open_folder(config: TrainConfig) -> Sources:
     # Numbered by itself, a split that lacks a class would give others its number.
     validation = _read_folder(validation_folder, config, class_map)
     return Sources(
-        ReaderImages(train, len(class_map)),
-        ReaderImages(validation, len(class_map)),
+        ReaderImages(train, len(class_map), max_pixels=config.max_image_pixels),
+        ReaderImages(validation, len(class_map), max_pixels=config.max_image_pixels),
         tuple(class_map),
         len(class_map),
         folder.resolve().name,
