@@ -233,26 +233,25 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from torchdcls.plots import line_styles
+
     rates = result["settings"]["rates"]
     figure = Figure(figsize=(4.6 * len(rates), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
-    colours = {arm.interpolation: f"C{index}" for index, arm in enumerate(ARMS)}
     for axes, lr in zip(panels, rates, strict=True):
-        for arm in ARMS:
+        for arm, style in zip(ARMS, line_styles(len(ARMS)), strict=True):
             curves = [run["test_accuracy"] for run in _by_arm(result)[arm.name, lr]]
             columns = list(zip(*curves, strict=True))
             epochs = [index / EVALUATIONS_AN_EPOCH for index in range(len(columns))]
-            colour, dashes = colours[arm.interpolation], "--" if arm.init == "random" else "-"
-            axes.plot(
-                epochs, list(map(statistics.mean, columns)), dashes, color=colour, marker="o", ms=3, label=arm.name
-            )
+            dashes = "--" if arm.init == "random" else "-"
+            axes.plot(epochs, list(map(statistics.mean, columns)), linestyle=dashes, label=arm.name, **style)
             lowest, highest = list(map(min, columns)), list(map(max, columns))
-            axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.12, linewidth=0)
+            axes.fill_between(epochs, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
         axes.set(xlabel="epochs of fine-tuning", title=f"rate {lr:g}")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy (%)")
-    panels[-1].legend(title="layers, weights", fontsize=8)
+    panels[-1].legend(title="layers, weights: mean\nand range of seeds", fontsize=8, handlelength=3.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 

@@ -1,15 +1,22 @@
-"""Draws the README's picture of speed from the newest result: `python -m benchmarks.pictures`."""
+"""Draws the README's pictures from the newest results: `python -m benchmarks.pictures`.
+
+Speed, fine-tuning, and a comparison's accuracy. Its positions and kernels are not among its results: they come from the
+run itself, by `python -m benchmarks.publish`.
+"""
 
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torchdcls.train.comparison.pictures import accuracy_figure
+
+from . import fine_tuning
 from .record import RESULTS, ROOT
 from .tables import caption, newest_result
 
-SPEED = ROOT / "docs" / "images" / "speed.png"
+IMAGES = ROOT / "docs" / "images"
 # In the order of the legend; torch's own first.
 LABELS = {"torch": "F.conv2d", "direct": "direct", "depthwise": "depthwise", "fft": "fft", "auto": "auto"}
 
@@ -19,14 +26,17 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from torchdcls.plots import line_styles
+
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     sizes = [entry["kernel"] for entry in result["sizes"]]
-    for method, label in LABELS.items():
+    for (method, label), style in zip(LABELS.items(), line_styles(len(LABELS)), strict=True):
         times = [statistics.median(entry["ms"][method]) for entry in result["sizes"]]
-        own = method == "auto"
-        axes.plot(sizes, times, "--" if own else "-", color="black" if own else None, marker="o", ms=3, label=label)
+        if method == "auto":
+            style |= {"color": "black", "markerfacecolor": "white", "linestyle": "--"}
+        axes.plot(sizes, times, label=label, **style)
     axes.set(xscale="log", yscale="log", xlabel="kernel size, cells a side", ylabel="forward and backward, ms")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
@@ -38,15 +48,30 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Description": caption(result)})
 
 
+def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
+    """Accuracy by epoch, as `torchdcls compare` draws it."""
+    accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
+
+
+PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
+    "speed.png": ("conv", draw_speed),
+    "accuracy.png": ("comparison", draw_comparison),
+    "fine-tuning.png": ("fine-tuning", fine_tuning.draw),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draws the picture; returns the exit status."""
-    result = newest_result("conv", RESULTS)
-    if result is None:
-        print("Nothing is measured: python -m benchmarks.run conv", file=sys.stderr)
-        return 1
-    draw_speed(result, SPEED)
-    print(f"Written to {SPEED}")
-    return 0
+    """Draws the pictures for which there are results; returns the exit status."""
+    status = 0
+    for name, (benchmark, draw) in PICTURES.items():
+        result = newest_result(benchmark, RESULTS)
+        if result is None:
+            print(f"{name}: nothing is measured for it, no result file '{benchmark}-*.json'", file=sys.stderr)
+            status = 1
+        else:
+            draw(result, IMAGES / name)
+            print(f"Written to {IMAGES / name}")
+    return status
 
 
 if __name__ == "__main__":

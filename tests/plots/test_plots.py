@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from torchdcls.plots import draw_accuracy, draw_differences, draw_kernel, draw_positions, draw_seeds, draw_sweep
+from torchdcls.plots import (
+    draw_accuracy,
+    draw_differences,
+    draw_kernel,
+    draw_positions,
+    draw_seeds,
+    draw_sweep,
+    line_styles,
+)
 
 
 @pytest.fixture
@@ -23,6 +33,38 @@ def test_positions_are_drawn_as_column_and_row(axes: Axes) -> None:
     assert small == 7
     assert axes.get_xlim() == (-4.5, 3.5)
     assert axes.get_ylim() == (2.5, -2.5)  # rows count downwards
+
+
+def test_a_line_leads_from_each_start_to_its_end(axes: Axes) -> None:
+    start, end = torch.tensor([[-1.0, 1.0], [2.0, 0.0]]), torch.tensor([[-1.0, 5.0], [2.5, 3.0]])
+    lines = draw_positions(axes, end, torch.ones(2), (17, 17), start, furthest=8.0)
+    assert isinstance(lines, LineCollection)
+    assert [segment.tolist() for segment in lines.get_segments()] == [[[2, -1], [2.5, -1]], [[0, 1], [3, 5]]]
+    assert (np.asarray(lines.get_array()).tolist(), lines.get_clim()) == ([0.5, 5.0], (0, 8))
+    (frame,) = axes.patches
+    assert isinstance(frame, Rectangle)
+    assert frame.get_bbox().extents.tolist() == [0, -1, 2, 1]
+    dots = axes.collections[0]
+    assert np.asarray(dots.get_offsets()).tolist() == [[2.5, -1], [3, 5]]
+
+
+def test_cells_of_kernels_side_by_side_are_of_one_size(axes: Axes) -> None:
+    small, large = Figure().subplots(1, 2)
+    draw_kernel(small, torch.ones(7, 6), (17, 17))
+    draw_kernel(large, torch.ones(17, 17), (17, 17))
+    assert small.get_xlim() == large.get_xlim() == (-8.5, 8.5)
+    assert small.get_ylim() == large.get_ylim() == (8.5, -8.5)
+    # Cell size // 2 at the origin, as elements are drawn.
+    assert tuple(small.images[0].get_extent()) == (-3.5, 2.5, 3.5, -3.5)
+    draw_kernel(axes, torch.ones(3, 5))
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-2.5, 2.5), (1.5, -1.5))
+
+
+def test_lines_show_under_each_other() -> None:
+    styles = line_styles(5)
+    widths = [style["linewidth"] for style in styles]
+    assert widths == sorted(set(widths), reverse=True)
+    assert len({style["marker"] for style in styles}) == len({style["color"] for style in styles}) == 5
 
 
 def test_no_weight_is_no_error(axes: Axes) -> None:
@@ -53,6 +95,17 @@ def test_seeds_are_dots_with_their_mean(axes: Axes) -> None:
     (mean,) = axes.collections
     assert mean.get_segments()[0][:, 1].tolist() == [81.0, 81.0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["7x7", "gaussian"]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["one seed", "mean"]
+
+
+def test_lines_of_names_stand_side_by_side(axes: Axes) -> None:
+    draw_sweep(axes, {"one": {0: [1.0], "whole": [2.0, 4.0]}, "other": {0: [1.0]}}, "accuracy")
+    drawn = {str(line.get_label()): list(line.get_xdata()) for line in axes.lines}
+    assert drawn["one, mean"] == pytest.approx([-0.06, 0.94])
+    assert drawn["other, mean"] == drawn["other, one seed"] == pytest.approx([0.06])
+    assert axes.get_ylabel() == "accuracy"
 
 
 def test_differences_have_both_intervals(axes: Axes) -> None:
@@ -60,6 +113,13 @@ def test_differences_have_both_intervals(axes: Axes) -> None:
     ends = [segments.get_segments()[0][:, 1].tolist() for segments in axes.collections]
     assert ends == [[-1.0, 3.0], [0.5, 1.5]]
     assert [list(line.get_ydata()) for line in axes.lines][:2] == [[1.0], [0, 0]]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "mean",
+        "95 % interval",
+        "corrected for all comparisons",
+    ]
     assert axes.get_ylim() == (-3.75, 3.75)  # the bold interval fits in, whatever the other does
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from .styles import line_styles
+
 
 def draw_accuracy(axes: Axes, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
     """Draws accuracy by epoch: one line per method, and a band from the worst to the best seed.
@@ -13,15 +15,18 @@ def draw_accuracy(axes: Axes, curves: Mapping[str, Sequence[Sequence[float]]]) -
         axes: Where to draw.
         curves: For each method its seeds' accuracies, one number per epoch. Unit: percent.
     """
-    for method, seeds in curves.items():
+    for (method, seeds), style in zip(curves.items(), line_styles(len(curves)), strict=True):
         columns = list(zip(*seeds, strict=True))
         epochs = range(1, len(columns) + 1)
-        (line,) = axes.plot(epochs, [sum(column) / len(column) for column in columns], marker="o", label=method)
+        axes.plot(epochs, [sum(column) / len(column) for column in columns], label=method, **style)
         if len(seeds) > 1:
             lowest, highest = [min(column) for column in columns], [max(column) for column in columns]
-            axes.fill_between(epochs, lowest, highest, color=line.get_color(), alpha=0.15, linewidth=0)
+            axes.fill_between(epochs, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
     axes.set_xlabel("epoch")
     axes.set_ylabel("test accuracy (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(title="mean and range of seeds" if any(len(seeds) > 1 for seeds in curves.values()) else None)
+    several = any(len(seeds) > 1 for seeds in curves.values())
+    # Beside, for lines may lie anywhere.
+    title = "mean and range of seeds" if several else "one seed each"
+    axes.legend(title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

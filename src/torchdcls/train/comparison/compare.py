@@ -75,8 +75,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         with ProgressBar(console, runs * config.epochs * images_per_epoch(data.train, config.batch_size)) as progress:
             for seed in range(config.seeds):
                 for method in config.methods:
-                    model = _run(config, method, seed, data, device, record, progress)
-                    views.setdefault(method, stage_views(model))
+                    views.setdefault(method, _run(config, method, seed, data, device, record, progress))
         record.finish("finished")
     except KeyboardInterrupt:
         record.finish("interrupted")
@@ -113,8 +112,9 @@ def _run(
     device: torch.device,
     record: Record,
     progress: ProgressBar,
-) -> nn.Module:
+) -> list[StageView]:
     model, report = build_model(config, method, data, seed)
+    before = stage_views(model)
     model.to(device)
     record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
     title = f"{method}, seed {seed}"
@@ -139,7 +139,7 @@ def _run(
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"{method}-seed{seed}.safetensors"
     save_compared(path, model, config, method, seed, data, mean, std)
-    return model
+    return stage_views(model, before=before)
 
 
 def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[StageView]], console: Console) -> None:
