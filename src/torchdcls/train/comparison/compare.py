@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from ...conversion import parameter_count
 from ..data.image_set import ImageData, balanced
