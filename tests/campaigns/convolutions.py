@@ -11,6 +11,7 @@ from typing import Any
 from .case import Case
 
 CASES = 2000
+WORST = "share of the error allowed"
 # Problems of one child process. What corrupts memory ends it later than where it happens.
 CASES_OF_A_CHILD = 50
 # Rounding units of float64 that two sums of a problem may differ by, relative to its largest number; and those by which

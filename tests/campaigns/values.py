@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from .case import Case
 
 CASES = 1500
+WORST = "rounding units beyond the plain error"
 
 _SIZES = [
     *[((5,), (0,)), ((4,), (0,))],
