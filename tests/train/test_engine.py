@@ -119,6 +119,15 @@ def test_a_run_goes_on_from_any_update(
     assert len(record.get("resumed", [])) == (update > 2)
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is not ignored, as it is in what a shell runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("update", [2, 3, 5])
 def test_ctrl_c_writes_a_checkpoint_after_the_update(
@@ -136,6 +145,7 @@ def test_ctrl_c_writes_a_checkpoint_after_the_update(
     runs.assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_ctrl_c_stops_at_once(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
