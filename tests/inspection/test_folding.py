@@ -52,7 +52,7 @@ def check(model: nn.Module, shape: tuple[int, ...] = SHAPE) -> tuple[ReceptiveFi
     images = (torch.rand(shape, dtype=torch.float64) + 0.5).requires_grad_()
     field = receptive_field(model, images.detach())
     if field.unknown:
-        assert field.local is None
+        assert (field.local, field.exact) == (None, False)
         return field, 0
     output = model(images)
     decided = 0
@@ -162,7 +162,43 @@ def shifted(images: Tensor) -> Tensor:
     return folded(torch.cat([late, images[:, 1:]], 1))
 
 
+def frames_as_batch(images: Tensor) -> Tensor:
+    """Frames laid end to end along the batch, and a view."""
+    batch, channels, time, *size = images.shape
+    frames = frame_filter(7)(torch.cat(list(images.unbind(2)), 0))
+    return frames.view(time, batch, channels, *size).permute(1, 2, 0, 3, 4)
+
+
+def frames_as_batch_in_chunks(images: Tensor) -> Tensor:
+    frames = frame_filter(7)(torch.cat(list(images.unbind(2)), 0))
+    return torch.stack(frames.chunk(images.shape[2], 0), 2)
+
+
+def filtered_frames_as_batch(images: Tensor) -> Tensor:
+    layer = frame_filter(7)
+    frames = torch.cat([layer(images[:, :, time]) for time in range(images.shape[2])], 0)
+    return torch.stack(frames.split(images.shape[0], 0), 2)
+
+
+def reshaped_in_chunks(images: Tensor) -> Tensor:
+    frames = frame_filter(7)(images.permute(2, 0, 1, 3, 4).reshape(-1, images.shape[1], *images.shape[3:]))
+    return torch.stack(frames.chunk(images.shape[2], 0), 2)
+
+
+def frames_as_groups(images: Tensor) -> Tensor:
+    """Frames laid end to end along the channels, and taken apart there."""
+    time = images.shape[2]
+    weight = weights(time * CHANNELS, CHANNELS, 7, 7)
+    frames = functional.conv2d(torch.cat(list(images.unbind(2)), 1), weight, padding=3, groups=time)
+    return torch.stack(frames.chunk(time, 1), 2)
+
+
 FOLLOWED = {
+    "frames as batch": (frames_as_batch, (3, 7, 7)),
+    "frames as batch, in chunks": (frames_as_batch_in_chunks, (3, 7, 7)),
+    "filtered frames as batch": (filtered_frames_as_batch, (3, 7, 7)),
+    "reshaped, in chunks": (reshaped_in_chunks, (3, 7, 7)),
+    "frames as groups": (frames_as_groups, (3, 7, 7)),
     "folded": (folded, (3, 7, 7)),
     "viewed": (viewed, (3, 7, 7)),
     "unbound": (unbound, (3, 7, 7)),
@@ -180,13 +216,61 @@ FOLLOWED = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_folding_and_taking_apart_are_followed(name: str, batch: int) -> None:
     step, size = FOLLOWED[name]
     field, decided = check(Steps(step, over_time), (batch, *SHAPE[1:]))
     assert (field.size, field.local, field.exact, field.whole) == (size, size, True, ())
     assert decided
+    alone, _ = check(Steps(step), (batch, *SHAPE[1:]))
+    assert (alone.size, alone.exact) == ((size[0] - 2, *size[1:]), True)
+
+
+def two_of_many(images: Tensor) -> Tensor:
+    """Frames 0, 1 and 3 along the batch: not those of a map, one after the other."""
+    frames = torch.cat([images[:, :, time] for time in (0, 1, 3)], 0)
+    return torch.stack(frame_filter(3)(frames).chunk(3, 0), 2)
+
+
+def of_unequal_batches(images: Tensor) -> Tensor:
+    frames = torch.cat([images[:, :, 0], images[:1, :, 1]], 0)
+    return torch.stack(frame_filter(3)(frames).chunk(frames.shape[0], 0), 2)
+
+
+def one_branch_of_two(images: Tensor) -> Tensor:
+    return torch.cat([images, folded(images)], 1)[:, :CHANNELS].relu()
+
+
+def one_batch_of_two(images: Tensor) -> Tensor:
+    return torch.cat([images, folded(images)], 0).chunk(2, 0)[0].relu()
+
+
+def one_depthwise_branch_of_two(images: Tensor) -> Tensor:
+    both = torch.cat([images, folded(images)], 1)
+    return functional.conv3d(both, weights(2 * CHANNELS, 1, 1, 1, 1), groups=2 * CHANNELS).relu().unbind(1)[0][:, None]
+
+
+def later_frames_filtered(images: Tensor) -> Tensor:
+    return torch.cat([images[:, :, :7], folded(images[:, :, 7:])], 2)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        two_of_many,
+        of_unequal_batches,
+        one_branch_of_two,
+        one_batch_of_two,
+        one_depthwise_branch_of_two,
+        later_frames_filtered,
+    ],
+)
+@pytest.mark.parametrize("batch", [2, 3])
+def test_cells_that_may_read_less_are_not_exact(step: Step, batch: int) -> None:
+    field, _ = check(Steps(step), (batch, *SHAPE[1:]))
+    assert not field.exact
+    assert str(field).startswith(("at most", "not known"))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -270,7 +354,7 @@ def by_numpy(images: Tensor) -> Tensor:
 def test_what_is_not_followed_is_unknown(step: Step) -> None:
     field = receptive_field(Steps(step), torch.rand(SHAPE, dtype=torch.float64))
     assert field.unknown
-    assert (field.local, str(field)[:9]) == (None, "not known")
+    assert (field.local, field.exact, str(field)[:9]) == (None, False, "not known")
 
 
 def test_another_object_with_the_same_memory_is_the_same_tensor() -> None:
@@ -323,6 +407,30 @@ def random_step(draw: random.Random) -> tuple[str, Step]:
         count = len(frames) - size + 1
         return torch.stack([sum(frames[start : start + size]) for start in range(0, count, stride)], axis)
 
+    def along_batch(images: Tensor) -> Tensor:
+        """Parts of an axis laid end to end along the batch or the channels, and taken apart again."""
+        parts = images.unbind(axis) if by_one else images.split(1, axis)
+        parts = parts[::-1] if draw_reversed else parts
+        if along == 0:
+            parts = torch.cat([part * 2 for part in parts], 0)
+            parts = layer(parts) if by_one else parts
+        else:
+            parts = torch.cat(parts, 1)
+        parts = parts.chunk(images.shape[axis], along) if evenly else parts.split(images.shape[along] * amount, along)
+        if not evenly:  # some at once
+            parts = [part for some in parts for part in some.split(images.shape[along], along)]
+        return torch.stack(parts, axis) if by_one else torch.cat(parts, axis)
+
+    def branches(images: Tensor) -> Tensor:
+        both = torch.cat([images, folded_with(layer, images)], along)
+        return both.chunk(2, along)[amount - 1] + 1
+
+    def by_halves(images: Tensor) -> Tensor:
+        half = max(images.shape[axis] // 2, 1)
+        one, other = images.narrow(axis, 0, half), images.narrow(axis, half, half)
+        return torch.cat(torch.cat([one, other], along).mul(2).chunk(2, along), axis)
+
+    along, by_one, evenly = draw.randrange(2), draw.random() < 0.5, draw.random() < 0.5
     draw_reversed = draw.random() < 0.3
     pool = [draw.choice([1, 2, 3]) for _ in range(3)]
     steps: dict[str, Step] = {
@@ -333,6 +441,10 @@ def random_step(draw: random.Random) -> tuple[str, Step]:
         "rows": rows,
         "loop": by_loop,
         "parts": by_slices,
+        "along batch": along_batch,
+        "along batch again": along_batch,
+        "branches": branches,
+        "halves": by_halves,
         "windows by hand": windows_by_hand,
         "vmap": lambda images: torch.vmap(layer, axis, axis)(images),
         "fold": lambda images: folded_with(layer, images),

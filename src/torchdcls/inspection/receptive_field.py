@@ -33,7 +33,8 @@ class ReceptiveField:
     Attributes:
         size: Pixels along each axis, borders of the image left out; None where it is the whole image, or unknown.
         local: The same if nothing read a whole map, where that is known.
-        exact: Whether `local` is the same for all cells; else, where a map is enlarged, it is the most.
+        exact: Whether all cells depend on as many pixels; else it is the most, as where a map is enlarged. False where
+            operations that matter were not followed.
         whole: The modules that read whole maps, by type.
         unknown: Operations that were not followed and matter.
     """
@@ -127,7 +128,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 None if axis in whole or axis not in spans else spans[axis].pixels for axis in range(self.count)
             ),
             local=tuple(spans[axis].pixels for axis in range(self.count)) if known and not unknown else None,
-            exact=all(span.exact for span in spans.values()),
+            exact=self.count > 0 and not unknown and all(span.exact for span in spans.values()),
             whole=tuple(sorted({by for _, by in trace.whole})),
             # Nothing can be more than the whole image.
             unknown=() if len(whole) == self.count else tuple(sorted(unknown)),
@@ -321,19 +322,59 @@ def _windowed(
     size, dimension = call.outputs[0].shape[at] if size is None else size, trace.dimensions[at]
     cells = math.prod(factor.size for factor in dimension)
     spatial = [factor for factor in dimension if factor.axes]
-    if not spatial:
-        return trace.with_dimension(at, (Factor(size),))
     if (first, last, stride, size) == (0, 0, 1, cells):
         return trace
+    if not spatial:
+        uneven = any(factor.uneven for factor in dimension)
+        if size < cells and uneven:  # perhaps those alone that read less
+            trace = trace.at_most(trace.axes)
+        return trace.with_dimension(at, (Factor(size, uneven=uneven),))
     if len(spatial) == 1 and spatial[0].span is not None and spatial[0].size == cells:
         span = spatial[0].span.window(first, last, stride, exact)
         return trace.with_dimension(at, (replace(spatial[0], size=size, span=span),))
-    rows = math.prod(factor.size for factor in dimension[dimension.index(spatial[0]) :])
-    if first == last and stride == 1 and first % rows == 0 and size % rows == 0:  # whole maps of a batch of them
-        return trace.with_dimension(at, (Factor(size // rows), *dimension[dimension.index(spatial[0]) :]))
+    if first == last and first == int(first) and 0 <= first <= cells - size and stride == 1 and size:
+        part = _rows(trace, at, int(first), size)
+        if part is not None:
+            return part
     axes = frozenset[int]().union(*(factor.axes for factor in spatial))
     trace = replace(trace, unknown=trace.unknown | {call.where})
     return trace.with_dimension(at, (Factor(size, axes, None, False),))
+
+
+def _rows(trace: Trace, at: int, start: int, size: int) -> Trace | None:
+    """That of some cells along a dimension of several factors; None where they are no cells of one of these."""
+    dimension = trace.dimensions[at]
+    rows = math.prod(factor.size for factor in dimension)
+    for number, factor in enumerate(dimension):
+        rows //= factor.size
+        if size < rows:
+            continue
+        index, place = divmod(start // rows, factor.size)
+        count = size // rows
+        before = dimension[:number]
+        if start % rows or size % rows or place + count > factor.size:
+            return None
+        if any(one.axes and one.span is None for one in (*before, factor)):
+            return None
+        part = replace(factor, size=count)
+        if factor.span is not None:
+            part = replace(part, span=factor.span.window(place, place, 1))
+        if any(one.uneven and one.size > 1 for one in before) or (factor.uneven and count < factor.size):
+            trace = trace.at_most(trace.axes)
+        # One cell of each of the factors before.
+        spans = _spans_at(before, index)
+        return trace.with_dimension(at, (part, *dimension[number + 1 :])).fixed_at(spans, "aten.slice")
+    return None
+
+
+def _spans_at(dimension: Dimension, index: int) -> list[tuple[int, Span]]:
+    """What the cell at `index` of a dimension depends on."""
+    spans = []
+    for factor in reversed(dimension):
+        index, place = divmod(index, factor.size)
+        if factor.span is not None:
+            spans.append((min(factor.axes), factor.span.window(place, place, 0)))
+    return spans
 
 
 def _spread(value: Any, count: int) -> list[int]:
@@ -363,7 +404,8 @@ def _channels(call: Call, at: int) -> Trace:
     """That of a convolution's output, but for the windows: each channel reads those of its group."""
     shape, channels, groups = list(call.inputs[0].shape), call.outputs[0].shape[at], call.given["groups"]
     if groups == 1 or not _has_axes(call.main.dimensions[at]):
-        return call.main.pooled([at], call.module).with_dimension(at, (Factor(channels),))
+        uneven = groups > 1 and any(factor.uneven for factor in call.main.dimensions[at])
+        return call.main.pooled([at], call.module).with_dimension(at, (Factor(channels, uneven=uneven),))
     # A video's frames among the channels, say.
     trace = call.main.reshaped([*shape[:at], groups, shape[at] // groups, *shape[at + 1 :]], call.where)
     trace = trace.pooled([at + 1], call.module).with_dimension(at + 1)
@@ -467,11 +509,9 @@ def _parts(call: Call) -> list[Trace]:
 
 def _cell(trace: Trace, at: int, index: int) -> Trace:
     """That of one cell along a dimension, which has no dimension any more."""
-    spans = []
-    for factor in reversed(trace.dimensions[at]):
-        index, place = divmod(index, factor.size)
-        if factor.span is not None:
-            spans.append((min(factor.axes), factor.span.window(place, place, 0)))
+    spans = _spans_at(trace.dimensions[at], index)
+    if any(factor.uneven and factor.size > 1 for factor in trace.dimensions[at]):
+        trace = trace.at_most(trace.axes)
     return trace.with_dimension(at).fixed_at(spans, "aten.select")
 
 
@@ -491,31 +531,97 @@ def _stacked(call: Call) -> Trace:
 def _laid(call: Call, at: int, traces: Sequence[Trace], sizes: Sequence[int]) -> Trace:
     """That of tensors laid end to end: along an axis of the map they may be parts of one map, such as its frames."""
     shape = call.outputs[0].shape
-    plain: Dimension = (Factor(shape[at]),)
-    axes = frozenset[int]().union(*(factor.axes for trace in traces for factor in trace.dimensions[at]))
-    if set(sizes) == {1}:
-        # Each depends on pixels of its own along an axis that is no dimension any more.
-        fixed = [dict(trace.fixed) for trace in traces]
-        axes |= {axis for one in fixed for axis, span in one.items() if fixed[0].get(axis) != span}
+    traces = _single_cells_fixed(traces, at)
+    differ = _differing(traces)
+    own = frozenset[int]().union(*(factor.axes for trace in traces for factor in trace.dimensions[at]))
+    # Each depends on pixels of its own along an axis that is no dimension any more.
+    fixed = [dict(trace.fixed) for trace in traces]
+    moving = {axis for one in fixed for axis, span in one.items() if fixed[0].get(axis) != span}
+    axes = own | moving
     if not axes:
-        return joined([trace.with_dimension(at, plain) for trace in traces], shape, call.where)
+        # Who reads all of them reads what any of them reads; but some of them alone may read less.
+        plain = Factor(shape[at], uneven=bool(differ) or any(f.uneven for t in traces for f in t.dimensions[at]))
+        joint = joined([trace.with_dimension(at, (plain,)) for trace in traces], shape, call.where)
+        return joint.at_most({axis for axis in differ if _is_one_cell(traces, axis)})
     parts = [trace.dimensions[at] for trace in traces]
-    span = None
-    if len(axes) == 1 and not any(len(part) > 1 and factor.size > 1 for part in parts for factor in part):
-        span = end_to_end([(size, trace.spans().get(min(axes))) for size, trace in zip(sizes, traces, strict=True)])
     rest = [
-        replace(trace, fixed=frozenset(pair for pair in trace.fixed if pair[0] not in axes)).with_dimension(at, plain)
+        replace(trace, fixed=frozenset(pair for pair in trace.fixed if pair[0] not in axes)).with_dimension(
+            at, (Factor(shape[at]),)
+        )
         for trace in traces
     ]
-    joint = joined(rest, shape, call.where)
-    if span is not None and all(axes & trace.axes or not trace.depends for trace in traces):
-        return joint.with_dimension(at, (Factor(shape[at], axes, span),))
+    # Cells at different places may read differently along other axes.
+    joint = joined(rest, shape, call.where).at_most(differ - axes)
+    if all(axes & trace.axes or not trace.depends for trace in traces):
+        dimension = _dimension_of(traces, parts, sizes, own, moving)
+        if dimension is not None:
+            return joint.with_dimension(at, dimension)
     # Tokens of a map and of classes, say: their order is lost, but the map is among them as a whole.
     complete = any(_has_axes(part) and all(factor.covers for factor in part) for part in parts)
     others = sum(size for size, part in zip(sizes, parts, strict=True) if not _has_axes(part))
     others += sum(factor.others for part in parts for factor in part)
     joint = replace(joint, unknown=joint.unknown | {call.where})
     return joint.with_dimension(at, (Factor(shape[at], axes, None, complete, others),))
+
+
+def _dimension_of(
+    traces: Sequence[Trace],
+    parts: Sequence[Dimension],
+    sizes: Sequence[int],
+    own: frozenset[int],
+    moving: set[int],
+) -> Dimension | None:
+    """The dimension that parts laid end to end make, or None."""
+    plain = set(sizes) == {1} or not moving
+    axes = own | moving if plain else moving
+    if len(axes) != 1:
+        return None
+    (axis,) = axes
+    spans = [trace.spans().get(axis) for trace in traces]
+    if plain:
+        if any(len(part) > 1 and factor.size > 1 for part in parts for factor in part):
+            return None
+        span = end_to_end(list(zip(sizes, spans, strict=True)))
+        return None if span is None else (Factor(sum(sizes), frozenset(axes), span),)
+    # As many cells in each: the parts are a factor, the cells of each are others.
+    inner = {part if own else (Factor(sizes[0]),) for part, trace in zip(parts, traces, strict=True) if trace.depends}
+    span = end_to_end([(1, span) for span in spans])
+    if len(set(sizes)) > 1 or len(inner) > 1 or axis in own or span is None:
+        return None
+    return (Factor(len(parts), frozenset(axes), span), *inner.pop())
+
+
+def _differing(traces: Sequence[Trace]) -> set[int]:
+    """Axes along which tensors do not depend on the same pixels of the image at the same place."""
+    spans = [trace.spans() for trace in traces if trace.depends]
+    axes = set[int]().union(*spans)
+    return {axis for axis in axes if len({(one[axis].low, one[axis].high) for one in spans if axis in one}) > 1}
+
+
+def _is_one_cell(traces: Sequence[Trace], axis: int) -> bool:
+    """Whether tensors hold a cell each, around different pixels, of an axis."""
+    sizes = {f.size for trace in traces for dimension in trace.dimensions for f in dimension if axis in f.axes}
+    spans = [span for trace in traces if (span := trace.spans().get(axis)) is not None]
+    return sizes == {1} and len({span.low + span.high for span in spans}) > 1
+
+
+def _single_cells_fixed(traces: Sequence[Trace], at: int) -> Sequence[Trace]:
+    """With an axis of which each tensor holds one cell, such as its frame, no dimension, but fixed."""
+    for axis in sorted(_differing(traces)):
+        if not _is_one_cell(traces, axis) or any(axis in f.axes for trace in traces for f in trace.dimensions[at]):
+            continue
+        if end_to_end([(1, trace.spans().get(axis)) for trace in traces]) is None:
+            continue
+        fixed = []
+        for trace in traces:
+            span = trace.spans().get(axis)
+            dimensions = tuple(tuple(f for f in dimension if axis not in f.axes) for dimension in trace.dimensions)
+            pairs = {one for one in trace.fixed if one[0] != axis}
+            if span is not None:
+                pairs.add((axis, span.window(0, 0, 0)))
+            fixed.append(replace(trace, dimensions=dimensions, fixed=frozenset(pairs)))
+        traces = fixed
+    return traces
 
 
 def _permuted(call: Call) -> Trace:

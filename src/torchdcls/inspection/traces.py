@@ -69,6 +69,7 @@ class Factor:
         span: What a cell reads; None where there is no axis, or where the order of cells is lost.
         complete: Whether it holds all cells of its axes, where the order of cells is lost.
         others: Cells among them that are none of the map, such as a class token.
+        uneven: Whether some of its cells may depend on fewer pixels than is said of all, as channels of two branches.
     """
 
     size: int
@@ -76,6 +77,7 @@ class Factor:
     span: Span | None = None
     complete: bool = True
     others: int = 0
+    uneven: bool = False
 
     @property
     def covers(self) -> bool:
@@ -136,6 +138,22 @@ class Trace:
             dimensions = (*dimensions[:-1], (Factor(shape[-1], axes, None, complete),))
         return Trace(dimensions, self.whole, self.unknown | {why})
 
+    def at_most(self, axes: Iterable[int]) -> "Trace":
+        """The same, but that cells may depend on less along some axes."""
+        less = frozenset(axes)
+
+        def of(span: Span | None, axis: int) -> Span | None:
+            return span if span is None or axis not in less else replace(span, exact=False)
+
+        dimensions = tuple(
+            tuple(
+                factor if not factor.axes else replace(factor, span=of(factor.span, min(factor.axes))) for factor in d
+            )
+            for d in self.dimensions
+        )
+        fixed = frozenset((axis, replace(span, exact=span.exact and axis not in less)) for axis, span in self.fixed)
+        return replace(self, dimensions=dimensions, fixed=fixed)
+
     def mixed(self, over: Iterable[int], by: str) -> "Trace":
         """That of elements that depend on all of some dimensions, all of which stay."""
         mixed, whole = self, self.whole
@@ -186,7 +204,7 @@ class Trace:
                     if factor.size % missing:
                         return self.lost(shape, why)
                     # Halves of an axis are axes no more.
-                    first = Factor(missing, factor.axes, None, not factor.axes)
+                    first = Factor(missing, factor.axes, None, not factor.axes, uneven=factor.uneven)
                     left.insert(0, replace(first, size=factor.size // missing))
                     broken, factor = broken or bool(factor.axes), first
                 elif missing % factor.size:
@@ -204,7 +222,9 @@ def joined(traces: Sequence[Trace], shape: Sequence[int], why: str) -> Trace:
     unknown = frozenset[str]().union(*(trace.unknown for trace in traces))
     dimensions: list[Dimension] = []
     for place in range(-len(shape), 0):
-        found: Dimension = (Factor(shape[place]),)
+        there = [trace.dimensions[place] for trace in traces if len(trace.dimensions) >= -place]
+        uneven = any(factor.uneven for dimension in there for factor in dimension)
+        found: Dimension = (Factor(shape[place], uneven=uneven),)
         for trace in traces:
             if len(trace.dimensions) < -place or not any(factor.axes for factor in trace.dimensions[place]):
                 continue
@@ -258,5 +278,6 @@ def _together(one: Dimension, other: Dimension) -> Dimension | None:
             if left.span.step != right.span.step:
                 return None
             span = left.span.union(right.span)
-        factors.append(replace(left, span=span, complete=left.complete and right.complete))
+        uneven = left.uneven or right.uneven
+        factors.append(replace(left, span=span, complete=left.complete and right.complete, uneven=uneven))
     return tuple(factors)
