@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import torchdcls.models
 from torchdcls import Dcls1d, Dcls2d, Dcls3d, DclsTranspose2d, fuse
@@ -533,3 +533,51 @@ class TestAgreement:
         assert 0 < check.tolerance < 1e-2
         with pytest.raises(ExportError):
             reference.check(lambda given: [model(given) * 1.01], "it")
+
+
+class Keeping(nn.Conv1d):
+    """Keeps what it computed."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        self.last = super().forward(given)
+        return self.last
+
+
+def kept() -> nn.Module:
+    layer = Keeping(2, 3, 1)
+    layer(example(1))
+    return layer
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2", "safetensors"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: nn.utils.weight_norm(Dcls1d(2, 3, 2, dilated_kernel_size=5)),
+            "weight (torch.nn.utils.weight_norm); use torch.nn.utils.parametrizations.weight_norm, or call "
+            "torch.nn.utils.remove_weight_norm first",
+        ),
+        (
+            lambda: prune.l1_unstructured(nn.Conv1d(2, 3, 1), "weight", 0.5),
+            "weight (torch.nn.utils.prune); call torch.nn.utils.prune.remove first",
+        ),
+        (kept, "last; detach it, or keep it out of the module"),
+    ],
+    ids=["weight_norm", "prune", "kept"],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_a_model_that_torch_cannot_copy(tmp_path: Path, to: Any, make: Callable[[], nn.Module], message: str) -> None:
+    layer = make()
+    for model, name in ((nn.Sequential(layer), "'0'"), (layer, f"a {type(layer).__name__}")):
+        with pytest.raises(ExportError) as refused:
+            export(model, tmp_path / f"model.{to}", to=to, example=example(1))
+        assert str(refused.value) == f"model: expected one that can be copied, got {name} with a computed {message}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_copied_for_another_reason(tmp_path: Path) -> None:
+    model = small(1)
+    model.stream = sys.stdout.buffer  # type: ignore[assignment]
+    with pytest.raises(ExportError, match=r"^model: expected one that copy.deepcopy can copy, got TypeError: cannot"):
+        export(model, tmp_path / "model.pt2", to="pt2", example=example(1))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,7 +203,7 @@ def test_a_config_may_be_given_in_place_of_the_stored_one(tmp_path: Path) -> Non
 
 def test_a_repository_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path, OfNothing())
-    assert not (folder / "config.json").exists()
+    (folder / "config.json").unlink()  # the Hub's own class writes none
     monkeypatch.setattr(hub, "_unreachable", lambda *asked: None)
 
     def download(repo_id: str, filename: str, **arguments: Any) -> str:
@@ -214,6 +215,167 @@ def test_a_repository_without_a_configuration(tmp_path: Path, monkeypatch: pytes
     assert isinstance(OfNothing.from_pretrained("me/net"), OfNothing)
     with pytest.raises(ValueError, match=r"a repository on the Hub with config.json, got 'me/net': 404$"):
         Net.from_pretrained("me/net")
+
+
+class Anything(nn.Module, DclsHubMixin):
+    def __init__(self, *sizes: int, **more: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, more.get("width", 2), 1)
+
+
+class Inherited(nn.Sequential, DclsHubMixin):
+    pass
+
+
+@pytest.mark.parametrize("make", [OfNothing, Anything, Inherited, lambda: Anything(width=3)])
+def test_a_constructor_without_arguments(
+    tmp_path: Path, make: Callable[[], Any], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = shaken(make())
+    folder = saved(tmp_path, model)
+    configured = json.loads((folder / "config.json").read_text())
+    assert configured == ({"width": 3} if model._hub_mixin_config else {})
+    for there in (True, False):
+        if there or not configured:
+            if not there:
+                (folder / "config.json").unlink()
+            back = type(model).from_pretrained(folder)
+            weights = back.state_dict()
+            assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+    assert caplog.text == ""
+    assert capfd.readouterr().err == ""
+
+
+class Required(nn.Module, DclsHubMixin):
+    def __init__(self, scale: Tensor) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(scale.clone())
+
+
+def test_all_that_it_was_made_with_is_given_again(tmp_path: Path) -> None:
+    folder = saved(tmp_path, Required(torch.tensor(2.0)))
+    with pytest.raises(ValueError, match=r"^scale: expected to be given to from_pretrained"):
+        Required.from_pretrained(folder)
+    assert Required.from_pretrained(folder, scale=torch.tensor(1.0)).scale == 2
+
+
+class Twice(nn.Module, DclsHubMixin):
+    def __init__(self, width: int, config: Shape | dict[str, Any] | None = None, **more: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 1)
+
+
+class TwiceByDefault(nn.Module, DclsHubMixin):
+    def __init__(self, width: int, config: Shape = Shape(3)) -> None:  # noqa: B008
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "entry"),
+    [
+        (Twice(4, Shape(3)), "width"),
+        (Twice(3, Shape(3)), "width"),
+        (Twice(config={"width": 3}, width=4), "width"),
+        (Twice(4, {"depth": 3}, depth=2), "depth"),
+        (Twice(4, {"config": 3}), "config"),
+        (TwiceByDefault(4), "width"),
+    ],
+)
+def test_an_entry_of_config_and_an_argument_of_one_name(tmp_path: Path, model: Any, entry: str) -> None:
+    with pytest.raises(ValueError, match=rf"^config: expected entries that no other argument of .* got '{entry}' twic"):
+        saved(tmp_path, model)
+    assert not (tmp_path / "net").exists()
+    assert Twice.from_pretrained(saved(tmp_path, Twice(4))).conv.out_channels == 4
+
+
+@dataclass
+class Outer:
+    inner: "Shape"
+    other: "Shape | None" = None
+    name: str = "outer"
+
+
+class Quoted(nn.Module, DclsHubMixin):
+    def __init__(self, config: "Shape | None" = None, outer: "Outer | None" = None, unknown: "Nowhere" = 1) -> None:  # type: ignore[name-defined] # noqa: F821
+        super().__init__()
+        self.config, self.outer = config, outer
+        self.conv = nn.Conv2d(3, 1 if config is None else config.width, 1 if outer is None else outer.inner.width)
+
+
+class Nested(nn.Module, DclsHubMixin):
+    def __init__(self, config: Outer) -> None:
+        super().__init__()
+        self.config = config
+        self.conv = nn.Conv2d(3, config.inner.width, 1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Quoted(),
+        Quoted(Shape(3)),
+        Quoted(outer=Outer(Shape(3))),
+        Quoted(Shape(2), Outer(Shape(3), Shape(1))),
+        Nested(Outer(Shape(4))),
+        Nested(Outer(Shape(4), Shape(5, 2.0), "x")),
+    ],
+)
+def test_annotations_that_are_strings_and_nested_dataclasses(tmp_path: Path, model: Any) -> None:
+    back = type(model).from_pretrained(saved(tmp_path, model))
+    assert back.config == model.config
+    assert vars(back).get("outer") == vars(model).get("outer")
+    assert torch.equal(back.conv.weight, model.conv.weight)
+
+
+@dataclass
+class Listed:
+    shapes: list[Shape]
+
+
+class Several(nn.Module, DclsHubMixin):
+    def __init__(self, first: "Nowhere" = None, second: Listed | None = None, third: Any = None) -> None:  # type: ignore[name-defined] # noqa: F821
+        super().__init__()
+        self.first, self.second, self.third = first, second, third
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "annotation"),
+    [({"first": Shape(3)}, "first", "'Nowhere'"), ({"second": Listed([Shape(3)])}, "second.shapes[0]", "")],
+)
+def test_a_dataclass_that_would_not_come_back(
+    tmp_path: Path, arguments: dict[str, Any], where: str, annotation: str
+) -> None:
+    with pytest.raises(ValueError) as refused:
+        saved(tmp_path, Several(**arguments))
+    assert str(refused.value).startswith(f"{where}: expected an annotation that says which dataclass")
+    assert f"got {annotation}" in str(refused.value)
+    assert not (tmp_path / "net").exists()
+
+
+@dataclass
+class Sizes:
+    """Takes no list, which JSON makes of its tuple."""
+
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        hash(self.sizes)
+
+
+class OfSizes(nn.Module, DclsHubMixin):
+    def __init__(self, path: Sizes) -> None:
+        super().__init__()
+
+
+def test_a_dataclass_that_refuses_what_json_holds(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^path: expected a dataclass that can be made again of .*unhashable"):
+        saved(tmp_path, OfSizes(Sizes((1, 2))))
+
+
+def test_a_constructor_that_takes_plain_objects_is_given_one(tmp_path: Path) -> None:
+    back = Several.from_pretrained(saved(tmp_path, Several(third=Shape(3))))
+    assert back.third == {"width": 3, "scale": 1.0}
 
 
 CONVERSION = {"dilated_kernel_size": 11, "kernel_count": "iso", "interpolation": "bilinear"}

@@ -5,12 +5,12 @@ same model in float64.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from .copies import copied
 from .errors import ExportError, reason
 
 # Largest errors of two ways to round scatter by a few times; what is exported wrongly is off by thousands of them.
@@ -45,7 +45,7 @@ class Reference:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._double = deepcopy(model).double()
+        self._double = copied(model).double()
         self._double_works = True
         self._expected: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
 

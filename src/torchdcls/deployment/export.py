@@ -1,7 +1,6 @@
 """Writing a model for use elsewhere, and checking what was written."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from operator import ge
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..nn import DclsLayer
 from . import onnx_file
 from .agreement import Check, Reference
 from .configuration import Configuration
+from .copies import copied
 from .errors import ExportError, reason
 from .options import DynamicSize, Format, Positions
 from .program import axis_names, least_sizes, read_program, run_program, trace, write_program
@@ -97,7 +97,7 @@ def export(
         raise ValueError(f"example: expected an input of the model for {to!r}, got None")
     configuration = configuration or Configuration()
     configuration.to_text()  # what cannot be written is refused before anything is computed
-    copy = deepcopy(model).requires_grad_(False).eval()
+    copy = copied(model).requires_grad_(False).eval()
     if to == "safetensors":
         # Flags are no part of the file.
         say("writing weights")
@@ -197,7 +197,7 @@ def _fused(model: nn.Module, example: Tensor, positions: Positions) -> tuple[nn.
     """A copy with plain convolutions, or the model itself where there is nothing to fuse."""
     if not any(isinstance(module, DclsLayer) for module in model.modules()):
         return model, None
-    plain = deepcopy(model)
+    plain = copied(model)
     if isinstance(plain, DclsLayer):
         plain = nn.Sequential(plain).eval()
     return plain, fuse(
@@ -346,7 +346,7 @@ def _export_weights(model: nn.Module, path: Path, example: Tensor | None, config
             _try(model.cpu(), example)
             reference = Reference(model)
             _expected(reference, example, False)
-            restored = load(unfinished, None if configuration.model else deepcopy(model)).eval()
+            restored = load(unfinished, None if configuration.model else copied(model)).eval()
             checks = reference.check(lambda given: run_program(restored, given), "the file's model")
         files = ((path, unfinished.stat().st_size),)
     return ExportReport(path, "safetensors", files, None, None, None, (), checks)

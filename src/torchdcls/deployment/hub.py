@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from fnmatch import fnmatch
 from math import prod
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from ..conversion import convert, parameter_count
 from ..conversion.select import stages
 from ..nn import DclsLayer
 from ..profiles import PROFILES, Profile, description
+from .arguments import dataclass_of, difference, made_again, may_be_plain, resolved
 
 with needed_by("torchdcls.deployment.hub", "train"):
     from huggingface_hub import (
@@ -111,6 +112,8 @@ class DclsHubMixin(  # type: ignore[misc]
     """
 
     _not_stored: list[str]
+    _clashing: list[str]  # entries of a `config` that other arguments are called like
+    _dataclasses: dict[str, Any]  # arguments
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Notes what the constructor was called with. As on the Hub, the entries of a `config` stand by themselves."""
@@ -122,6 +125,17 @@ class DclsHubMixin(  # type: ignore[misc]
             others: Any = instance._hub_mixin_config or {}
             instance._hub_mixin_config = {**others, **entries}
         given["config"] = config
+        made_with = {**{name: entry.default for name, entry in cls._hub_mixin_init_parameters.items()}, **given}
+        if "config" in names and "config" not in {*names[: len(args)], *kwargs}:
+            made_with["config"] = cls._hub_mixin_init_parameters["config"].default
+        stored = {name: value for name, value in made_with.items() if cls._is_jsonable(value)}
+        entries = cls._encode_arg(stored.get("config"))
+        instance._clashing = sorted(made_with.keys() & entries) if isinstance(entries, dict) else []
+        instance._dataclasses = {
+            name: value
+            for name, value in stored.items()
+            if is_dataclass(value) and not isinstance(value, (type, Profile, *cls._hub_mixin_jsonable_custom_types))
+        }
         instance._not_stored = sorted(name for name, value in given.items() if not cls._is_jsonable(value))
         return instance
 
@@ -137,6 +151,45 @@ class DclsHubMixin(  # type: ignore[misc]
     def _encode_arg(cls, arg: Any) -> Any:
         # A name makes the same layers.
         return arg.name if isinstance(arg, Profile) else super()._encode_arg(arg)
+
+    @classmethod
+    def _decode_arg(cls, expected_type: Any, value: Any) -> Any:
+        kind = dataclass_of(expected_type)
+        if kind is None or issubclass(kind, (Profile, *cls._hub_mixin_jsonable_custom_types)):
+            return super()._decode_arg(expected_type, value)
+        return made_again(kind, value) if isinstance(value, dict) else value
+
+    def _check_arguments(self) -> None:
+        """Refuses arguments that `from_pretrained` would not make again.
+
+        Raises:
+            ValueError: There are some.
+        """
+        name = type(self).__name__
+        if self._clashing:
+            raise ValueError(
+                f"config: expected entries that no other argument of {name} is called like, as config.json has both "
+                f"side by side, got {self._clashing[0]!r} twice; rename one"
+            )
+        for argument, value in self._dataclasses.items():
+            annotation = resolved(type(self).__init__)[argument].annotation
+            if may_be_plain(annotation):
+                continue
+            kind = type(value).__name__
+            try:
+                again = self._decode_arg(annotation, json.loads(json.dumps(asdict(value))))
+            except Exception as error:
+                raise ValueError(
+                    f"{argument}: expected a dataclass that can be made again of its fields, got {kind} "
+                    f"({type(error).__name__}: {error})"
+                ) from None
+            where = difference(value, again, argument)
+            if where is not None:
+                raise ValueError(
+                    f"{where}: expected an annotation that says which dataclass from_pretrained is to make, and names "
+                    f"that typing.get_type_hints finds, got {annotation!r} for {argument} of {name}; define the "
+                    "dataclass in a module, and annotate the argument or field with it"
+                )
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -157,7 +210,14 @@ class DclsHubMixin(  # type: ignore[misc]
             description: What the card says first; None for a sentence about the layers.
             config: In the place of the constructor's arguments; None for these.
             model_card_kwargs: The arguments of `generate_model_card`, where `push_to_hub` has them.
+
+        Raises:
+            ValueError: `from_pretrained` could not make the constructor's arguments again, and there is no `config`.
         """
+        if config is None:
+            self._check_arguments()
+            if self._hub_mixin_config is None:
+                config = {}  # a file for every model
         about = {"results": results, "license": license, "description": description, **(model_card_kwargs or {})}
         super().save_pretrained(save_directory, config=config, model_card_kwargs=about)
 
@@ -221,14 +281,15 @@ class DclsHubMixin(  # type: ignore[misc]
         Raises:
             ValueError: There is no such folder or repository, a file is missing or broken, or it is of another class.
         """
-        names = cls._hub_mixin_init_parameters
+        names = cls._hub_mixin_init_parameters = resolved(cls.__init__)
         anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in names.values())
         for name in model_kwargs:
             if name not in names and not anything:
                 raise ValueError(f"{name}: expected an argument of {cls.__name__}; {nearest(name, list(names)[1:])}")
-        # A class with nothing to store, whose constructor takes no arguments, say, has no configuration.
+        # The Hub's own class writes no configuration where there is nothing to store, say for lack of arguments.
         optional = all(
             name == "config"
+            or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             or (name not in cls._hub_mixin_jsonable_default_values and parameter.default is not parameter.empty)
             for name, parameter in list(names.items())[1:]
         )
@@ -245,7 +306,8 @@ class DclsHubMixin(  # type: ignore[misc]
             )
         config = {} if optional and not (folder / _CONFIG).exists() else _read_config(folder)
         own = {name: value for name, value in config.items() if name not in names}
-        entries = _fields(names["config"].annotation) if "config" in names else set()
+        kind = dataclass_of(names["config"].annotation) if "config" in names else None
+        entries = {entry.name for entry in fields(kind)} if kind is not None else set()
         anything = anything or ("config" in names and not entries)
         foreign = [] if anything else [name for name in own if name not in entries]
         if foreign:
@@ -267,6 +329,17 @@ class DclsHubMixin(  # type: ignore[misc]
             given = bool(own) or default is inspect.Parameter.empty
             model_kwargs["config"] = cls._decode_arg(annotation, own) if given else default
         cls._check_config(folder / _CONFIG, {name: config[name] for name in config if name not in model_kwargs})
+        if not (folder / _CONFIG).exists():  # for which the Hub's class prints a warning
+            return cls._from_pretrained(
+                model_id=str(folder),
+                revision=None,
+                cache_dir=None,
+                force_download=False,
+                local_files_only=True,
+                token=None,
+                map_location=map_location,
+                **model_kwargs,
+            )
         model: Self = super().from_pretrained(folder, map_location=map_location, **model_kwargs)
         return model
 
@@ -500,12 +573,6 @@ def _conversion(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _matching(patterns: Sequence[str]) -> Any:
     return lambda name, module: any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _fields(annotation: Any) -> set[str]:
-    """Names of the fields of a dataclass, or of one among several types; none for other types."""
-    types = [annotation, *get_args(annotation)]
-    return {entry.name for kind in types if isinstance(kind, type) and is_dataclass(kind) for entry in fields(kind)}
 
 
 def _check_repository(expected: str, repo_id: str, revision: str | None) -> None:

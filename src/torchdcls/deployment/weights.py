@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 import json
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from .._extras import needed_by
 from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
+from .copies import copied
 from .errors import ExportError
 
 _NAMES_SHOWN = 3
@@ -75,7 +75,7 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
     except SafetensorError as error:
         raise OSError(f"'{path.name}' cannot be written ({error})") from error
     if configuration.model is None:
-        blank = deepcopy(model)
+        blank = copied(model)
         with torch.no_grad():
             for tensor in blank.state_dict().values():
                 tensor.zero_()
