@@ -15,7 +15,7 @@ from typing import Any
 
 from .case import Case
 
-CASES = 200
+CASES = 60
 WORST = None
 
 # Whose results depend on the order in which norms and means are summed.

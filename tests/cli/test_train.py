@@ -68,6 +68,17 @@ def test_a_dry_run_prints_what_a_recipe_comes_to(
     assert seen == []
 
 
+def test_small_batches_are_one_micro_batch(
+    seen: list[tuple[str | None, TrainConfig]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--config", "convnext_tiny-dcls-bilinear", "--data", "images", "--batch-size", "8"]
+    assert main(words) == 0
+    assert seen[-1][1].micro_batch == 8
+    assert capsys.readouterr().err == "torchdcls train: --micro-batch is 8 instead of 128, as --batch-size is\n"
+    assert main([*words, "--micro-batch", "4"]) == 0
+    assert seen[-1][1].micro_batch == 4
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,6 +1,7 @@
 """Fused models compute what the model with DCLS layers did."""
 
 import itertools
+import math
 from copy import deepcopy
 
 import pytest
@@ -380,3 +381,13 @@ def test_a_forward_put_in_the_place_of_a_layers():
     model[0].forward = lambda input: input
     with pytest.raises(ValueError, match="got 0 of Dcls2d, which has a forward of its own"):
         fuse(model)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_positions_that_cannot_be_rounded(value):
+    model = nn.Sequential(Dcls1d(1, 1, 2, dilated_kernel_size=9))
+    with torch.no_grad():
+        model[0].position[..., 0] = value
+    with pytest.raises(ValueError, match="position: expected finite positions in 0 to round"):
+        fuse(model, positions="round")
+    assert isinstance(model[0], Dcls1d)

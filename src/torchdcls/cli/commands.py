@@ -95,9 +95,13 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
 
 
 def _fitted(settings: dict[str, Any], arguments: Sequence[str]) -> list[str]:
-    """Fits what counts epochs, unless the command line says it too, to --epochs; and says so."""
+    """Fits what goes with --epochs and --batch-size to them, unless the command line says it too; and says so."""
     given = {argument.partition("=")[0] for argument in arguments}
     notes: list[str] = []
+    batch, micro = settings["batch_size"], settings["micro_batch"]
+    if "--batch-size" in given and "--micro-batch" not in given and 1 <= batch < micro:
+        settings["micro_batch"] = batch
+        notes.append(f"--micro-batch is {batch} instead of {micro}, as --batch-size is")
     epochs, warmup, repulsion = settings["epochs"], settings["warmup_epochs"], settings["repulsion_from"]
     if "--epochs" not in given or epochs < 1:
         return notes

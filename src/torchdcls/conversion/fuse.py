@@ -185,6 +185,10 @@ def _convolution(
     size = layer.dilated_kernel_size
     kernel, clamped = exact, 0
     if positions == "round":
+        if not layer.position.isfinite().all():
+            raise ValueError(
+                f"position: expected finite positions in {name or type(layer).__name__} to round, got others"
+            )
         nearest = layer.position.round()
         position = clamp_position_(nearest.clone(), layer.learned_size)
         clamped = int((position != nearest).any(0).sum())

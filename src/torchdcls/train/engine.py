@@ -285,6 +285,9 @@ class _Run:
             if watch.stops:
                 self.group.wait()  # A process that has ended would have the others ended too.
                 raise KeyboardInterrupt
+        if unreadable.count:
+            first = f", first {', '.join(unreadable.failures)}" if unreadable.failures else ""
+            bar.say(f"epoch {place.epoch + 1}: {unreadable.count} unreadable images left out{first}")
 
     def _announced(self, bar: ProgressBar, updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """The micro-batches of each update; what the first update of all waits for is said."""

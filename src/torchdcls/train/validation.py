@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data.batches import Batch
+from .data.image_folder import shortened
 from .processes import Processes
 
 
@@ -95,7 +96,7 @@ def class_numbers(
     unknown = [name for name in there if name not in known]
     if unknown:
         raise ValueError(
-            f"data: expected classes that the model was trained on, got {unknown[0]!r} and {len(unknown) - 1} more "
-            f"besides; it knows {', '.join(map(repr, known[:3]))} and {max(len(known) - 3, 0)} more"
+            f"data: expected classes that the model was trained on, got {shortened(unknown)} "
+            f"besides; it knows {shortened(known)}"
         )
     return torch.tensor([known.index(name) for name in there])

@@ -311,7 +311,7 @@ def test_explains_every_method(capsys):
     for line in lines[1:5]:
         row, _, caution = line.partition("   (")
         method, *times = row.split()
-        assert bool(caution) == (method == "fft")
+        assert bool(caution) == (method in ("fft", "matmul"))
         expected = [f"{estimate(method, part, LARGE) / 1e6:.2f}" for part in PARTS]
         assert times == expected
     plan = choose(LARGE, True, True)

@@ -27,7 +27,8 @@ def safe_padding(problem: Problem) -> list[int]:
 
     On AVX-512 the gradient of a two-dimensional weight is written beyond its end where the map has padding on top and
     the kernel with its step is higher than the map (`compute_oh_loop_partial`, seen in oneDNN 3.7 to 3.12). Kernels of
-    more than 14 columns, and of one filter for each of several channels, take other routines.
+    more than 14 columns, and of one filter for each of several channels, take other routines. Exported and traced
+    programs, for maps of any size, are left as torch has them: they are made to be run, not to be trained.
     """
     even = even_padding(problem.padding)
     for_any_map = torch.compiler.is_exporting() or traced_by_jit()

@@ -48,7 +48,10 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
     if method in ("auto", "direct"):
         return None
     if traced_by_jit():
-        return "torch.jit.trace and the old ONNX exporter make a program for maps of any size, and it is made for one"
+        return (
+            "torch.jit.trace and the old ONNX exporter make a program for maps of any size, "
+            + "and it is made for one (torchdcls.fuse puts plain convolutions in the place of layers)"
+        )
     if not problem.dtype.is_floating_point:
         return "it needs real floating-point tensors"
     if problem.batch == 0:
@@ -115,6 +118,11 @@ HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyp
 # Factors on estimates before they are compared. Direct is what one would have had, and must be clearly beaten; "fft"
 # and "matmul" take more memory on their way, and are slower than estimated where caches are small or shared.
 HANDICAPS: dict[Method, float] = {"direct": 1.0, "depthwise": 1.05, "fft": 1.25, "matmul": 1.25}
+# What `explain_method` says of results that are not torch's own where a map holds more than plain numbers.
+_CAUTIONS: dict[Method, str] = {
+    "fft": "   (loses signs and zeros, spreads NaN; direct never does)",
+    "matmul": "   (spreads NaN; direct never does)",
+}
 # The least gain that is worth another plan than direct. Unit: nanoseconds.
 LEAST_GAIN = 1e5
 # What `auto` lets the matrices of "matmul" and the spectrum of a kernel take.
@@ -241,7 +249,7 @@ def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
             lines.append(f"{method:9}  can run; times are known on CPU alone")
         elif reason is None:
             times = [sum(estimate(method, part, problem) for part in parts) / 1e6 for _, parts in asked]
-            caution = "   (loses signs and zeros, spreads NaN; direct never does)" if method == "fft" else ""
+            caution = _CAUTIONS.get(method, "")
             lines.append(f"{method:9}" + "".join(f"{time:18.2f}" for time in times) + caution)
         else:
             lines.append(f"{method:9}  not taken: {reason}")
