@@ -50,7 +50,7 @@ def test_functions_take_the_path_as_a_string(copied: Path) -> None:
     out = copied.with_name("a.safetensors")
     assert evaluate(str(copied), EvalConfig(workers=0), Console(quiet=True)).images == 4
     export_checkpoint(str(copied), ExportConfig(to="safetensors", out=out), Console(quiet=True))
-    found, stored = load_model(str(copied), "ema").state_dict(), load(str(out)).state_dict()
+    found, stored = load_model(str(copied)).state_dict(), load(str(out)).state_dict()
     assert list(found) == list(stored)
     assert all(torch.equal(tensor, stored[name]) for name, tensor in found.items())
 

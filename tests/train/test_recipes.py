@@ -21,7 +21,18 @@ NOT_OF_A_RECIPE = {
     *("model_args", "num_classes", "data", "data_dir", "train_split", "val_split", "train_images", "val_images"),
     "max_image_pixels",
     *("input_key", "target_key", "max_unreadable", "workers", "color_jitter", "precision", "channels_last", "compile"),
-    *("device", "threads", "seed", "out", "resume", "checkpoint_every", "log_every", "tensorboard"),
+    *(
+        "device",
+        "threads",
+        "seed",
+        "out",
+        "resume",
+        "initial_checkpoint",
+        "reset_head",
+        "checkpoint_every",
+        "log_every",
+        "tensorboard",
+    ),
 }
 # Where the default, which compares with nothing and clamps nothing, is meant.
 ONLY_WHERE_NEEDED = {"model", "drop_path", "clamp_positions", "repulsion_from", "loss"}
