@@ -24,7 +24,7 @@ def page(results: Sequence[tuple[Mapping[str, Any], str]]) -> str:
 
 
 def _section(result: Mapping[str, Any], caption: str) -> str:
-    rows, worst = result["rows"], result["worst"]
+    rows, worst = sorted(result["rows"], key=lambda row: row["kind"]), result["worst"]
     header = ["kind", "cases", "faults", *([worst] if worst else [])]
     table = [header]
     for row in rows:
