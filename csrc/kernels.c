@@ -1,0 +1,10 @@
+/* All kernels for one instruction set and one type: compiled with TD_NAME, TD_VECTOR (bytes) and perhaps TD_DOUBLE. */
+#include "lanes.h"
+
+#include "direct.h"
+#include "fft.h"
+
+int TD_NAME(int method, int map, const td_problem *problem, const td_tensor *input, const td_tensor *weight,
+            const td_tensor *output) {
+    return (method == TD_FFT ? run_fft : run_direct)(map, problem, input, weight, output);
+}

@@ -1,0 +1,103 @@
+/* The library's entry: which instruction set, whose threads, what memory. */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "torchdcls.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+#ifdef __x86_64__
+#define VARIANTS(X) X(avx512) X(avx2) X(sse2)
+#else
+#define VARIANTS(X) X(neon)
+#endif
+#define DECLARE(isa) \
+    int td_run_##isa##_float(int, int, const td_problem *, const td_tensor *, const td_tensor *, const td_tensor *); \
+    int td_run_##isa##_double(int, int, const td_problem *, const td_tensor *, const td_tensor *, const td_tensor *);
+VARIANTS(DECLARE)
+
+#define NAME(isa) {#isa, td_run_##isa##_float, td_run_##isa##_double},
+static const struct {
+    const char *name;
+    td_kernel single, twice;
+} variants[] = {VARIANTS(NAME)};
+enum { COUNT = sizeof variants / sizeof *variants };
+static int chosen = -1;
+
+static int runs(int variant) {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+    if (variant == 0)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+    if (variant == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    (void)variant;
+    return 1;
+}
+
+/* Name of variant `index`, best first, or NULL beyond the last. */
+EXPORT const char *td_variant(int index) { return index >= 0 && index < COUNT ? variants[index].name : NULL; }
+
+/* Whether this processor runs variant `index`. */
+EXPORT int td_variant_runs(int index) { return index >= 0 && index < COUNT && runs(index); }
+
+/* Takes variant `index` from now on. */
+EXPORT void td_choose(int index) { chosen = index; }
+
+/* torch_parallel_for, or NULL for one thread. */
+typedef int32_t (*torch_parallel)(int64_t, int64_t, int64_t, td_range, void *);
+static torch_parallel torch_parallel_for;
+EXPORT void td_set_parallel(torch_parallel function) { torch_parallel_for = function; }
+
+void td_parallel(int64_t count, td_range function, void *context) {
+    if (count > 1 && torch_parallel_for != NULL && torch_parallel_for(0, count, 1, function, context) == 0) return;
+    if (count > 0) function(0, count, context);
+}
+
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+typedef struct {
+    void *memory[2];
+    size_t bytes[2];
+} pieces;
+
+static void release(void *kept) {
+    pieces *all = kept;
+    free(all->memory[0]);
+    free(all->memory[1]);
+    free(all);
+}
+
+static void make_key(void) { pthread_key_create(&key, release); }
+
+void *td_scratch(int which, size_t bytes) {
+    pthread_once(&once, make_key);
+    pieces *all = pthread_getspecific(key);
+    if (all == NULL) {
+        if ((all = calloc(1, sizeof *all)) == NULL) return NULL;
+        pthread_setspecific(key, all);
+    }
+    if (all->bytes[which] < bytes) {
+        free(all->memory[which]);
+        all->bytes[which] = 0;
+        bytes = (bytes + 4095) / 4096 * 4096;
+        if ((all->memory[which] = aligned_alloc(4096, bytes)) == NULL) return NULL;
+        all->bytes[which] = bytes;
+    }
+    return all->memory[which];
+}
+
+/* Frees what this thread keeps. */
+EXPORT void td_clear(void) {
+    pthread_once(&once, make_key);
+    void *all = pthread_getspecific(key);
+    if (all == NULL) return;
+    pthread_setspecific(key, NULL);
+    release(all);
+}
+
+EXPORT int td_run(int twice, int method, int map, const td_problem *problem, const td_tensor *input, const td_tensor *weight,
+           const td_tensor *output) {
+    return (twice ? variants[chosen].twice : variants[chosen].single)(method, map, problem, input, weight, output);
+}

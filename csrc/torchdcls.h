@@ -1,0 +1,42 @@
+/* The C interface of the compiled kernels: depthwise convolution in one to three dimensions.
+ *
+ * A call is one of three maps of the same trilinear form, sum over o, k of g[o] * x[o * stride + k - before] * w[k]:
+ *   CONVOLVE    output from input and weight
+ *   TRANSPOSE   gradient of the input from gradient of the output and weight
+ *   CORRELATE   gradient of the weight from input and gradient of the output
+ * Axes are (z, y, x); fewer axes have size 1, kernel 1 and stride 1 in front. Strides of tensors count elements.
+ */
+#ifndef TORCHDCLS_H
+#define TORCHDCLS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TD_CONVOLVE, TD_TRANSPOSE, TD_CORRELATE };
+enum { TD_FLOAT32, TD_FLOAT64, TD_BFLOAT16, TD_FLOAT16 };
+enum { TD_DIRECT, TD_FFT };
+enum { TD_OK, TD_NO_MEMORY, TD_UNSUPPORTED };
+
+typedef struct {
+    int64_t batch, channels;
+    int64_t map[3], outputs[3], kernel[3], stride[3], before[3];
+} td_problem;
+
+typedef struct {
+    void *data;
+    int64_t stride[5]; /* batch, channel, z, y, x; of a weight: unused, channel, z, y, x */
+    int64_t dtype;
+} td_tensor;
+
+typedef int (*td_kernel)(int method, int map, const td_problem *, const td_tensor *input, const td_tensor *weight,
+                         const td_tensor *output);
+
+/* Calls function(begin, end, context) for parts of [0, count), on whatever threads there are. */
+typedef void (*td_range)(int64_t begin, int64_t end, void *context);
+void td_parallel(int64_t count, td_range function, void *context);
+
+/* At least `bytes` of memory that belong to this thread and are kept for its next call, or NULL. `which` is 0 for the
+ * work of a task and 1 for what a call shares among its tasks. */
+void *td_scratch(int which, size_t bytes);
+
+#endif
