@@ -18,7 +18,10 @@ from .small import CONVOLUTIONS, convnext, dcls_layers, depthwise, on_meta, uniq
 
 
 def converted(model, **options):
-    return convert(model, **{"dilated_kernel_size": 9, "kernel_count": 3, **options})
+    """With three elements, or one where there is a single cell for all."""
+    size = options.get("dilated_kernel_size", 9)
+    count = 3 if max(size if isinstance(size, tuple) else (size,)) > 1 else 1
+    return convert(model, **{"dilated_kernel_size": 9, "kernel_count": count, **options})
 
 
 def everything(name, module):
