@@ -20,7 +20,7 @@ from .small import CONVOLUTIONS, convnext, dcls_layers, depthwise, on_meta, uniq
 def converted(model, **options):
     """With three elements, or one where there is a single cell for all."""
     size = options.get("dilated_kernel_size", 9)
-    count = 3 if max(size if isinstance(size, tuple) else (size,)) > 1 else 1
+    count = 1 if size == 1 or (isinstance(size, tuple) and set(size) == {1}) else 3
     return convert(model, **{"dilated_kernel_size": 9, "kernel_count": count, **options})
 
 

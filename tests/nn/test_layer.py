@@ -239,11 +239,3 @@ def test_refuses_dtypes(dims, dtype):
     for layer in (LAYERS[dims], TRANSPOSED[dims]):
         with pytest.raises(ValueError, match=message):
             layer(4, 4, 3, dilated_kernel_size=5, dtype=dtype)
-
-
-def test_state_of_a_transposed_layer_is_another() -> None:
-    plain, transposed = (kind(4, 4, 5, dilated_kernel_size=9) for kind in (Dcls2d, DclsTranspose2d))
-    with pytest.raises(RuntimeError, match=r"as this one \(9x9 gaussian, axes \(0, 1\)\), got one of another"):
-        plain.load_state_dict(transposed.state_dict())
-    with pytest.raises(RuntimeError, match=r"as this one \(9x9 gaussian, axes \(0, 1\), transposed\)"):
-        transposed.load_state_dict(plain.state_dict())

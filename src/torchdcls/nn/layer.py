@@ -239,15 +239,12 @@ class DclsLayer(nn.Module):
         settings = (self.dilated_kernel_size, self.interpolation, self.learned_dims)
         return self._cache.get([self.weight, self.position, self.sigma], settings, self.kernel)
 
-    def _state_text(self) -> str:
-        return self.kernel_text()
-
     # In the metadata of a state dict, as torch's version numbers. An entry of its own would be no tensor, which neither
     # averages nor safetensors nor older state dicts know. Where metadata are lost, nothing is compared.
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {})
-        metadata.setdefault(prefix[:-1], {})[_KERNEL] = self._state_text()
+        metadata.setdefault(prefix[:-1], {})[_KERNEL] = self.kernel_text()
 
     def _load_from_state_dict(
         self,
@@ -259,7 +256,7 @@ class DclsLayer(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        own = self._state_text()
+        own = self.kernel_text()
         saved = local_metadata.get(_KERNEL, own)
         if saved != own:
             error_msgs.append(

@@ -147,10 +147,6 @@ class DclsTransposeNd(DclsLayer):
             output = output.narrow(axis, 0, size)
         return output
 
-    def _state_text(self) -> str:
-        # The axes of channels mean another thing than in the state of a plain layer.
-        return f"{super()._state_text()}, transposed"
-
     def extra_repr(self) -> str:
         """As of `DclsNd`, with the output padding."""
         beyond = f", output_padding={self.output_padding}" if any(self.output_padding) else ""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tracing import sizes_are_known
+from .tracing import sizes_are_known, traced_by_jit
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -42,10 +42,11 @@ def pad(input: Tensor, pads: Sequence[tuple[int, int]], mode: PaddingMode) -> Te
         [[[2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1]]]
     """
     sizes = input.shape[-len(pads) :]
-    if mode != "zeros" and any(size == 0 for size in sizes):
+    traced = traced_by_jit()  # to a program for maps of any size, which torch's own pads as far as it can
+    if mode != "zeros" and not traced and any(size == 0 for size in sizes):
         raise ValueError(f"input: expected a map with cells for padding_mode={mode!r}, got shape {tuple(input.shape)}")
     # Torch's own is the faster one. An exported program is for maps of any size, and must not ask for theirs.
-    if mode in ("zeros", "replicate") or _torch_can(sizes, pads, mode):
+    if mode in ("zeros", "replicate") or traced or _torch_can(sizes, pads, mode):
         cells = [count for pair in reversed(pads) for count in pair]
         return F.pad(input, cells, mode="constant" if mode == "zeros" else mode)
     for axis, (size, (before, after)) in enumerate(zip(sizes, pads, strict=True), start=-len(pads)):
