@@ -24,7 +24,7 @@ _SLOW = (
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "compiles: torch.compile traces this test, with nothing compiled before it")
-    config.addinivalue_line("markers", "fast: one of those that take three minutes together")
+    config.addinivalue_line("markers", "fast: the first cases of tests that take no minutes")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
