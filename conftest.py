@@ -16,8 +16,15 @@ _ROOT = Path(__file__).parent
 # compiles.
 _FIRST_CASES = 3
 _SLOW = (
-    *("tests/benchmarks", "tests/deployment", "tests/models", "tests/train", "tests/cli/test_export_command.py"),
-    *("tests/conversion/test_warm_start.py", "tests/inspection/test_inspect.py"),
+    *(
+        "tests/benchmarks",
+        "tests/deployment",
+        "tests/models",
+        "tests/torchdcls_train",
+        "tests/studies",
+        "tests/cli/test_export_command.py",
+    ),
+    *("tests/cli/test_export_command.py", "tests/conversion/test_warm_start.py", "tests/inspection/test_inspect.py"),
     *("tests/ops/conv/triton", "tests/ops/triton"),
 )
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchdcls import ConversionReport, convert, fuse, param_groups
 from torchdcls.conversion.select import Where
 from torchdcls.nn import DclsLayer
-from torchdcls.train.comparison.record import markdown_table
+from torchdcls_train.comparison.record import markdown_table
 
 from .record import RESULTS, record, write
 

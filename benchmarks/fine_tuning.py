@@ -20,14 +20,14 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
 from torchdcls import clamp_positions_, convert, param_groups
-from torchdcls.models import comparison_model
 from torchdcls.profiles import Interpolation
-from torchdcls.train.comparison.config import BASELINE, CompareConfig
-from torchdcls.train.comparison.loop import evaluate, train
-from torchdcls.train.comparison.record import half_interval
-from torchdcls.train.data.image_set import ImageData
-from torchdcls.train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
-from torchdcls.train.progress import ProgressBar
+from torchdcls_train.comparison.config import BASELINE, CompareConfig
+from torchdcls_train.comparison.loop import evaluate, train
+from torchdcls_train.comparison.record import half_interval
+from torchdcls_train.comparison.small import comparison_model
+from torchdcls_train.data.image_set import ImageData
+from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
+from torchdcls_train.progress import ProgressBar
 
 from .record import RESULTS, ROOT, record, write
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls.train.comparison.pictures import accuracy_figure
+from torchdcls_train.comparison.pictures import accuracy_figure
 
 from . import fine_tuning
 from .record import RESULTS, ROOT

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torchdcls.train.study.records import SETTINGS, read_published, read_run, write_published
-from torchdcls.train.study.results import used_ids
+from studies.records import SETTINGS, read_published, read_run, write_published
+from studies.results import used_ids
 
 from .record import RESULTS, ROOT, write
 

@@ -1,4 +1,4 @@
-"""The result file of a benchmark: at its top level `benchmark`, and what `torchdcls.train.environment` says."""
+"""The result file of a benchmark: at its top level `benchmark`, and what `torchdcls_train.environment` says."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls.train.environment import environment, repeatable
+from torchdcls_train.environment import environment, repeatable
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdcls import convert
-from torchdcls.models import comparison_model
 from torchdcls.ops.conv import Method
 from torchdcls.optim import dcls_layers, param_groups
 from torchdcls.profiles import Interpolation
+from torchdcls_train.comparison.small import comparison_model
 
 from .parity import check_parity
 from .timing import compare_in_turns

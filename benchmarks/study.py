@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchdcls.train.study.page import page_text, summary_text
-from torchdcls.train.study.pictures import digest, draw_study, picture_names
-from torchdcls.train.study.records import Study, read_published
+from studies.page import page_text, summary_text
+from studies.pictures import digest, draw_study, picture_names
+from studies.records import Study, read_published
 
 PAGE = "results.md"
 IMAGES = "images"

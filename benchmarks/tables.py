@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torchdcls.train.comparison.record import markdown, markdown_table
+from torchdcls_train.comparison.record import markdown, markdown_table
 
 from . import campaigns, construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
 from .record import RESULTS, ROOT

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from torchdcls.train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
-from torchdcls.train.data.image_set import ImageSet
+from torchdcls_train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
+from torchdcls_train.data.image_set import ImageSet
 
 TRAIN_IMAGES_PER_CLASS = 600
 TEST_IMAGES_PER_CLASS = 100

@@ -7,15 +7,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NamedTuple
 
-# What `--help` says of each; `torchdcls.cli.commands` has their options, and what they do.
+
+class Entry(NamedTuple):
+    """A command: what `--help` says of it, and the module and the name there of what it takes and does."""
+
+    text: str
+    module: str
+    name: str
+
+
 COMMANDS = {
-    "compare": "train a small model with 7x7 and with DCLS layers",
-    "train": "train a model at full size, on one machine or many",
-    "eval": "score a checkpoint",
-    "study": "compare methods as a study: tuned alike, paired, resumable",
-    "export": "write a checkpoint's model for use elsewhere: ONNX, torch.export, weights",
-    "info": "describe a model and what a conversion makes of it",
+    "compare": Entry("train a small model with 7x7 and with DCLS layers", "torchdcls_train.commands", "COMPARE"),
+    "train": Entry("train a model at full size, on one machine or many", "torchdcls_train.commands", "TRAIN"),
+    "eval": Entry("score a checkpoint", "torchdcls_train.commands", "EVAL"),
+    "export": Entry(
+        "write a checkpoint's model for ONNX, torch.export or other programs",
+        "torchdcls_train.commands",
+        "EXPORT",
+    ),
+    "info": Entry("describe a model and what a conversion makes of it", "torchdcls.cli.info", "INFO"),
 }
 
 
@@ -39,8 +51,8 @@ def answer(words: Sequence[str], version: str) -> None:
     )
     parser.add_argument("--version", action="version", version=f"torchdcls {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, text in COMMANDS.items():
-        commands.add_parser(name, help=text)
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.text)
     parser.parse_args(words[:1])
 
 

@@ -24,4 +24,4 @@ def test_the_first_cases_of_each_test_are_fast(request):
     fast = [item for item in request.session.items if item.get_closest_marker("fast")]
     assert request.node in fast
     assert max(Counter(item.nodeid.partition("[")[0] for item in fast).values()) <= 3
-    assert not [item for item in fast if "tests/train/" in item.nodeid or item.get_closest_marker("compiles")]
+    assert not [item for item in fast if "tests/torchdcls_train/" in item.nodeid or item.get_closest_marker("compiles")]

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from benchmarks import fine_tuning
 from benchmarks.fine_tuning import ARMS, EVALUATIONS_AN_EPOCH, Arm, Study, draw, measure, note, rows, start
-from torchdcls.models import comparison_model
-from torchdcls.train.comparison.config import CompareConfig
-from torchdcls.train.data.image_set import ImageData, ImageSet
-from torchdcls.train.progress import ProgressBar
+from torchdcls_train.comparison.config import CompareConfig
+from torchdcls_train.comparison.small import comparison_model
+from torchdcls_train.data.image_set import ImageData, ImageSet
+from torchdcls_train.progress import ProgressBar
 
 
 def small_data() -> ImageData:

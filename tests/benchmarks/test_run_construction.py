@@ -11,7 +11,7 @@ from benchmarks import construction, problems
 from benchmarks.parity import ParityError
 from benchmarks.problems import ConstructionProblem
 from benchmarks.run import main
-from torchdcls.train import environment
+from torchdcls_train import environment
 
 pytest.importorskip("DCLS")
 

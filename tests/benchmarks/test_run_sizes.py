@@ -9,8 +9,8 @@ from benchmarks import sizes
 from benchmarks.parity import ParityError
 from benchmarks.run import main
 from benchmarks.tables import TABLES
-from torchdcls.models import comparison
 from torchdcls.ops.conv import api
+from torchdcls_train.comparison import small as comparison
 
 
 @pytest.fixture(autouse=True)

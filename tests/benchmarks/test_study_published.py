@@ -9,9 +9,9 @@ from benchmarks.publish import publish_study
 from benchmarks.record import RESULTS, ROOT
 from benchmarks.study import page, stale, studies
 from benchmarks.tables import main
-from tests.train.study.made_study import made_study, toy
-from torchdcls.train.study.page import write_page
-from torchdcls.train.study.records import Recorder, Study, write_settings
+from studies.page import write_page
+from studies.records import Recorder, Study, write_settings
+from tests.studies.made_study import made_study, toy
 
 
 def run_folder(folder: Path, study: Study) -> Path:

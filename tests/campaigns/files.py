@@ -140,9 +140,9 @@ class Originals:
         import torchdcls.models
         from torchdcls.deployment import Configuration, export
         from torchdcls.deployment.hub import TimmModel
-        from torchdcls.train.checkpoint import save_checkpoint
-        from torchdcls.train.run_folder import resolved
-        from torchdcls.train.settings import TrainConfig
+        from torchdcls_train.checkpoint import save_checkpoint
+        from torchdcls_train.run_folder import resolved
+        from torchdcls_train.settings import TrainConfig
 
         assert torchdcls.models
         folder.mkdir(parents=True)
@@ -321,7 +321,7 @@ def _loads_folder(place: Place) -> Any:
 
 
 def _loads_checkpoint(place: Place) -> Any:
-    from torchdcls.train.evaluate import load_model
+    from torchdcls_train.evaluate import load_model
 
     return load_model(place.own / "last.safetensors")
 

@@ -11,15 +11,15 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
-from tests.train import runs
+from tests.torchdcls_train import runs
 from torchdcls.cli import main
 from torchdcls.deployment import load
 from torchdcls.nn import DclsLayer
-from torchdcls.train.averaged import PARTS, better_part
-from torchdcls.train.checkpoint import load_checkpoint
-from torchdcls.train.evaluate import evaluate, load_model
-from torchdcls.train.export import export_checkpoint
-from torchdcls.train.settings import EvalConfig, ExportConfig
+from torchdcls_train.averaged import PARTS, better_part
+from torchdcls_train.checkpoint import load_checkpoint
+from torchdcls_train.evaluate import evaluate, load_model
+from torchdcls_train.export import export_checkpoint
+from torchdcls_train.settings import EvalConfig, ExportConfig
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from torchdcls import __version__
-from torchdcls.cli import commands, main
-from torchdcls.train.comparison import compare as comparison
-from torchdcls.train.comparison.config import CompareConfig
+from torchdcls.cli import main
+from torchdcls.cli.options import Command
 from torchdcls_cli import COMMANDS
+from torchdcls_train.comparison import compare as comparison
+from torchdcls_train.comparison.config import CompareConfig
 
 
 @pytest.fixture
@@ -63,7 +65,6 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["fit"], "compare"),
         (["--epochs", "3"], "torchdcls: --epochs: expected a command before its options, one of compare, train,"),
         (["trian"], "did you mean 'train'?"),
-        (["study"], "torchdcls study: the following arguments are required: config"),
         (["compare", "--epochs", "many"], "epochs"),
         (["compare", "--methods", "9x9"], "methods"),
         (["compare", "--kernel", "3"], "--kernel: expected an option; did you mean '--kernel-count'?"),
@@ -126,7 +127,7 @@ def test_under_torchrun_it_is_said_once_and_at_the_end(
         assert main(["trian"]) == 2
         printed.append(capsys.readouterr().err)
         failures[rank] = ProcessFailure(local_rank=rank, pid=1, exitcode=2, error_file=str(file))
-    sentence = "torchdcls trian: expected one of compare, train, eval, study, export, info; did you mean 'train'?"
+    sentence = "torchdcls trian: expected one of compare, train, eval, export, info; did you mean 'train'?"
     assert printed == [f"{sentence}\n", ""]
     *_, last, end = str(ChildFailedError("torchdcls", failures)).strip().splitlines()
     assert last.strip() == f"traceback : {sentence}" and set(end) == {"="}
@@ -192,7 +193,7 @@ def test_help_of_a_command_imports_what_parses_alone() -> None:
 import sys, torch
 before = set(sys.modules)
 from torchdcls.cli import main
-for name in ("compare", "train", "eval", "study", "export", "info"):
+for name in ("compare", "train", "eval", "export", "info"):
     try:
         main([name, "--help"])
     except SystemExit:
@@ -201,9 +202,10 @@ heavy = {"timm", "torchvision", "PIL", "scipy", "matplotlib", "rich", "safetenso
 print(sorted(heavy & set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.count("usage: torchdcls") == 6
+    assert done.stdout.count("usage: torchdcls") == 5
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_every_command_that_help_names_is_there() -> None:
-    assert list(commands.COMMANDS) == list(COMMANDS)
+    for entry in COMMANDS.values():
+        assert isinstance(getattr(import_module(entry.module), entry.name), Command)

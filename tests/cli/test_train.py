@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.train import runs
+from tests.torchdcls_train import runs
 from torchdcls.cli import main
-from torchdcls.train import engine
-from torchdcls.train.recipes import load_recipe, recipe_names
-from torchdcls.train.settings import SETTINGS, TrainConfig
+from torchdcls_train import engine
+from torchdcls_train.recipes import load_recipe, recipe_names
+from torchdcls_train.settings import SETTINGS, TrainConfig
 
 
 @pytest.fixture

@@ -8,13 +8,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from studies.axes import draw_differences, draw_seeds, draw_sweep
 from torchdcls.plots import (
     draw_accuracy,
-    draw_differences,
     draw_kernel,
     draw_positions,
-    draw_seeds,
-    draw_sweep,
     line_styles,
 )
 

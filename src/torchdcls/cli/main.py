@@ -1,12 +1,14 @@
-"""`torchdcls` and its commands: `compare`, `train`, `eval`, `study`, `export`, `info`."""
+"""`torchdcls` and its commands: `compare`, `train`, `eval`, `export`, `info`."""
 
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchdcls_cli import COMMANDS, answer
 
@@ -14,40 +16,46 @@ from .. import __version__
 from .._checks import also_nearest, nearest
 from .._extras import MissingExtraError, require
 
+if TYPE_CHECKING:
+    from .options import Command
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
-    try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        return 130
-
-
-def _run(arguments: list[str]) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
     answer(arguments, __version__)
+    called = " ".join(["torchdcls", *(word for word in arguments[:1] if not word.startswith("-"))])
+    return run(called, lambda: _command(arguments), arguments[1:])
+
+
+def run(called: str, command: Callable[[], "Command"], arguments: list[str]) -> int:
+    """Parses arguments, does what the command does, and returns its exit status.
+
+    Args:
+        called: How the command is called, the beginning of its usage and errors.
+        command: Imports it.
+        arguments: What follows the words that call it.
+    """
     options: set[str] = set()
     try:
-        name = _command_name(arguments)
-        require("this command", "train")
-        from jsonargparse import ArgumentError, ArgumentParser
+        found = command()
+        from jsonargparse import ArgumentError
 
-        from . import commands
+        from .options import check_options, mistake
 
-        command = commands.COMMANDS[name]
-        parser = ArgumentParser(prog="torchdcls", allow_abbrev=False, exit_on_error=False)
-        subcommands = parser.add_subcommands(required=True, dest="command")
-        own = command.options(arguments)
-        options = {action.dest for action in own._actions if action.option_strings}
-        commands.check_options(own, arguments[1:])
-        subcommands.add_subcommand(name, own)
+        parser = found.options(arguments)
+        parser.prog, parser.exit_on_error = called, False
+        options = {action.dest for action in parser._actions if action.option_strings}
+        check_options(parser, arguments)
         try:
             parsed = parser.parse_args(arguments)
         except ArgumentError as error:
-            raise commands.mistake(error, own) from None
-        return command.run(parsed[name].as_dict(), arguments)
+            raise mistake(error, parser) from None
+        return found.run(parsed.as_dict(), arguments)
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, FloatingPointError, OSError, MissingExtraError) as error:
         # Errors begin with the name of the setting, which is an option here.
-        called = "".join(word for word in arguments[:1] if not word.startswith("-"))
         text = str(error)
         if isinstance(error, OSError) and error.strerror is not None:
             # Not "[Errno 30] Read-only file system: 'x'".
@@ -57,8 +65,15 @@ def _run(arguments: list[str]) -> int:
         flag = "--" + name.replace("_", "-")
         typed = any(argument.partition("=")[0] == flag for argument in arguments)
         option = flag if typed or name in options else name
-        _tell(f"{f'torchdcls {called}'.strip()}: {option}{colon}{rest}")
+        _tell(f"{called}: {option}{colon}{rest}")
         return 2
+
+
+def _command(arguments: Sequence[str]) -> "Command":
+    entry = COMMANDS[_command_name(arguments)]
+    require("this command", "train")
+    found: Command = getattr(import_module(entry.module), entry.name)
+    return found
 
 
 def _command_name(arguments: Sequence[str]) -> str:

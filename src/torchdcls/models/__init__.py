@@ -7,7 +7,6 @@ Importing this package registers them with timm: `timm.list_models("*_dcls_*")` 
 from .._extras import needed_by
 
 with needed_by("torchdcls.models", "train"):
-    from .comparison import SMALL_MODELS, check_model, comparison_model
     from .registered import HOSTS, Elements, Host
 
-__all__ = ["HOSTS", "SMALL_MODELS", "Elements", "Host", "check_model", "comparison_model"]
+__all__ = ["HOSTS", "Elements", "Host"]

@@ -1,6 +1,0 @@
-"""Training: the engine of `torchdcls train`, its data, and the comparison of methods; with the train extra."""
-
-from .._extras import require
-
-# All at once: half of them would end a run in its middle.
-require("torchdcls.train", "train")

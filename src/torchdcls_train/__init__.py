@@ -1,0 +1,6 @@
+"""Training: the engine of `torchdcls train`, its data, and the comparison of methods; with the train extra."""
+
+from torchdcls._extras import require
+
+# All at once: half of them would end a run in its middle.
+require("torchdcls_train", "train")

@@ -1,0 +1,159 @@
+"""The comparison of 7x7 and DCLS layers: the same small model, trained once for each method and seed."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from torchdcls.conversion import parameter_count
+
+from ..data.image_set import ImageData, balanced
+from ..data.named import channel_mean_std, images_per_epoch, load_data, make_loader
+from ..environment import repeatable
+from ..processes import device_name, find_device
+from ..progress import ProgressBar
+from ..threads import helpful_threads
+from .compared import save_compared
+from .config import CompareConfig, Method
+from .loop import evaluate, train
+from .models import build_model
+from .pictures import StageView, draw_pictures, stage_views
+from .record import Record, comparison_rows, markdown, notice, verdicts
+
+
+def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
+    """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
+
+    The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
+    `accuracy.png`, `positions.png` and `kernels.png`.
+
+    Args:
+        config: Settings.
+        argv: The command's arguments, for the record; by default those of the process.
+        console: Where to print; by default standard output.
+
+    Returns:
+        What `results.json` holds. `result["status"]` is "finished" or "interrupted".
+
+    Raises:
+        ValueError: A setting or the data cannot be used; the message says what to do.
+        FloatingPointError: A loss is not finite.
+    """
+    console = console or Console()
+    config = config.checked()
+    device = find_device(config.device)
+    threads = _set_threads(config.threads, device)
+    data = load_data(config.data, config.data_dir, config.image_size, max_image_pixels=config.max_image_pixels)
+    if config.train_images is not None:
+        data = replace(data, train=balanced(data.train, config.train_images))
+    folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    if (folder / "results.json").exists():
+        raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
+    for method in config.methods:
+        build_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
+    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
+    record = Record(folder, config, command, data, device_name(device), torch.get_num_threads())
+    console.print(
+        f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, {data.image_size} pixels, "
+        f"{data.num_classes} classes. Run folder: {folder}",
+        soft_wrap=True,
+    )
+    if threads is not None:
+        console.print(threads, soft_wrap=True, highlight=False)
+
+    views: dict[str, list[StageView]] = {}
+    assert config.epochs is not None
+    try:
+        runs = len(config.methods) * config.seeds
+        with ProgressBar(console, runs * config.epochs * images_per_epoch(data.train, config.batch_size)) as progress:
+            for seed in range(config.seeds):
+                for method in config.methods:
+                    views.setdefault(method, _run(config, method, seed, data, device, record, progress))
+        record.finish("finished")
+    except KeyboardInterrupt:
+        record.finish("interrupted")
+        console.print("Interrupted; what was done so far is in the run folder")
+    except Exception as error:
+        record.finish(f"failed: {type(error).__name__}")
+        raise
+    _present(record.result, folder, views, console)
+    return record.result
+
+
+def _set_threads(wanted: int | None, device: torch.device) -> str | None:
+    """Sets the number of threads; what is to be said about it beside what else the machine does."""
+    threads = torch.get_num_threads() if wanted is None else wanted
+    helpful = helpful_threads(threads) if device.type == "cpu" else threads
+    torch.set_num_threads(threads if wanted is not None else helpful)
+    if helpful == threads:
+        return None
+    if wanted is None:
+        return (
+            f"1 CPU thread instead of {threads}: other processes use the CPU, and measured now {threads} threads are "
+            f"slower than one (--threads {threads} takes them all the same)"
+        )
+    return (
+        f"Warning: --threads {threads} is slower than --threads 1 as measured now, because other processes use the CPU"
+    )
+
+
+def _run(
+    config: CompareConfig,
+    method: Method,
+    seed: int,
+    data: ImageData,
+    device: torch.device,
+    record: Record,
+    progress: ProgressBar,
+) -> list[StageView]:
+    model, report = build_model(config, method, data, seed)
+    before = stage_views(model)
+    model.to(device)
+    record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
+    title = f"{method}, seed {seed}"
+    progress.describe(title)
+    mean, std = channel_mean_std(data.train.images)
+    epochs = train(
+        model,
+        make_loader(data.train, config.batch_size, training=True, seed=seed, mean=mean, std=std),
+        config,
+        score=lambda model: evaluate(model, data.test, config.batch_size, mean, std, device),
+        device=device,
+        on_batch=progress.advance,
+        bilinear=method == "bilinear",
+    )
+    for epoch in epochs:
+        record.add(epoch)
+        progress.say(
+            f"{title:<18} epoch {epoch.epoch}/{config.epochs}  training loss {epoch.train_loss:.3f}  "
+            f"test accuracy {epoch.accuracy:.2f} %  {epoch.images_per_second:.0f} images/s"
+        )
+    checkpoints = record.path.parent / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    path = checkpoints / f"{method}-seed{seed}.safetensors"
+    save_compared(path, model, config, method, seed, data, mean, std)
+    return stage_views(model, before=before)
+
+
+def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[StageView]], console: Console) -> None:
+    header, *body = comparison_rows(result)
+    written = [folder / "results.json"]
+    if body:
+        written.append(folder / "table.md")
+        written[-1].write_text(markdown(result) + "\n", encoding="utf-8")
+        table = Table(*header)
+        for row in body:
+            table.add_row(*row)
+        console.print(table)
+        sentences = [] if result["config"]["quick"] else verdicts(result)
+        for sentence in filter(None, [notice(result).strip("*"), *sentences]):
+            console.print(sentence, highlight=False, soft_wrap=True)
+    for path in [*written, *draw_pictures(folder, result, views)]:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

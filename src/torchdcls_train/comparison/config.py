@@ -1,0 +1,97 @@
+"""The settings of a comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from torchdcls import _checks
+
+from ..settings import MAX_IMAGE_PIXELS, setting
+
+Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
+METHODS: tuple[Method, ...] = ("7x7", "bilinear", "triangle", "gaussian")
+BASELINE: Method = "7x7"
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Settings of a comparison; each is an option of `torchdcls compare`, with the help that stands beside it."""
+
+    model: str = setting(
+        "convnext", "'convnext' or 'convformer' at a small size, or one of timm's names, such as convformer_s18"
+    )
+    data: str = setting(
+        "embedded",
+        "'embedded' (6,000 images of Fashion-MNIST, in the package), 'fashion-mnist' (all of it), 'cifar10', or the "
+        "path of a folder with train/ and test/ (or val/), one folder per class",
+    )
+    data_dir: Path | None = setting(
+        None,
+        "where the files of 'fashion-mnist' or 'cifar10' are (default: Debian's package of the first, or a download)",
+    )
+    image_size: int | None = setting(
+        None, "pixels per side (default: 28 for Fashion-MNIST, 32 for CIFAR-10, 64 for a folder)"
+    )
+    max_image_pixels: int = setting(
+        MAX_IMAGE_PIXELS,
+        "an image with more pixels counts as unreadable, and is not decoded (default: Pillow's limit)",
+    )
+    methods: Sequence[Method] = setting(
+        METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
+    )
+    seeds: int = setting(1, "number of seeds, 0, 1, ...; at least 3 for a verdict")
+    epochs: int | None = setting(None, "passes over the training images (default: 6, and 2 with --quick)")
+    train_images: int | None = setting(
+        None,
+        "use only this many training images, the same number from each class (default: all, and 2,000 with --quick)",
+    )
+    quick: bool = setting(False, "a short run that shows that everything works; its accuracies mean nothing")
+    dilated_kernel_size: int = setting(17, "height and width of the DCLS kernels")
+    kernel_count: int | None = setting(
+        None, "elements per kernel (default: as many as possible without exceeding the parameters of the 7x7 model)"
+    )
+    position_radius: float = setting(
+        3.0,
+        "positions start uniformly within this many cells of the centre along each axis; 0 for the papers' start "
+        "(normal, standard deviation 0.5), from which a short run has no time to spread",
+    )
+    batch_size: int = setting(64, "images per step")
+    lr: float = setting(4e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
+    weight_decay: float = setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
+    label_smoothing: float = setting(0.1, "label smoothing of the training loss")
+    warmup_epochs: float = setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of all")
+    out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
+    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
+    threads: int | None = setting(
+        None, "CPU threads (default: torch's, or 1 where other processes leave no room for more)"
+    )
+
+    def checked(self) -> "CompareConfig":
+        """The same settings with `epochs` and `train_images` filled in.
+
+        Raises:
+            ValueError: A setting is out of range; the message names its argument.
+        """
+        from .small import check_model  # timm takes seconds, and `--help` does without
+
+        check_model(self.model)
+        for method in self.methods:
+            _checks.one_of("methods", method, METHODS)
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
+        for name in ("seeds", "batch_size", "dilated_kernel_size", "max_image_pixels"):
+            _checks.integer(name, getattr(self, name), 1)
+        for name in ("epochs", "train_images", "kernel_count", "threads"):
+            if getattr(self, name) is not None:
+                _checks.integer(name, getattr(self, name), 1)
+        for name in ("lr", "weight_decay", "position_radius", "warmup_epochs"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
+        return replace(
+            self,
+            epochs=self.epochs or (2 if self.quick else 6),
+            train_images=self.train_images or (2000 if self.quick else None),
+        )

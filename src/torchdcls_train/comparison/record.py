@@ -1,0 +1,205 @@
+"""The record of a comparison: what is written to its run folder, and the table made from it."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..data.image_set import ImageData
+from ..environment import environment
+from ..folders import make_folder
+from .config import BASELINE, CompareConfig
+from .loop import Epoch
+from .small import SMALL_MODELS
+
+# With fewer, an interval over seeds would say more than they can.
+_SEEDS_FOR_A_VERDICT = 3
+_PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
+
+
+class Record:
+    """What a comparison has come to so far; `results.json` in its folder is rewritten whole after each epoch.
+
+    Args:
+        folder: The run folder, made if it is missing.
+        config: Settings, checked.
+        command: What the user typed.
+        data: The images.
+        device: Where models are trained, in words.
+        threads: CPU threads.
+    """
+
+    def __init__(
+        self, folder: Path, config: CompareConfig, command: str, data: ImageData, device: str, threads: int
+    ) -> None:
+        self.path = folder / "results.json"
+        make_folder(folder)
+        settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
+        settings.update(data=Path(config.data).name, methods=list(config.methods))
+        self.result: dict[str, Any] = {
+            "benchmark": "comparison",
+            **environment(command, _PACKAGES),
+            "complete": False,
+            "status": "running",
+            "device": device,
+            "threads": threads,
+            "config": settings,
+            "data": {
+                "name": data.name,
+                "train_images": len(data.train),
+                "test_images": len(data.test),
+                "image_size": data.image_size,
+                "channels": data.channels,
+                "classes": list(data.classes),
+                "skipped_images": data.skipped,
+            },
+            "runs": [],
+        }
+        self.write()
+
+    def start(self, method: str, seed: int, parameters: int, kernel_count: int | None) -> None:
+        """A new run of one method with one seed; epochs are added to it."""
+        self.result["runs"].append(
+            {"method": method, "seed": seed, "parameters": parameters, "kernel_count": kernel_count, "epochs": []}
+        )
+
+    def add(self, epoch: Epoch) -> None:
+        """One more epoch of the run that was started last. It was watched by the test images, and is named so."""
+        watched = ("loss", "accuracy")
+        entry = {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
+        self.result["runs"][-1]["epochs"].append(entry)
+        self.write()
+
+    def finish(self, status: str) -> None:
+        """Sets how the comparison ended: "finished", "interrupted" or "failed: ..."."""
+        self.result["status"] = status
+        self.result["complete"] = status == "finished"
+        self.write()
+
+    def write(self) -> None:
+        """Writes `results.json`; a reader sees the old file or the new one, never half of one."""
+        unfinished = self.path.with_suffix(".json.part")
+        unfinished.write_text(json.dumps(self.result, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(self.path)
+
+
+def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Runs that went through all their epochs, by method, in the order of the settings."""
+    epochs = result["config"]["epochs"]
+    done = [run for run in result["runs"] if len(run["epochs"]) == epochs]
+    methods = [method for method in result["config"]["methods"] if any(run["method"] == method for run in done)]
+    return {method: [run for run in done if run["method"] == method] for method in methods}
+
+
+def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The table, header first: one row per method, of the runs that finished."""
+    rows = [["method", "elements", "parameters", "seeds", "test accuracy (%)", "training images/s"]]
+    for method, runs in finished_runs(result).items():
+        accuracies = [_accuracy(run) for run in runs]
+        speeds = [epoch["images_per_second"] for run in runs for epoch in run["epochs"]]
+        count = runs[0]["kernel_count"]
+        rows.append(
+            [
+                method,
+                "-" if count is None else str(count),
+                f"{runs[0]['parameters']:,}",
+                str(len(runs)),
+                _mean_and_interval(accuracies),
+                f"{statistics.median(speeds):.0f}",
+            ]
+        )
+    return rows
+
+
+def verdicts(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each method: whether it did better than the baseline, by as much as the seeds can tell."""
+    runs = finished_runs(result)
+    baseline = {run["seed"]: _accuracy(run) for run in runs.get(BASELINE, [])}
+    sentences = []
+    for method in (name for name in runs if name != BASELINE):
+        pairs = {run["seed"]: _accuracy(run) for run in runs[method] if run["seed"] in baseline}
+        differences = [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
+        if differences:
+            mean = f"{method}: {statistics.mean(differences):+.2f} points against {BASELINE}"
+            sentences.append(f"{mean}, {_conclusion(differences, baseline, pairs, result['data']['test_images'])}")
+    return sentences
+
+
+def _conclusion(
+    differences: Sequence[float], baseline: Mapping[int, float], other: Mapping[int, float], test_images: int
+) -> str:
+    if len(differences) < _SEEDS_FOR_A_VERDICT:
+        # What two accuracies differ by through the choice of test images alone, if the models err independently.
+        seed = next(iter(other))
+        variance = sum(share * (1 - share) for share in (baseline[seed] / 100, other[seed] / 100)) / test_images
+        seeds = "one seed" if len(differences) == 1 else f"{len(differences)} seeds"
+        return (
+            f"{seeds}: no conclusion; the {test_images:,} test images alone give a standard error of about "
+            f"{100 * math.sqrt(variance):.1f} points, and seeds vary as well (--seeds {_SEEDS_FOR_A_VERDICT} or more)"
+        )
+    mean, half = statistics.mean(differences), half_interval(differences)
+    verdict = "no difference shown" if abs(mean) <= half else ("better" if mean > 0 else "worse")
+    return f"95 % interval {mean - half:+.2f} to {mean + half:+.2f} over {len(differences)} seeds, paired: {verdict}"
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The table, how it came about, and the verdicts, as Markdown."""
+    config, data = result["config"], result["data"]
+    size = config["dilated_kernel_size"]
+    start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
+    setting = (
+        f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and "
+        f"{data['test_images']:,} test images of {data['image_size']} pixels), {config['epochs']} epochs. "
+        f"DCLS kernels are {size}x{size}, their positions start {start}. "
+        "Accuracy is that after the last epoch; ± is the 95 % interval of the mean "
+        "over seeds (Student's t), which says nothing of other test images and is not corrected for the number of "
+        "comparisons. Images per second are those of whole training steps."
+    )
+    sentences = [] if config["quick"] else verdicts(result)
+    parts = [
+        notice(result),
+        markdown_table(comparison_rows(result)),
+        setting,
+        "\n".join(f"- {sentence}." for sentence in sentences),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def notice(result: Mapping[str, Any]) -> str:
+    """What a reader of the table must know first, or nothing."""
+    if result["status"] != "finished":
+        return f"**The comparison is not complete ({result['status']}): only runs that finished are shown.**"
+    if result["config"]["quick"]:
+        return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
+    return ""
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the header first, as Markdown: the first column to the left, the others to the right."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean (Student's t), for two values or more."""
+    from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
+
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def model_title(name: str) -> str:
+    """What a reader calls the model of a comparison."""
+    return f"Small {name}" if name in SMALL_MODELS else name
+
+
+def _mean_and_interval(values: Sequence[float]) -> str:
+    mean = f"{statistics.mean(values):.2f}"
+    return mean if len(values) < _SEEDS_FOR_A_VERDICT else f"{mean} ± {half_interval(values):.2f}"
+
+
+def _accuracy(run: Mapping[str, Any]) -> float:
+    return float(run["epochs"][-1]["test_accuracy"])

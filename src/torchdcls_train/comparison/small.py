@@ -1,0 +1,83 @@
+"""Models for a comparison on images of any size: the papers' families, small enough for two CPU cores, and timm's."""
+
+import timm
+from timm.models.convnext import ConvNeXt
+from timm.models.metaformer import LayerNorm2dNoBias, MetaFormer, SepConv
+from torch import nn
+
+from torchdcls._checks import nearest
+
+SMALL_MODELS = ("convnext", "convformer")
+
+# Three layers per stage at least: fewer leave too few elements when a stage shares its positions.
+_DEPTHS = (3, 3, 9, 3)
+_WIDTHS = (16, 32, 64, 128)
+
+
+def comparison_model(name: str, channels: int, classes: int, image_size: int) -> nn.Module:
+    """A model with its own convolutions, randomly initialised.
+
+    The stem of a ConvNeXt or MetaFormer strides only as far as it leaves a first stage of about 32 cells per side,
+    several times a 7x7 kernel.
+
+    Args:
+        name: "convnext" or "convformer" for one of about 0.8 million parameters, else one of timm's names.
+        channels: Channels of the images.
+        classes: Number of classes.
+        image_size: Height and width of the images. Unit: pixels.
+
+    Returns:
+        Maps (batch, channels, image_size, image_size) to (batch, classes).
+
+    Raises:
+        ValueError: timm knows no such model.
+    """
+    check_model(name)
+    model: nn.Module
+    if name == "convnext":
+        # A run of a few epochs has no time to grow layer scales from ConvNeXt's 1e-6.
+        model = ConvNeXt(in_chans=channels, num_classes=classes, depths=_DEPTHS, dims=_WIDTHS, ls_init_value=1.0)
+    elif name == "convformer":
+        model = MetaFormer(
+            in_chans=channels,
+            num_classes=classes,
+            depths=_DEPTHS,
+            dims=_WIDTHS,
+            token_mixers=SepConv,
+            norm_layers=LayerNorm2dNoBias,
+        )
+    else:
+        model = timm.create_model(name, in_chans=channels, num_classes=classes)
+    if isinstance(model, ConvNeXt) and isinstance(model.stem[0], nn.Conv2d):
+        model.stem[0] = _stem(model.stem[0], image_size)
+    elif isinstance(model, MetaFormer):
+        model.stem.conv = _stem(model.stem.conv, image_size)
+    return model
+
+
+def stem_stride(image_size: int) -> int:
+    """Pixels of an image that a cell of the first stage stands for, along each axis."""
+    return next((step for step in (1, 2) if image_size <= 40 * step), 4)
+
+
+def check_model(name: str) -> None:
+    """Refuses a name of no model.
+
+    Raises:
+        ValueError: timm knows no such model.
+    """
+    if name in SMALL_MODELS or timm.is_model(name):
+        return
+    raise ValueError(
+        f"model: expected {' or '.join(map(repr, SMALL_MODELS))} (small), or a name that timm knows, got {name!r}; "
+        + nearest(name, [*SMALL_MODELS, *timm.list_models()])
+    )
+
+
+def _stem(old: nn.Conv2d, image_size: int) -> nn.Conv2d:
+    stride = stem_stride(image_size)
+    conv = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=stride + 2, stride=stride, padding=1)
+    nn.init.trunc_normal_(conv.weight, std=0.02)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

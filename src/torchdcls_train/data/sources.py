@@ -1,0 +1,192 @@
+"""Opens the data that the settings of a training run name."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.readers.img_extensions import IMG_EXTENSIONS
+from timm.data.readers.reader_factory import create_reader
+
+from torchdcls._checks import also_nearest
+from torchdcls._extras import needed_by
+
+from ..settings import TrainConfig
+from . import NAMED
+from .fingerprint import fingerprint
+from .image_folder import shortened
+from .image_set import ImageSet, balanced_indices
+from .image_source import Images, Part, ReaderImages, Sources, Stream, chosen_splits
+from .named import load_data
+
+
+def open_sources(config: TrainConfig) -> Sources:
+    """Opens training and validation images; none of them is decoded.
+
+    Args:
+        config: Says which, by `data`, `data_dir`, `train_split`, `val_split`, `train_images`, `val_images`,
+            `input_key`, `target_key` and `num_classes`.
+
+    Raises:
+        ValueError: They are missing, not laid out as `data` says, or too few, or a package is missing; the message
+            begins with the setting's name and says what to do.
+    """
+    kind, slash, rest = config.data.partition("/")
+    if config.data in NAMED:
+        sources = _open_named(config)
+    elif slash and kind in ("wds", "hfds", "hfids"):
+        sources = _open_with_package(kind, rest, config)
+    else:
+        sources = _open_folder(config)
+    _check_classes(config, sources)
+    return replace(
+        sources,
+        train=_part("train_images", config.train_images, sources.train),
+        validation=_part("val_images", config.val_images, sources.validation),
+    )
+
+
+class MemoryImages:
+    """Images held in memory.
+
+    Args:
+        images: Of one or three channels.
+        name: Names images "name[index]".
+    """
+
+    def __init__(self, images: ImageSet, name: str) -> None:
+        # In the layout of Pillow, which reads a row of it without a copy of its own.
+        self.pixels = np.ascontiguousarray(images.images.permute(0, 2, 3, 1).numpy())
+        self.labels = images.labels.tolist()
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        pixels = self.pixels[index]
+        return Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).convert("RGB"), self.labels[index]
+
+    def name(self, index: int) -> str:
+        return f"{self._name}[{index}]"
+
+    def class_numbers(self) -> list[int]:
+        return self.labels
+
+    def fingerprint(self) -> str:
+        return fingerprint((self.labels, self.pixels.shape, self.pixels.tobytes()))
+
+
+def _open_named(config: TrainConfig) -> Sources:
+    train, validation = chosen_splits(config.train_split, config.val_split, ("train", "test"), config.data)
+    data = load_data(config.data, config.data_dir)
+    splits = {"train": data.train, "test": data.test}
+    return Sources(
+        MemoryImages(splits[train], f"{data.name} {train}"),
+        MemoryImages(splits[validation], f"{data.name} {validation}"),
+        data.classes,
+        data.num_classes,
+        data.name,
+    )
+
+
+def _open_with_package(kind: str, name: str, config: TrainConfig) -> Sources:
+    # What reads them is an extra of this package, and slow to import.
+    with needed_by(f"data: '{config.data}'", "data"):
+        if kind == "wds":
+            from .shards import open_shards
+
+            return open_shards(name, config)
+        from .hugging_face import open_dataset, open_stream
+
+        return open_dataset(name, config) if kind == "hfds" else open_stream(name, config)
+
+
+def _open_folder(config: TrainConfig) -> Sources:
+    folder = Path(config.data).expanduser()
+    layout = "a folder with train/ and val/ (or validation/ or test/), one folder per class"
+    if not folder.exists():
+        named = ", ".join(f"'{name}'" for name in NAMED)
+        raise ValueError(
+            f"data: expected {layout}, {named}, 'wds/FOLDER', 'hfds/NAME' or 'hfids/NAME', got '{config.data}', "
+            "which does not exist; check the spelling of the name or path" + also_nearest(config.data, NAMED)
+        )
+    if not folder.is_dir():
+        raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
+    if config.data_dir is not None:
+        raise ValueError(
+            f"data_dir: expected None where data is itself a folder, got '{config.data_dir}' with data='{config.data}'"
+        )
+    present = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    for split in (config.train_split, config.val_split):
+        # A split may lie deeper (data/train), or elsewhere.
+        if split is not None and (folder / split).is_dir():
+            present.append(split)
+    train_folder, validation_folder = (
+        folder / split for split in chosen_splits(config.train_split, config.val_split, present, str(folder))
+    )
+    train = _read_folder(train_folder, config)
+    class_map = train.class_to_idx
+    unknown = sorted(set(_read_folder(validation_folder, config).class_to_idx) - set(class_map))
+    if unknown:
+        raise ValueError(
+            f"data: expected the classes of '{validation_folder}' to be among those of '{train_folder}', "
+            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
+        )
+    # Numbered by itself, a split that lacks a class would give others its number.
+    validation = _read_folder(validation_folder, config, class_map)
+    return Sources(
+        ReaderImages(train, len(class_map), max_pixels=config.max_image_pixels),
+        ReaderImages(validation, len(class_map), max_pixels=config.max_image_pixels),
+        tuple(class_map),
+        len(class_map),
+        folder.resolve().name,
+    )
+
+
+def _read_folder(folder: Path, config: TrainConfig, class_map: dict[str, int] | None = None) -> Any:
+    try:
+        reader = create_reader("", root=str(folder), class_map=class_map, input_key=config.input_key)
+    except RuntimeError:
+        endings = config.input_key or ";".join(IMG_EXTENSIONS)
+        raise ValueError(
+            f"data: expected images in the class folders of '{folder}', got none that ends in {endings}; "
+            "input_key takes other endings, such as '.webp;.png'"
+        ) from None
+    # timm takes the name of the folder that an image is in for its class, whatever folder that is.
+    if "" in reader.class_to_idx:
+        loose = next(index for index, (_, label) in enumerate(reader.samples) if label == reader.class_to_idx[""])
+        raise ValueError(
+            f"data: expected one folder per class in '{folder}', got images in none of them, such as "
+            f"'{reader.filename(loose)}'; move them into the folders of their classes"
+        )
+    hidden = [name for name in reader.class_to_idx if name.startswith(".")]
+    if hidden:
+        raise ValueError(
+            f"data: expected folders of classes in '{folder}', got images in {shortened(hidden)}, which is "
+            "hidden; remove it"
+        )
+    return reader
+
+
+def _check_classes(config: TrainConfig, sources: Sources) -> None:
+    if sources.classes is None:
+        return
+    there = len(sources.classes)
+    if config.num_classes is not None and config.num_classes < there:
+        raise ValueError(
+            f"num_classes: expected at least {there}, as many as '{sources.name}' has, got {config.num_classes}; "
+            "leave it out for as many"
+        )
+
+
+def _part(setting: str, count: int | None, source: Images | Stream) -> Images | Stream:
+    """As many images as asked for, the same number of each class; streams see to it themselves."""
+    if count is None or isinstance(source, Stream) or count == len(source):
+        return source
+    if count > len(source):
+        raise ValueError(f"{setting}: expected at most {len(source)}, as many as there are, got {count}")
+    indices = balanced_indices(torch.tensor(source.class_numbers()), count).sort().values
+    return Part(source, indices.tolist())

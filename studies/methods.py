@@ -1,0 +1,96 @@
+"""What stands in the place of a model's depthwise layers: the methods of a study and its controls."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from torchdcls.conversion import convert, select
+from torchdcls.nn.init import PositionInit
+from torchdcls.ops.conv import large_kernel_conv2d
+from torchdcls.optim import dcls_layers
+from torchdcls_train.comparison.small import comparison_model
+
+from .cells import Cell
+from .config import BASELINE, PLACED, TAPS
+
+# As ConvNeXt and MetaFormer start theirs.
+_WEIGHT_STD = 0.02
+
+
+class DenseConv2d(nn.Conv2d):
+    """A depthwise convolution with every tap of its extent, by whatever method is the fastest here."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves; the output has the size of the input."""
+        return large_kernel_conv2d(input, self.weight, self.bias, padding="same", groups=self.groups)
+
+
+def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | None]:
+    """The model of a cell.
+
+    Weights of all layers but the depthwise ones are the same for all methods of one seed. "frozen" is "gaussian" with
+    positions that stay at random places; its weights and spreads learn. Its size and start are chosen for itself.
+    "dense" has every tap of its extent and more parameters than the baseline; "dilated" has 5x5 taps spread evenly.
+
+    Args:
+        cell: The cell.
+        channels: Channels of the images.
+        classes: Number of classes.
+
+    Returns:
+        The model on the CPU, and its elements or taps per kernel.
+
+    Raises:
+        ValueError: Its layers cannot be replaced so.
+    """
+    torch.manual_seed(cell.seed)
+    model = comparison_model(cell.model, channels, classes, cell.image_size)
+    if cell.method == BASELINE:
+        return model, None
+    assert cell.kernel_size is not None
+    if cell.method in PLACED:
+        report = convert(
+            model,
+            dilated_kernel_size=cell.kernel_size,
+            kernel_count="iso" if cell.kernel_count is None else cell.kernel_count,
+            interpolation="gaussian" if cell.method == "frozen" else cell.method,  # type: ignore[arg-type]
+            position_init=_position_init(cell),
+            weight_std=_WEIGHT_STD,
+        )
+        if cell.method == "frozen":
+            for layer in dcls_layers(model):
+                layer.position.requires_grad_(False)
+        return model, report.kernel_count
+    size = cell.kernel_size
+    if cell.method == "dense":
+        _replace(model, lambda old: DenseConv2d(old.in_channels, old.out_channels, size, groups=old.groups))
+        return model, size**2
+    dilation = (size - 1) // (TAPS - 1)
+    _replace(
+        model,
+        lambda old: nn.Conv2d(
+            old.in_channels, old.out_channels, TAPS, dilation=dilation, padding="same", groups=old.groups
+        ),
+    )
+    return model, TAPS**2
+
+
+def _position_init(cell: Cell) -> PositionInit:
+    assert cell.kernel_size is not None and cell.start is not None
+    if cell.start == 0:
+        return "normal", 0.5
+    # No further than the kernel's edge, where the positions of a large radius would all be clamped to it.
+    edge = (cell.kernel_size - 1) / 2
+    return "uniform", edge if cell.start == "whole" else min(float(cell.start), edge)
+
+
+def _replace(model: nn.Module, make: Callable[[nn.Conv2d], nn.Conv2d]) -> None:
+    """Puts new convolutions in the place of depthwise ones, which `convert` would take too; biases are kept."""
+    for name, old in list(model.named_modules()):
+        if type(old) is nn.Conv2d and select.default_reason(old) is None:
+            new = make(old)
+            nn.init.trunc_normal_(new.weight, std=_WEIGHT_STD, a=-2 * _WEIGHT_STD, b=2 * _WEIGHT_STD)
+            new.bias = old.bias
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, new)

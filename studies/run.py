@@ -1,0 +1,254 @@
+"""A study from its settings to its page, going on where it was."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from torchdcls.cli.main import run
+from torchdcls.cli.options import Command
+from torchdcls_train.data.named import images_per_epoch
+from torchdcls_train.environment import environment, repeatable
+from torchdcls_train.processes import device_name, find_device
+from torchdcls_train.progress import ProgressBar
+
+from .cells import Cell, Place
+from .compiling import many_shapes
+from .config import StudyConfig
+from .files import load_study, study_names
+from .images import Images, load_images
+from .methods import build
+from .page import write_page
+from .plan import Planned, plan, remaining
+from .records import Recorder, Study, read_lines, read_run, write_settings
+from .status import status_table
+from .training import train_cell
+
+_PACKAGES = ("torch", "torchvision", "timm", "scipy", "torchdcls")
+
+
+def study(
+    config: StudyConfig,
+    *,
+    name: str,
+    out: Path | None = None,
+    argv: Sequence[str] | None = None,
+    console: Console | None = None,
+    models: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Literal["finished", "interrupted"]:
+    """Trains what of a study is not in its folder yet, and writes its page.
+
+    The folder gets `study.json` (settings), `cells.jsonl` (a line for each finished cell), `results.md` and pictures.
+
+    Args:
+        config: Settings.
+        name: What the study is called.
+        out: Its folder; by default `runs/study-NAME`.
+        argv: The command's arguments, for the record; by default those of the process.
+        console: Where to print; by default standard output.
+        models: Trains the cells of these alone, so that several machines share a study: the lines of all their
+            `cells.jsonl` together are the study's. By default all models.
+        seeds: Of the final trainings does these seeds' alone, to share them likewise. By default all seeds.
+
+    Raises:
+        ValueError: The settings or the data cannot be used, or another process has the folder.
+    """
+    console = console or Console()
+    if unknown := set(models or ()) - set(config.models):
+        raise ValueError(f"models: expected some of {', '.join(config.models)}, got {', '.join(sorted(unknown))}")
+    if missing := set(seeds or ()) - set(config.seeds):
+        listed = ", ".join(map(str, config.seeds))
+        raise ValueError(f"seeds: expected some of {listed}, got {', '.join(map(str, sorted(missing)))}")
+    device = find_device(config.device)
+    folder = study_folder(name, out)
+    place = place_of(config, device)
+    images = load_images(config)
+    _check_models(plan(config, place, {}), images)
+    images = images.on(device)
+    command = shlex.join(["python", "-m", "studies.run", *repeatable(sys.argv[1:] if argv is None else argv)])
+    recorder = Recorder(folder)
+    state: Literal["finished", "interrupted"] = "finished"
+    try:
+        now = Study(name, config, place, _data(images), recorder.lines)
+        write_settings(folder, now)
+        planned = plan(config, place, recorder.lines)
+        used = {entry.cell.id for entry in planned if entry.cell is not None} & set(recorder.lines)
+        console.print(
+            f"{images.name}: {len(images.training):,} training, {len(images.validation):,} validation and "
+            f"{len(images.test):,} test images. Run folder: {folder}",
+            soft_wrap=True,
+        )
+        if recorder.lines:
+            others = len(recorder.lines) - len(used)
+            rest = f"; {others} others in the folder belong to other settings" if others else ""
+            console.print(f"{len(used)} cells were finished before and are used again{rest}", soft_wrap=True)
+        try:
+            _train_all(now, models or config.models, seeds or config.seeds, images, device, recorder, command, console)
+        except KeyboardInterrupt:
+            state = "interrupted"
+            console.print("Interrupted; the same command goes on from the last finished cell")
+    finally:
+        recorder.close()
+    console.print(status_table(now))
+    for path in write_page(now, folder):
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    return state
+
+
+def print_status(config: StudyConfig, *, name: str, out: Path | None = None, console: Console | None = None) -> None:
+    """Prints what of a study is done and what remains; arguments as for `study`."""
+    place = place_of(config, find_device(config.device))
+    lines = read_lines(study_folder(name, out))
+    (console or Console()).print(status_table(Study(name, config, place, {}, lines)))
+
+
+def report(*, name: str, out: Path | None = None, console: Console | None = None) -> None:
+    """Writes the page and the pictures of a study from its records alone; arguments as for `study`.
+
+    Raises:
+        ValueError: The folder holds no study.
+    """
+    folder = study_folder(name, out)
+    for path in write_page(read_run(folder), folder):
+        (console or Console()).print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def study_folder(name: str, out: Path | None) -> Path:
+    """Where a study's files are."""
+    return out or Path("runs") / f"study-{name}"
+
+
+def place_of(config: StudyConfig, device: torch.device) -> Place:
+    """Where the cells of a study are trained; sets the number of threads to what the settings say."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return Place(device.type, torch.get_num_threads() if device.type == "cpu" else None)
+
+
+def _check_models(planned: Sequence[Planned], images: Images) -> None:
+    """What cannot be built is refused before hours of training."""
+    seen = set()
+    for entry in planned:
+        if (cell := entry.cell) is not None:
+            key = (cell.model, cell.method, cell.kernel_size, cell.kernel_count)
+            if key not in seen:
+                seen.add(key)
+                build(cell, images.channels, images.classes)
+
+
+def _train_all(
+    study: Study,
+    models: Sequence[str],
+    seeds: Sequence[int],
+    images: Images,
+    device: torch.device,
+    recorder: Recorder,
+    command: str,
+    console: Console,
+) -> None:
+    config, place = study.config, study.place
+    an_epoch = images_per_epoch(images.training, config.batch_size)
+
+    def unfinished() -> list[Planned]:
+        todo = remaining(plan(config, place, recorder.lines), recorder.lines)
+        return [entry for entry in todo if entry.model in models and _shared_by(seeds, entry)]
+
+    todo = unfinished()
+    with ProgressBar(console, sum(entry.epochs for entry in todo) * an_epoch) as progress:
+        number, total = 0, len(todo)
+        # Planned anew after each cell: which ones are final depends on those that came before.
+        while todo := unfinished():
+            entry, number = todo[0], number + 1
+            assert entry.cell is not None, "tuning comes before what it decides"
+            title = f"{entry.phase}: {entry.model}, {entry.method}, seed {entry.cell.seed}"
+            progress.describe(f"{number}/{total} {title}")
+            found = environment(command, _PACKAGES)
+            if device.type != "cpu":
+                found["machine"]["gpu"] = device_name(device)
+            with many_shapes():
+                result = train_cell(entry.cell, images, device, on_batch=progress.advance)
+            recorder.add({"id": entry.cell.id, "cell": entry.cell.content(), **result, **found})
+            progress.say(f"{number}/{total} {title}{_settings(entry.cell)}: {_outcome(result)}")
+
+
+def _shared_by(seeds: Sequence[int], entry: Planned) -> bool:
+    return entry.phase != "final" or entry.cell is None or entry.cell.seed in seeds
+
+
+def _settings(cell: Cell) -> str:
+    told = [] if cell.kernel_size is None else [f"kernel {cell.kernel_size}"]
+    told += [] if cell.start is None else [f"start {cell.start}"]
+    return ", ".join(["", *told, f"lr {cell.lr:g}"])
+
+
+def _outcome(result: dict[str, object]) -> str:
+    # Test scores are not shown before all of them are there, so that nobody stops or changes a study by them.
+    if result["failure"] is not None:
+        return f"broke off, {result['failure']}"
+    validation = result["validation"]
+    assert isinstance(validation, dict)
+    return f"validation {validation['accuracy']:.2f} %, {result['images_per_second']:.0f} images/s"
+
+
+def _data(images: Images) -> dict[str, object]:
+    return {
+        "name": images.name,
+        "training_images": len(images.training),
+        "validation_images": len(images.validation),
+        "test_images": len(images.test),
+        "classes": images.classes,
+    }
+
+
+def _study_options(arguments: Sequence[str]) -> ArgumentParser:
+    parser = ArgumentParser(
+        usage="python -m studies.run CONFIG [--out FOLDER] [--data-dir FOLDER] [--models MODEL ...] [--seeds SEED ...] "
+        "[--status | --report]",
+        description="Run a study: tune every method alike, compare them with paired seeds, and report what comes out. "
+        "The same command goes on where it was.",
+    )
+    parser.add_argument("config", type=str, help=f"{' or '.join(study_names())}, or a YAML file with settings")
+    parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")
+    parser.add_argument("--data-dir", type=Path, help="where the files of the data are (default: as the file says)")
+    parser.add_argument("--models", nargs="+", type=str, help="train these models' part alone, to share a study")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the final trainings do these seeds' alone, likewise")
+    parser.add_argument("--status", action="store_true", help="print what is done and what remains, and end")
+    parser.add_argument("--report", action="store_true", help="write page and pictures from what is done, and end")
+    return parser
+
+
+def _study(settings: dict[str, Any], arguments: list[str]) -> int:
+    name, out = Path(settings["config"]).stem, settings["out"]
+    asked = [option for option in ("status", "report") if settings[option]]
+    if len(asked) > 1 or (asked and (settings["models"] or settings["seeds"])):
+        raise ValueError(f"{asked[0]}: expected by itself, for it is about all of a study, got other options beside it")
+    if settings["report"]:
+        if not study_folder(name, out).exists():
+            load_study(settings["config"])  # a name that is none is said to be so
+        report(name=name, out=out)
+        return 0
+    config = load_study(settings["config"])
+    if settings["data_dir"] is not None:
+        config = replace(config, data_dir=settings["data_dir"])
+    if settings["status"]:
+        print_status(config, name=name, out=out)
+        return 0
+    state = study(config, name=name, out=out, argv=arguments, models=settings["models"], seeds=settings["seeds"])
+    return 130 if state == "interrupted" else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a study as the command line says, and returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run("python -m studies.run", lambda: Command(_study_options, _study), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

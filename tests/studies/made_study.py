@@ -1,0 +1,95 @@
+"""A study at toy size, and records of one that was never trained."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from studies.cells import Cell, Place
+from studies.config import StudyConfig
+from studies.files import study_from
+from studies.plan import plan, remaining
+from studies.records import Study
+from torchdcls_train.comparison.loop import Epoch
+
+TOY: Mapping[str, Any] = {
+    "models": ["convnext"],
+    "data": "embedded",
+    "image_size": 9,
+    "train_images": 60,
+    "validation_images": 20,
+    "methods": ["7x7", "gaussian"],
+    "seeds": [0, 1],
+    "epochs": 1,
+    "batch_size": 20,
+    "device": "cpu",
+    "threads": 1,
+    "tuning": {"seeds": [100], "candidates": {"7x7": {"lr": [2e-3, 4e-3]}, "gaussian": {"kernel_size": [5, 7]}}},
+    "sweeps": {
+        "models": ["convnext"],
+        "methods": ["gaussian"],
+        "seeds": [100],
+        "kernel_size": 7,
+        "start": 1,
+        "kernel_sizes": [3, 7],
+        "kernel_counts": [4],
+        "starts": [0, "whole"],
+    },
+}
+PLACE = Place("cpu", 1)
+DATA = {"name": "made", "training_images": 40, "validation_images": 20, "test_images": 1000, "classes": 10}
+ENVIRONMENT = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "command": "python -m studies.run made.yaml",
+    "machine": {"cpu": "AMD EPYC", "cores": 2, "memory_gib": 8.0, "os": "Debian"},
+    "load": 0.0,
+    "versions": {"Python": "3.11", "torch": "2.15"},
+}
+
+
+def toy(**changes: Any) -> StudyConfig:
+    """The toy study with other settings."""
+    return study_from({**TOY, **changes})
+
+
+def made_accuracy(cell: Cell) -> float:
+    """A number from 80 to 90 that depends on the cell alone."""
+    return 80 + int(hashlib.sha256(cell.id.encode()).hexdigest()[:4], 16) % 1000 / 100
+
+
+def made_study(
+    config: StudyConfig, accuracy: Callable[[Cell], float] = made_accuracy, cells: int | None = None
+) -> Study:
+    """A study whose cells came to made accuracies; the first ones alone if a number is given."""
+    lines: dict[str, Any] = {}
+    study = Study("made", config, PLACE, DATA, lines)
+    while (todo := remaining(plan(config, PLACE, lines), lines)) and len(lines) != cells:
+        cell = todo[0].cell
+        assert cell is not None
+        lines[cell.id] = made_line(cell, accuracy(cell))
+    return study
+
+
+def made_line(cell: Cell, accuracy: float) -> dict[str, Any]:
+    """The line of one cell."""
+    scores = {"loss": 1 - accuracy / 100, "accuracy": accuracy}
+    return {
+        "id": cell.id,
+        "cell": cell.content(),
+        "parameters": 1200 if cell.method == "dense" else 1000,
+        "kernel_count": None if cell.method == "7x7" else 26,
+        "epochs": [asdict(Epoch(1, 1.0, scores["loss"], accuracy, 2.0, 250.0))],
+        "validation": scores,
+        "test": scores if cell.test else None,
+        "failure": None,
+        "images_per_second": 250.0,
+        "seconds": 2.5,
+        **ENVIRONMENT,
+    }
+
+
+def with_lines(study: Study, lines: Mapping[str, Any]) -> Study:
+    """The same study with other records."""
+    return replace(study, lines=lines)

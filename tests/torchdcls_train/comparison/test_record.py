@@ -1,0 +1,125 @@
+"""The record of a comparison, the table, and what it says about the methods."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from torchdcls_train.comparison.config import CompareConfig
+from torchdcls_train.comparison.loop import Epoch
+from torchdcls_train.comparison.record import Record, comparison_rows, finished_runs, half_interval, markdown, verdicts
+from torchdcls_train.data.image_set import ImageData, ImageSet
+
+
+def make_result(accuracies: dict[str, list[float]], epochs: int = 2, test_images: int = 1000) -> dict[str, Any]:
+    """A finished comparison in which each method and seed ends at an accuracy."""
+    runs = [
+        {
+            "method": method,
+            "seed": seed,
+            "parameters": 1234 if method == "7x7" else 1200,
+            "kernel_count": None if method == "7x7" else 26,
+            "epochs": [
+                {"epoch": epoch + 1, "test_accuracy": value if epoch == epochs - 1 else 10.0, "images_per_second": 100}
+                for epoch in range(epochs)
+            ],
+        }
+        for method, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    config = {
+        "methods": list(accuracies),
+        "epochs": epochs,
+        "model": "convnext",
+        "dilated_kernel_size": 17,
+        "position_radius": 3.0,
+        "quick": False,
+    }
+    data = {"name": "images", "train_images": 6000, "test_images": test_images, "image_size": 28}
+    return {"status": "finished", "runs": runs, "config": config, "data": data}
+
+
+def test_interval_is_student_s() -> None:
+    """The two-sided 95 % quantiles of Student's t are 12.706 for one degree of freedom and 4.303 for two."""
+    assert half_interval([1.0, 3.0]) == pytest.approx(12.706 * math.sqrt(2) / math.sqrt(2), rel=1e-4)
+    assert half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+
+
+def test_rows() -> None:
+    rows = comparison_rows(make_result({"7x7": [80.0, 82.0], "gaussian": [83.0, 84.0, 85.0]}))
+    assert rows[0] == ["method", "elements", "parameters", "seeds", "test accuracy (%)", "training images/s"]
+    assert rows[1] == ["7x7", "-", "1,234", "2", "81.00", "100"]
+    assert rows[2] == ["gaussian", "26", "1,200", "3", "84.00 ± 2.48", "100"]
+
+
+def test_a_run_that_was_cut_short_is_not_in_the_table() -> None:
+    result = make_result({"7x7": [80.0], "gaussian": [83.0]})
+    result["runs"][1]["epochs"].pop()
+    assert list(finished_runs(result)) == ["7x7"]
+    assert len(comparison_rows(result)) == 2
+    assert verdicts(result) == []
+
+
+@pytest.mark.parametrize(
+    ("gaussian", "verdict"),
+    [
+        ([82.0, 83.0, 84.1], "+2.03 points against 7x7, 95 % interval +1.89 to +2.18 over 3 seeds, paired: better"),
+        ([78.0, 79.0, 80.1], "-1.97 points against 7x7, 95 % interval -2.11 to -1.82 over 3 seeds, paired: worse"),
+        ([80.0, 81.5, 81.5], "paired: no difference shown"),
+    ],
+)
+def test_verdict_of_several_seeds_is_paired(gaussian: list[float], verdict: str) -> None:
+    """Seeds that are easy or hard for both methods cancel out of the difference."""
+    (sentence,) = verdicts(make_result({"7x7": [80.0, 81.0, 82.0], "gaussian": gaussian}))
+    assert verdict in sentence
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "one seed"), (2, "2 seeds")])
+def test_few_seeds_show_nothing(seeds: int, words: str) -> None:
+    """Two equal differences would have an interval of width 0."""
+    (sentence,) = verdicts(make_result({"7x7": [80.0] * seeds, "gaussian": [90.0] * seeds}))
+    assert sentence.startswith(f"gaussian: +10.00 points against 7x7, {words}: no conclusion")
+    assert "about 1.6 points" in sentence  # sqrt((0.8 * 0.2 + 0.9 * 0.1) / 1000)
+
+
+def test_no_baseline_no_verdict() -> None:
+    assert verdicts(make_result({"gaussian": [80.0, 81.0]})) == []
+
+
+def test_markdown() -> None:
+    text = markdown(make_result({"7x7": [80.0], "gaussian": [85.0]}))
+    assert text.splitlines()[:2] == [
+        "| method | elements | parameters | seeds | test accuracy (%) | training images/s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    assert "Small convnext on images (6,000 training and 1,000 test images of 28 pixels), 2 epochs" in text
+    assert "positions start uniform within 3 cells" in text
+    assert "no conclusion" in text
+
+
+def test_quick_and_interrupted_runs_say_so_first() -> None:
+    quick = make_result({"7x7": [80.0], "gaussian": [85.0]})
+    quick["config"]["quick"] = True
+    assert markdown(quick).startswith("**A quick run")
+    assert "points against" not in markdown(quick)
+    assert markdown({**quick, "status": "interrupted"}).startswith("**The comparison is not complete (interrupted)")
+
+
+def test_file_is_whole_after_every_epoch(tmp_path: Path) -> None:
+    images = ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]))
+    data = ImageData(images, images, ("a", "b"), "images", skipped=2)
+    record = Record(tmp_path / "run", CompareConfig(data="/private", epochs=1), "torchdcls compare", data, "cpu", 2)
+    record.start("7x7", 0, 10, None)
+    record.add(Epoch(1, 0.5, 0.6, 70.0, 2.0, 1.5))
+    text = record.path.read_text()
+    assert json.loads(text) == record.result
+    assert json.loads(text)["runs"][0]["epochs"][0]["test_accuracy"] == 70.0
+    assert json.loads(text)["data"]["skipped_images"] == 2
+    assert {"date", "commit", "dirty", "command", "machine", "versions", "config"} <= set(record.result)
+    assert "/private" not in text
+    assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
+    record.finish("finished")
+    assert json.loads(record.path.read_text())["complete"] is True
