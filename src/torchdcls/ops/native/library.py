@@ -1,0 +1,86 @@
+"""The compiled library: found, loaded and told whose threads to use; and what it is called with."""
+
+import ctypes
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+FILE = Path(__file__).with_name("_kernels.so")
+SWITCH = "TORCHDCLS_NATIVE"
+# What `csrc/torchdcls.h` calls them.
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+LENGTH = ctypes.c_int64
+
+
+class TensorView(ctypes.Structure):
+    """A `td_tensor`: strides of batch, channel, z, y, x, in elements."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("stride", LENGTH * 5), ("dtype", LENGTH))
+
+
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where there are none; `status` says why."""
+    return _loaded()[0]
+
+
+def status() -> str:
+    """Whether the compiled kernels are in use, and for which instruction set; or why they are not.
+
+    Example:
+        >>> import torchdcls
+        >>> print(torchdcls.native.status())  # doctest: +SKIP
+        compiled kernels for avx512, on torch's threads
+    """
+    return _loaded()[1]
+
+
+@functools.cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    value = os.environ.get(SWITCH, "1")
+    if value == "0":
+        return None, f"no compiled kernels: {SWITCH}=0 turns them off"
+    if not FILE.exists():
+        return None, "no compiled kernels: this installation was made without a C compiler"
+    try:
+        kernels = ctypes.CDLL(str(FILE))
+    except OSError as error:
+        return None, f"no compiled kernels: the library cannot be loaded ({error})"
+    kernels.td_variant.restype = ctypes.c_char_p
+    names = []
+    while (name := kernels.td_variant(len(names))) is not None:
+        names.append(name.decode())
+    able = [name for index, name in enumerate(names) if kernels.td_variant_runs(index)]
+    taken = able[0] if value == "1" else value
+    if taken not in able:
+        return None, f"no compiled kernels: {SWITCH} is expected to be 0, 1 or one of {', '.join(able)}, got {value!r}"
+    kernels.td_choose(names.index(taken))
+    kernels.td_set_parallel.argtypes = [ctypes.c_void_p]
+    parallel = _torch_parallel_for()
+    kernels.td_set_parallel(parallel)
+    return kernels, f"compiled kernels for {taken}, on {'one thread' if parallel is None else 'the threads of torch'}"
+
+
+def _torch_parallel_for() -> int | None:
+    # A plain C function of torch's stable interface. A pool beside torch's would fight with it for the cores.
+    folder = Path(torch.__file__).parent / "lib"
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
+        if (folder / name).exists():
+            function = getattr(ctypes.CDLL(str(folder / name)), "torch_parallel_for", None)
+            return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
+    return None
+
+
+def three(sizes: Sequence[int], missing: int) -> ctypes.Array[LENGTH]:
+    """Sizes along z, y and x, `missing` in front of fewer."""
+    return (LENGTH * 3)(*(missing for _ in range(3 - len(sizes))), *sizes)
+
+
+def view(tensor: Tensor) -> TensorView:
+    """A map (batch, channels, *map) or a weight (channels, 1, *kernel) of one to three axes, of any strides."""
+    batch, channel, *axes = tensor.stride()
+    strides = (batch, channel, *(0 for _ in range(3 - len(axes))), *axes)
+    return TensorView(tensor.data_ptr(), (LENGTH * 5)(*strides), DTYPES[tensor.dtype])
