@@ -44,7 +44,7 @@ def compile_library(library: Path, flags: Sequence[str] = ()) -> None:
         parts = [("library.c", f"{folder}/library.o", ())]
         for name, width, own in VARIANTS[machine]:
             for real, define in (("float", ()), ("double", ("-DTD_DOUBLE",))):
-                defines = (f"-DTD_VECTOR={width}", f"-DTD_NAME=td_run_{name}_{real}", *define)
+                defines = (f"-DTD_VECTOR={width}", f"-DTD_NAME=td_{name}_{real}", *define)
                 parts.append(("kernels.c", f"{folder}/{name}_{real}.o", (*own, *defines)))
         with ThreadPoolExecutor() as pool:
             list(

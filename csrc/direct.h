@@ -224,6 +224,20 @@ static void correlate_range(int64_t begin, int64_t end, void *context) {
     }
 }
 
+/* Products, each of as many lanes as the channels fill. */
+static double count_direct(const td_problem *p) {
+    double products = (double)(p->batch * blocks(p->channels, LANES) * LANES);
+    for (int axis = 0; axis < 3; axis++) {
+        int64_t met = 0; /* pairs of an output and a tap that meet a cell */
+        for (int64_t o = 0; o < p->outputs[axis]; o++) {
+            const int64_t at = o * p->stride[axis] - p->before[axis];
+            met += most(0, least(p->kernel[axis], p->map[axis] - at) - most(0, -at));
+        }
+        products *= (double)met;
+    }
+    return products;
+}
+
 static int run_direct(int map, const td_problem *p, const td_tensor *input, const td_tensor *weight,
                       const td_tensor *output) {
     direct_call call = {.input = input, .weight = weight, .output = output, .turned = map == TD_TRANSPOSE};

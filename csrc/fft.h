@@ -493,13 +493,11 @@ static void exchange(fft_call *call, int a, int b) {
     }
 }
 
-static int run_fft(int map, const td_problem *p, const td_tensor *input, const td_tensor *weight,
-                   const td_tensor *output) {
-    fft_call call = {.map = map, .input = *input, .weight = *weight, .output = *output};
-    call.batch = p->batch, call.channels = p->channels;
-    if (map == TD_TRANSPOSE) call.input = *output, call.output = *input;
+/* Transforms and tiles of a call; the strides of its tensors are exchanged with its axes. */
+static int lay_out(fft_call *call, int map, const td_problem *p) {
+    call->map = map, call->batch = p->batch, call->channels = p->channels;
     for (int i = 0; i < 3; i++) {
-        fft_axis *axis = &call.axis[i];
+        fft_axis *axis = &call->axis[i];
         const int back = map == TD_TRANSPOSE;
         axis->map = back ? p->outputs[i] : p->map[i];
         axis->outputs = back ? p->map[i] : p->outputs[i];
@@ -513,20 +511,20 @@ static int run_fft(int map, const td_problem *p, const td_tensor *input, const t
     /* Axes that are not transformed first; x is transformed in any case. */
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < 2; i++)
-            if (call.axis[i].transformed && !call.axis[i + 1].transformed) exchange(&call, i, i + 1);
-    call.axis[2].transformed = 1;
-    call.depth = 1 + call.axis[1].transformed + call.axis[0].transformed;
-    if (call.depth == 1 && call.axis[0].outputs == 1) { /* rows of two samples make pairs */
-        exchange(&call, 0, 1);
-        call.axis[1].map = call.axis[1].outputs = call.batch;
-        call.input.stride[3] = call.input.stride[0], call.output.stride[3] = call.output.stride[0];
-        call.batch = 1;
+            if (call->axis[i].transformed && !call->axis[i + 1].transformed) exchange(call, i, i + 1);
+    call->axis[2].transformed = 1;
+    call->depth = 1 + call->axis[1].transformed + call->axis[0].transformed;
+    if (call->depth == 1 && call->axis[0].outputs == 1) { /* rows of two samples make pairs */
+        exchange(call, 0, 1);
+        call->axis[1].map = call->axis[1].outputs = call->batch;
+        call->input.stride[3] = call->input.stride[0], call->output.stride[3] = call->output.stride[0];
+        call->batch = 1;
     }
     static const int64_t longest[4] = {0, 1 << 14, 192, 48};
     int64_t cells = 1;
     for (int i = 2; i >= 0; i--) {
-        fft_axis *axis = &call.axis[i];
-        if (axis->transformed) divide_axis(axis, longest[call.depth]);
+        fft_axis *axis = &call->axis[i];
+        if (axis->transformed) divide_axis(axis, longest[call->depth]);
         else { /* few cells at once: the others wait for their turn */
             axis->size = 1;
             axis->tile = most(1, least(axis->outputs, SPECTRUM_BYTES / (int64_t)sizeof(vec) / cells / 2));
@@ -535,19 +533,54 @@ static int run_fft(int map, const td_problem *p, const td_tensor *input, const t
         }
         cells *= axis->transformed ? axis->size : axis->tile;
     }
-    call.half = call.axis[2].size / 2 + 1;
+    call->half = call->axis[2].size / 2 + 1;
     for (int i = 0; i < 2; i++) {
-        const fft_axis *axis = &call.axis[i];
+        const fft_axis *axis = &call->axis[i];
         /* Rows that come or go, or all bins of an axis between. */
-        call.rows[i] = axis->transformed ? least(axis->size, most(axis->tile + axis->kernel - 1, axis->kernel)) : axis->tile;
-        if (axis->transformed && i > fused_axis(&call)) call.rows[i] = axis->size;
+        call->rows[i] = axis->transformed ? least(axis->size, most(axis->tile + axis->kernel - 1, axis->kernel)) : axis->tile;
+        if (axis->transformed && i > fused_axis(call)) call->rows[i] = axis->size;
     }
-    call.columns = call.half * (call.depth == 3 ? call.axis[1].size : 1);
-    call.scale = (real)0.25;
-    for (int i = 0; i < 3; i++) call.scale /= (real)call.axis[i].size;
-    call.units = call.batch * call.axis[0].tiles * call.axis[1].tiles * call.axis[2].tiles;
-    call.blocks = blocks(call.channels, LANES);
-    call.parts = map == TD_CORRELATE ? most(1, least(call.units, PARTS / call.blocks)) : 1;
+    call->columns = call->half * (call->depth == 3 ? call->axis[1].size : 1);
+    call->scale = (real)0.25;
+    for (int i = 0; i < 3; i++) call->scale /= (real)call->axis[i].size;
+    call->units = call->batch * call->axis[0].tiles * call->axis[1].tiles * call->axis[2].tiles;
+    call->blocks = blocks(call->channels, LANES);
+    call->parts = map == TD_CORRELATE ? most(1, least(call->units, PARTS / call->blocks)) : 1;
+    return TD_OK;
+}
+
+/* Additions and multiplications of a transform of three axes, of which rows and columns may be fewer than bins. */
+static double steps(const fft_call *call, const int64_t *cells) {
+    double lines = 1, total = 0;
+    for (int i = 2; i >= 0; i--) {
+        const fft_axis *axis = &call->axis[i];
+        double others = lines;
+        for (int j = 0; j < i; j++) others *= (double)cells[j];
+        if (axis->transformed) total += others * (i == 2 ? 0.5 : 1) * (double)axis->size * (log2((double)axis->size) + 2);
+        lines *= i == 2 ? (double)call->half : axis->transformed ? (double)axis->size : (double)cells[i];
+    }
+    return total;
+}
+
+static double count_fft(int map, const td_problem *p) {
+    fft_call call = {0};
+    if (lay_out(&call, map, p) != TD_OK) return INFINITY;
+    int64_t in[3], out[3], taps[3];
+    for (int i = 0; i < 3; i++) {
+        const fft_axis *axis = &call.axis[i];
+        in[i] = least(axis->map, axis->transformed ? axis->tile + axis->kernel - 1 : axis->tile);
+        out[i] = axis->tile, taps[i] = axis->kernel;
+    }
+    const double maps = steps(&call, in) + steps(&call, out) + 2 * (double)bins(&call);
+    return (double)(call.blocks * LANES) * ((double)call.units * maps + steps(&call, taps));
+}
+
+static int run_fft(int map, const td_problem *p, const td_tensor *input, const td_tensor *weight,
+                   const td_tensor *output) {
+    fft_call call = {.input = *input, .weight = *weight, .output = *output};
+    if (map == TD_TRANSPOSE) call.input = *output, call.output = *input;
+    const int refused = lay_out(&call, map, p);
+    if (refused) return refused;
     const int64_t sums = call.blocks * call.parts * bins(&call);
     int64_t twiddles = 0;
     for (int i = 0; i < 3; i++) twiddles += 4 * call.axis[i].size;

@@ -4,7 +4,13 @@
 #include "direct.h"
 #include "fft.h"
 
-int TD_NAME(int method, int map, const td_problem *problem, const td_tensor *input, const td_tensor *weight,
-            const td_tensor *output) {
+static int run(int method, int map, const td_problem *problem, const td_tensor *input, const td_tensor *weight,
+               const td_tensor *output) {
     return (method == TD_FFT ? run_fft : run_direct)(map, problem, input, weight, output);
 }
+
+static double count(int method, int map, const td_problem *problem) {
+    return method == TD_FFT ? count_fft(map, problem) : count_direct(problem);
+}
+
+const td_kernels TD_NAME = {run, count};

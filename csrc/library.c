@@ -11,15 +11,13 @@
 #else
 #define VARIANTS(X) X(neon)
 #endif
-#define DECLARE(isa) \
-    int td_run_##isa##_float(int, int, const td_problem *, const td_tensor *, const td_tensor *, const td_tensor *); \
-    int td_run_##isa##_double(int, int, const td_problem *, const td_tensor *, const td_tensor *, const td_tensor *);
+#define DECLARE(isa) extern const td_kernels td_##isa##_float, td_##isa##_double;
 VARIANTS(DECLARE)
 
-#define NAME(isa) {#isa, td_run_##isa##_float, td_run_##isa##_double},
+#define NAME(isa) {#isa, &td_##isa##_float, &td_##isa##_double},
 static const struct {
     const char *name;
-    td_kernel single, twice;
+    const td_kernels *single, *twice;
 } variants[] = {VARIANTS(NAME)};
 enum { COUNT = sizeof variants / sizeof *variants };
 static int chosen = -1;
@@ -97,7 +95,14 @@ EXPORT void td_clear(void) {
     release(all);
 }
 
-EXPORT int td_run(int twice, int method, int map, const td_problem *problem, const td_tensor *input, const td_tensor *weight,
-           const td_tensor *output) {
-    return (twice ? variants[chosen].twice : variants[chosen].single)(method, map, problem, input, weight, output);
+static const td_kernels *kernels(int twice) { return twice ? variants[chosen].twice : variants[chosen].single; }
+
+EXPORT int td_run(int twice, int method, int map, const td_problem *problem, const td_tensor *input,
+                  const td_tensor *weight, const td_tensor *output) {
+    return kernels(twice)->run(method, map, problem, input, weight, output);
+}
+
+/* How many operations a map takes: products by the direct method, additions and multiplications by spectra. */
+EXPORT double td_count(int twice, int method, int map, const td_problem *problem) {
+    return kernels(twice)->count(method, map, problem);
 }

@@ -28,8 +28,12 @@ typedef struct {
     int64_t dtype;
 } td_tensor;
 
-typedef int (*td_kernel)(int method, int map, const td_problem *, const td_tensor *input, const td_tensor *weight,
-                         const td_tensor *output);
+/* What there is of one instruction set and one type. `count` tells how many operations a map takes. */
+typedef struct {
+    int (*run)(int method, int map, const td_problem *, const td_tensor *input, const td_tensor *weight,
+               const td_tensor *output);
+    double (*count)(int method, int map, const td_problem *);
+} td_kernels;
 
 /* Calls function(begin, end, context) for parts of [0, count), on whatever threads there are. */
 typedef void (*td_range)(int64_t begin, int64_t end, void *context);
