@@ -216,7 +216,7 @@ def test_the_output_has_the_inputs_memory_format(memory_format, kernel, method):
     assert output.is_contiguous(memory_format=memory_format)
 
 
-@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "matmul"])
+@pytest.mark.parametrize("method", CPU_METHODS)
 @pytest.mark.parametrize(
     "slice",
     [
@@ -380,7 +380,7 @@ def test_half_precision_is_as_exact_as_torchs(method, dtype):
     assert_as_exact_as(call.run(leaves, method), call.torch(leaves), truth)
 
 
-@pytest.mark.parametrize("method", ["depthwise", "fft"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method not in ("auto", "direct")])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
     kept = []
@@ -443,7 +443,7 @@ def good_call(dims=2, **changed):
         ({"method": None}, r"method: expected one of .*got None"),
         ({"method": "fft", "stride": 2}, r"method: 'fft' cannot run this call: .*stride \(2, 2\)"),
         (
-            {"method": "depthwise", "groups": 1, "weight": torch.zeros(4, 4, 3, 3)},
+            {"method": "native", "groups": 1, "weight": torch.zeros(4, 4, 3, 3)},
             r"method: 'depthwise' cannot run this call: .* channels are 4 to 4 in 1 groups",
         ),
         ({"method": "fft", "padding": 3}, r"method: 'fft' cannot run this call: padding .* beyond the kernel \(3, 3\)"),

@@ -73,7 +73,7 @@ def test_traced_programs_convolve_directly():
     torch.testing.assert_close(traced(other), module(other))
 
 
-@pytest.mark.parametrize("method", ["auto", "direct", "depthwise", "fft", "matmul"])
+@pytest.mark.parametrize("method", CPU_METHODS)
 def test_derivatives_of_derivatives_leave_nothing_behind(method):
     """Each transform of torch.func twice, and a plain call at the end."""
     call = Call((9, 11), (5, 4), "same", channels=(3, 3, 3))

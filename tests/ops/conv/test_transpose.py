@@ -69,7 +69,7 @@ class Call:
         stride = (self.stride,) * dims if isinstance(self.stride, int) else self.stride
         padding = (self.padding,) * dims if isinstance(self.padding, int) else self.padding
         far = any(cells >= taps for cells, taps in zip(padding, self.kernel, strict=True))
-        if method == "depthwise":
+        if method == "native":
             return len(set(self.channels)) > 1
         return method == "fft" and (far or any(step > 1 for step in stride))
 
@@ -151,7 +151,7 @@ def test_it_is_the_adjoint_of_the_convolution(call, method):
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan(*parts) for parts in itertools.product(("direct", "depthwise", "fft"), repeat=3)]
+    "plan", [Plan(*parts) for parts in itertools.product(CPU_METHODS[1:], repeat=3)]
 )
 def test_parts_by_different_methods(plan, monkeypatch):
     """Output, gradients and the gradients of these, each by another method."""
@@ -164,7 +164,7 @@ def test_parts_by_different_methods(plan, monkeypatch):
     assert torch.autograd.gradgradcheck(run, tuple(leaves.values()), fast_mode=True)
 
 
-@pytest.mark.parametrize("method", ["direct", "depthwise", "fft", "matmul"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "auto"])
 @pytest.mark.parametrize(
     "call",
     [
@@ -228,7 +228,7 @@ def test_autocast_gives_torchs_dtype_and_is_as_exact(method):
     assert_as_exact_as({"output": actual["output"]}, plain, {"output": truth["output"]})
 
 
-@pytest.mark.parametrize("method", ["depthwise", "fft"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method not in ("auto", "direct")])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
     kept = []
@@ -313,7 +313,7 @@ REFUSED = [
     ({"method": "magic"}, r"method: expected one of 'auto', .* got 'magic'"),
     ({"method": "fft", "stride": 2}, r"'fft' cannot run this call: .*stride \(2, 2\) would spread"),
     (
-        {"method": "depthwise", "weight": torch.zeros(4, 3, 3, 3)},
+        {"method": "native", "weight": torch.zeros(4, 3, 3, 3)},
         r"'depthwise' cannot run this call: .* channels are 4 to 6 in 2 groups",
     ),
     ({"method": "fft", "padding": 3}, r"'fft' cannot run this call: padding .* beyond the kernel \(3, 3\)"),

@@ -179,7 +179,6 @@ def _posed_transpose(
         device=device,
         dtype=dtype,
         channels_last=channels_last,
-        transposed=True,
     )
     return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..tracing import constant_when_compiled
+
 FILE = Path(__file__).with_name("_kernels.so")
 SWITCH = "TORCHDCLS_NATIVE"
 # What `csrc/torchdcls.h` calls them.
@@ -38,6 +40,13 @@ def status() -> str:
     return _loaded()[1]
 
 
+@constant_when_compiled
+def missing() -> str | None:
+    """Why there are no compiled kernels, or None if there are."""
+    kernels, words = _loaded()
+    return words if kernels is None else None
+
+
 @functools.cache
 def _loaded() -> tuple[ctypes.CDLL | None, str]:
     value = os.environ.get(SWITCH, "1")
@@ -50,7 +59,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
     except OSError as error:
         return None, f"no compiled kernels: the library cannot be loaded ({error})"
     kernels.td_variant.restype = ctypes.c_char_p
-    names = []
+    names: list[str] = []
     while (name := kernels.td_variant(len(names))) is not None:
         names.append(name.decode())
     able = [name for index, name in enumerate(names) if kernels.td_variant_runs(index)]
