@@ -18,7 +18,8 @@ from torch import Tensor
 
 from torchdcls import Dcls1d, large_kernel_conv2d
 from torchdcls.ops.conv import METHODS, Method, large_kernel_conv
-from torchdcls.ops.conv.select import OPERATIONS, reason_against, unsupported_reason
+from torchdcls.ops.conv.select import reason_against, unsupported_reason
+from torchdcls.ops.conv.ways import WAYS, named
 
 from .memory import in_a_process, peak_of_this_process
 from .parity import check_parity
@@ -96,7 +97,7 @@ def verify(names: Sequence[str]) -> None:
         wanted = _answers(_torchs_own(shape, input, weight), input, weight)
         methods: list[Any] = [*METHODS]
         for method in methods:
-            if unsupported_reason(method, problem) is not None:
+            if method != "auto" and unsupported_reason(named(method), problem) is not None:
                 continue
             got = _answers(_by(method, shape, input, weight), input, weight)
             _check(f"{shape}, {method}", got, wanted, ("input", "weight"))
@@ -284,7 +285,7 @@ def _auto(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
 def _sides(shape: Shape) -> dict[str, Callable[[], object]]:
     problem, input, _, gradient = shape.problem()
     input, weight = input.requires_grad_(), torch.randn(shape.weight_shape, requires_grad=True)
-    able = [method for method in OPERATIONS if reason_against(method, problem) is None]
+    able = [way.name for way in WAYS if reason_against(way, problem) is None]
     methods: list[Any] = ["auto", *able]
 
     def trained(convolve: Callable[[], Tensor]) -> Callable[[], object]:

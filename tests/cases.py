@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -150,6 +151,8 @@ def oracle_convolution(input, weight, bias=None, stride=1, padding=0, groups=1) 
     return reference_convolution(input, weight, bias, stride, padding_pairs(padding, kernel), groups)
 
 
+# Of tests of the compiled kernels, which an installation may be without.
+needs_kernels = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 # What runs on CPU; the tests of "triton" need a GPU or Triton's interpreter, and stand by themselves.
 CPU_METHODS = tuple(method for method in METHODS if method != "triton" and (method != "native" or missing() is None))
 

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from cases import CPU_METHODS
 from computed import PARAMETRIZED
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx

@@ -11,6 +11,7 @@ from test_transpose import Call as Transposed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchdcls import large_kernel_conv2d
+from torchdcls.ops.conv.direct import even_padding, evenly_padded
 
 # Kernels that are higher than the map: after the taps that only see padding are dropped, of 14 columns or fewer.
 HIGHER = [
@@ -88,6 +89,7 @@ def test_other_rows_stay_torchs_to_pad():
 STEPS = """
 import torch
 from torchdcls import large_kernel_conv2d
+from torchdcls.ops.conv.direct import even_padding, evenly_padded
 torch.set_num_threads(1)
 for map, weight, padding, method in {shapes}:
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -122,3 +124,18 @@ def test_weights_in_any_order_have_gradients(method):
     whole = weight.detach().contiguous().requires_grad_()
     torch.nn.functional.conv2d(input.contiguous(), whole).sum().backward()
     torch.testing.assert_close(weight.grad, whole.grad)
+
+
+@pytest.mark.parametrize(
+    ("pads", "both", "first"), [((2, 2), 2, 0), ((3, 1), 1, -2), ((1, 3), 1, 0), ((-1, -1), 0, 1), ((-5, 7), 0, 5)]
+)
+def test_torch_pads_both_ends_alike(pads, both, first):
+    """The rest is padded or cut off before; more may be cut off than there was."""
+    input = torch.arange(1.0, 5).view(1, 1, 4)
+    even = even_padding((pads,))
+    padded = evenly_padded(input, (pads,), even)
+    assert even == [both]
+    line = torch.cat([torch.zeros(9), input.flatten(), torch.zeros(9)])
+    start, stop = 9 - pads[0] + both, 9 + 4 + pads[1] - both
+    torch.testing.assert_close(padded.flatten(), line[start:stop])
+    assert start == 9 + first

@@ -59,7 +59,7 @@ def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, stride: Sequen
         ALGORITHMS.index(algorithm(map, sizes, twice)),
         MAPS.index(map),
         ctypes.byref(_described(*sizes)),
-        *(ctypes.byref(view(tensor)) for tensor in (input, weight, output)),
+        *(ctypes.byref(view(tensor)) for tensor in (input, weight.transpose(0, 1), output)),
     )
     if failed:
         raise RuntimeError(f"expected the compiled kernels to run {map} of {shape}, got {FAILURES[failed]}")

@@ -120,7 +120,7 @@ class DepthwiseOperators:
 
 def not_depthwise(problem: Problem) -> str:
     """The reason of a depthwise method against a problem that is not."""
-    channels = f"{problem.in_channels} to {problem.out_channels} in {problem.groups} groups"
+    channels = f"{problem.in_channels} and {problem.out_channels} in {problem.groups} groups"
     return f"it convolves each channel by itself, with one filter, and channels are {channels}"
 
 

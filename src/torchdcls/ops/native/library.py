@@ -58,7 +58,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         kernels = ctypes.CDLL(str(FILE))
     except OSError as error:
         return None, f"no compiled kernels: the library cannot be loaded ({error})"
-    kernels.td_variant.restype = ctypes.c_char_p
+    kernels.td_variant.restype, kernels.td_count.restype = ctypes.c_char_p, ctypes.c_double
     names: list[str] = []
     while (name := kernels.td_variant(len(names))) is not None:
         names.append(name.decode())
@@ -89,7 +89,7 @@ def three(sizes: Sequence[int], missing: int) -> ctypes.Array[LENGTH]:
 
 
 def view(tensor: Tensor) -> TensorView:
-    """A map (batch, channels, *map) or a weight (channels, 1, *kernel) of one to three axes, of any strides."""
+    """A map (batch, channels, *map) or a weight (1, channels, *kernel) of one to three axes, of any strides."""
     batch, channel, *axes = tensor.stride()
     strides = (batch, channel, *(0 for _ in range(3 - len(axes))), *axes)
     return TensorView(tensor.data_ptr(), (LENGTH * 5)(*strides), DTYPES[tensor.dtype])
