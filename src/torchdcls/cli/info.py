@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _checks
+from .._extras import needed_by
 from ..profiles import Interpolation
-from .options import ArgumentParser, Command, add_settings
+from .options import Command, add_settings
+
+with needed_by("torchdcls.cli.info", "train"):
+    from jsonargparse import ArgumentParser
 
 if TYPE_CHECKING:
     from rich.console import Console
