@@ -1,7 +1,7 @@
 """Which kernels Triton makes, and that its programs compile for GPUs that need not be here."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -39,6 +39,7 @@ class OnGpu:
         (OnGpu(dtype=torch.float64), (5, 5), GAUSSIAN, False),
         (OnGpu(device=torch.device("cpu")), (5, 5), GAUSSIAN, False),
         (OnGpu(), (5, 5), Profile(torch.exp, 0.3, 0.2, "own"), False),
+        (OnGpu(), (5, 5), replace(GAUSSIAN, smallest_scale=0.5, name="own"), True),
     ],
 )
 def test_choices(weight, sizes, profile, wanted, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...profiles import Profile, gaussian
+from ...profiles import Profile
 from . import kernels
 from .support import block
 
@@ -56,7 +56,7 @@ def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: boo
         "TWO": len(sizes) == 2,
         "SCALES": scales,
         "INVERSE": 1 / profile.smallest_scale,
-        "GAUSSIAN": profile.function is gaussian,
+        "GAUSSIAN": profile.device_form == "gaussian",
         # As in `gaussian`: where the product of two factors would leave the range of normal numbers.
         "LEAST": 1.001 * math.sqrt(torch.finfo(torch.float32).tiny),
         "EPSILON": epsilon,

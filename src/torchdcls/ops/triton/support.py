@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ...profiles import PROFILES, Profile
+from ...profiles import Profile
 from ..tracing import constant_when_compiled
 
 # Of NVIDIA GPUs: those with matrix products of bfloat16.
@@ -19,14 +19,14 @@ MOST_CELLS, MOST_FACTORS = 2**10, 2**11
 
 
 def can_construct(weight: Tensor, sizes: Sequence[int], profile: Profile) -> bool:
-    """Whether kernels of these elements are made by Triton: on GPUs, in float32, of the package's interpolations."""
+    """Whether kernels of these elements are made by Triton: on GPUs, in float32, of a profile with a device form."""
     return (
         weight.device.type == "cuda"
         and weight.dtype == torch.float32
         and len(sizes) <= 2
         and math.prod(map(block, sizes)) <= MOST_CELLS
         and block(weight.shape[-1]) * block(max(sizes)) <= MOST_FACTORS
-        and profile in PROFILES.values()
+        and profile.device_form is not None
         and missing("cuda") is None
     )
 
