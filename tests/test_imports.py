@@ -160,10 +160,59 @@ def below(module: str, *folders: str) -> bool:
     return any(f"{module}.".startswith(f"torchdcls.{folder}.") for folder in folders)
 
 
-def test_making_kernels_and_convolving_do_not_know_each_other():
-    for found in INTERNAL:
-        assert not (below(found.file, "ops.kernel") and below(found.target, "ops.conv"))
-        assert not (below(found.file, "ops.conv") and below(found.target, "ops.kernel", "profiles"))
+# What each file and folder of `ops` belongs to: one of the two ideas, the ground below both, or what joins them.
+IDEAS = {
+    "making kernels": {"kernel", "separable", "triton"},
+    "convolving": {"conv", "padding"},
+    "ground": {"autocast", "caches", "gpu", "scratch", "tracing"},
+    "joining": {"", "dcls_conv", "reference"},
+}
+
+
+def idea(module: str) -> str | None:
+    """What a module of `ops` belongs to; None elsewhere. Profiles are a part of making kernels."""
+    package, *names = module.split(".")
+    if package != "torchdcls" or not names or names[0] not in ("ops", "profiles"):
+        return None
+    name = names[1] if len(names) > 1 else ""
+    return "making kernels" if names[0] == "profiles" else next(idea for idea in IDEAS if name in IDEAS[idea])
+
+
+def over_the_wall(found: Import) -> bool:
+    """Whether one idea imports the other, or the ground one of them."""
+    here, there = idea(found.file), idea(found.target)
+    return here not in (None, "joining") and there not in (None, here, "ground")
+
+
+def test_every_file_of_ops_has_an_idea():
+    entries = [path for path in (SOURCE / "ops").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    names = sorted("" if path.stem == "__init__" else path.stem for path in entries)
+    assert names == sorted(name for members in IDEAS.values() for name in members)
+
+
+@pytest.mark.parametrize("found", [found for found in LIBRARY if found.room == "ops"], ids=str)
+def test_making_kernels_and_convolving_do_not_know_each_other(found):
+    assert not over_the_wall(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "target"),
+    [
+        ("ops.kernel", "ops.conv"),
+        ("ops.separable", "ops.conv.direct"),
+        ("ops.triton.launch", "ops.conv.triton.launch"),
+        ("ops.kernel", "ops.dcls_conv"),
+        ("ops.conv.triton.support", "ops.triton.support"),
+        ("ops.conv.fft", "ops.separable"),
+        ("ops.conv.direct", "profiles"),
+        ("ops.padding", "ops"),
+        ("ops.gpu", "ops.triton.support"),
+        ("ops.caches", "ops.conv.select"),
+        ("ops.tracing", "profiles"),
+    ],
+)
+def test_holes_in_the_wall_are_seen(file, target):
+    assert over_the_wall(Import(f"torchdcls.{file}", f"torchdcls.{target}", True))
 
 
 def test_methods_of_convolving_do_not_know_each_other():

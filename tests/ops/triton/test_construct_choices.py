@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from torchdcls import Profile
+from torchdcls.ops import gpu
 from torchdcls.ops.separable import EPSILON
 from torchdcls.ops.triton import support
 from torchdcls.ops.triton.support import can_construct
@@ -48,7 +49,7 @@ def test_choices(weight, sizes, profile, wanted, monkeypatch):
 
 
 def test_not_without_triton(monkeypatch):
-    monkeypatch.setattr(support, "_installed", lambda: False)
+    monkeypatch.setattr(gpu, "_installed", lambda: False)
     assert not can_construct(OnGpu(), (5, 5), GAUSSIAN)
 
 

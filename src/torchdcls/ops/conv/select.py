@@ -1,6 +1,5 @@
 """Which method can run a convolution, which is expected to be the fastest, and why."""
 
-import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..caches import cached
 from ..tracing import constant_when_compiled, sizes_are_known, traced_by_jit
 from .costs import NANOSECONDS
 from .depthwise import depthwise_operations
@@ -129,7 +129,7 @@ LEAST_GAIN = 1e5
 LARGEST_MATRIX_BYTES, LARGEST_SPECTRUM_BYTES = 2**28, 2**29
 
 
-@functools.lru_cache(maxsize=4096)
+@cached(maxsize=4096)
 def estimate(method: Method, part: Part, problem: Problem) -> float:
     """Expected time of a part: each operation's count times what it costs. Unit: nanoseconds (on two cores)."""
     counts = OPERATIONS[method](problem, part)
@@ -194,7 +194,7 @@ def _cheapest(fields: tuple[Any, ...], of_input: bool, of_weight: bool) -> tuple
     return plan.output, plan.input_gradient, plan.weight_gradient
 
 
-@functools.lru_cache(maxsize=1024)
+@cached(maxsize=1024)
 def _known_cheapest(problem: Problem, of_input: bool, of_weight: bool) -> Plan:
     def cautious(plan: Plan) -> float:
         methods = {plan.output, plan.input_gradient, plan.weight_gradient}

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchdcls import Dcls2d, explain_method, large_kernel_conv2d
+from torchdcls.ops import gpu
 from torchdcls.ops.conv import select
 from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned, tuning
@@ -20,7 +21,6 @@ from torchdcls.ops.conv.triton.configurations import (
     for_weight_gradient,
     patches_of,
 )
-from torchdcls.ops.triton import support
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -34,10 +34,10 @@ def problem(map=(56, 56), kernel=(23, 23), dtype=torch.bfloat16, device="cuda", 
 @pytest.fixture(autouse=True)
 def _triton_is_installed(monkeypatch):
     """Whether it is or not: no program runs here."""
-    monkeypatch.setattr(support, "_installed", lambda: True)
-    support._too_old.cache_clear()
+    monkeypatch.setattr(gpu, "_installed", lambda: True)
+    gpu._too_old.cache_clear()
     yield
-    support._too_old.cache_clear()
+    gpu._too_old.cache_clear()
 
 
 # What it cannot run
@@ -74,7 +74,7 @@ def test_refuses_cpu_without_the_interpreter(value, monkeypatch):
 
 
 def test_refuses_without_triton(monkeypatch):
-    monkeypatch.setattr(support, "_installed", lambda: False)
+    monkeypatch.setattr(gpu, "_installed", lambda: False)
     assert select.unsupported_reason("triton", problem()) == "Triton is not installed (it comes with torch for CUDA)"
 
 

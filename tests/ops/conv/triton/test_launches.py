@@ -11,9 +11,9 @@ pytest.importorskip("triton")
 import triton.language as tl
 
 from torchdcls import large_kernel_conv2d
+from torchdcls.ops import gpu
 from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, kernels, launch, pinned, tuning
 from torchdcls.ops.conv.triton.configurations import Sizes
-from torchdcls.ops.triton import support
 
 
 class Launched:
@@ -174,7 +174,7 @@ def test_nothing_is_measured_while_a_region_is_traced(launched, monkeypatch):
 
     monkeypatch.setattr(tuning, "may_measure", lambda device: True)
     monkeypatch.setattr(tuning, "milliseconds", refuse)
-    monkeypatch.setattr(support, "_installed", lambda: True)
+    monkeypatch.setattr(gpu, "_installed", lambda: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with FakeTensorMode():
         input, weight = torch.empty(2, 16, 9, 7, requires_grad=True), torch.empty(16, 1, 9, 9, requires_grad=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torchdcls import Dcls1d, Dcls2d, large_kernel_conv2d, large_kernel_conv_transpose2d
 from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned
 from torchdcls.ops.conv.triton.configurations import Sizes, for_output, for_weight_gradient
-from torchdcls.ops.triton.support import interpreted
+from torchdcls.ops.gpu import interpreted
 
 pytest.importorskip("triton")
 if not (torch.cuda.is_available() or interpreted()):

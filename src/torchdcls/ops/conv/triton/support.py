@@ -2,7 +2,7 @@
 
 import torch
 
-from ...triton.support import missing
+from ...gpu import missing
 from ..problem import Problem
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
