@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torchdcls import _checks
+from torchdcls.profiles import INTERPOLATIONS, Interpolation
 from torchdcls_train.data import NAMED
 from torchdcls_train.settings import Precision, setting
 
-Method = Literal["7x7", "bilinear", "triangle", "gaussian", "dense", "dilated", "frozen"]
+Method = Literal["7x7", Interpolation, "dense", "dilated", "frozen"]
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE: Method = "7x7"
 # The methods whose positions are learned, and those whose elements have positions at all.
-LEARNED: tuple[Method, ...] = ("bilinear", "triangle", "gaussian")
+LEARNED: tuple[Method, ...] = INTERPOLATIONS
 PLACED: tuple[Method, ...] = (*LEARNED, "frozen")
 # Where positions start: uniformly within so many cells of the centre, 0 for the papers' normal of 0.5, or everywhere.
 Start = float | Literal["whole"]

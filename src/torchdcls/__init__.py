@@ -6,6 +6,7 @@ from .conversion import ConversionReport, FuseReport, convert, fuse
 from .conversion.official import to_official
 from .nn import Dcls1d, Dcls2d, Dcls3d, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d
 from .ops import (
+    clear_caches,
     construct_kernel,
     dcls_conv1d,
     dcls_conv2d,
@@ -41,6 +42,7 @@ __all__ = [
     "Profile",
     "__version__",
     "clamp_positions_",
+    "clear_caches",
     "construct_kernel",
     "convert",
     "dcls_conv1d",

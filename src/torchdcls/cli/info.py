@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _checks
-from ..profiles import Interpolation
-from .options import ArgumentParser, Command, add_settings
+from .._extras import needed_by
+from ..profiles import INTERPOLATIONS, Interpolation
+from .options import Command, add_settings
+
+with needed_by("torchdcls.cli.info", "train"):
+    from jsonargparse import ArgumentParser
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +34,7 @@ class InfoConfig:
     """
 
     dilated_kernel_size: Sequence[int] = _option((23,), "sizes of dense kernels to convert to, such as 13 17 23")
-    interpolation: Sequence[Interpolation] = _option(
-        ("bilinear", "triangle", "gaussian"), "interpolations to convert to"
-    )
+    interpolation: Sequence[Interpolation] = _option(INTERPOLATIONS, "interpolations to convert to")
     kernel_count: int | Literal["iso"] = _option(
         "iso", "elements per kernel, or iso: as many as need no more parameters than before"
     )

@@ -14,7 +14,7 @@ from ..conversion import Skipped, convert, parameter_count
 from ..conversion.replace import Job, iso_kernel_count, plan
 from ..conversion.select import Where, stages
 from ..nn import DclsLayer
-from ..profiles import Interpolation, Profile, description
+from ..profiles import INTERPOLATIONS, Interpolation, Profile, description
 from .plain import meta_copy, put_plain_
 from .receptive_field import ReceptiveField, receptive_field
 
@@ -113,7 +113,7 @@ def inspect_model(
     example: Tensor | tuple[Tensor, ...],
     *,
     dilated_kernel_size: Size | Sequence[Size] = (),
-    interpolation: Sequence[Interpolation | Profile] = ("bilinear", "triangle", "gaussian"),
+    interpolation: Sequence[Interpolation | Profile] = INTERPOLATIONS,
     kernel_count: int | Literal["iso"] = "iso",
     where: Where | None = None,
     name: str | None = None,

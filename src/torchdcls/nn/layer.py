@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .. import _checks
+from ..ops.caches import LastResult
 from ..ops.conv import METHODS, Method, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
 from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
 from ..profiles import Interpolation, Profile
-from .cache import KernelCache
 from .init import PositionInit, check_position_init, position_start_
 
 # What the metadata of a state dict call a layer's `kernel_text`.
@@ -88,7 +88,7 @@ class DclsLayer(nn.Module):
         self.position = per_axis()
         self.sigma = None if self.interpolation.start is None else per_axis()
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
-        self._cache = KernelCache()
+        self._cache = LastResult[Tensor]()
         self.reset_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -1,5 +1,6 @@
 """Functions: tensors in, tensors out."""
 
+from .caches import clear_caches
 from .conv import (
     explain_method,
     large_kernel_conv1d,
@@ -20,6 +21,7 @@ from .dcls_conv import (
 from .kernel import construct_kernel
 
 __all__ = [
+    "clear_caches",
     "construct_kernel",
     "dcls_conv1d",
     "dcls_conv2d",

@@ -125,7 +125,7 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
 
 def unsupported(problem: Problem) -> str | None:
     """Why the compiled kernels cannot run a problem, or None if they can."""
-    if problem.device != "cpu":
+    if problem.device not in ("cpu", "meta"):
         return "it is compiled for CPUs"
     absent = missing()
     if absent is not None:

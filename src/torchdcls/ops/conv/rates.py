@@ -1,13 +1,14 @@
 """What operations take on CPU. The numbers are in `rates.json`, which `python -m benchmarks.fit` writes."""
 
 import json
-from functools import cache
 from pathlib import Path
+
+from ..caches import cached
 
 FILE = Path(__file__).with_name("rates.json")
 
 
-@cache
+@cached(maxsize=1)
 def _rates() -> dict[str, float]:
     rates: dict[str, float] = json.loads(FILE.read_text(encoding="utf-8"))["nanoseconds"]
     return rates

@@ -9,12 +9,12 @@ any length, cells at any offset, gives only the cells that are wanted, and leave
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from ..caches import cached
 from ..tracing import special_tensors
 
 
@@ -203,7 +203,7 @@ def _matrix(
     return make(length, size, offset, last, inverse, dtype, device)
 
 
-@lru_cache(maxsize=256)
+@cached(maxsize=256)
 def _kept_matrix(
     length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:

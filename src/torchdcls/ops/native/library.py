@@ -1,7 +1,6 @@
 """The compiled library: found, loaded and told whose threads to use; and what it is called with."""
 
 import ctypes
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..caches import cached
 from ..tracing import constant_when_compiled
 
 FILE = Path(__file__).with_name("_kernels.so")
@@ -47,7 +47,7 @@ def missing() -> str | None:
     return words if kernels is None else None
 
 
-@functools.cache
+@cached(maxsize=1)
 def _loaded() -> tuple[ctypes.CDLL | None, str]:
     value = os.environ.get(SWITCH, "1")
     if value == "0":

@@ -2,7 +2,7 @@
 
 import torch
 
-from ...triton.support import missing
+from ...gpu import missing
 from ..operators import not_depthwise
 from ..problem import Problem
 
