@@ -139,7 +139,7 @@ def test_explains_cuda(capsys):
     explain_method((128, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96, device="cuda", dtype=torch.bfloat16)
     text = capsys.readouterr().out
     assert "triton     can run; times are known on CPU alone" in text
-    assert "depthwise  not taken: it is made for CPUs" in text
+    assert "native     not taken: it is compiled for CPUs" in text
     assert "fft        not taken: it is expected to pay where depthwise kernels have more than 63 taps" in text
     assert text.endswith("auto takes: output by triton, input gradient by triton, weight gradient by triton\n")
     assert "auto multiplies" not in text
