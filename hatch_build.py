@@ -12,7 +12,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-LIBRARY = "torchdcls/ops/native/_kernels" + (".dll" if sys.platform == "win32" else ".so")
+LIBRARY = "torchdcls/ops/native/_kernels.so"  # on every system: that is where it is looked for
 
 
 class CompiledKernels(BuildHookInterface):
