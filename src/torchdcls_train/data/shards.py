@@ -5,6 +5,7 @@ iterator, which gives neither their names nor word of those that it leaves out, 
 the epochs before.
 """
 
+import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -162,28 +163,23 @@ class _ShardStream(Stream):
 
     def _samples(self, shards: list[Path]) -> Iterator[Encoded]:
         for shard in shards:
-            samples = webdataset.tariterators.tarfile_samples(iter([{"url": str(shard)}]))
-            count, limit = 0, self._limits.get(shard)
-            while count != limit:
-                try:
-                    sample = next(samples, None)
-                except Exception as error:
-                    # No unreadable image to replace: nobody knows how many of them are lost.
+            length = self.lengths.get(shard)
+            wanted = self._limits.get(shard, length)
+            samples, count = _tar_samples(shard), 0
+            for count, sample in enumerate(itertools.islice(samples, wanted), 1):
+                # Asked before the last sample is handed out: who has that one need not ask for more.
+                if count == length and next(samples, None) is not None:
                     raise DataError(
-                        f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
-                        f"({type(error).__name__}); fetch it again"
-                    ) from None
-                if sample is None:
-                    break
-                count += 1
+                        f"data: expected {length} samples in '{shard}', as its index says, got more; write the index "
+                        "again"
+                    )
                 label = self._label(shard, sample)
                 if label is not None:
                     key = next((key for key in self.image_keys if key in sample), None)
                     name = f"{shard}/{sample['__key__']}" + ("" if key is None else f".{key}")
                     yield Encoded(name, None if key is None else sample[key], label, self.max_pixels)
-            expected = self.lengths.get(shard, count) if limit is None else limit
-            if count != expected:
-                raise DataError(f"data: expected {expected} samples in '{shard}', got {count}; fetch it again")
+            if wanted is not None and count < wanted:
+                raise DataError(f"data: expected {wanted} samples in '{shard}', got {count}; fetch it again")
 
     def _label(self, shard: Path, sample: Mapping[str, Any]) -> int | None:
         """The label of a sample; None where it is marked by -1 in its .json as having none."""
@@ -200,3 +196,17 @@ class _ShardStream(Stream):
                 f"target_key: expected the label of '{name}' in {place}, got {type(error).__name__} ({error})"
             ) from None
         return None if label == -1 else checked_label(label, self.num_classes, name)
+
+
+def _tar_samples(shard: Path) -> Iterator[Mapping[str, Any]]:
+    count = 0
+    try:
+        for sample in webdataset.tariterators.tarfile_samples(iter([{"url": str(shard)}])):
+            count += 1
+            yield sample
+    except Exception as error:
+        # No unreadable image to replace: nobody knows how many of them are lost.
+        raise DataError(
+            f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
+            f"({type(error).__name__}); fetch it again"
+        ) from None

@@ -345,6 +345,27 @@ def test_a_shard_that_breaks_off_stops(shards: Path, size: int, message: str) ->
         contents(open_sources(config(f"wds/{shards}")).validation)
 
 
+@pytest.mark.parametrize("count", [None, 9])
+def test_a_shard_with_more_samples_than_its_index_says_stops(shards: Path, count: int | None) -> None:
+    """Before the last sample that the index tells of, so that a run that needs no more stops too."""
+    write_shard(shards / "train-0002.tar", range(6, 10))
+    train = open_sources(config(f"wds/{shards}", train_images=count)).train
+    assert isinstance(train, Stream)
+    train.training = False  # type: ignore[attr-defined]  # in order, without a buffer
+    taken = []
+    with pytest.raises(
+        DataError, match=r"^data: expected 3 samples in '.*train-0002\.tar', as its index says, got more"
+    ):
+        for encoded in train.read(Share(0, 0, 0, 0, 1, 0, 1)):
+            taken.append(number(encoded.image()))
+    assert taken == list(range(8))
+
+
+def test_a_shard_read_in_part_may_have_more(shards: Path) -> None:
+    write_shard(shards / "train-0002.tar", range(6, 10))
+    assert_holds(open_sources(config(f"wds/{shards}", train_images=8)), range(8), range(12, 16))
+
+
 def edit_info(folder: Path, split: str, **changes: Any) -> None:
     info = json.loads((folder / "_info.json").read_text())
     for key, value in changes.items():
