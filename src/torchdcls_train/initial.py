@@ -11,8 +11,8 @@ from torchdcls.conversion import files, official
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import file_format, load_checkpoint
-from .evaluate import stored_config, stored_model
+from .checkpoint import file_format
+from .trained import read_trained
 
 _NAMES_SHOWN = 4
 
@@ -77,10 +77,8 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
 def _read(path: Path) -> _Found:
     kind = file_format(path)
     if kind.startswith("torchdcls checkpoint"):
-        stored = load_checkpoint(path)
-        run = stored_config(stored)
-        model, taken = stored_model(stored, run, "auto")
-        return _Found(model.state_dict(), str(taken), run.model, stored.about.get("classes"))
+        trained = read_trained(path, "auto")
+        return _Found(trained.model.state_dict(), str(trained.taken), trained.run.model, trained.classes)
     if kind.startswith("torchdcls model"):
         return _Found(load(path).state_dict(), "an exported model")
     content = files.read(path)
