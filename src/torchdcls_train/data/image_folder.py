@@ -5,7 +5,7 @@ is met there and not in the middle of an epoch.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,19 +20,9 @@ from torchdcls._checks import also_nearest
 
 from ..settings import MAX_IMAGE_PIXELS
 from .decoding import decode, reason
+from .image_set import ImageData, ImageSet
 
 _NAMES_SHOWN = 3
-
-
-class FolderImages(NamedTuple):
-    """What an image folder holds: images (N, C, H, W) uint8, labels (N,) int64, and how many were unreadable."""
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    classes: tuple[str, ...]
-    skipped: int
 
 
 class _Split(NamedTuple):
@@ -43,7 +33,7 @@ class _Split(NamedTuple):
 
 def read_image_folder(
     folder: Path, image_size: int, *, least_classes: int = 2, max_image_pixels: int = MAX_IMAGE_PIXELS
-) -> FolderImages:
+) -> ImageData:
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
@@ -65,7 +55,7 @@ def read_image_folder(
         raise ValueError(
             f"data: expected at least two classes in '{train_folder}', got only '{classes[0]}'; add another"
         )
-    _check_classes(train_folder, classes, test_folder, _class_names(test_folder))
+    check_classes(train_folder, classes, test_folder, _class_names(test_folder))
 
     class_to_index = {name: index for index, name in enumerate(classes)}
     train = _decode_split(train_folder, class_to_index, image_size, max_image_pixels)
@@ -76,13 +66,8 @@ def read_image_folder(
 
     # One channel only where it loses nothing: a single coloured image makes all of them RGB.
     channels = max(image.shape[0] for image in (*train.images, *test.images))
-    return FolderImages(
-        train_images=_stack(train.images, channels),
-        train_labels=torch.tensor(train.labels),
-        test_images=_stack(test.images, channels),
-        test_labels=torch.tensor(test.labels),
-        classes=classes,
-        skipped=len(unreadable),
+    return ImageData(
+        _stack(train, channels), _stack(test, channels), classes, folder.resolve().name, skipped=len(unreadable)
     )
 
 
@@ -121,11 +106,12 @@ def _class_names(split_folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_classes(train_folder: Path, train: tuple[str, ...], test_folder: Path, test: tuple[str, ...]) -> None:
-    unknown = sorted(set(test) - set(train))
+def check_classes(train_folder: Path, train: Collection[str], other_folder: Path, other: Collection[str]) -> None:
+    """Refuses classes that the folder to train on does not have."""
+    unknown = sorted(set(other) - set(train))
     if unknown:
         raise ValueError(
-            f"data: expected the classes of '{test_folder}' to be among those of '{train_folder}', "
+            f"data: expected the classes of '{other_folder}' to be among those of '{train_folder}', "
             f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
         )
 
@@ -186,8 +172,9 @@ def _decode(path: Path, image_size: int, max_image_pixels: int) -> Tensor:
     return pixels
 
 
-def _stack(images: list[Tensor], channels: int) -> Tensor:
-    return torch.stack([image.expand(channels, -1, -1) for image in images])
+def _stack(split: _Split, channels: int) -> ImageSet:
+    images = torch.stack([image.expand(channels, -1, -1) for image in split.images])
+    return ImageSet(images, torch.tensor(split.labels))
 
 
 def _report_unreadable(unreadable: Sequence[tuple[Path, str]], folder: Path) -> None:

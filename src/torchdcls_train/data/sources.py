@@ -16,9 +16,9 @@ from torchdcls._extras import needed_by
 from ..settings import TrainConfig
 from . import NAMED
 from .fingerprint import fingerprint
-from .image_folder import shortened
+from .image_folder import check_classes, shortened
 from .image_set import ImageSet, balanced_indices
-from .image_source import Images, Part, ReaderImages, Sources, Stream, chosen_splits
+from .image_source import Images, Part, ReaderImages, Sources, Stream, check_count, chosen_splits, image_count
 from .named import load_data
 
 
@@ -40,6 +40,11 @@ def open_sources(config: TrainConfig) -> Sources:
         sources = _open_with_package(kind, rest, config)
     else:
         sources = _open_folder(config)
+    if not image_count(sources.train):
+        split = config.train_split or "train"
+        raise ValueError(
+            f"train_images: expected a number, since '{config.data}' does not say how many images '{split}' has"
+        )
     _check_classes(config, sources)
     return replace(
         sources,
@@ -129,12 +134,7 @@ def _open_folder(config: TrainConfig) -> Sources:
     )
     train = _read_folder(train_folder, config)
     class_map = train.class_to_idx
-    unknown = sorted(set(_read_folder(validation_folder, config).class_to_idx) - set(class_map))
-    if unknown:
-        raise ValueError(
-            f"data: expected the classes of '{validation_folder}' to be among those of '{train_folder}', "
-            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
-        )
+    check_classes(train_folder, class_map, validation_folder, _read_folder(validation_folder, config).class_to_idx)
     # Numbered by itself, a split that lacks a class would give others its number.
     validation = _read_folder(validation_folder, config, class_map)
     return Sources(
@@ -186,7 +186,6 @@ def _part(setting: str, count: int | None, source: Images | Stream) -> Images | 
     """As many images as asked for, the same number of each class; streams see to it themselves."""
     if count is None or isinstance(source, Stream) or count == len(source):
         return source
-    if count > len(source):
-        raise ValueError(f"{setting}: expected at most {len(source)}, as many as there are, got {count}")
+    check_count(setting, count, len(source))
     indices = balanced_indices(torch.tensor(source.class_numbers()), count).sort().values
     return Part(source, indices.tolist())

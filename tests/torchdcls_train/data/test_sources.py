@@ -289,7 +289,9 @@ def test_shards_by_pattern(shards: Path) -> None:
     patterns["train_split"] += "|12"
     assert open_sources(config(f"wds/{shards}", **patterns)).train.count == 12  # type: ignore[union-attr]
     patterns["train_split"] = "train-{0000..0003}.tar"
-    with pytest.raises(ValueError, match=r"^train_images: expected a number, since nothing says how many"):
+    with pytest.raises(
+        ValueError, match=r"^train_images: expected a number, since 'wds/.*' does not say how many images 'train-"
+    ):
         open_sources(config(f"wds/{shards}", **patterns))
 
 
@@ -407,7 +409,11 @@ BROKEN_SHARDS: dict[str, tuple[Any, dict[str, Any], str]] = {
         r"train_split: expected the shards of 'train' in '.*', got no 'train-0002\.tar'",
     ),
     "no shards": (lambda f: edit_info(f, "val", filenames=[]), {}, r"val_split: .* got no name of one"),
-    "no count": (lambda f: edit_info(f, "train", num_samples=0), {}, r"train_images: expected a number, since nothing"),
+    "no count": (
+        lambda f: edit_info(f, "train", num_samples=0),
+        {},
+        r"train_images: expected a number, since 'wds/.*' does not say how many images 'train'",
+    ),
     "data_dir": (lambda f: None, {"data_dir": Path("x")}, r"data_dir: expected None where data names a folder"),
 }
 
