@@ -16,9 +16,10 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
-from torchdcls._checks import also_nearest
+from torchdcls._checks import also_nearest, alternatives
 
 from ..settings import MAX_IMAGE_PIXELS
+from . import NAMED
 from .decoding import decode, reason
 from .image_set import ImageData, ImageSet
 
@@ -71,16 +72,26 @@ def read_image_folder(
     )
 
 
-def _split_folders(folder: Path) -> tuple[Path, Path]:
-    layout = "a folder with train/ and test/ (or val/), one folder per class"
+def check_data_folder(folder: Path, layout: str, others: Sequence[str] = ()) -> None:
+    """Refuses what is no folder.
+
+    Args:
+        folder: What the data setting names.
+        layout: What it was to be, in words.
+        others: What the setting takes besides names of data sets.
+    """
     if not folder.exists():
         raise ValueError(
-            f"data: expected 'embedded', 'fashion-mnist', 'cifar10' or {layout}, got '{folder}', which does not exist; "
-            "check the spelling of the name or path"
-            + also_nearest(str(folder), ("embedded", "fashion-mnist", "cifar10"))
+            f"data: expected {layout}, {alternatives((*NAMED, *others))}, got '{folder}', which does not exist; "
+            "check the spelling of the name or path" + also_nearest(str(folder), NAMED)
         )
     if not folder.is_dir():
         raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
+
+
+def _split_folders(folder: Path) -> tuple[Path, Path]:
+    layout = "a folder with train/ and test/ (or val/), one folder per class"
+    check_data_folder(folder, layout)
     present = ", ".join(sorted(f"{entry.name}/" for entry in folder.iterdir() if entry.is_dir())) or "no folders"
     if not (folder / "train").is_dir():
         raise ValueError(

@@ -38,10 +38,6 @@ def open_shards(name: str, config: TrainConfig) -> Sources:
     """
     folder = Path(name).expanduser()
     check_folder("data", "a folder of shards behind 'wds/'", folder)
-    if config.data_dir is not None:
-        raise ValueError(
-            f"data_dir: expected None where data names a folder, got '{config.data_dir}' with data='{config.data}'"
-        )
     described = _described_splits(folder)
     train_split, validation_split = _splits(folder, described, config)
     train = _ShardStream(folder, train_split, config, training=True)
@@ -99,8 +95,8 @@ class _ShardStream(Stream):
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"{prefix}_split: expected a split of '{folder}' with num_samples, filenames, shard_lengths and name, or "
-                f"a pattern, got '{split}' ({type(error).__name__}: {error})"
+                f"{prefix}_split: expected a split of '{folder}' with num_samples, filenames, shard_lengths and name, "
+                f"or a pattern, got '{split}' ({type(error).__name__}: {error})"
             ) from None
         self.count = reader.num_samples or None
         self.shards = [folder / file for file in reader.split_info.filenames]

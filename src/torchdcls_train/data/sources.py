@@ -10,13 +10,12 @@ from PIL import Image
 from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from timm.data.readers.reader_factory import create_reader
 
-from torchdcls._checks import also_nearest
 from torchdcls._extras import needed_by
 
 from ..settings import TrainConfig
 from . import NAMED
 from .fingerprint import fingerprint
-from .image_folder import check_classes, shortened
+from .image_folder import check_classes, check_data_folder, shortened
 from .image_set import ImageSet, balanced_indices
 from .image_source import Images, Part, ReaderImages, Sources, Stream, check_count, chosen_splits, image_count
 from .named import load_data
@@ -33,11 +32,17 @@ def open_sources(config: TrainConfig) -> Sources:
         ValueError: They are missing, not laid out as `data` says, or too few, or a package is missing; the message
             begins with the setting's name and says what to do.
     """
-    kind, slash, rest = config.data.partition("/")
+    kind, slash, name = config.data.partition("/")
     if config.data in NAMED:
         sources = _open_named(config)
-    elif slash and kind in ("wds", "hfds", "hfids"):
-        sources = _open_with_package(kind, rest, config)
+    elif slash and kind in ("hfds", "hfids"):
+        sources = _open_with_package(kind, name, config)
+    elif config.data_dir is not None:
+        raise ValueError(
+            f"data_dir: expected None where data is itself a folder, got '{config.data_dir}' with data='{config.data}'"
+        )
+    elif slash and kind == "wds":
+        sources = _open_with_package(kind, name, config)
     else:
         sources = _open_folder(config)
     if not image_count(sources.train):
@@ -112,18 +117,7 @@ def _open_with_package(kind: str, name: str, config: TrainConfig) -> Sources:
 def _open_folder(config: TrainConfig) -> Sources:
     folder = Path(config.data).expanduser()
     layout = "a folder with train/ and val/ (or validation/ or test/), one folder per class"
-    if not folder.exists():
-        named = ", ".join(f"'{name}'" for name in NAMED)
-        raise ValueError(
-            f"data: expected {layout}, {named}, 'wds/FOLDER', 'hfds/NAME' or 'hfids/NAME', got '{config.data}', "
-            "which does not exist; check the spelling of the name or path" + also_nearest(config.data, NAMED)
-        )
-    if not folder.is_dir():
-        raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
-    if config.data_dir is not None:
-        raise ValueError(
-            f"data_dir: expected None where data is itself a folder, got '{config.data_dir}' with data='{config.data}'"
-        )
+    check_data_folder(folder, layout, ("wds/FOLDER", "hfds/NAME", "hfids/NAME"))
     present = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     for split in (config.train_split, config.val_split):
         # A split may lie deeper (data/train), or elsewhere.

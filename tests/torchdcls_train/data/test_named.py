@@ -474,7 +474,7 @@ def replace_by_file(folder: Path) -> None:
 BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (
         remove,
-        r"expected 'embedded', .*'cifar10' or a folder with train/ .* does not exist; check",
+        r"expected a folder with train/ .*, 'embedded', .* or 'cifar10', got .* does not exist; check",
     ),
     "a file": (replace_by_file, r"which is a file; pass the folder"),
     "empty": (lambda f: (remove(f), f.mkdir()), r"has no train/ \(no folders\); put"),

@@ -414,7 +414,7 @@ BROKEN_SHARDS: dict[str, tuple[Any, dict[str, Any], str]] = {
         {},
         r"train_images: expected a number, since 'wds/.*' does not say how many images 'train'",
     ),
-    "data_dir": (lambda f: None, {"data_dir": Path("x")}, r"data_dir: expected None where data names a folder"),
+    "data_dir": (lambda f: None, {"data_dir": Path("x")}, r"data_dir: expected None where data is itself a folder"),
 }
 
 
