@@ -93,6 +93,12 @@ class StreamedMicroBatches(IterableDataset[Any]):
         # Epoch and micro-batches to leave out: readers that live on see what is written here before an epoch.
         self.start = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
+    def begin(self, epoch: int, done: int) -> int:
+        """Readers leave out the first `done` micro-batches of an epoch, but for those that are returned, to drop."""
+        # Readers take turns, the first one first: they leave out whole rounds.
+        self.start[0], self.start[1] = epoch, done // self.share.workers
+        return done % self.share.workers
+
     def __iter__(self) -> Iterator[Loaded | Refused]:
         epoch, left_out = self.start.tolist()
         share = _of_this_reader(self.share)._replace(epoch=epoch)

@@ -103,9 +103,14 @@ class _ShardStream(Stream):
         lengths = reader.split_info.shard_lengths
         # A shard that was cut off between two samples looks complete but for this.
         self.lengths = dict(zip(self.shards, lengths, strict=True)) if len(lengths) == len(self.shards) else {}
-        self._wanted = self.lengths
-        if given is not None and self.lengths:
-            check_count(f"{prefix}_images", given, sum(self.lengths.values()))
+        self._wanted, there = self.lengths, sum(self.lengths.values())
+        if self.lengths and given is None and self.count not in (None, there):
+            raise ValueError(
+                f"{prefix}_split: expected num_samples {there} for '{split}' of '{folder}', the sum of its "
+                f"shard_lengths, got {self.count}; write the index again"
+            )
+        if self.lengths and given is not None:
+            check_count(f"{prefix}_images", given, there)
             self._wanted = _first(self.lengths, given)
             self.shards = list(self._wanted)
         self.training = training

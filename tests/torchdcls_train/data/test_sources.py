@@ -409,6 +409,11 @@ BROKEN_SHARDS: dict[str, tuple[Any, dict[str, Any], str]] = {
         r"train_split: expected the shards of 'train' in '.*', got no 'train-0002\.tar'",
     ),
     "no shards": (lambda f: edit_info(f, "val", filenames=[]), {}, r"val_split: .* got no name of one"),
+    "another count": (
+        lambda f: edit_info(f, "train", num_samples=9),
+        {},
+        r"train_split: expected num_samples 12 for 'train' of '.*', the sum of its shard_lengths, got 9; write",
+    ),
     "no count": (
         lambda f: edit_info(f, "train", num_samples=0),
         {},
