@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace, new_class
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 import torch
@@ -293,6 +293,11 @@ def test_an_entry_of_config_and_an_argument_of_one_name(tmp_path: Path, model: A
     assert back.more == model.more
 
 
+def test_a_dataclass_among_other_keywords_comes_back_plain(tmp_path: Path) -> None:
+    back = Twice.from_pretrained(saved(tmp_path, Twice(4, extra=Shape(3))))
+    assert back.more == {"extra": {"width": 3, "scale": 1.0}}
+
+
 class Worded(nn.Module, DclsHubMixin):
     def __init__(self, config: str = "small") -> None:
         super().__init__()
@@ -443,7 +448,7 @@ class Outer:
 
 
 class Quoted(nn.Module, DclsHubMixin):
-    def __init__(self, config: "Shape | None" = None, outer: "Outer | None" = None, unknown: "Nowhere" = 1) -> None:  # type: ignore[name-defined] # noqa: F821
+    def __init__(self, config: "Shape | None" = None, outer: Optional["Outer"] = None, unknown: "Nowhere" = 1) -> None:  # type: ignore[name-defined] # noqa: F821
         super().__init__()
         self.config, self.outer = config, outer
         self.conv = nn.Conv2d(3, 1 if config is None else config.width, 1 if outer is None else outer.inner.width)

@@ -4,8 +4,8 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Any, ForwardRef, Union, get_args, get_origin, get_type_hints
 
 from ..._checks import nearest
 from ...profiles import PROFILES, Profile
@@ -14,6 +14,8 @@ from .repository import CONFIG, FOLDER
 
 # As huggingface_hub has them: for a type, what makes JSON of a value, and a value of JSON.
 Coders = Mapping[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]]
+
+_UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
 
 
 def _name_of(profile: Profile) -> str:
@@ -55,12 +57,10 @@ class Constructor:
         self._coders = {**coders, **CODERS}
         self._space = getattr(inspect.unwrap(cls.__init__), "__globals__", {})  # type: ignore[misc]
         self._signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-        self._named = {
-            entry.name: entry
-            for entry in list(self._signature.parameters.values())[1:]
-            if entry.kind in (entry.POSITIONAL_OR_KEYWORD, entry.KEYWORD_ONLY)
-        }
-        self._takes_any = any(entry.kind == entry.VAR_KEYWORD for entry in self._signature.parameters.values())
+        self._parameters = self._signature.parameters
+        others = list(self._parameters.values())[1:]
+        self._named = {entry.name: entry for entry in others if entry.kind not in (*_UNNAMED, entry.VAR_KEYWORD)}
+        self._takes_any = any(entry.kind == entry.VAR_KEYWORD for entry in others)
 
     def called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         """What a call leaves to be stored; nothing of a call that the constructor refuses."""
@@ -68,7 +68,8 @@ class Constructor:
             bound = self._signature.bind_partial(None, *args, **kwargs)
         except TypeError:
             return Arguments()
-        found = Arguments(unnamed=self._unnamed(bound))
+        unnamed = (name for name in list(bound.arguments)[1:] if self._parameters[name].kind in _UNNAMED)
+        found = Arguments(unnamed=next(unnamed, None))
         given = {**dict(zip(self._named, args, strict=False)), **kwargs}
         defaults = {name: entry.default for name, entry in self._named.items() if entry.default is not entry.empty}
         for name, value in {**defaults, **given}.items():
@@ -125,11 +126,11 @@ class Constructor:
 
     def needs_config(self, given: Collection[str]) -> bool:
         """Whether something is stored for every call; huggingface_hub itself writes no file when nothing is."""
+        by_default = self.called((), {}).stored
         return any(
-            name not in given
-            and name != "config"
-            and (entry.default is entry.empty or _fits(entry.default, self._coders))
+            entry.default is entry.empty or name in by_default
             for name, entry in self._named.items()
+            if name not in given and name != "config"
         )
 
     def arguments(self, config: Mapping[str, Any], given: Collection[str], folder: object) -> dict[str, Any]:
@@ -164,22 +165,14 @@ class Constructor:
                 ) from None
         return {name: value for name, value in found.items() if name not in given}
 
-    def _unnamed(self, bound: inspect.BoundArguments) -> str | None:
-        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
-        given = [name for name in list(bound.arguments)[1:] if self._signature.parameters[name].kind in kinds]
-        return given[0] if given else None
-
     def _annotation(self, name: str) -> Any:
-        """A parameter's annotation; where it is a string, what that names, if it is found."""
+        """A parameter's annotation; in the place of strings in it the types that they name, if these are found."""
+        if name not in self._named:  # one of the keywords that a constructor takes without naming them
+            return Any
         annotation = self._named[name].annotation
-        if not isinstance(annotation, str):
-            return annotation
-
-        def holder() -> None: ...
-
-        holder.__annotations__ = {"it": annotation}
+        holder = SimpleNamespace(__annotations__={name: annotation})
         try:
-            return get_type_hints(holder, globalns=self._space)["it"]
+            return get_type_hints(holder, globalns=self._space)[name]
         except Exception:  # names that are not found, or no types
             return annotation
 
@@ -227,14 +220,6 @@ def encoded(value: Any, coders: Coders = CODERS) -> Any:
     return json.loads(json.dumps(value, default=of_object if is_dataclass(value) else None))
 
 
-def _fits(value: Any, coders: Coders) -> bool:
-    try:
-        encoded(value, coders)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
-
-
 def _dataclass_of(annotation: Any) -> type | None:
     """The dataclass that an object in JSON stands for; None where it may be a plain one, or one of several."""
     members = _members(annotation)
@@ -259,7 +244,7 @@ def _difference(value: Any, again: Any, where: str) -> str | None:
 def _may_be_plain(annotation: Any) -> bool:
     """Whether a constructor with this annotation expects a plain object of JSON, as far as one can tell."""
     members = _members(annotation)
-    known = not any(isinstance(member, str) or is_dataclass(member) for member in members)
+    known = not any(isinstance(member, str | ForwardRef) or is_dataclass(member) for member in members)
     return known or any(map(_takes_object, members))
 
 
