@@ -113,7 +113,7 @@ def export(
     say("tracing the model")
     opset = (opset or onnx_file.DEFAULT_OPSET) if to == "onnx" else None
     with whole_file(path) as unfinished:
-        writer = _Writer(plain, example, reference, unfinished, opset, configuration.to_text(), say)
+        writer = _Writer(plain, example, reference, unfinished, opset, configuration.with_format(), say)
         written = writer.write(sizes, note, dynamic_size)
         files = tuple((path.with_name(file.name), file.stat().st_size) for file in sorted(unfinished.parent.iterdir()))
     shape = tuple(written.free.get(axis, size) for axis, size in enumerate(example.shape))
@@ -303,7 +303,7 @@ class _Writer:
             write_program(program, self.path, self.text)
             module = read_program(self.path)
             return self.reference.check(lambda given: run_program(module, given), "torch.export's file", sizes)
-        onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, configuration=self.text)
+        onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, text=self.text)
         return self.reference.check(onnx_file.OnnxSession(self.path).run, "the ONNX file", sizes)
 
 
