@@ -56,20 +56,15 @@ class Constructor:
         self._class = cls.__name__
         self._coders = {**coders, **CODERS}
         self._space = getattr(inspect.unwrap(cls.__init__), "__globals__", {})  # type: ignore[misc]
-        self._signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-        self._parameters = self._signature.parameters
-        others = list(self._parameters.values())[1:]
-        self._named = {entry.name: entry for entry in others if entry.kind not in (*_UNNAMED, entry.VAR_KEYWORD)}
-        self._takes_any = any(entry.kind == entry.VAR_KEYWORD for entry in others)
+        self._parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+        without = (*_UNNAMED, inspect.Parameter.VAR_KEYWORD)
+        self._named = {entry.name: entry for entry in self._parameters if entry.kind not in without}
+        self._takes_any = any(entry.kind == entry.VAR_KEYWORD for entry in self._parameters)
 
     def called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
-        """What a call leaves to be stored; nothing of a call that the constructor refuses."""
-        try:
-            bound = self._signature.bind_partial(None, *args, **kwargs)
-        except TypeError:
-            return Arguments()
-        unnamed = (name for name in list(bound.arguments)[1:] if self._parameters[name].kind in _UNNAMED)
-        found = Arguments(unnamed=next(unnamed, None))
+        """The arguments of a call, in the form in which they are stored."""
+        by_place = self._parameters[: len(args)]
+        found = Arguments(unnamed=next((entry.name for entry in by_place if entry.kind in _UNNAMED), None))
         given = {**dict(zip(self._named, args, strict=False)), **kwargs}
         defaults = {name: entry.default for name, entry in self._named.items() if entry.default is not entry.empty}
         for name, value in {**defaults, **given}.items():
@@ -156,14 +151,15 @@ class Constructor:
                 f"{FOLDER}: expected a model that {self._class} saved, got '{folder}', whose "
                 f"{CONFIG} has {', '.join(map(repr, foreign[:3]))}, which {self._class} does not take"
             )
-        for name in found.keys() & self._named.keys() - set(given):
+        found = {name: value for name, value in found.items() if name not in given}
+        for name, value in found.items():
             try:
-                found[name] = self._decoded(self._annotation(name), found[name])
+                found[name] = self._decoded(self._annotation(name), value)
             except Exception as error:
                 raise ValueError(
                     f"{FOLDER}: {name} cannot be made of {CONFIG} in '{folder}' ({reason(error)})"
                 ) from None
-        return {name: value for name, value in found.items() if name not in given}
+        return found
 
     def _annotation(self, name: str) -> Any:
         """A parameter's annotation; in the place of strings in it the types that they name, if these are found."""
