@@ -86,13 +86,13 @@ def export(
         ('batch', 2, 'length')
     """
     _checks.module("model", model)
-    path, say = Path(path), progress or _silent
+    path, say = Path(path), progress or (lambda step: None)
     _check_arguments(to, dynamic_size, fused, positions, opset)
     check_path(path, to, overwrite)
     if to == "onnx":
         require("an ONNX file", "export")
     if example is not None:
-        example = _checked(example, model, to)
+        example = _checked(example, to)
     elif to != "safetensors":
         raise ValueError(f"example: expected an input of the model for {to!r}, got None")
     configuration = configuration or Configuration()
@@ -144,15 +144,19 @@ def _check_arguments(to: object, dynamic_size: object, fused: object, positions:
     if opset is not None:
         if to != "onnx":
             raise ValueError(f"opset: expected none, as {to!r} has no opsets, got {opset!r}")
-        onnx_file.check_opset(opset)
+        opsets = onnx_file.OPSETS
+        if isinstance(opset, bool) or not isinstance(opset, int) or opset not in opsets:
+            raise ValueError(
+                f"opset: expected {opsets[0]} to {opsets[-1]}, got {opset!r}; {onnx_file.DEFAULT_OPSET} is the default"
+            )
     if not fused and to == "onnx":
         raise ValueError("fused: expected True, as ONNX has no DCLS layers, got False")
     if positions == "round" and (to == "safetensors" or not fused):
         raise ValueError("positions: expected 'keep' where DCLS layers are kept, got 'round'")
 
 
-def _checked(example: Tensor, model: nn.Module, to: Format) -> Tensor:
-    """The example, on the CPU, where the model takes it."""
+def _checked(example: Tensor, to: Format) -> Tensor:
+    """The example, on the CPU."""
     if not isinstance(example, Tensor):
         raise ValueError(f"example: expected a tensor, got {type(example).__name__}")
     if not example.is_floating_point() or not 2 <= example.dim() <= 5 or 0 in example.shape:
@@ -160,13 +164,11 @@ def _checked(example: Tensor, model: nn.Module, to: Format) -> Tensor:
             "example: expected a floating-point tensor (batch, channels, *sizes) with up to three sizes, got "
             f"{example.dtype} of shape {tuple(example.shape)}"
         )
-    if to == "onnx":
-        onnx_file.check_dtype(example.dtype)
+    if to == "onnx" and example.dtype not in onnx_file.DTYPES:
+        raise ValueError(
+            f"example: expected float32, float16 or float64 for ONNX, got {example.dtype}; use model.float()"
+        )
     return example.detach().cpu()
-
-
-def _silent(step: str) -> None:
-    pass
 
 
 def _fused(model: nn.Module, example: Tensor, positions: Positions) -> tuple[nn.Module, FuseReport | None]:

@@ -16,29 +16,10 @@ OPSETS = range(18, 26)
 # onnxruntime has all of it since 2023; newer ones bring nothing that convolutional networks need.
 DEFAULT_OPSET = 20
 METADATA = "torchdcls"
-_DTYPES = (torch.float32, torch.float16, torch.float64)
+# What onnxruntime computes in on a CPU.
+DTYPES = (torch.float32, torch.float16, torch.float64)
 # Protobuf's limit is 2 GiB for the whole file, of which the graph needs a part.
 _LARGEST = 2**31 - 2**26
-
-
-def check_opset(opset: int) -> None:
-    """Refuses versions of operators that cannot be written.
-
-    Raises:
-        ValueError: It is one of them.
-    """
-    if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
-        raise ValueError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}; {DEFAULT_OPSET} is the default")
-
-
-def check_dtype(dtype: torch.dtype) -> None:
-    """Refuses what onnxruntime does not compute in on a CPU.
-
-    Raises:
-        ValueError: It is that.
-    """
-    if dtype not in _DTYPES:
-        raise ValueError(f"example: expected float32, float16 or float64 for ONNX, got {dtype}; use model.float()")
 
 
 def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[int, str], text: str) -> None:
