@@ -49,7 +49,7 @@ def publish_study(run: Path, results: Path) -> Path:
     """Copies the records of a study, whole or not: its settings and the finished cells that belong to them.
 
     Args:
-        run: Folder that `torchdcls study` wrote.
+        run: Folder that `python -m studies.run` wrote.
         results: Folder of the result files.
 
     Returns:
@@ -67,7 +67,7 @@ def publish_study(run: Path, results: Path) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Publishes a run folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Publish a result.")
-    parser.add_argument("run", type=Path, help="folder that torchdcls compare or torchdcls study wrote")
+    parser.add_argument("run", type=Path, help="folder that torchdcls compare or studies.run wrote")
     try:
         run = parser.parse_args(argv).run
         is_study = (run / SETTINGS).is_file()

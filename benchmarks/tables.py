@@ -181,7 +181,7 @@ UNMEASURED = {
     for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
 }
 UNMEASURED["study"] = (
-    "No study is published yet. `torchdcls study cpu` (hours) or `torchdcls study gpu`, then "
+    "No study is published yet. `python -m studies.run cpu` (hours) or `python -m studies.run gpu`, then "
     "`python -m benchmarks.publish FOLDER` and `python -m benchmarks.tables`, fill this place and docs/results.md."
 )
 
