@@ -22,7 +22,7 @@ PICTURES = ("accuracy.png", "positions.png", "kernels.png")
 
 
 def publish(run: Path, results: Path, images: Path) -> Path:
-    """Copies a run folder's results and pictures.
+    """Copies a run folder's results, with the table made of them, and its pictures.
 
     Args:
         run: Folder that `torchdcls compare` wrote.
@@ -39,6 +39,7 @@ def publish(run: Path, results: Path, images: Path) -> Path:
     result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if result.get("status") != "finished":
         raise ValueError(f"run: expected the folder of a finished comparison, got '{run}' ({result.get('status')})")
+    result["table"] = (run / "table.md").read_text(encoding="utf-8").rstrip("\n")
     images.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         shutil.copyfile(run / name, images / name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torchdcls_train.comparison.record import markdown, markdown_table
+from torchdcls._tables import markdown_table
 
 from . import campaigns, construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
 from .record import RESULTS, ROOT
@@ -150,7 +150,7 @@ def _study(result: Result) -> str:
 
 
 def _comparison(result: Result) -> str:
-    return f"{markdown(result)}\n\n{caption(result)}"
+    return f"{result['table']}\n\n{caption(result)}"
 
 
 # Table name, which result files are named by too, to what makes its Markdown out of a result.

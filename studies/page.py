@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchdcls_train.comparison.record import half_interval, markdown_table, model_title
+from torchdcls._tables import half_interval, markdown_table
+from torchdcls_train.comparison.record import model_title
 
 from .conclusions import answers, crowding, limits, shows, speeds_compare, sweep_note, tuning_note
 from .config import BASELINE, Start

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from torchdcls._environment import write_json
+
 from .cells import Place
 from .config import StudyConfig
 from .files import content_of, study_from
@@ -90,9 +92,7 @@ class Recorder:
 
 def write_settings(folder: Path, study: Study) -> None:
     """Writes `study.json`; a reader sees the old file or the new one."""
-    unfinished = folder / f"{SETTINGS}.part"
-    unfinished.write_text(json.dumps(study.header(), indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / SETTINGS)
+    write_json(folder / SETTINGS, study.header())
 
 
 def read_run(folder: Path) -> Study:

@@ -11,10 +11,10 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from torchdcls._environment import environment, repeatable
 from torchdcls.cli.main import run
 from torchdcls.cli.options import Command
 from torchdcls_train.data.named import images_per_epoch
-from torchdcls_train.environment import environment, repeatable
 from torchdcls_train.processes import device_name, find_device
 from torchdcls_train.progress import ProgressBar
 

@@ -11,7 +11,7 @@ from benchmarks import construction, problems
 from benchmarks.parity import ParityError
 from benchmarks.problems import ConstructionProblem
 from benchmarks.run import main
-from torchdcls_train import environment
+from torchdcls import _environment as environment
 
 pytest.importorskip("DCLS")
 
