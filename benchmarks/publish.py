@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from studies.records import SETTINGS, read_published, read_run, write_published
-from studies.results import used_ids
+from studies.schedule import make_schedule
 
 from .record import RESULTS, ROOT, write
 
@@ -61,7 +61,7 @@ def publish_study(run: Path, results: Path) -> Path:
     path = results / f"study-{study.name}.jsonl"
     if study.config.note is None and path.is_file():
         study = replace(study, config=replace(study.config, note=read_published(path).config.note))
-    write_published(path, study, used_ids(study))
+    write_published(path, study, make_schedule(study.config, study.platform, study.finished).used)
     return path
 
 

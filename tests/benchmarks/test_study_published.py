@@ -11,13 +11,14 @@ from benchmarks.study import page, stale, studies
 from benchmarks.tables import main
 from studies.page import write_page
 from studies.records import Recorder, Study, write_settings
+from studies.results import results_of
 from tests.studies.made_study import made_study, toy
 
 
 def run_folder(folder: Path, study: Study) -> Path:
     recorder = Recorder(folder)
-    for line in study.lines.values():
-        recorder.add(line)
+    for cell in study.finished.values():
+        recorder.add(cell)
     recorder.close()
     write_settings(folder, study)
     return folder
@@ -79,7 +80,7 @@ def test_a_changed_record_or_page_is_stale(
 
 def test_the_page_of_the_run_has_the_same_numbers(published: tuple[Path, list[str]]) -> None:
     folder, _ = published
-    write_page(made_study(toy()), folder / "run")
+    write_page(results_of(made_study(toy())), folder / "run")
     own = (folder / "run" / "results.md").read_text()
     assert page(studies(folder / "results")).replace("images/study-made-", "").endswith(own)
 
@@ -90,9 +91,9 @@ def test_unfinished_and_foreign_cells(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", study)
     foreign = made_study(toy(lr=3e-3), cells=3)
     recorder = Recorder(folder)
-    for id, line in foreign.lines.items():
-        if id not in study.lines:
-            recorder.add(line)
+    for id, cell in foreign.finished.items():
+        if id not in study.finished:
+            recorder.add(cell)
     recorder.close()
     path = publish_study(folder, tmp_path)
     assert len(path.read_text().splitlines()) == 6

@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks.record import RESULTS
 from studies.files import content_of, load_study, study_from, study_names
-from studies.plan import plan, remaining
 from studies.records import read_published
 from studies.run import main
-from tests.studies.made_study import PLACE, TOY, toy
+from studies.schedule import make_schedule
+from tests.studies.made_study import PLATFORM, TOY, toy
 
 
 def candidates(**grids: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_a_packaged_study_says_nothing_of_a_run(name: str) -> None:
 def test_the_sizes_that_the_comments_of_the_files_count() -> None:
     epochs = {}
     for name in study_names():
-        left = remaining(plan(load_study(name), PLACE, {}), {})
+        left = make_schedule(load_study(name), PLATFORM, {}).left
         epochs[name] = {
             phase: sum(entry.epochs for entry in left if entry.phase == phase) for phase in ("tune", "final")
         }
@@ -59,7 +59,7 @@ def test_settings_survive_a_file() -> None:
     assert tuple(config.seeds) == (0, 1, 2)
     again = study_from(json.loads(json.dumps(content_of(config))))
     assert content_of(again) == content_of(config)
-    assert plan(again, PLACE, {}) == plan(config, PLACE, {})
+    assert make_schedule(again, PLATFORM, {}) == make_schedule(config, PLATFORM, {})
 
 
 @pytest.mark.parametrize(
