@@ -145,6 +145,13 @@ def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
     return table
 
 
+def _unmeasured(benchmark: ModuleType) -> list[list[str]]:
+    # A layer has its name before it.
+    named = benchmark is cuda_conv
+    titles = [f"{name}: {problem}" if named else str(problem) for name, problem in benchmark.PROBLEMS.items()]
+    return [*benchmark.rows({"comparisons": [], "problems": []}), *([title, *["not measured"] * 3] for title in titles)]
+
+
 def _study(result: Result) -> str:
     return study.table(result["studies"])
 
@@ -175,7 +182,7 @@ PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
 }
 # What stands in a table's place until its command has run on a machine that has what it takes.
 UNMEASURED = {
-    f"cuda-{name}": f"{markdown_table(benchmark.unmeasured_rows())}\n\n"
+    f"cuda-{name}": f"{markdown_table(_unmeasured(benchmark))}\n\n"
     f"On a machine with a GPU, `python -m benchmarks.run {name} --device cuda` and then `python -m benchmarks.tables` "
     "fill this table."
     for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
