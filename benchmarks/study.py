@@ -35,48 +35,27 @@ def table(found: Sequence[Results]) -> str:
     return f"{texts}\n\nAll of it, with pictures, sweeps, tuning and limits: [docs/{PAGE}](docs/{PAGE})."
 
 
-def write(found: Sequence[Results], docs: Path) -> list[Path]:
-    """Writes page and pictures, those that are stale; nothing where no study is published."""
-    written = []
-    for results in found:
-        if stale_pictures(results, docs):
-            written += draw_study(results, docs / IMAGES, _prefix(results))
-    if stale_page(found, docs):
-        docs.mkdir(parents=True, exist_ok=True)
-        written.append(docs / PAGE)
-        written[-1].write_text(page(found), encoding="utf-8")
-    return written
-
-
-def stale(found: Sequence[Results], docs: Path) -> list[str]:
-    """Names of the files that are not what the records give."""
-    names = [PAGE] if stale_page(found, docs) else []
-    return names + [f"{IMAGES}/{name}" for results in found for name in stale_pictures(results, docs)]
-
-
-def stale_page(found: Sequence[Results], docs: Path) -> bool:
-    """Whether the page differs from what the records give; without published studies nothing is said of it."""
-    if not found:
-        return False
-    file = docs / PAGE
-    return not file.is_file() or file.read_text(encoding="utf-8") != page(found)
-
-
-def stale_pictures(results: Results, docs: Path) -> list[str]:
-    """Names of the pictures that are missing or drawn from other records; each carries a hash of its own."""
+def stale_pictures(found: Sequence[Results], docs: Path) -> list[tuple[Results, str]]:
+    """Pictures that are missing or drawn from other records, by name; each carries a hash of its own."""
     from PIL import Image
 
-    names = []
-    expected = digest(results)
-    for name in (f"{_prefix(results)}{name}.png" for name in picture_names(results)):
-        path = docs / IMAGES / name
-        carried = None
-        if path.is_file():
-            with Image.open(path) as picture:
-                carried = picture.info.get("Description")
-        if carried != expected:
-            names.append(name)
-    return names
+    stale = []
+    for results in found:
+        expected = digest(results)
+        for name in picture_names(results):
+            path, carried = docs / IMAGES / f"{_prefix(results)}{name}.png", None
+            if path.is_file():
+                with Image.open(path) as picture:
+                    carried = picture.info.get("Description")
+            if carried != expected:
+                stale.append((results, f"{IMAGES}/{path.name}"))
+    return stale
+
+
+def write_pictures(found: Sequence[Results], docs: Path) -> list[Path]:
+    """Draws the pictures of the studies that have stale ones."""
+    stale = {results.study.name: results for results, _ in stale_pictures(found, docs)}
+    return [path for results in stale.values() for path in draw_study(results, docs / IMAGES, _prefix(results))]
 
 
 def _accuracy_picture(results: Results) -> str:

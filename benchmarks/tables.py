@@ -122,17 +122,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     pages, published = stale_pages(docs, arguments.results), study.studies(arguments.results)
     if arguments.check:
+        pictures = [name for _, name in study.stale_pictures(published, docs)]
         for name in stale:
             print(f"{arguments.readme.name}: table {name!r} is stale, run python -m benchmarks.tables", file=sys.stderr)
-        stale_files = [path.name for path in pages] + study.stale(published, docs)
-        for name in stale_files:
+        for name in (stale_files := [path.name for path in pages] + pictures):
             print(f"docs/{name} is stale, run python -m benchmarks.tables", file=sys.stderr)
         return 1 if stale or stale_files else 0
     arguments.readme.write_text(text, encoding="utf-8")
     docs.mkdir(parents=True, exist_ok=True)
     for path, page in pages.items():
         path.write_text(page, encoding="utf-8")
-    for path in [*pages, *study.write(published, docs)]:
+    for path in [*pages, *study.write_pictures(published, docs)]:
         print(f"docs/{path.relative_to(docs).as_posix()}: written")
     print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated")
     return 0
@@ -152,18 +152,10 @@ def _unmeasured(benchmark: ModuleType) -> list[list[str]]:
     return [*benchmark.rows({"comparisons": [], "problems": []}), *([title, *["not measured"] * 3] for title in titles)]
 
 
-def _study(result: Result) -> str:
-    return study.table(result["studies"])
-
-
-def _comparison(result: Result) -> str:
-    return f"{result['table']}\n\n{caption(result)}"
-
-
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
-    "comparison": _comparison,
-    "study": _study,
+    "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "study": lambda result: study.table(result["studies"]),
     "fine-tuning": _measured(fine_tuning),
     "construction": _measured(construction),
     "conv": _measured(conv),
@@ -174,6 +166,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
 }
 # Result files' name to the page made of them, and what makes it out of a result.
 PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "study": (study.PAGE, lambda result: study.page(result["studies"])),
     "families": ("models.md", lambda result: families.page(result, caption(result))),
     "campaigns": (
         "campaigns.md",

@@ -1,11 +1,12 @@
 """The page of a study: Markdown, with every number out of its records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torchdcls._tables import half_interval, markdown_table
 from torchdcls_train.comparison.record import model_title
 
+from .cells import FinishedCell
 from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
 from .config import BASELINE, Start
 from .pictures import draw_study
@@ -253,29 +254,35 @@ def _provenance(results: Results) -> str:
     cells = results.schedule.used
     if not cells:
         return "No training is finished."
-    # Dictionaries as sets that keep their order.
-    machines: dict[str, None] = {}
-    versions: dict[str, None] = {}
-    commits: dict[str, None] = {}
-    commands: dict[str, None] = {}
-    for cell in cells:
-        machine = cell.machine
-        gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
-        machines[f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['os']}"] = None
-        versions[", ".join(f"{name} {version}" for name, version in cell.versions.items())] = None
-        changed = " with uncommitted changes, which are not on record" if cell.dirty else ""
-        commits[(cell.commit or "unknown")[:10] + changed] = None
-        commands[f"`{cell.command}`"] = None
     dates = sorted({cell.date[:10] for cell in cells})
     minutes = sum(cell.seconds for cell in cells) / 60
     time = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     threads = "" if results.study.platform.threads is None else f"; {counted(results.study.platform.threads, 'thread')}"
     return (
         f"{len(cells)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
-        f"{'; '.join(machines)}{threads}. "
-        f"{'; '.join(versions)}. Commit {', '.join(commits)}. {', '.join(commands)}. Each training has a line in the "
+        f"{_each_once('; ', map(_machine, cells))}{threads}. {_each_once('; ', map(_versions, cells))}. "
+        f"Commit {_each_once(', ', map(_commit, cells))}. {_each_once(', ', (f'`{cell.command}`' for cell in cells))}. "
+        "Each training has a line in the "
         f"records, with its settings, curve, versions, commit, machine and date."
     )
+
+
+def _each_once(separator: str, words: Iterable[str]) -> str:
+    return separator.join(dict.fromkeys(words))
+
+
+def _machine(cell: FinishedCell) -> str:
+    machine = cell.machine
+    gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
+    return f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['os']}"
+
+
+def _versions(cell: FinishedCell) -> str:
+    return ", ".join(f"{name} {version}" for name, version in cell.versions.items())
+
+
+def _commit(cell: FinishedCell) -> str:
+    return (cell.commit or "unknown")[:10] + (" with uncommitted changes, which are not on record" * bool(cell.dirty))
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.publish import publish_study
 from benchmarks.record import RESULTS, ROOT
-from benchmarks.study import page, stale, studies
-from benchmarks.tables import main
+from benchmarks.study import page, stale_pictures, studies
+from benchmarks.tables import main, stale_pages
 from studies.page import write_page
 from studies.records import Recorder, Study, write_settings
 from studies.results import results_of
@@ -72,7 +72,8 @@ def test_a_changed_record_or_page_is_stale(
     changed["test"]["accuracy"] += 1
     lines[final] = json.dumps(changed)
     path.write_text("\n".join([header, *lines]) + "\n")
-    assert "images/study-made-accuracy.png" in stale(studies(folder / "results"), folder / "docs")
+    stale = stale_pictures(studies(folder / "results"), folder / "docs")
+    assert "images/study-made-accuracy.png" in [name for _, name in stale]
     assert main(["--check", *arguments]) == 1
     error = capsys.readouterr().err
     assert "table 'study' is stale" in error and "docs/results.md is stale" in error
@@ -114,8 +115,9 @@ def test_a_note_stays_with_the_records(tmp_path: Path) -> None:
 
 def test_nothing_published_is_nothing_stale(tmp_path: Path) -> None:
     assert studies(tmp_path) == []
-    assert stale([], tmp_path) == []
+    assert stale_pages(tmp_path, tmp_path) == {}
 
 
 def test_the_repository_s_own_page_is_fresh() -> None:
-    assert stale(studies(RESULTS), ROOT / "docs") == []
+    assert stale_pages(ROOT / "docs", RESULTS) == {}
+    assert stale_pictures(studies(RESULTS), ROOT / "docs") == []
