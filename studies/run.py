@@ -20,7 +20,7 @@ from torchdcls_train.progress import ProgressBar
 
 from .cells import Cell, FinishedCell, Platform
 from .compiling import many_shapes
-from .config import StudyConfig
+from .config import StudyConfig, among
 from .files import load_study, study_names
 from .images import Images, load_images
 from .methods import build
@@ -62,8 +62,8 @@ def study(
         ValueError: The settings or the data cannot be used, or another process has the folder.
     """
     console = console or Console()
-    if unknown := set(models or ()) - set(config.models):
-        raise ValueError(f"models: expected some of {', '.join(config.models)}, got {', '.join(sorted(unknown))}")
+    for model in models or ():
+        among("models", model, config.models, f"some of {', '.join(config.models)}")
     if missing := set(seeds or ()) - set(config.seeds):
         listed = ", ".join(map(str, config.seeds))
         raise ValueError(f"seeds: expected some of {listed}, got {', '.join(map(str, sorted(missing)))}")

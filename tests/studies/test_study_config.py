@@ -88,7 +88,7 @@ def test_settings_survive_a_file() -> None:
         (candidates(gaussian={"kernel_size": [5]}), "as many for one method as for another, .* 7x7 2, gaussian 1"),
         (
             candidates(gausian={"lr": [1]}),
-            "expected a method of this study; did you mean 'gaussian'?",
+            "expected a method of this study, got 'gausian'; did you mean 'gaussian'?",
         ),
         (candidates(**{"7x7": {"start": [1, 2]}}), "expected lists of lr, weight_decay, got 'start'"),
         (candidates(gaussian={"starts": [1, 2]}), "got 'starts'; did you mean 'start'?"),

@@ -202,7 +202,9 @@ def test_parts_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> N
     assert (together / CELLS).read_text() == before
     quietly(config, tmp_path / "alone")
     assert outcomes(together) == outcomes(tmp_path / "alone")
-    with pytest.raises(ValueError, match="models: expected some of convnext, convformer, got convnet"):
+    with pytest.raises(
+        ValueError, match="models: expected some of convnext, convformer, got 'convnet'; did you mean 'convnext'"
+    ):
         quietly(config, tmp_path / "other", ["convnet"])
 
 
