@@ -18,7 +18,7 @@ pytest.importorskip("DCLS")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = {"stage": Layer(2, 6, 5, 1), "larger kernel": Layer(2, 6, 7, 1, other_kernel=5)}
+    layers = {"stage": Layer(2, 6, 5, 1), "larger kernel": Layer(2, 6, 7, 1, against=5)}
     monkeypatch.setattr(conv, "PROBLEMS", {**layers, "auto": "random shapes", "kernel sizes": "sizes"})
     monkeypatch.setattr(conv, "draw_shapes", lambda *_: [Shape(1, 2, 2, 2, (9,), (5,), False)])
     monkeypatch.setattr(conv, "SIZES", (3, 5))

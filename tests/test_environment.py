@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from torchdcls_train import environment
+from torchdcls import _environment as environment
 
 
 def git(root: Path, *arguments: str) -> str:
