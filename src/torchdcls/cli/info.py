@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _checks
 from ..profiles import Interpolation
-from .options import ArgumentParser, Command, add_settings
+from .options import Command, add_settings
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from rich.console import Console
     from torch import Tensor
     from torch.nn import Module
@@ -91,7 +92,9 @@ def info(name: str, config: InfoConfig, console: "Console | None" = None) -> Non
     print_info(told, console or Console(), remarks)
 
 
-def _info_options(arguments: Sequence[str]) -> ArgumentParser:
+def _info_options(arguments: Sequence[str]) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(
         usage="torchdcls info MODEL [--OPTION VALUE ...]",
         description="What a model is made of, and what a conversion would make of it: layers, parameters, operations, "

@@ -76,7 +76,7 @@ def convert(
             needed, for example ("uniform", 11) to have them all over a kernel of 23; a tensor is refused then.
         weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
             None for torch's convolution default. Refused with `init="keep"`.
-        method: How the new layers convolve, see `torchdcls.large_kernel_conv2d`.
+        method: How the new layers convolve, see `torchdcls.large_kernel_conv`.
         init: "random", or "keep" for a warm start. With as many elements as the old kernel has taps there is one at
             each, as narrow as the interpolation allows: with "bilinear" and "triangle" the model computes what it did,
             to rounding; with "gaussian" up to the spread of its narrowest, a thousandth of the kernel. Elements beyond
