@@ -17,6 +17,7 @@ from ..profiles import Interpolation, Profile
 from . import select
 from .report import ConversionReport, Replaced, Skipped
 from .select import Convolution, Share, Where
+from .swap import swap_modules_
 from .warm_start import residuals_by_count, warm_start_
 
 _LAYERS: dict[type[nn.Module], type[DclsNd]] = {nn.Conv1d: Dcls1d, nn.Conv2d: Dcls2d, nn.Conv3d: Dcls3d}
@@ -141,11 +142,7 @@ def convert(
     warning = _lost(jobs, layers, residuals)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
-    # A module may hang at several places, of one parent even, which named_children tells once; all get the new one.
-    for parent in list(model.modules()):
-        for attribute, child in list(parent._modules.items()):
-            if child in layers:
-                setattr(parent, attribute, layers[child])
+    swap_modules_(model, layers)
 
     replaced = tuple(
         Replaced(
