@@ -4,7 +4,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -187,6 +187,14 @@ def alternatives(words: Iterable[object]) -> str:
     """Words in quotes as a list with "or"."""
     *most, last = map(repr, words)
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def element_count(value: object) -> int | Literal["iso"]:
+    """`kernel_count` of a conversion: an integer, or "iso"."""
+    if isinstance(value, str):
+        one_of("kernel_count", value, ("iso",))
+        return "iso"
+    return integer("kernel_count", value, 1)
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import _checks
 from ..conversion import Skipped, convert, parameter_count
-from ..conversion.replace import Job, iso_kernel_count, plan
+from ..conversion.replace import Job, find_jobs, iso_kernel_count
 from ..conversion.select import Where, stages
 from ..nn import DclsLayer
 from ..profiles import Interpolation, Profile, description
@@ -149,19 +149,16 @@ def inspect_model(
         tuple(size) if isinstance(size, Sequence) else _checks.integer("dilated_kernel_size", size, 1) for size in sizes
     ]
     profiles = [_checks.profile(one) for one in interpolation]
-    if isinstance(kernel_count, str):
-        _checks.one_of("kernel_count", kernel_count, ("iso",))
-    else:
-        kernel_count = _checks.integer("kernel_count", kernel_count, 1)
+    kernel_count = _checks.element_count(kernel_count)
     inputs = example if isinstance(example, tuple) else (example,)
 
     bare = meta_copy(model).eval()
     run, bare = _first_run(model, bare, inputs)
-    jobs, skipped = plan(bare, 1, where)
+    jobs, skipped = find_jobs(bare, 1, where)
     parameters = parameter_count(bare)
     conversions = []
     for size in sizes:
-        replaced, left = plan(bare, size, where)
+        replaced, left = find_jobs(bare, size, where)
         after = _run_converted(bare, size, where, inputs) if replaced else None
         for profile in profiles:
             conversions.append(_conversion(bare, size, profile, kernel_count, where, replaced, left, after))
