@@ -100,7 +100,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.last = Trace(first + axes)
         self.memory: dict[int, _Memory] = {}
         self.keep(image, self.last, written=False)
-        self.modules: list[str] = []
+        self.modules = ["the model"]
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
         """A module starts."""
@@ -147,7 +147,8 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given |= {**dict(zip(given, args, strict=False)), **kwargs}
         written = [given[one.name] for one in arguments if one.alias_info is not None and one.alias_info.is_write]
         changed = {id(leaf) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)}
-        call = Call(func, given, inputs, outputs, before, self.modules[-1] if self.modules else "the model")
+        name, pointwise = func._schema.name.partition("::")[2].rstrip("_"), torch.Tag.pointwise in func.tags
+        call = Call(name, pointwise, given, inputs, outputs, before, self.modules[-1])
         for output, trace in zip(outputs, follow(call), strict=True):
             self.keep(output, trace, written=id(output) in changed)
             self.note(self.trace(output))

@@ -14,20 +14,24 @@ from .traces import Dimension, Factor, Span, Trace, axes_of, cells_of, disordere
 
 @dataclass(frozen=True)
 class Call:
-    """An operation that was run: its arguments by name, tensors in and out, and what the former depended on."""
+    """An operation that was run.
 
-    func: Any
+    Attributes:
+        name: As in `aten.NAME`, in-place or not.
+        pointwise: Whether torch says that it is.
+        given: Its arguments by name.
+        inputs, outputs: Tensors in and out.
+        before: What the former depended on, by id.
+        module: Type of the module that ran it.
+    """
+
+    name: str
+    pointwise: bool
     given: Mapping[str, Any]
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
     before: Mapping[int, Trace]
     module: str
-
-    @property
-    def name(self) -> str:
-        """As in `aten.NAME`, in-place or not."""
-        name: str = self.func._schema.name.partition("::")[2]
-        return name.rstrip("_")
 
     @property
     def where(self) -> str:
@@ -84,7 +88,7 @@ def follow(call: Call) -> list[Trace]:
         trace = trace.but_not(*given.unknown, *([call.where] if given.axes else []))
     elif (rule := _rule(call.name, _RULES_FOR_ALL_INPUTS)) is not None:
         trace = rule(call)
-    elif torch.Tag.pointwise in call.func.tags:
+    elif call.pointwise:
         trace = call.joined()
     else:
         return [everything(call.before.values()).lost(output.shape, call.where) for output in call.outputs]
