@@ -19,7 +19,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,6 @@ from ..ops.separable import EPSILON
 from ..profiles import Interpolation
 
 Version = Literal["v0", "v1", "max", "gauss"]
-VERSIONS: tuple[Version, ...] = get_args(Version)
 INTERPOLATIONS: dict[Version, Interpolation] = {
     "v0": "bilinear",
     "v1": "bilinear",
