@@ -16,6 +16,7 @@ from .. import _checks
 from ..nn import DclsLayer, DclsNd, DclsTransposeNd
 from ..ops.conv import Padding
 from ..ops.kernel import clamp_position_, construct_kernel
+from .report import by_axis, counted
 from .swap import convolution_like, swap_modules_
 
 # What decides what a layer computes from its elements: a subclass that has one of its own is no plain convolution.
@@ -62,12 +63,12 @@ class FuseReport:
         return sum(row.clamped for row in self.fused)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.fused)} {'layer' if len(self.fused) == 1 else 'layers'} fused"]
+        lines = [f"{counted(len(self.fused), 'layer')} fused"]
         if self.output_difference is not None:
             lines[0] += f", relative difference of the output: {self.output_difference:.2g}"
         width = max(len(row.name) for row in self.fused)
         for row in self.fused:
-            sizes = " -> ".join("x".join(map(str, size)) for size in (row.old_kernel_size, row.new_kernel_size))
+            sizes = f"{by_axis(row.old_kernel_size)} -> {by_axis(row.new_kernel_size)}"
             line = f"  {row.name:<{width}}  {sizes}  relative difference of the kernel: {row.difference:.2g}"
             lines.append(line + (f", {moved_onto_the_grid(row.clamped)}" if row.clamped else ""))
         return "\n".join(lines)
@@ -75,7 +76,7 @@ class FuseReport:
 
 def moved_onto_the_grid(clamped: int) -> str:
     """What reports say about elements that were rounded to the grid's edge."""
-    return f"{clamped} {'element' if clamped == 1 else 'elements'} off the grid moved to its edge"
+    return f"{counted(clamped, 'element')} off the grid moved to its edge"
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from ..nn.init import PositionInit
 from ..ops.conv import Method
 from ..profiles import Interpolation, Profile
 from . import select
-from .report import ConversionReport, Replaced, Skipped
+from .report import ConversionReport, Replaced, Skipped, counted
 from .select import Convolution, Share, Where
 from .swap import swap_modules_
 from .warm_start import residuals_by_count, warm_start_
@@ -292,7 +292,7 @@ def _lost(groups: Sharing, residuals: dict[str, float]) -> str | None:
         else f"kernel_count={enough} is enough"
     )
     return (
-        f"init='keep' keeps too little of the kernels with {count} {'element' if count == 1 else 'elements'} for each: "
+        f"init='keep' keeps too little of the kernels with {counted(count, 'element')} for each: "
         f"mean residual {mean:.2g}, expected {LARGEST_RESIDUAL} at most; {way_out}"
     )
 

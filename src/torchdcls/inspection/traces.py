@@ -157,12 +157,12 @@ class Trace:
         at %= len(self.dimensions)
         return replace(self, dimensions=(*self.dimensions[:at], *dimensions, *self.dimensions[at + 1 :]))
 
-    def lost(self, shape: Sequence[int], why: str, complete: bool = False) -> "Trace":
+    def lost(self, shape: Sequence[int], why: str) -> "Trace":
         """That of a tensor made of this one's elements in an order that is not followed."""
         axes = self.axes
-        dimensions = tuple((Factor(size),) for size in shape)
+        dimensions: tuple[Dimension, ...] = tuple((Factor(size),) for size in shape)
         if axes and dimensions:
-            dimensions = (*dimensions[:-1], (Factor(shape[-1], axes, None, complete),))
+            dimensions = (*dimensions[:-1], disordered(shape[-1], axes))
         return Trace(dimensions, self.whole, self.unknown | {why})
 
     def at_most(self, axes: Iterable[int]) -> "Trace":
