@@ -5,14 +5,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _checks
-from .._extras import needed_by
 from ..profiles import INTERPOLATIONS, Interpolation
 from .options import Command, add_settings
 
-with needed_by("torchdcls.cli.info", "train"):
-    from jsonargparse import ArgumentParser
-
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from rich.console import Console
     from torch import Tensor
     from torch.nn import Module
@@ -93,7 +90,9 @@ def info(name: str, config: InfoConfig, console: "Console | None" = None) -> Non
     print_info(told, console or Console(), remarks)
 
 
-def _info_options(arguments: Sequence[str]) -> ArgumentParser:
+def _info_options(arguments: Sequence[str]) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(
         usage="torchdcls info MODEL [--OPTION VALUE ...]",
         description="What a model is made of, and what a conversion would make of it: layers, parameters, operations, "

@@ -26,9 +26,8 @@ class DclsLayer(nn.Module):
     """What `DclsNd` and `DclsTransposeNd` have in common; a module of it holds DCLS parameters.
 
     Args:
-        channels: (in_channels, out_channels, groups).
-        kernel_count, stride, dilated_kernel_size, bias, interpolation: See `DclsNd`.
-        learned_dims, position_init, method, device, dtype: See `DclsNd`.
+        in_channels, out_channels, kernel_count, stride, dilated_kernel_size, groups, bias: See `DclsNd`.
+        interpolation, learned_dims, position_init, method, device, dtype: See `DclsNd`.
 
     Attributes:
         weight: (channels, channels/groups, *dense sizes, kernel_count), see `weight_channels`.
@@ -36,6 +35,7 @@ class DclsLayer(nn.Module):
 
     Raises:
         ValueError: An argument is out of range; the message names it.
+        TypeError: An argument of a wrong type.
     """
 
     dims: int
@@ -58,10 +58,13 @@ class DclsLayer(nn.Module):
 
     def __init__(
         self,
-        channels: tuple[int, int, int],
+        *,
+        in_channels: int,
+        out_channels: int,
         kernel_count: int,
         stride: int | Sequence[int],
         dilated_kernel_size: int | Sequence[int],
+        groups: int,
         bias: bool,
         interpolation: Interpolation | Profile,
         learned_dims: Sequence[int] | None,
@@ -71,7 +74,7 @@ class DclsLayer(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        in_channels, out_channels, groups = _checks.channels(*channels)
+        in_channels, out_channels, groups = _checks.channels(in_channels, out_channels, groups)
         self._set(in_channels=in_channels, out_channels=out_channels, groups=groups, kernel_count=kernel_count)
         self._set(learned_dims=learned_dims, dilated_kernel_size=dilated_kernel_size, stride=stride)
         self._set(method=method, interpolation=interpolation, position_init=position_init)

@@ -1,14 +1,15 @@
 """Convolution with a large kernel, whoever made it: checks, chooses a method, calls it. No arithmetic here."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from ... import _checks
 from ..autocast import autocast_disabled
-from ..numbered import numbered
 from . import direct, select
 from .autograd import Convolution, convolve_transposed
 from .layout import is_like_channels_last, to_channels_last
@@ -16,6 +17,8 @@ from .posing import Padding, state, state_transpose
 from .problem import Map, Problem
 from .select import Plan
 from .ways import METHODS, WAYS, Method, named
+
+_Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
 
 def large_kernel_conv(
@@ -229,9 +232,22 @@ def explain_method(
     print(select.explain(problem, output, training, training))
 
 
+def _for_axes(function: _Function, dims: int) -> _Function:
+    """`function`, refused for weights of another number of axes."""
+
+    @functools.wraps(function)
+    def convolve(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        _checks.axis_count("weight", weight, dims + 2)
+        return function(input, weight, *args, **kwargs)
+
+    convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
+    convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
+    return cast(_Function, convolve)
+
+
 large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d = (
-    numbered(large_kernel_conv, dims, "weight", dims + 2) for dims in (1, 2, 3)
+    _for_axes(large_kernel_conv, dims) for dims in (1, 2, 3)
 )
 large_kernel_conv_transpose1d, large_kernel_conv_transpose2d, large_kernel_conv_transpose3d = (
-    numbered(large_kernel_conv_transpose, dims, "weight", dims + 2) for dims in (1, 2, 3)
+    _for_axes(large_kernel_conv_transpose, dims) for dims in (1, 2, 3)
 )
