@@ -23,7 +23,7 @@ ORDER["inspection"] = ORDER["deployment"]
 # What results say of their origin, and the tables made of them.
 ORDER |= {"_environment": 0, "_tables": 0}
 # Rooms beside that order, and the last room of it that they may use.
-BESIDE = {"plots": "nn", "testing": "ops"}
+BESIDE = {"native": "ops", "plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
 # Packages that only some places may import.
 RESERVED = {
