@@ -109,5 +109,5 @@ def test_is_refused_with_its_reason():
 def test_a_layer_by_it():
     made = Dcls2d(3, 3, 4, dilated_kernel_size=7, padding="same", groups=3, method="toy")
     input = torch.randn(1, 3, 9, 9)
-    expected = F.conv2d(input, made.kernel, made.bias, padding=3, groups=3)
+    expected = F.conv2d(input, made.kernel(), made.bias, padding=3, groups=3)
     torch.testing.assert_close(made(input), expected, rtol=1e-4, atol=1e-5)
