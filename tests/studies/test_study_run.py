@@ -180,7 +180,7 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(training, "train", stopping)
     state, printed = quietly(toy(), tmp_path)
     assert state == "interrupted"
-    assert "goes on from the last finished cell" in printed
+    assert "rerun the same command to resume from the last finished cell" in printed
     assert len(lines_of(tmp_path)) == 2
     assert "not complete: 2 of 12 trainings" in (tmp_path / "results.md").read_text()
     assert quietly(toy(), tmp_path)[0] == "finished"
