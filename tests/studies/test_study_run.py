@@ -293,7 +293,7 @@ def test_bfloat16_is_what_the_forward_pass_runs_in(guarded: Guarded) -> None:
         config = toy(precision=precision)
         (candidate, *_) = config.candidates("7x7")
         platform = platform_of(config, torch.device("cpu"))
-        cell = make_cell(config, platform, model="convnext", method="7x7", candidate=candidate, seed=0)
+        cell = make_cell(config, platform, "convnext", "7x7", candidate, seed=0)
         result = training.train_cell(cell, images.load_images(config), torch.device("cpu"), ENVIRONMENT)
         found[precision] = [epoch["train_loss"] for epoch in result.epochs]
     assert found["float32"] != found["bfloat16"]
