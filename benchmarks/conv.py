@@ -5,6 +5,7 @@ it is the faster. `auto` is tried on random shapes that its rule was not fitted 
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -296,18 +297,29 @@ def _delay_layers(neurons: int) -> tuple[Any, Any]:
 
 
 def _auto(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
-    # One turn goes over all shapes, so that each shape's turns are spread over the whole time.
     shapes = draw_shapes(AUTO_SHAPES, AUTO_SEED)
     entries: list[dict[str, Any]] = [{"shape": shape.to_json(), "ms": {}} for shape in shapes]
+    return _by_every_method(shapes, entries, turns, after_turn)
+
+
+def _by_every_method(
+    shapes: Sequence[Shape],
+    entries: list[dict[str, Any]],
+    turns: int,
+    after_turn: Callable[[], None],
+    least_calls: int = 3,
+    longest: float = LONGEST,
+) -> list[dict[str, Any]]:
+    """Puts the milliseconds of every method's turns into the shapes' entries."""
+    # One turn goes over all shapes, so that each shape's turns are spread over the whole time.
     for turn in range(turns):
         for shape, entry in zip(shapes, entries, strict=True):
             sides = _sides(shape)
             if turn:
                 sides = {name: side for name, side in sides.items() if name in entry["ms"]}
-            else:
-                sides = {name: side for name, side in sides.items() if name in ("torch", "auto") or _quick(side)}
-            times = time_in_turns(sides, turns=1, seconds=0.03)
-            for name, seconds in times.items():
+            elif longest < math.inf:
+                sides = {n: side for n, side in sides.items() if n in ("torch", "auto") or _seconds(side) < longest}
+            for name, seconds in time_in_turns(sides, turns=1, seconds=0.03, least_calls=least_calls).items():
                 entry["ms"].setdefault(name, []).append(seconds[0] * 1e3)
         after_turn()
     return entries
@@ -334,18 +346,12 @@ def _by(method: Method, shape: Shape, input: Tensor, weight: Tensor) -> Callable
     return partial(large_kernel_conv, input, weight, None, 1, shape.padding, shape.groups, method=method)
 
 
-def _quick(run: Callable[[], object]) -> bool:
+def _seconds(run: Callable[[], object]) -> float:
     (times,) = time_in_turns({"": run}, turns=1, seconds=0, least_calls=1).values()
-    return times[0] < LONGEST
+    return times[0]
 
 
 def _sizes(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
+    shapes = [Shape(4, 96, 96, 96, (56, 56), (kernel, kernel), True) for kernel in SIZES]
     entries: list[dict[str, Any]] = [{"kernel": kernel, "ms": {}} for kernel in SIZES]
-    for _ in range(turns):
-        for entry in entries:
-            shape = Shape(4, 96, 96, 96, (56, 56), (entry["kernel"],) * 2, True)
-            times = time_in_turns(_sides(shape), turns=1, seconds=0.03, least_calls=1)
-            for name, seconds in times.items():
-                entry["ms"].setdefault(name, []).append(seconds[0] * 1e3)
-        after_turn()
-    return entries
+    return _by_every_method(shapes, entries, turns, after_turn, least_calls=1, longest=math.inf)

@@ -180,7 +180,7 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(training, "train", stopping)
     state, printed = quietly(toy(), tmp_path)
     assert state == "interrupted"
-    assert "goes on from the last finished cell" in printed
+    assert "rerun the same command to resume from the last finished cell" in printed
     assert len(lines_of(tmp_path)) == 2
     assert "not complete: 2 of 12 trainings" in (tmp_path / "results.md").read_text()
     assert quietly(toy(), tmp_path)[0] == "finished"
@@ -293,7 +293,7 @@ def test_bfloat16_is_what_the_forward_pass_runs_in(guarded: Guarded) -> None:
         config = toy(precision=precision)
         (candidate, *_) = config.candidates("7x7")
         platform = platform_of(config, torch.device("cpu"))
-        cell = make_cell(config, platform, model="convnext", method="7x7", candidate=candidate, seed=0)
+        cell = make_cell(config, platform, "convnext", "7x7", candidate, seed=0)
         result = training.train_cell(cell, images.load_images(config), torch.device("cpu"), ENVIRONMENT)
         found[precision] = [epoch["train_loss"] for epoch in result.epochs]
     assert found["float32"] != found["bfloat16"]
