@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 
 class WrongTypeError(TypeError, ValueError):
-    """An argument of a wrong type. Who reports all refused arguments alike, as the command line, catches ValueError."""
+    """An argument of a wrong type. Code that reports every refused argument, as the command line, catches ValueError."""
 
 
 def integer(name: str, value: object, minimum: int) -> int:
@@ -41,6 +41,12 @@ def integer(name: str, value: object, minimum: int) -> int:
     if number < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
     return int(number)
+
+
+def number(name: str, value: object) -> None:
+    """Refuses what is no real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise WrongTypeError(f"{name}: expected a number, got {_kind(value)}")
 
 
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:

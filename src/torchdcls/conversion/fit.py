@@ -92,12 +92,12 @@ def fit(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
         weight = least_squares(old.flatten(0, 1).unsqueeze(1), elements, grid).reshape(layers, rows, grid.taps)
         return Elements(elements.position.expand(-1, rows, -1), elements.sigma.expand(-1, rows, -1)), weight
     largest = (1 + 2 * len(grid.sizes)) * count
-    fitted, weights = [], []
+    fitted = []
     for part in torch.split(old, max(1, PART_NUMBERS // largest**2), dim=1):
-        fitted.append(_rounded(descended(part, chosen(part, count, grid), grid)))
-        weights.append(least_squares(part, fitted[-1], grid))
-    position, sigma = (torch.cat([getattr(part, name) for part in fitted], 1) for name in ("position", "sigma"))
-    return Elements(position, sigma), torch.cat(weights, 1)
+        elements = _rounded(descended(part, chosen(part, count, grid), grid))
+        fitted.append((elements.position, elements.sigma, least_squares(part, elements, grid)))
+    position, sigma, weight = (torch.cat(parts, 1) for parts in zip(*fitted, strict=True))
+    return Elements(position, sigma), weight
 
 
 def least_squares(old: Tensor, elements: Elements, grid: Grid) -> Tensor:

@@ -92,6 +92,7 @@ def convert(
     Raises:
         ValueError: An argument is out of range, nothing would be replaced, the model itself is the convolution, "iso"
             leaves less than one element, or there are no finite weights to keep. The model is as it was.
+        TypeError: An argument of a wrong type. The model is as it was.
 
     Example:
         >>> import torch
@@ -108,8 +109,10 @@ def convert(
     kernel_count = _checks.element_count(kernel_count)
     if not callable(share):
         _checks.one_of("share", share, ("stage", "none"))
-    if weight_std is not None and not 0 < weight_std < float("inf"):
-        raise ValueError(f"weight_std: expected a positive number or None, got {weight_std!r}")
+    if weight_std is not None:
+        _checks.number("weight_std", weight_std)
+        if not 0 < weight_std < float("inf"):
+            raise ValueError(f"weight_std: expected a positive number or None, got {weight_std!r}")
     _checks.one_of("init", init, ("random", "keep"))
     if init == "keep" and weight_std is not None:
         raise ValueError(f"weight_std: expected None with init='keep', which draws no weights, got {weight_std!r}")
