@@ -4,7 +4,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, SupportsFloat, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 
 class WrongTypeError(TypeError, ValueError):
-    """An argument of a wrong type. Code that reports every refused argument, as the command line, catches ValueError."""
+    """An argument of a wrong type. It is a ValueError too for code that reports any refused argument."""
 
 
 def integer(name: str, value: object, minimum: int) -> int:
@@ -44,8 +44,8 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 
 def number(name: str, value: object) -> None:
-    """Refuses what is no real number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    """Refuses what is no real number, nor a tensor of one."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
         raise WrongTypeError(f"{name}: expected a number, got {_kind(value)}")
 
 
