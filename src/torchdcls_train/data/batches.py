@@ -34,7 +34,7 @@ class Batch:
     """Images that a process takes at once.
 
     Args:
-        images: (B, C, H, W) float32, normalised.
+        images: (B, C, H, W) float32, normalized.
         labels: (B,) int64, the class numbers.
         names: Where each image comes from.
         failures: Names of images that could not be read, with the reason: other images stand in their place in
@@ -189,17 +189,17 @@ class ValidationBatches:
             )
 
 
+@dataclass
 class _Plan:
     """Which images the micro-batches of a process have, in the order in which they are taken."""
 
-    def __init__(self, count: int, seed: int, batch_size: int, micro_batch: int, numbers: range) -> None:
-        self.count = count
-        self.seed = seed
-        self.batch_size = batch_size
-        self.micro_batch = micro_batch
-        self.numbers = numbers
-        self.epoch = 0
-        self.first_update = 0
+    count: int
+    seed: int
+    batch_size: int
+    micro_batch: int
+    numbers: range
+    epoch: int = 0
+    first_update: int = 0
 
     def begin(self, epoch: int, done: int) -> int:
         """Plans an epoch behind its first `done` micro-batches; none are left to drop."""

@@ -38,7 +38,7 @@ def read_image_folder(
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
-    folder is greyscale. Class numbers are the places of train/'s folder names in alphabetical order.
+    folder is grayscale. Class numbers are the places of train/'s folder names in alphabetical order.
 
     Args:
         folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder per class.
@@ -65,7 +65,7 @@ def read_image_folder(
     _report_unreadable(unreadable, folder)
     _check_readable(train_folder, train, classes, test_folder, test)
 
-    # One channel only where it loses nothing: a single coloured image makes all of them RGB.
+    # One channel only where it loses nothing: a single color image makes all of them RGB.
     channels = max(image.shape[0] for image in (*train.images, *test.images))
     return ImageData(
         _stack(train, channels), _stack(test, channels), classes, folder.resolve().name, skipped=len(unreadable)
@@ -174,7 +174,7 @@ def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size
 
 
 def _decode(path: Path, image_size: int, max_image_pixels: int) -> Tensor:
-    """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is greyscale."""
+    """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is grayscale."""
     image = decode(path, max_image_pixels, upright=True)
     # Cropping first gives the same picture as resizing the short side first, and a panorama costs no more.
     square = v2.functional.center_crop(image, [min(image.size)])
