@@ -18,11 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from torchdcls._checks import first_names
+
 _FORMAT = "torchdcls checkpoint 1"
 _TENSOR = "tensor"
 _TUPLE = "tuple"
 _DTYPE = "dtype"
-_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,6 @@ def differences(missing: Sequence[str], foreign: Sequence[str], other: Sequence[
     """In which tensors a file differs from a model: those it lacks, has besides, and has in other shapes."""
     kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
     return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from torchdcls._checks import first_names
 from torchdcls.conversion import files, official
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import differences, file_format, first_names
+from .checkpoint import differences, file_format
 from .trained import read_trained
 
 
