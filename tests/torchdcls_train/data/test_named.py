@@ -20,7 +20,7 @@ from torchdcls_train.data.image_set import ImageData, ImageSet
 from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
 
 REPOSITORY = Path(__file__).parents[3]
-EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls" / "train" / "data" / "embedded"
+EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls_train" / "data" / "embedded"
 FULL_DATA = pytest.mark.skipif(
     not DEBIAN_FOLDER.is_dir(), reason="needs the full Fashion-MNIST (apt-get install dataset-fashion-mnist)"
 )
