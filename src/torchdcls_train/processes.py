@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +41,12 @@ class Processes:
         if self.world > 1:
             dist.all_reduce(values)
         return values
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Sums numbers over all processes, in double precision."""
+        if self.world == 1:
+            return list(numbers)
+        return self.sum(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
 
     def as_first(self, tensors: Iterable[Tensor]) -> None:
         """Sets tensors to those of the first process, in place."""

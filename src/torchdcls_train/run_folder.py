@@ -17,7 +17,7 @@ from torchdcls.nn import DclsLayer
 from .checkpoint import Checkpoint, load_checkpoint, write_whole
 from .environment import environment
 from .settings import TrainConfig
-from .trainer import Place
+from .trainer import Step
 
 # What may differ between a run and its continuation: nothing that decides what is computed.
 _FREE = {
@@ -70,14 +70,14 @@ class RunFolder:
         found = next((path for path in (self.last, self.previous) if holds_a_run and path.exists()), None)
         return None if found is None else load_checkpoint(found)
 
-    def begin(self, config: TrainConfig, command: str, facts: Mapping[str, Any], place: Place, updates: int) -> None:
-        """Writes what is known before the first update, and cuts what was logged after the place of a checkpoint.
+    def begin(self, config: TrainConfig, command: str, facts: Mapping[str, Any], first: Step, updates: int) -> None:
+        """Writes what is known before the first update, and cuts what was logged after a checkpoint.
 
         Args:
             config: Settings.
             command: What the user typed.
             facts: What else the record should say: device, processes, parameters, data.
-            place: Where the run begins or goes on.
+            first: The update that it begins or resumes with.
             updates: Updates that were done before.
         """
         self.last.parent.mkdir(parents=True, exist_ok=True)
@@ -86,12 +86,11 @@ class RunFolder:
         record = {**environment(command, _PACKAGES), **facts, "config": settings}
         if updates > 0:
             before = self.path / "run.json"
-            first = json.loads(before.read_text(encoding="utf-8")) if before.exists() else record
-            since = {"epoch": place.epoch, "update": place.update}
-            record = {**first, "resumed": [*first.get("resumed", []), {**since, **record}]}
+            begun = json.loads(before.read_text(encoding="utf-8")) if before.exists() else record
+            record = {**begun, "resumed": [*begun.get("resumed", []), {**asdict(first), **record}]}
         self._write("run.json", json.dumps(record, indent=2) + "\n")
         self._write("config.yaml", yaml.safe_dump(settings, sort_keys=False))
-        self._cut(place, updates)
+        self._cut(first, updates)
         if config.tensorboard:
             self._board = _summary_writer(self.path / "tensorboard", updates)
 
@@ -133,9 +132,9 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
 
-    def _cut(self, place: Place, updates: int) -> None:
+    def _cut(self, first: Step, updates: int) -> None:
         def stays(row: Mapping[str, Any]) -> bool:
-            return bool(row["epoch"] < place.epoch if row["kind"] == "epoch" else row["updates"] <= updates)
+            return bool(row["epoch"] < first.epoch if row["kind"] == "epoch" else row["updates"] <= updates)
 
         self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows() if stays(row)))
 

@@ -46,28 +46,30 @@ def validate(
         ValueError: No image can be read.
     """
     model.eval()
-    # Loss, right at first, right among five, images, unreadable.
-    sums = torch.zeros(5, device=group.device)
+    seen, unreadable = 0, 0
+    # Of each batch the loss, and how many are right at first and among five. They are read at the end: a GPU that is
+    # asked for a number has nothing to do until the next batch comes.
+    sums: list[Tensor] = []
     for batch in batches:
-        sums[4] += batch.unreadable
+        unreadable += batch.unreadable
         if len(batch.labels) == 0:
             continue
-        images, labels = batch.images.to(group.device), batch.labels.to(group.device)
+        pixels, labels = batch.images.to(group.device), batch.labels.to(group.device)
         if channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
         with precision:
-            scores = model(images)
+            scores = model(pixels)
         scores = scores.float()
-        best = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
-        sums[0] += F.cross_entropy(scores, labels, reduction="sum")
-        sums[1] += best[:, 0].sum()
-        sums[2] += best.sum()
-        sums[3] += len(labels)
+        among = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
+        total = F.cross_entropy(scores, labels, reduction="sum")
+        sums.append(torch.stack([total, (scores.argmax(1) == labels).sum(), among.sum()]))
+        seen += len(labels)
         on_batch(len(labels))
-    loss, first, five, images, unreadable = group.sum(sums).tolist()
+    read = torch.stack(sums).tolist() if sums else [[0.0] * 3]
+    loss, first, five, images, failed = group.total([*map(sum, zip(*read, strict=True)), seen, unreadable])
     if images == 0:
-        raise ValueError(f"data: expected a validation image that can be read, got {int(unreadable)} that cannot")
-    return Scores(loss / images, 100 * first / images, 100 * five / images, int(images), int(unreadable))
+        raise ValueError(f"data: expected a validation image that can be read, got {int(failed)} that cannot")
+    return Scores(loss / images, 100 * first / images, 100 * five / images, int(images), int(failed))
 
 
 def class_numbers(

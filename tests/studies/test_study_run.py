@@ -24,7 +24,7 @@ from studies.records import CELLS, read_lines, read_run
 from studies.run import print_status, report, study
 from tests.studies.made_study import TOY, made_study, toy
 from torchdcls_train.comparison import small as comparison
-from torchdcls_train.comparison.loop import train
+from torchdcls_train.comparison.training import train
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 # One epoch is over in a moment; all that takes time is making models.

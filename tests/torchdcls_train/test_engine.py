@@ -31,7 +31,7 @@ from torchdcls_train.checkpoint import load_checkpoint
 from torchdcls_train.engine import train
 from torchdcls_train.evaluate import evaluate, load_model
 from torchdcls_train.settings import EvalConfig, TrainConfig
-from torchdcls_train.trainer import Place, Trainer
+from torchdcls_train.trainer import Step, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -277,9 +277,9 @@ def test_what_is_not_finite_ends_the_run(
     """In the second update of the second epoch; checkpoints are written after each."""
     out, one_update, seen = tmp_path / "run", Trainer.update, []
 
-    def update(trainer: Trainer, batches: Any, place: Place) -> torch.Tensor:
-        losses = one_update(trainer, batches, place)
-        if place == Place(1, 1):
+    def update(trainer: Trainer, batches: Any, step: Step) -> torch.Tensor:
+        losses = one_update(trainer, batches, step)
+        if step == Step(1, 1):
             seen.extend(name for batch in batches for name in batch.names)
             if broken == "weights":
                 next(trainer.model.parameters()).data.fill_(math.inf)

@@ -14,18 +14,19 @@ from rich.table import Table
 
 from torchdcls.conversion import parameter_count
 
+from ..data.held_batches import HeldBatches, ImageDraws
 from ..data.image_set import ImageData, balanced
-from ..data.named import channel_mean_std, images_per_epoch, load_data, make_loader
+from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..environment import repeatable
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
 from ..threads import helpful_threads
 from .compared import save_compared
 from .config import CompareConfig, Method
-from .loop import evaluate, train
 from .models import build_model
 from .pictures import StageView, draw_pictures, stage_views
 from .record import Record, comparison_rows, markdown, notice, verdicts
+from .training import short_settings, train
 
 
 def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
@@ -58,6 +59,8 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
     for method in config.methods:
         build_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
+    if device.type == "cuda":
+        data = replace(data, train=data.train.to(device), test=data.test.to(device))
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     record = Record(folder, config, command, data, device_name(device), torch.get_num_threads())
     console.print(
@@ -120,15 +123,20 @@ def _run(
     title = f"{method}, seed {seed}"
     progress.describe(title)
     mean, std = channel_mean_std(data.train.images)
-    epochs = train(
-        model,
-        make_loader(data.train, config.batch_size, training=True, seed=seed, mean=mean, std=std),
-        config,
-        score=lambda model: evaluate(model, data.test, config.batch_size, mean, std, device),
-        device=device,
-        on_batch=progress.advance,
+    assert config.epochs is not None
+    settings = short_settings(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        warmup_epochs=config.warmup_epochs,
+        seed=seed,
         bilinear=method == "bilinear",
     )
+    batches = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
+    watched = HeldBatches(data.test, config.batch_size, mean, std)
+    epochs = train(model, batches, watched, settings, device, on_images=progress.advance)
     for epoch in epochs:
         record.add(epoch)
         progress.say(

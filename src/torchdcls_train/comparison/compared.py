@@ -1,8 +1,8 @@
 """The models that a comparison has trained: their files, and their scores."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from ..data import NAMED
-from ..data.batches import Batch
-from ..data.image_set import ImageData
-from ..data.named import load_data, make_loader
+from ..data.held_batches import HeldBatches
+from ..data.image_set import ImageData, ImageSet
+from ..data.named import load_data
 from ..processes import Processes, device_name, find_device
 from ..progress import ProgressBar
 from ..settings import EvalConfig
@@ -123,20 +123,15 @@ def evaluate_compared(path: Path, about: Mapping[str, Any], config: EvalConfig, 
     data = load_data(config.data or run["data"], data_dir, about["image_size"], least_classes=1, max_image_pixels=most)
     if data.channels not in (1, about["channels"]):
         raise ValueError(f"data: expected images of {about['channels']} channels, got {data.channels} in '{data.name}'")
-    test = replace(data.test, images=data.test.images.expand(-1, about["channels"], -1, -1))
     numbers = class_numbers(about["classes"], len(about["classes"]), data.classes, data.num_classes)
+    test = ImageSet(data.test.images.expand(-1, about["channels"], -1, -1), numbers[data.test.labels])
+    batches = HeldBatches(
+        test, config.micro_batch or run["batch_size"], torch.tensor(about["mean"]), torch.tensor(about["std"])
+    )
     model = load_compared(path, about).to(device)
-
-    def batches() -> Iterator[Batch]:
-        mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
-        size = config.micro_batch or run["batch_size"]
-        loader = make_loader(test, size, training=False, seed=0, mean=mean, std=std)
-        for number, (images, labels) in enumerate(loader):
-            yield Batch(images, numbers[labels], (), (), number)
-
-    with ProgressBar(console, len(data.test)) as bar:
+    with ProgressBar(console, len(test)) as bar:
         plain = torch.autocast(device.type, enabled=False)
-        scores = validate(model, batches(), Processes(0, 1, device), plain, False, bar.advance)
+        scores = validate(model, batches, Processes(0, 1, device), plain, False, bar.advance)
     console.print(
         f"{run['model']} with {about['method']} layers, seed {about['seed']}, on {data.name}: top-1 {scores.top1:.2f} "
         f"%, top-5 {scores.top5:.2f} %, loss {scores.loss:.4f} ({scores.images:,} test images; {device_name(device)})",

@@ -12,8 +12,8 @@ from ..data.image_set import ImageData
 from ..environment import environment
 from ..folders import make_folder
 from .config import BASELINE, CompareConfig
-from .loop import Epoch
 from .small import SMALL_MODELS
+from .training import Epoch
 
 # With fewer, an interval over seeds would say more than they can.
 _SEEDS_FOR_A_VERDICT = 3

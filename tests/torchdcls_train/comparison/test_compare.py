@@ -14,18 +14,22 @@ import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_model
+from torch import nn
 
 from torchdcls_train import threads
 from torchdcls_train.comparison import compare as comparison
 from torchdcls_train.comparison.compare import compare
 from torchdcls_train.comparison.config import METHODS, CompareConfig
-from torchdcls_train.comparison.loop import evaluate, train
 from torchdcls_train.comparison.models import build_model
+from torchdcls_train.comparison.training import short_settings, train
+from torchdcls_train.data.held_batches import HeldBatches, ImageDraws
 from torchdcls_train.data.image_set import ImageSet, balanced
-from torchdcls_train.data.named import channel_mean_std, load_data, make_loader
+from torchdcls_train.data.named import channel_mean_std, load_data
 from torchdcls_train.evaluate import evaluate as evaluate_checkpoint
 from torchdcls_train.evaluate import load_model as load_checkpoint_model
+from torchdcls_train.processes import Processes
 from torchdcls_train.settings import EvalConfig
+from torchdcls_train.validation import Scores, validate
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,11 @@ def quietly(config: CompareConfig) -> tuple[dict[str, Any], str]:
     return compare(config, argv=["compare"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def scored(model: nn.Module, batches: HeldBatches) -> Scores:
+    plain = torch.autocast("cpu", enabled=False)
+    return validate(model, batches, Processes(0, 1, torch.device("cpu")), plain, channels_last=False)
+
+
 @pytest.mark.parametrize("model", ["convnext", "convformer"])
 def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
     result, printed = quietly(replace(config, model=model))
@@ -75,10 +84,10 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
     data = load_data(config.data, image_size=16)
     loaded, _ = build_model(replace(config, model=model), "gaussian", data, seed=5)
     load_model(loaded, str(folder / "checkpoints" / "gaussian-seed0.safetensors"))
-    mean, std = channel_mean_std(data.train.images)
-    loss, accuracy = evaluate(loaded, data.test, config.batch_size, mean, std, torch.device("cpu"))
+    test = HeldBatches(data.test, config.batch_size, *channel_mean_std(data.train.images))
+    scores = scored(loaded, test)
     last = result["runs"][-1]["epochs"][-1]
-    assert (loss, accuracy) == pytest.approx((last["test_loss"], last["test_accuracy"]), rel=1e-5)
+    assert (scores.loss, scores.top1) == pytest.approx((last["test_loss"], last["test_accuracy"]), rel=1e-5)
 
 
 def test_same_seed_same_result_other_seed_another(config: CompareConfig, tmp_path: Path) -> None:
@@ -132,13 +141,21 @@ def test_a_loss_that_is_not_finite_ends_the_run(config: CompareConfig) -> None:
 
 def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     data = load_data(config.data, image_size=16)
-    bilinear = replace(config, lr=0.5, epochs=4, position_radius=4.0).checked()
-    model, report = build_model(bilinear, "bilinear", data, seed=0)
+    model, report = build_model(replace(config, position_radius=4.0), "bilinear", data, seed=0)
     assert report is not None
     mean, std = channel_mean_std(data.train.images)
-    batches = make_loader(data.train, bilinear.batch_size, training=True, seed=0, mean=mean, std=std)
-    here, silent = torch.device("cpu"), lambda images: None
-    list(train(model, batches, bilinear, score=lambda model: (0.0, 0.0), device=here, on_batch=silent, bilinear=True))
+    batches = HeldBatches(data.train, 8, mean, std, ImageDraws(0))
+    settings = short_settings(
+        epochs=4,
+        batch_size=8,
+        lr=0.5,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        warmup_epochs=1.0,
+        seed=0,
+        bilinear=True,
+    )
+    list(train(model, batches, HeldBatches(data.test, 8, mean, std), settings, torch.device("cpu")))
     positions = torch.cat([model.get_submodule(row.name).position.flatten() for row in report.replaced])
     assert positions.abs().max() == 4  # pushed against the edge, not over it
 
@@ -187,7 +204,7 @@ def test_its_checkpoints_open_in_eval(config: CompareConfig, folder: Path, tmp_p
     data = load_data(config.data, image_size=16)
     mean, std = channel_mean_std(data.train.images)
     assert not model.training
-    assert evaluate(model, data.test, 8, mean, std, torch.device("cpu"))[1] == last["test_accuracy"]
+    assert scored(model, HeldBatches(data.test, 8, mean, std)).top1 == last["test_accuracy"]
 
     for name in ("dark", "bright"):
         for split in ("train", "test"):
