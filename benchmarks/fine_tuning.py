@@ -110,18 +110,7 @@ def _train(
     model: nn.Module, data: ImageData, config: CompareConfig, seed: int, on_batch: Callable[[int], None]
 ) -> float:
     """Trains a model from nothing; its test accuracy in percent."""
-    assert config.epochs is not None
-    settings = short_settings(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        warmup_epochs=config.warmup_epochs,
-        seed=seed,
-        bilinear=False,
-    )
-    *_, last = train(model, *_batches(data, config, seed), settings, _CPU, on_images=on_batch)
+    *_, last = train(model, *_batches(data, config, seed), short_settings(config, seed), _CPU, on_images=on_batch)
     return last.accuracy
 
 

@@ -54,17 +54,7 @@ def train_cell(
     on_gpu = device.type == "cuda"
     if on_gpu:
         compile_in_pieces_(model)
-    settings = short_settings(
-        epochs=cell.epochs,
-        batch_size=cell.batch_size,
-        lr=cell.lr,
-        weight_decay=cell.weight_decay,
-        label_smoothing=cell.label_smoothing,
-        warmup_epochs=cell.warmup_epochs,
-        seed=cell.seed,
-        bilinear=cell.method == "bilinear",
-        precision=cell.precision,
-    )
+    settings = short_settings(cell, cell.seed, bilinear=cell.method == "bilinear", precision=cell.precision)
     mean, std = channel_mean_std(images.training.images)
     batches = HeldBatches(images.training, cell.batch_size, mean, std, BatchDraws(cell.seed))
     validation = HeldBatches(images.validation, cell.batch_size, mean, std)

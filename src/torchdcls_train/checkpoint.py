@@ -7,8 +7,7 @@ same numbers in another order differ in the last bit.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from .run_files import write_whole
 
 _FORMAT = "torchdcls checkpoint 1"
 _TENSOR = "tensor"
@@ -181,46 +182,6 @@ def file_format(path: Path) -> str:
             return str((file.metadata() or {}).get("format", ""))
     except (SafetensorError, OSError):
         return ""
-
-
-def write_whole(path: Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
-    """Has a file written under another name, synced and renamed.
-
-    Args:
-        path: The file.
-        write: Writes it under the name that it is called with.
-        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
-
-    Raises:
-        OSError: It cannot be written. What had this name before is still there, and nothing else is left.
-    """
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        write(unfinished)
-        # safetensors makes files that their owner alone can read.
-        unfinished.chmod(0o666 & ~_umask())
-        _sync(unfinished)
-        if previous is not None and path.exists():
-            path.replace(previous)
-        unfinished.replace(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"'{path}' cannot be written ({error})") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -24,11 +24,11 @@ from .data.sources import open_sources
 from .data.transforms import preparation, training_transform, validation_transform
 from .data.unreadable import Unreadable
 from .environment import repeatable
-from .folders import make_folder
 from .initial import load_initial_
 from .interruption import Interruption
 from .processes import Processes, default_workers, device_name, processes
 from .progress import ProgressBar
+from .run_files import make_folder
 from .run_folder import RunFolder, check_same_data, check_same_run, element_statistics, new_run, resolved
 from .settings import TrainConfig
 from .threads import helpful_threads

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,8 +12,9 @@ from torch import nn
 
 from torchdcls.nn import DclsLayer
 
-from .checkpoint import Checkpoint, load_checkpoint, write_whole
+from .checkpoint import Checkpoint, load_checkpoint
 from .environment import environment
+from .run_files import append_json_line, lock_folder, read_json_lines, write_json, write_text
 from .settings import TrainConfig
 from .trainer import Step
 
@@ -81,25 +80,22 @@ class RunFolder:
             updates: Updates that were done before.
         """
         self.last.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.path)
+        self._lock = lock_folder(self.path)
         settings = resolved(config)
         record = {**environment(command, _PACKAGES), **facts, "config": settings}
         if updates > 0:
             before = self.path / "run.json"
             begun = json.loads(before.read_text(encoding="utf-8")) if before.exists() else record
             record = {**begun, "resumed": [*begun.get("resumed", []), {**asdict(first), **record}]}
-        self._write("run.json", json.dumps(record, indent=2) + "\n")
-        self._write("config.yaml", yaml.safe_dump(settings, sort_keys=False))
+        write_json(self.path / "run.json", record)
+        write_text(self.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
         self._cut(first, updates)
         if config.tensorboard:
             self._board = _summary_writer(self.path / "tensorboard", updates)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`, and its numbers to TensorBoard."""
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # a checkpoint may count on it
+        append_json_line(self._metrics, row)  # before the checkpoint that counts on it
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("kind", "epoch", "updates"):
@@ -116,14 +112,7 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; one that was being written when the run was killed is left out."""
-        rows = []
-        if self._metrics.exists():
-            for line in self._metrics.read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return rows
+        return read_json_lines(self._metrics)
 
     def close(self) -> None:
         """Ends TensorBoard's file, and lets others have the folder."""
@@ -136,33 +125,7 @@ class RunFolder:
         def stays(row: Mapping[str, Any]) -> bool:
             return bool(row["epoch"] < first.epoch if row["kind"] == "epoch" else row["updates"] <= updates)
 
-        self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows() if stays(row)))
-
-    def _write(self, name: str, text: str) -> None:
-        write_whole(self.path / name, lambda unfinished: _write_text(unfinished, text))
-
-
-def _locked(folder: Path) -> IO[str] | None:
-    """Keeps other runs out of a folder until this process ends, where the system can."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    file = (folder / ".lock").open("w", encoding="utf-8")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.close()
-        raise ValueError(
-            f"out: expected a folder that no other run writes to, got '{folder}'; wait for it, or end it"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return file
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in self.rows() if stays(row)))
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from torchdcls import Dcls2d
 from torchdcls_train import trainer
+from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.training import Epoch, short_settings, train
 from torchdcls_train.cuda_graph import PLAIN_CALLS, GraphedUpdate
 from torchdcls_train.data.batches import Batch
@@ -76,19 +77,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[StandInGraph]:
 
 
 def settings(interpolation: str, **changes: Any) -> TrainConfig:
-    return replace(
-        short_settings(
-            epochs=3,
-            batch_size=6,
-            lr=1e-2,
-            weight_decay=0.05,
-            label_smoothing=0.1,
-            warmup_epochs=1.0,
-            seed=0,
-            bilinear=interpolation == "bilinear",
-        ),
-        **changes,
-    )
+    asked = CompareConfig(epochs=3, batch_size=6, lr=1e-2, warmup_epochs=1.0)
+    return replace(short_settings(asked, 0, bilinear=interpolation == "bilinear"), **changes)
 
 
 class Batches:

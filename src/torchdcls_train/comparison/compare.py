@@ -20,6 +20,7 @@ from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..environment import repeatable
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
+from ..run_files import write_text
 from ..threads import helpful_threads
 from .compared import save_compared
 from .config import CompareConfig, Method
@@ -123,17 +124,7 @@ def _run(
     title = f"{method}, seed {seed}"
     progress.describe(title)
     mean, std = channel_mean_std(data.train.images)
-    assert config.epochs is not None
-    settings = short_settings(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        warmup_epochs=config.warmup_epochs,
-        seed=seed,
-        bilinear=method == "bilinear",
-    )
+    settings = short_settings(config, seed, bilinear=method == "bilinear")
     batches = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
     watched = HeldBatches(data.test, config.batch_size, mean, std)
     epochs = train(model, batches, watched, settings, device, on_images=progress.advance)
@@ -155,7 +146,7 @@ def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[S
     written = [folder / "results.json"]
     if body:
         written.append(folder / "table.md")
-        written[-1].write_text(markdown(result) + "\n", encoding="utf-8")
+        write_text(written[-1], markdown(result) + "\n")
         table = Table(*header)
         for row in body:
             table.add_row(*row)

@@ -18,6 +18,7 @@ from ..data.image_set import ImageData, ImageSet
 from ..data.named import load_data
 from ..processes import Processes, device_name, find_device
 from ..progress import ProgressBar
+from ..run_files import write_whole
 from ..settings import EvalConfig
 from ..validation import Scores, class_numbers, validate
 from .config import CompareConfig, Method
@@ -61,10 +62,8 @@ def save_compared(
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
-    # A file that is being written has another name, so that an interruption leaves no broken checkpoint.
-    unfinished = path.with_suffix(".part")
-    save_model(model, str(unfinished), {"format": _FORMAT, "about": json.dumps(about)})
-    unfinished.replace(path)
+    metadata = {"format": _FORMAT, "about": json.dumps(about)}
+    write_whole(path, lambda unfinished: save_model(model, str(unfinished), metadata))
 
 
 def about_compared(path: Path) -> Mapping[str, Any] | None:

@@ -20,6 +20,23 @@ class Batches(Sized, Iterable[Batch], Protocol):
     """A training set in batches; every pass over it continues the random numbers of the one before."""
 
 
+class ShortSettings(Protocol):
+    """What a run of few epochs must be told; see `CompareConfig`."""
+
+    @property
+    def epochs(self) -> int | None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def warmup_epochs(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch came to. Losses are means an image, accuracies percent, `seconds` those of training alone.
@@ -37,40 +54,28 @@ class Epoch:
 
 
 def short_settings(
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    weight_decay: float,
-    label_smoothing: float,
-    warmup_epochs: float,
-    seed: int,
-    bilinear: bool,
-    precision: Precision = "float32",
+    asked: ShortSettings, seed: int, *, bilinear: bool = False, precision: Precision = "float32"
 ) -> TrainConfig:
-    """The trainer's settings for a run of few epochs.
+    """The trainer's settings for a run of few epochs, by AdamW and a cosine that falls to 0.
 
     Args:
-        epochs: Passes over the training images.
-        batch_size: Images per update.
-        lr: Base learning rate of AdamW; it falls to 0 by a cosine.
-        weight_decay: Weight decay of weights.
-        label_smoothing: Label smoothing of the training loss.
-        warmup_epochs: Epochs of linear warm-up; at most a quarter of all are taken.
+        asked: The settings of a comparison, checked, or of another run that has these.
         seed: Of what the model itself draws at random.
         bilinear: Whether the model's DCLS layers are bilinear: only their positions are clamped and repel each other.
         precision: Of the forward pass.
     """
+    epochs = asked.epochs
+    assert epochs is not None
     return TrainConfig(
         epochs=epochs,
-        batch_size=batch_size,
-        micro_batch=batch_size,
-        lr=lr,
+        batch_size=asked.batch_size,
+        micro_batch=asked.batch_size,
+        lr=asked.lr,
         lr_batch=None,
         min_lr=0.0,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        warmup_epochs=min(warmup_epochs, epochs / 4),
+        weight_decay=asked.weight_decay,
+        label_smoothing=asked.label_smoothing,
+        warmup_epochs=min(asked.warmup_epochs, epochs / 4),
         clamp_positions=bilinear,
         # The papers add the repulsion from epoch 20 of 300 on; shorter runs from the same share of theirs.
         repulsion_from=math.ceil(epochs * 20 / 300) if bilinear else None,

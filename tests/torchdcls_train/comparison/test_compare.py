@@ -145,16 +145,8 @@ def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     assert report is not None
     mean, std = channel_mean_std(data.train.images)
     batches = HeldBatches(data.train, 8, mean, std, ImageDraws(0))
-    settings = short_settings(
-        epochs=4,
-        batch_size=8,
-        lr=0.5,
-        weight_decay=0.05,
-        label_smoothing=0.1,
-        warmup_epochs=1.0,
-        seed=0,
-        bilinear=True,
-    )
+    bilinear = replace(config, lr=0.5, epochs=4)
+    settings = short_settings(bilinear, 0, bilinear=True)
     list(train(model, batches, HeldBatches(data.test, 8, mean, std), settings, torch.device("cpu")))
     positions = torch.cat([model.get_submodule(row.name).position.flatten() for row in report.replaced])
     assert positions.abs().max() == 4  # pushed against the edge, not over it
