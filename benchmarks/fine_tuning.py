@@ -24,7 +24,7 @@ from torchdcls.profiles import Interpolation
 from torchdcls_train.comparison.config import BASELINE, CompareConfig
 from torchdcls_train.comparison.record import half_interval
 from torchdcls_train.comparison.small import comparison_model
-from torchdcls_train.comparison.training import short_settings, train
+from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches, ImageDraws
 from torchdcls_train.data.image_set import ImageData
 from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data
@@ -110,7 +110,7 @@ def _train(
     model: nn.Module, data: ImageData, config: CompareConfig, seed: int, on_batch: Callable[[int], None]
 ) -> float:
     """Trains a model from nothing; its test accuracy in percent."""
-    *_, last = train(model, *_batches(data, config, seed), short_settings(config, seed), _CPU, on_images=on_batch)
+    *_, last = short_run(model, *_batches(data, config, seed), short_settings(config, seed), _CPU, on_images=on_batch)
     return last.accuracy
 
 
@@ -157,6 +157,10 @@ def _fine_tune(
     config = study.config
     # Other order and augmentation than the training before it had, the same for all arms.
     loader, test = _batches(data, config, seed + 1000)
+
+    def accuracy() -> float:
+        return validate(model, test, Processes(_CPU), short_settings(config, seed)).top1
+
     total = study.epochs * len(loader)
     looks = {round(part * len(loader) / EVALUATIONS_AN_EPOCH) for part in range(EVALUATIONS_AN_EPOCH * study.epochs)}
     optimizer = torch.optim.AdamW(param_groups(model, lr, config.weight_decay))
@@ -165,7 +169,7 @@ def _fine_tune(
     for _ in range(study.epochs):
         for batch in loader:
             if step in looks:
-                yield _accuracy(model, test)
+                yield accuracy()
             model.train()
             schedule.step_update(step)
             loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=config.label_smoothing)
@@ -176,12 +180,7 @@ def _fine_tune(
                 clamp_positions_(model)
             step += 1
             on_batch(len(batch.labels))
-    yield _accuracy(model, test)
-
-
-def _accuracy(model: nn.Module, test: HeldBatches) -> float:
-    plain = torch.autocast("cpu", enabled=False)
-    return validate(model, test, Processes(0, 1, _CPU), plain, channels_last=False).top1
+    yield accuracy()
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:

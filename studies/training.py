@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from torchdcls.conversion import parameter_count
-from torchdcls_train.comparison.training import Epoch, short_settings, train
+from torchdcls_train.comparison.training import Epoch, short_run, short_settings
 from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
 from torchdcls_train.data.named import channel_mean_std
 from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
-from torchdcls_train.trainer import autocast
 from torchdcls_train.validation import validate
 
 from .cells import Cell
@@ -61,7 +60,7 @@ def train_cell(
     curve: list[Epoch] = []
     failure = None
     try:
-        for epoch in train(model, batches, validation, settings, device, on_images=on_batch, cuda_graph=on_gpu):
+        for epoch in short_run(model, batches, validation, settings, device, on_images=on_batch, cuda_graph=on_gpu):
             curve.append(epoch)
             on_epoch(epoch)
     except FloatingPointError as error:
@@ -84,5 +83,5 @@ def train_cell(
 
 def _score(model: torch.nn.Module, images: Images, settings: TrainConfig, device: torch.device) -> dict[str, float]:
     batches = HeldBatches(images.test.to(device), settings.batch_size, *channel_mean_std(images.training.images))
-    scores = validate(model, batches, Processes(0, 1, device), autocast(settings, device), channels_last=False)
+    scores = validate(model, batches, Processes(device), settings)
     return {"loss": scores.loss, "accuracy": scores.top1}

@@ -54,18 +54,9 @@ class Checkpoint:
         own = weights(model)
         missing, foreign = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
         other = [name for name in sorted(own.keys() & stored.keys()) if own[name].shape != stored[name].shape]
-        if missing or foreign or other:
-            differences = [
-                f"{words} {', '.join(names[:_NAMES_SHOWN])}{' ...' if len(names) > _NAMES_SHOWN else ''}"
-                for words, names in (
-                    ("it lacks", missing),
-                    ("it has besides", foreign),
-                    ("of other shapes are", other),
-                )
-                if names
-            ]
+        if differences := mismatch(missing, foreign, other):
             raise ValueError(
-                f"checkpoint: '{self.path}' is of another model ({'; '.join(differences)}); "
+                f"checkpoint: '{self.path}' is of another model ({differences}); "
                 f"it was made with model {self.about.get('config', {}).get('model')!r}"
             )
         with torch.no_grad():
@@ -73,7 +64,7 @@ class Checkpoint:
                 tensor.copy_(stored[name])
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Sets the state of an optimiser.
+        """Sets the state of an optimizer.
 
         Raises:
             ValueError: It has no such state, or one of other parameters.
@@ -89,7 +80,19 @@ class Checkpoint:
             restored["state"] = {int(index): values for index, values in restored["state"].items()}
             optimizer.load_state_dict(restored)
         except (ValueError, KeyError) as error:
-            raise ValueError(f"checkpoint: '{self.path}' is of another optimiser ({error})") from None
+            raise ValueError(f"checkpoint: '{self.path}' is of another optimizer ({error})") from None
+
+
+def mismatch(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
+    """How the tensors of a file differ from a model's, empty where they don't: absent, added, of another shape."""
+    kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
+    return "; ".join(f"{words} {shown(names)}" for words, names in kinds if names)
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -17,25 +17,23 @@ from torch import nn
 from torchdcls.conversion import parameter_count
 
 from .averaged import better_part
-from .checkpoint import Checkpoint, save_checkpoint
-from .data.batches import Batch, TrainingBatches, ValidationBatches
+from .checkpoint import Checkpoint, save_checkpoint, shown
+from .data.batches import Batch, TrainingBatches
 from .data.image_source import Images, Sources, Stream, image_count
 from .data.sources import open_sources
-from .data.transforms import preparation, training_transform, validation_transform
+from .data.transforms import preparation, training_transform
 from .data.unreadable import Unreadable
 from .environment import repeatable
 from .initial import load_initial_
 from .interruption import Interruption
-from .processes import Processes, default_workers, device_name, processes
+from .processes import Processes, device_name, processes
 from .progress import ProgressBar
 from .run_files import make_folder
-from .run_folder import RunFolder, check_same_data, check_same_run, element_statistics, new_run, resolved
+from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
 from .settings import TrainConfig
 from .threads import helpful_threads
-from .trainer import Done, Step, Trainer, autocast, build_model
-from .validation import Scores, validate
-
-_NAMES_SHOWN = 4
+from .trainer import Done, Step, Trainer, build_model
+from .validation import Scores, reading_workers, validate, validation_batches
 
 
 @dataclass
@@ -126,7 +124,8 @@ def check(config: TrainConfig, *, name: str | None = None) -> str:
         sources = open_sources(config)
         num_classes = _num_classes(config, sources)
         model = _without_weights(config, num_classes)
-        training, _ = _batches(config, sources, model, group)
+        training = _training_batches(config, sources.train, model, group)
+        validation_batches(config, sources.validation, model, group)
         plain = replace(config, compile=False, ema=None)
         Trainer(plain, model, training.updates_per_epoch, group, num_classes=num_classes)
         return _plan(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
@@ -180,7 +179,8 @@ class _Run:
             source, reset = config.initial_checkpoint, config.reset_head
             notes.append(load_initial_(model, source, reset_head=reset, classes=self._classes))
         model.to(group.device)
-        self.training, self.validation = _batches(config, sources, model, group)
+        self.training = _training_batches(config, sources.train, model, group)
+        self.validation = validation_batches(config, sources.validation, model, group)
         updates = self.training.updates_per_epoch
         self.trainer = Trainer(config, model, updates, group, num_classes=self._num_classes)
         self.progress = Progress()
@@ -353,8 +353,7 @@ class _Run:
     def _validate(self, model: nn.Module) -> Scores:
         # Batch norms of each process have statistics of their own; those of the first are saved.
         self.group.as_first(model.buffers())
-        precision = autocast(self.config, self.group.device)
-        return validate(model, self.validation, self.group, precision, self.config.channels_last)
+        return validate(model, self.validation, self.group, self.config)
 
     def _check(self, done: Done) -> None:
         """Ends the run where a loss is not finite; all processes come here with the same sums."""
@@ -375,11 +374,10 @@ class _Run:
         if self.group.main:
             path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         update = f"{done.step.update + 1} of epoch {done.step.epoch + 1}"
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (" ..." if len(names) > _NAMES_SHOWN else "")
         kept = f"is '{self.folder.last}'" if self.folder.last.exists() else "does not exist yet"
         raise FloatingPointError(
-            f"loss: {what.format(update)}, its images are {shown} (all of them in '{path}'); the last good checkpoint "
-            f"{kept}. Try a smaller --lr, --clip-grad 1, or --precision float32"
+            f"loss: {what.format(update)}, its images are {shown(names)} (all of them in '{path}'); the last good "
+            f"checkpoint {kept}. Try a smaller --lr, --clip-grad 1, or --precision float32"
         )
 
     def _save(self) -> None:
@@ -411,20 +409,8 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint) -> list[str]:
         """Sets everything to what a checkpoint holds; returns what to tell about it."""
-        check_same_run(self.config, checkpoint)
-        updates = checkpoint.about.get("updates_per_epoch")
-        if updates is not None and updates != self.training.updates_per_epoch:
-            raise ValueError(
-                f"data: expected the data of '{checkpoint.path}' with {updates} updates an epoch, got "
-                f"{self.training.updates_per_epoch}; give the same data, or {new_run(checkpoint)}"
-            )
-        classes = checkpoint.about.get("classes")
-        if classes is not None and self._classes is not None and tuple(classes) != self._classes:
-            raise ValueError(
-                f"data: expected the classes of '{checkpoint.path}', got others "
-                f"({_difference(tuple(classes), self._classes)}); give the same data, or {new_run(checkpoint)}"
-            )
-        note = check_same_data(self._data, checkpoint)
+        updates = self.training.updates_per_epoch
+        note = check_resumable(checkpoint, self.config, updates, self._classes, self._data)
         checkpoint.load_optimizer(self.trainer.optimizer)
         checkpoint.load_weights(self.trainer.model)
         if self.trainer.ema is not None:
@@ -437,40 +423,19 @@ class _Run:
         return [done if self.progress.epoch == self.config.epochs else further, *([] if note is None else [note])]
 
 
-def _batches(
-    config: TrainConfig, sources: Sources, model: nn.Module, group: Processes
-) -> tuple[TrainingBatches, ValidationBatches]:
-    """What to train and to validate on, normalised as the model expects."""
+def _training_batches(
+    config: TrainConfig, source: Images | Stream, model: nn.Module, group: Processes
+) -> TrainingBatches:
     expected = preparation(model)
-    on_gpu = group.device.type == "cuda"
-    training = TrainingBatches(
-        sources.train,
+    return TrainingBatches(
+        source,
         training_transform(config, expected.mean, expected.std, expected.interpolation),
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
-        rank=group.rank,
-        world=group.world,
-        workers=_workers(config, sources.train, group),
+        group=group,
+        workers=reading_workers(config, source, group),
         seed=config.seed,
-        pin_memory=on_gpu,
     )
-    validation = ValidationBatches(
-        sources.validation,
-        validation_transform(config, *expected),
-        batch=config.micro_batch,
-        rank=group.rank,
-        world=group.world,
-        workers=_workers(config, sources.validation, group),
-        pin_memory=on_gpu,
-    )
-    return training, validation
-
-
-def _workers(config: TrainConfig, source: Images | Stream, group: Processes) -> int:
-    if config.workers is not None:
-        return config.workers
-    most = source.readers(group.world) if isinstance(source, Stream) else default_workers()
-    return max(1, min(most, default_workers()))
 
 
 def _agreed(group: Processes, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
@@ -498,13 +463,6 @@ def _num_classes(config: TrainConfig, sources: Sources) -> int:
     if found is None:
         raise ValueError(f"num_classes: expected a number, as '{sources.name}' does not tell how many classes it has")
     return found
-
-
-def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
-    if len(expected) != len(came):
-        return f"{len(came)} in place of {len(expected)}"
-    one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
-    return f"{other!r} in place of {one!r}"
 
 
 def _named(scores: Scores, prefix: str) -> dict[str, float]:

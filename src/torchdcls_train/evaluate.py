@@ -15,16 +15,14 @@ from torchdcls.models.stored import check_stored, making
 from .averaged import Taken, taken_part
 from .checkpoint import Checkpoint, load_checkpoint
 from .comparison.compared import about_compared, evaluate_compared, load_compared
-from .data.batches import ValidationBatches
 from .data.image_folder import shortened
 from .data.image_source import image_count
 from .data.sources import open_sources
-from .data.transforms import preparation, validation_transform
-from .processes import default_workers, device_name, processes
+from .processes import device_name, processes
 from .progress import ProgressBar
 from .settings import SETTINGS, EvalConfig, TrainConfig, Weights
-from .trainer import autocast, build_model
-from .validation import Scores, class_numbers, validate
+from .trainer import build_model
+from .validation import Scores, class_numbers, validate, validation_batches
 
 
 def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None = None) -> Scores:
@@ -60,21 +58,11 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
         numbers = class_numbers(
             stored.about.get("classes"), stored.about["num_classes"], sources.classes, sources.num_classes
         )
-        batches = ValidationBatches(
-            sources.validation,
-            validation_transform(settings, *preparation(model)),
-            batch=settings.micro_batch,
-            rank=group.rank,
-            world=group.world,
-            workers=default_workers() if settings.workers is None else settings.workers,
-            pin_memory=group.device.type == "cuda",
-        )
+        batches = validation_batches(settings, sources.validation, model, group)
         count = image_count(sources.validation)
         with ProgressBar(console, None if count is None else count // group.world) as bar:
             renumbered = (replace(batch, labels=numbers[batch.labels]) for batch in batches)
-            scores = validate(
-                model, renumbered, group, autocast(settings, group.device), settings.channels_last, bar.advance
-            )
+            scores = validate(model, renumbered, group, settings, bar.advance)
         unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
         some = _some(sources.classes, stored.about["num_classes"])
         console.print(

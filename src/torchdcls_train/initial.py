@@ -11,10 +11,8 @@ from torchdcls.conversion import files, official
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import file_format, load_checkpoint
+from .checkpoint import file_format, load_checkpoint, mismatch, shown
 from .evaluate import stored_config, stored_model
-
-_NAMES_SHOWN = 4
 
 
 class _Found(NamedTuple):
@@ -57,8 +55,18 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
     missing = [shared[0] for shared in wanted if kept.keys().isdisjoint(shared)]
     foreign = sorted(kept.keys() - own.keys())
     other = [name for name in kept if name in own and kept[name].shape != own[name].shape]
-    if missing or foreign or other:
-        raise ValueError(_mismatch(path, found, missing, foreign, other, _classifier(model, strict=False)))
+    if differences := mismatch(missing, foreign, other):
+        head = _classifier(model, strict=False)
+        if all(_within(name, head) for name in (*missing, *foreign, *other)):
+            raise ValueError(
+                f"initial_checkpoint: expected as many classes as the data have, got '{path}' with a classifier for "
+                f"others ({differences}); --reset-head draws a new one"
+            )
+        of = "" if found.model is None else f", which is of {found.model}"
+        raise ValueError(
+            f"initial_checkpoint: expected weights of this model, got '{path}'{of} ({differences}); give the --model "
+            "and --model-args that the weights are of"
+        )
     state = OrderedDict(kept)
     state._metadata = getattr(found.state, "_metadata", {})  # type: ignore[attr-defined]
     try:
@@ -68,7 +76,7 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
     new = [shared[0] for shared in names if shared not in wanted]
     text = f"weights of '{path}' ({found.what}): {len(wanted)} of the model's {len(names)} tensors are loaded"
     if new:
-        text += f", new are {_shown(new)}"
+        text += f", new are {shown(new)}"
     if not reset_head and found.classes is not None and classes is not None and list(found.classes) != list(classes):
         text += "; note: the classes have other names than in that run, --reset-head draws a new classifier"
     return text
@@ -113,32 +121,3 @@ def _classifier(model: nn.Module, strict: bool = True) -> tuple[str, ...]:
 
 def _within(name: str, layers: Sequence[str]) -> bool:
     return any(name.startswith(f"{layer}.") for layer in layers)
-
-
-def _mismatch(
-    path: Path,
-    found: _Found,
-    missing: Sequence[str],
-    foreign: Sequence[str],
-    other: Sequence[str],
-    classifier: Sequence[str],
-) -> str:
-    differences = "; ".join(
-        f"{words} {_shown(names)}"
-        for words, names in (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
-        if names
-    )
-    if all(_within(name, classifier) for name in (*missing, *foreign, *other)):
-        return (
-            f"initial_checkpoint: expected as many classes as the data have, got '{path}' with a classifier for others "
-            f"({differences}); --reset-head draws a new one"
-        )
-    of = f", which is of {found.model}" if found.model is not None else ""
-    return (
-        f"initial_checkpoint: expected weights of this model, got '{path}'{of} ({differences}); give the --model and "
-        "--model-args that the weights are of"
-    )
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN))

@@ -138,51 +138,69 @@ def resolved(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
-def check_same_run(config: TrainConfig, checkpoint: Checkpoint) -> None:
-    """Refuses to go on with settings that would compute something else.
-
-    Raises:
-        ValueError: A setting differs.
-    """
-    # As JSON gives them back.
-    own = json.loads(json.dumps(resolved(config)))
-    # Settings that are newer than the checkpoint were as they are by default.
-    defaults = {setting.name: setting.default for setting in fields(TrainConfig)}
-    stored = {**json.loads(json.dumps(defaults)), **checkpoint.about.get("config", {})}
-    other = [name for name in own if name not in _FREE and own[name] != stored.get(name)]
-    if other:
-        changes = "; ".join(f"{name} was {stored.get(name)!r}, is {own[name]!r}" for name in other)
-        raise ValueError(
-            f"resume: expected the settings of '{checkpoint.path}', got others ({changes}); give the same ones, or "
-            f"{new_run(checkpoint)}"
-        )
-
-
-def check_same_data(identity: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint) -> str | None:
-    """Refuses to resume with other images or labels.
+def check_resumable(
+    checkpoint: Checkpoint,
+    config: TrainConfig,
+    updates_per_epoch: int,
+    classes: tuple[str, ...] | None,
+    identity: Mapping[str, Mapping[str, Any]],
+) -> str | None:
+    """Refuses to resume with settings or data that would compute something else.
 
     Args:
-        identity: By what the images are known, as `Sources.identity` says.
         checkpoint: What to resume from.
+        config: Settings.
+        updates_per_epoch: Number of updates in an epoch.
+        classes: Names of the data's classes, if they are known.
+        identity: By what the images are known, as `Sources.identity` says.
 
     Returns:
         A note, where the checkpoint does not say which images it was made with.
 
     Raises:
-        ValueError: They are others.
+        ValueError: A setting, the number of updates, the classes, images or labels differ.
     """
-    stored = checkpoint.about.get("data")
-    if stored is None:
-        return f"note: '{checkpoint.path}' does not say which images it was made with, so they are not compared"
-    for split, own in identity.items():
-        if own != stored[split]:
-            counts = f"{own['images']} in the place of {stored[split]['images']}"
-            how = "as many, of other names or labels" if own["images"] == stored[split]["images"] else counts
+    about = checkpoint.about
+
+    def refuse_if(differ: bool, name: str, what: str, difference: str) -> None:
+        if differ:
             raise ValueError(
-                f"data: expected the {split} images of '{checkpoint.path}', got others ({how}); give the same ones, or "
-                f"{new_run(checkpoint)}"
+                f"{name}: expected the {what} of '{checkpoint.path}', got others ({difference}); give the same ones, "
+                f"or {new_run(checkpoint)}"
             )
+
+    # As JSON gives them back. Settings that are newer than the checkpoint were as they are by default.
+    own, defaults = (
+        json.loads(json.dumps(settings))
+        for settings in (resolved(config), {setting.name: setting.default for setting in fields(TrainConfig)})
+    )
+    stored = {**defaults, **about.get("config", {})}
+    changes = [
+        f"{name} was {stored.get(name)!r}, is {value!r}"
+        for name, value in own.items()
+        if name not in _FREE and value != stored.get(name)
+    ]
+    refuse_if(bool(changes), "resume", "settings", "; ".join(changes))
+    updates = about.get("updates_per_epoch", updates_per_epoch)
+    refuse_if(updates != updates_per_epoch, "data", "updates an epoch", f"{updates_per_epoch} in place of {updates}")
+    before = tuple(about.get("classes") or ())
+    if before and classes is not None and before != classes:
+        refuse_if(True, "data", "classes", _difference(before, classes))
+    if about.get("data") is None:
+        return f"note: '{checkpoint.path}' does not say which images it was made with, so they are not compared"
+    for split, images in identity.items():
+        there = about["data"][split]
+        counts = f"{images['images']} in place of {there['images']}"
+        how = "as many, of other names or labels" if images["images"] == there["images"] else counts
+        refuse_if(images != there, "data", f"{split} images", how)
     return None
+
+
+def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
+    if len(expected) != len(came):
+        return f"{len(came)} in place of {len(expected)}"
+    one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
+    return f"{other!r} in place of {one!r}"
 
 
 def new_run(checkpoint: Checkpoint) -> str:

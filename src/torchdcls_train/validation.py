@@ -7,9 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data.batches import Batch
+from .data.batches import Batch, ValidationBatches
 from .data.image_folder import shortened
-from .processes import Processes
+from .data.image_source import Images, Stream
+from .data.transforms import preparation, validation_transform
+from .processes import Processes, default_workers
+from .settings import TrainConfig
+from .trainer import autocast
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,33 @@ class Scores:
     unreadable: int
 
 
+def validation_batches(
+    config: TrainConfig, source: Images | Stream, model: nn.Module, group: Processes
+) -> ValidationBatches:
+    """The images that a run is validated on, prepared as its model expects."""
+    return ValidationBatches(
+        source,
+        validation_transform(config, *preparation(model)),
+        batch=config.micro_batch,
+        group=group,
+        workers=reading_workers(config, source, group),
+    )
+
+
+def reading_workers(config: TrainConfig, source: Images | Stream, group: Processes) -> int:
+    """Processes that read a source: as many as asked for, else as many as the machine and the source have room for."""
+    if config.workers is not None:
+        return config.workers
+    most = source.readers(group.world) if isinstance(source, Stream) else default_workers()
+    return max(1, min(most, default_workers()))
+
+
 @torch.no_grad()
 def validate(
     model: nn.Module,
     batches: Iterable[Batch],
     group: Processes,
-    precision: torch.autocast,
-    channels_last: bool,
+    config: TrainConfig,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> Scores:
     """Scores a model on images that the processes divide among them.
@@ -38,8 +62,7 @@ def validate(
         model: Put into evaluation mode.
         batches: This process's images.
         group: The processes.
-        precision: Context of the forward pass.
-        channels_last: Memory format of maps.
+        config: Precision and memory format are its.
         on_batch: Called with the number of images after each batch.
 
     Raises:
@@ -55,9 +78,9 @@ def validate(
         if len(batch.labels) == 0:
             continue
         pixels, labels = batch.images.to(group.device), batch.labels.to(group.device)
-        if channels_last:
+        if config.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with precision:
+        with autocast(config, group.device):
             scores = model(pixels)
         scores = scores.float()
         among = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]

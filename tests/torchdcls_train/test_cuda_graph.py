@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torchdcls import Dcls2d
 from torchdcls_train import trainer
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.training import Epoch, short_settings, train
+from torchdcls_train.comparison.training import Epoch, short_run, short_settings
 from torchdcls_train.cuda_graph import PLAIN_CALLS, GraphedUpdate
 from torchdcls_train.data.batches import Batch
 from torchdcls_train.settings import TrainConfig
@@ -110,7 +110,7 @@ def model(interpolation: Any) -> nn.Module:
 def trained(interpolation: str, device: str, cuda_graph: bool, **changes: Any) -> tuple[nn.Module, list[Epoch]]:
     made, batches = model(interpolation).to(device), Batches()
     changed = settings(interpolation, **changes)
-    return made, list(train(made, batches, list(Batches()), changed, torch.device(device), cuda_graph=cuda_graph))
+    return made, list(short_run(made, batches, list(Batches()), changed, torch.device(device), cuda_graph=cuda_graph))
 
 
 @pytest.mark.parametrize(("interpolation", "changes"), [("bilinear", {}), ("gaussian", {"clip_grad": 0.1, "ema": 0.9})])

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.torchdcls_train import runs
-from torchdcls_train import engine
+from torchdcls_train import engine, validation
 from torchdcls_train import evaluate as evaluation
 from torchdcls_train.averaged import PARTS, better_part, taken_part
 from torchdcls_train.checkpoint import load_checkpoint
@@ -375,7 +375,7 @@ def test_two_runs_do_not_write_to_one_folder(images: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("added", r"the training images of .*, got others \(25 in the place of 24\)"),
+        ("added", r"the training images of .*, got others \(25 in place of 24\)"),
         ("moved", r"the training images of .*, got others \(as many, of other names or labels\)"),
         ("renamed", r"the validation images of .*, got others \(as many, of other names or labels\)"),
     ],
@@ -531,7 +531,7 @@ def test_a_cpu_is_not_compiled_for_and_its_cores_are_not_outnumbered(
     """Unless it is asked for."""
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    monkeypatch.setattr(engine, "default_workers", lambda: 1)
+    monkeypatch.setattr(validation, "default_workers", lambda: 1)
     usual = {"epochs": 1, "compile": None, "workers": None}
     _, printed = quietly(runs.config(images, tmp_path / "run", **usual))
     record = json.loads((tmp_path / "run" / "run.json").read_text())

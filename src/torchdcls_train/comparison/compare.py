@@ -24,10 +24,10 @@ from ..run_files import write_text
 from ..threads import helpful_threads
 from .compared import save_compared
 from .config import CompareConfig, Method
-from .models import build_model
+from .models import method_model
 from .pictures import StageView, draw_pictures, stage_views
 from .record import Record, comparison_rows, markdown, notice, verdicts
-from .training import short_settings, train
+from .training import short_run, short_settings
 
 
 def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     if (folder / "results.json").exists():
         raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
     for method in config.methods:
-        build_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
+        method_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
     if device.type == "cuda":
         data = replace(data, train=data.train.to(device), test=data.test.to(device))
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
@@ -117,7 +117,7 @@ def _run(
     record: Record,
     progress: ProgressBar,
 ) -> list[StageView]:
-    model, report = build_model(config, method, data, seed)
+    model, report = method_model(config, method, data, seed)
     before = stage_views(model)
     model.to(device)
     record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
@@ -127,7 +127,7 @@ def _run(
     settings = short_settings(config, seed, bilinear=method == "bilinear")
     batches = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
     watched = HeldBatches(data.test, config.batch_size, mean, std)
-    epochs = train(model, batches, watched, settings, device, on_images=progress.advance)
+    epochs = short_run(model, batches, watched, settings, device, on_images=progress.advance)
     for epoch in epochs:
         record.add(epoch)
         progress.say(

@@ -19,10 +19,10 @@ from ..data.named import load_data
 from ..processes import Processes, device_name, find_device
 from ..progress import ProgressBar
 from ..run_files import write_whole
-from ..settings import EvalConfig
+from ..settings import EvalConfig, TrainConfig
 from ..validation import Scores, class_numbers, validate
 from .config import CompareConfig, Method
-from .models import Shape, build_model
+from .models import Shape, method_model
 
 _FORMAT = "torchdcls comparison 1"
 
@@ -86,7 +86,7 @@ def load_compared(path: Path, about: Mapping[str, Any]) -> nn.Module:
     try:
         config = CompareConfig(**settings)
         shape = Shape(about["channels"], len(about["classes"]), about["image_size"])
-        model, _ = build_model(config, about["method"], shape, about["seed"])
+        model, _ = method_model(config, about["method"], shape, about["seed"])
         load_model(model, str(path))
     except (TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -129,8 +129,8 @@ def evaluate_compared(path: Path, about: Mapping[str, Any], config: EvalConfig, 
     )
     model = load_compared(path, about).to(device)
     with ProgressBar(console, len(test)) as bar:
-        plain = torch.autocast(device.type, enabled=False)
-        scores = validate(model, batches, Processes(0, 1, device), plain, False, bar.advance)
+        plain = TrainConfig(precision="float32", channels_last=False)
+        scores = validate(model, batches, Processes(device), plain, bar.advance)
     console.print(
         f"{run['model']} with {about['method']} layers, seed {about['seed']}, on {data.name}: top-1 {scores.top1:.2f} "
         f"%, top-5 {scores.top5:.2f} %, loss {scores.loss:.4f} ({scores.images:,} test images; {device_name(device)})",

@@ -21,7 +21,7 @@ class Shape:
     image_size: int
 
 
-def build_model(
+def method_model(
     config: CompareConfig, method: Method, data: ImageData | Shape, seed: int
 ) -> tuple[nn.Module, ConversionReport | None]:
     """The model of a method; other weights than those of depthwise layers are the same for all methods.

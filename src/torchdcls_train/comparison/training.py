@@ -12,7 +12,7 @@ from torch import nn
 from ..data.batches import Batch
 from ..processes import Processes
 from ..settings import Precision, TrainConfig
-from ..trainer import Step, Trainer, autocast
+from ..trainer import Step, Trainer
 from ..validation import validate
 
 
@@ -86,7 +86,7 @@ def short_settings(
     )
 
 
-def train(
+def short_run(
     model: nn.Module,
     batches: Batches,
     watched: Iterable[Batch],
@@ -110,7 +110,7 @@ def train(
     Raises:
         FloatingPointError: The loss of an update is not finite.
     """
-    group = Processes(0, 1, device)
+    group = Processes(device)
     trainer = Trainer(settings, model, len(batches), group, cuda_graph=cuda_graph)
     trainer.on_images = on_images
     for epoch in range(settings.epochs):
@@ -129,5 +129,5 @@ def train(
         now = time.perf_counter()
         seconds = now - started
         speed = (images - untimed) / (now - timed_from) if images > untimed else images / seconds
-        scores = validate(model, watched, group, autocast(settings, device), channels_last=False)
+        scores = validate(model, watched, group, settings)
         yield Epoch(epoch + 1, loss_sum / images, scores.loss, scores.top1, seconds, speed)
