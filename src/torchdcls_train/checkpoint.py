@@ -97,13 +97,16 @@ def shown(names: Sequence[str]) -> str:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name; those that several layers share once, under their first name."""
-    seen: set[int] = set()
-    found = {}
+    state = model.state_dict(keep_vars=True)
+    return {names[0]: state[names[0]].detach() for names in tensor_names(model)}
+
+
+def tensor_names(model: nn.Module) -> list[list[str]]:
+    """The names of each tensor of a state dict; those that layers share have several."""
+    found: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[name] = tensor.detach()
-    return found
+        found.setdefault(id(tensor), []).append(name)
+    return list(found.values())
 
 
 def save_checkpoint(

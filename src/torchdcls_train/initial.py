@@ -11,7 +11,7 @@ from torchdcls.conversion import files, official
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import file_format, load_checkpoint, mismatch, shown
+from .checkpoint import file_format, load_checkpoint, mismatch, shown, tensor_names
 from .evaluate import stored_config, stored_model
 
 
@@ -48,7 +48,7 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
         name, colon, rest = str(error).partition(": ")
         raise ValueError(f"initial_checkpoint: {rest if colon and name.isidentifier() else error}") from None
     head = _classifier(model) if reset_head else ()
-    names = _names(model)
+    names = tensor_names(model)
     kept = {name: tensor for name, tensor in found.state.items() if not _within(name, head)}
     wanted = [shared for shared in names if not _within(shared[0], head)]
     own = model.state_dict()
@@ -98,14 +98,6 @@ def _read(path: Path) -> _Found:
     if not state:
         raise ValueError(f"path: expected a file with a state dict, got '{path}', which has no tensors with names")
     return _Found(state, "a state dict" if part_name is None else f"its {part_name}")
-
-
-def _names(model: nn.Module) -> list[list[str]]:
-    """The names of each tensor of a state dict; those that layers share have several."""
-    found: dict[int, list[str]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), []).append(name)
-    return list(found.values())
 
 
 def _classifier(model: nn.Module, strict: bool = True) -> tuple[str, ...]:

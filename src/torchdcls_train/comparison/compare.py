@@ -137,7 +137,7 @@ def _run(
     checkpoints = record.path.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"{method}-seed{seed}.safetensors"
-    save_compared(path, model, config, method, seed, data, mean, std)
+    save_compared(path, model, config, method, seed, data)
     return stage_views(model, before=before)
 
 
