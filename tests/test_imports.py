@@ -117,12 +117,12 @@ def test_imports_point_one_way(found):
     [
         ("torchdcls.ops.kernel", "torchdcls.nn.dcls", False),
         ("torchdcls.profiles", "torchdcls.ops.kernel", True),
-        ("torchdcls.conversion.replace", "torchdcls_train.comparison.loop", False),
+        ("torchdcls.conversion.replace", "torchdcls_train.comparison.training", False),
         ("torchdcls.deployment.export", "torchdcls_train.evaluate", True),
         ("torchdcls.nn.dcls", "torchdcls", False),
-        ("torchdcls_train.comparison.loop", "torchdcls.plots.curves", False),
+        ("torchdcls_train.comparison.training", "torchdcls.plots.curves", False),
         ("torchdcls.nn.dcls", "torchdcls.plots.curves", True),
-        ("torchdcls.plots.curves", "torchdcls_train.comparison.loop", True),
+        ("torchdcls.plots.curves", "torchdcls_train.comparison.training", True),
     ],
 )
 def test_arrows_that_point_back_are_seen(file, target, inside_function):

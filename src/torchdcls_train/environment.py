@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # The checkout, where the package runs from one.
-_CHECKOUT = Path(__file__).resolve().parents[3]
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def environment(command: str, packages: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from studies.config import StudyConfig
 from studies.files import study_from
 from studies.plan import plan, remaining
 from studies.records import Study
-from torchdcls_train.comparison.loop import Epoch
+from torchdcls_train.comparison.training import Epoch
 
 TOY: Mapping[str, Any] = {
     "models": ["convnext"],

@@ -24,7 +24,7 @@ from studies.records import CELLS, read_lines, read_run
 from studies.run import print_status, report, study
 from tests.studies.made_study import TOY, made_study, toy
 from torchdcls_train.comparison import small as comparison
-from torchdcls_train.comparison.loop import train
+from torchdcls_train.comparison.training import short_run
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 # One epoch is over in a moment; all that takes time is making models.
@@ -172,9 +172,9 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
         count += 1
         if count == 3:
             raise KeyboardInterrupt
-        return train(*args, **kwargs)
+        return short_run(*args, **kwargs)
 
-    monkeypatch.setattr(training, "train", stopping)
+    monkeypatch.setattr(training, "short_run", stopping)
     state, printed = quietly(toy(), tmp_path)
     assert state == "interrupted"
     assert "goes on from the last finished cell" in printed

@@ -74,6 +74,13 @@ def read_image_folder(
     return ImageData(train_set, test_set, classes, folder.resolve().name, skipped=len(unreadable))
 
 
+def check_folder(setting: str, expected: str, folder: Path) -> None:
+    """Refuses what is no folder; `setting` begins the message, `expected` says what it was to be."""
+    if not folder.is_dir():
+        came = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{setting}: expected {expected}, got '{folder}', which {came}")
+
+
 def check_data_folder(folder: Path, layout: str, others: Sequence[str] = ()) -> None:
     """Refuses what is no folder.
 

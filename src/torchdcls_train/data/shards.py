@@ -16,10 +16,9 @@ import webdataset
 from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
 
-from ..folders import check_folder
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
-from .image_folder import shortened
+from .image_folder import check_folder, shortened
 from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
 

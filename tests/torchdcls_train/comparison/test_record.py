@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.loop import Epoch
 from torchdcls_train.comparison.record import Record, comparison_rows, finished_runs, half_interval, markdown, verdicts
+from torchdcls_train.comparison.training import Epoch
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 
