@@ -189,6 +189,12 @@ def _similarity(word: str, other: str) -> float:
     return difflib.SequenceMatcher(None, word, other).ratio()
 
 
+def first_names(names: Sequence[str]) -> str:
+    """The first few names of a list, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def alternatives(words: Iterable[object]) -> str:
     """Words in quotes as a list with "or"."""
     *most, last = map(repr, words)

@@ -27,7 +27,7 @@ from studies.results import results_of
 from studies.run import print_status, report, study
 from tests.studies.made_study import ENVIRONMENT, TOY, made_study, toy
 from torchdcls_train.comparison import small as comparison
-from torchdcls_train.comparison.loop import train
+from torchdcls_train.comparison.training import short_run
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 # One epoch is over in a moment; all that takes time is making models.
@@ -175,9 +175,9 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
         count += 1
         if count == 3:
             raise KeyboardInterrupt
-        return train(*args, **kwargs)
+        return short_run(*args, **kwargs)
 
-    monkeypatch.setattr(training, "train", stopping)
+    monkeypatch.setattr(training, "short_run", stopping)
     state, printed = quietly(toy(), tmp_path)
     assert state == "interrupted"
     assert "rerun the same command to resume from the last finished cell" in printed
