@@ -31,7 +31,8 @@ def can_construct(weight: Tensor, position: Tensor, sigma: Tensor | None, profil
 
     Where tensors are no numbers in memory (exported, traced, transformed by torch.func) torch's operators serve.
     """
-    return weight.device.type == "cpu" and profile in PROFILES.values() and _usable(weight, position, sigma)
+    there = weight.device.type == "cpu" and weight.shape[-1] > 0
+    return there and profile in PROFILES.values() and _usable(weight, position, sigma)
 
 
 def _usable(*tensors: Tensor | None) -> bool:
