@@ -303,8 +303,9 @@ __attribute__((always_inline)) static inline void add_elements(const constructio
             for (int64_t i = 0; i < reaching; i++) {
                 const int64_t e = w->element[i];
                 const real factor = ((const real *)w->share)[e] * ((const real *)(outer->factor + e * outer->length))[z];
-                const real *factors = (const real *)(inner->factor + e * inner->length) + y;
-                for (int r = 0; r < BLOCK; r++) w->left[i * BLOCK + r] = factor * factors[r];
+                const real *restrict factors = (const real *)(inner->factor + e * inner->length) + y;
+                real *restrict left = w->left + i * BLOCK;
+                for (int r = 0; r < BLOCK; r++) left[r] = factor * factors[r];
             }
             add_block(c, w, w->cells + (z * c->lines + y) * c->row, reaching, height, width);
         }
