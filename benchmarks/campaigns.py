@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchdcls_train.comparison.record import markdown_table
+from torchdcls._tables import markdown_table
 
 _INTRODUCTION = """\
 # Campaigns

@@ -16,10 +16,8 @@ from torch import Tensor
 from torchdcls import construct_kernel
 from torchdcls.ops.separable import forget
 
-from . import problems as named
 from .memory import saved_bytes
 from .parity import check_parity
-from .problems import ConstructionProblem
 from .timing import compare_in_turns
 
 SUMMARY = "kernel construction, forward and backward, against DCLS 0.1.1"
@@ -30,6 +28,34 @@ MIB = 2**20
 PARITY_CHANNELS = 8
 # Largest difference allowed, as a part of the largest value: float64 rounds at 1e-16, sums of some hundred terms above.
 PARITY_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class ConstructionProblem:
+    """The kernels of one stage's depthwise layers: how many, how large, out of how many elements.
+
+    Args:
+        channels: Kernels per layer, one per channel.
+        dilated_kernel_size: Size of the dense kernel (rows, columns). Unit: cells.
+        kernel_count: Elements per kernel.
+        layers: How many layers of the model have this shape.
+    """
+
+    channels: int
+    dilated_kernel_size: tuple[int, int]
+    kernel_count: int
+    layers: int
+
+    def __str__(self) -> str:
+        rows, columns = self.dilated_kernel_size
+        return f"{self.channels} channels, {rows}x{columns}, {self.kernel_count} elements, layers: {self.layers}"
+
+
+# ConvNeXt-T with Gaussian layers: 26 elements are the most at 23x23 that do not exceed the 7x7 model's parameters.
+PROBLEMS = {
+    f"convnext-t-stage-{stage}": ConstructionProblem(channels, (23, 23), 26, layers)
+    for stage, (channels, layers) in enumerate([(96, 3), (192, 3), (384, 9), (768, 3)], start=1)
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +74,6 @@ class Side:
         return kernel, *torch.autograd.grad(kernel, self.inputs, cotangent)
 
 
-def problems() -> Mapping[str, ConstructionProblem]:
-    """The problems by name."""
-    return named.CONSTRUCTION
-
-
 def verify(names: Sequence[str]) -> None:
     """Checks in float64 and at a few channels that both sides make the same kernels and gradients.
 
@@ -60,7 +81,7 @@ def verify(names: Sequence[str]) -> None:
         ParityError: They do not; the message names the problem and the tensor.
     """
     for name in names:
-        problem = replace(problems()[name], channels=PARITY_CHANNELS)
+        problem = replace(PROBLEMS[name], channels=PARITY_CHANNELS)
         ours, theirs, cotangent = _sides(problem, torch.float64)
         kernel, weight, position, sigma = theirs.forward_and_backward(cotangent)
         expected = (kernel, weight, position.flip(0), sigma.flip(0))
@@ -71,14 +92,8 @@ def verify(names: Sequence[str]) -> None:
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other.
-
-    Args:
-        names: Names of problems.
-        arguments: `turns` is used.
-        after_turn: Called after each turn of each problem.
-    """
-    measured = [_measure_problem(name, problems()[name], arguments.turns, after_turn) for name in names]
+    """Measures the problems one after the other."""
+    measured = [_measure_problem(name, PROBLEMS[name], arguments.turns, after_turn) for name in names]
     return {"problems": measured, "total": _total(measured)}
 
 

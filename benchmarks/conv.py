@@ -18,12 +18,13 @@ from torch import Tensor
 
 from torchdcls import Dcls1d, large_kernel_conv2d
 from torchdcls.ops.conv import METHODS, Method, large_kernel_conv
-from torchdcls.ops.conv.select import OPERATIONS, reason_against, unsupported_reason
+from torchdcls.ops.conv.select import reason_against, unsupported_reason
+from torchdcls.ops.conv.ways import WAYS, named
 
 from .memory import in_a_process, peak_of_this_process
 from .parity import check_parity
 from .shapes import FIT_SEED, Shape, draw_shapes
-from .timing import Comparison, compare_in_turns, time_in_turns
+from .timing import Comparison, compare_in_turns, ratio_words, time_in_turns
 
 SUMMARY = "one layer's convolution against torch's, against DCLS 0.1.1, and method by method"
 PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
@@ -55,33 +56,29 @@ class Layer:
 
     channels: int
     side: int
-    kernel: int
+    kernel: int = 23
     batch: int = 4
-    other_kernel: int | None = None
+    against: int | None = None
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def map(self) -> tuple[int, ...]:
+        return self.batch, self.channels, self.side, self.side
 
     def __str__(self) -> str:
-        against = "F.conv2d" if self.other_kernel is None else f"{self.other_kernel}x{self.other_kernel}"
-        size = f"{self.kernel}x{self.kernel} on ({self.batch}, {self.channels}, {self.side}, {self.side})"
-        return f"{size}, against {against}"
+        against = "F.conv2d" if self.against is None else f"{self.against}x{self.against}"
+        return f"{self.kernel}x{self.kernel} on {self.map}, against {against}"
 
 
-STAGES = {
-    f"stage {stage}": Layer(channels, side, 23)
-    for stage, (channels, side) in enumerate([(96, 56), (192, 28), (384, 14), (768, 7)], start=1)
-}
+STAGES = ((96, 56), (192, 28), (384, 14), (768, 7))
 PROBLEMS: dict[str, object] = {
-    **STAGES,
-    "larger kernel": Layer(96, 56, 51, other_kernel=23),
+    **{f"stage {stage}": Layer(*sizes) for stage, sizes in enumerate(STAGES, start=1)},
+    "larger kernel": Layer(96, 56, 51, against=23),
     "delays": "Dcls1d 512 to 512, one element, 31 taps, 100 steps, batch 32, against DCLS 0.1.1",
     "auto": f"{AUTO_SHAPES} random shapes, each by every method",
     "large map": "forward of a 101x101 kernel on (1, 64, 2048, 2048)",
     "kernel sizes": f"{', '.join(map(str, SIZES))} on (4, 96, 56, 56), each by every method",
 }
-
-
-def problems() -> Mapping[str, object]:
-    """The problems by name."""
-    return PROBLEMS
 
 
 def verify(names: Sequence[str]) -> None:
@@ -96,7 +93,7 @@ def verify(names: Sequence[str]) -> None:
         wanted = _answers(_torchs_own(shape, input, weight), input, weight)
         methods: list[Any] = [*METHODS]
         for method in methods:
-            if unsupported_reason(method, problem) is not None:
+            if method != "auto" and unsupported_reason(named(method), problem) is not None:
                 continue
             got = _answers(_by(method, shape, input, weight), input, weight)
             _check(f"{shape}, {method}", got, wanted, ("input", "weight"))
@@ -121,21 +118,13 @@ def _check(what: str, got: Sequence[Tensor], wanted: Sequence[Tensor], leaves: S
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other.
-
-    Args:
-        names: Names of problems.
-        arguments: `turns` is used.
-        after_turn: Called after each turn of each problem.
-    """
+    """Measures the problems one after the other."""
     result: dict[str, Any] = {"comparisons": []}
     for name in names:
         problem = PROBLEMS[name]
-        if isinstance(problem, Layer):
-            comparison = _layer(problem, arguments.turns, after_turn)
-            result["comparisons"].append({"name": name, "problem": str(problem), **comparison.to_json()})
-        elif name == "delays":
-            comparison = _delays(arguments.turns, after_turn)
+        if isinstance(problem, Layer) or name == "delays":
+            compare = partial(_layer, problem) if isinstance(problem, Layer) else _delays
+            comparison = compare(arguments.turns, after_turn)
             result["comparisons"].append({"name": name, "problem": str(problem), **comparison.to_json()})
         elif name == "large map":
             result["large_map"] = {"problem": problem, **in_a_process("benchmarks.conv", "run_large_map")}
@@ -148,13 +137,15 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["forward and backward of", "torchdcls, ms", "other, ms", "times as fast"]]
+    return comparison_rows("forward and backward of", result, digits=1)
+
+
+def comparison_rows(what: str, result: Mapping[str, Any], digits: int) -> list[list[str]]:
+    """The comparisons of a result, the header first, which begins with `what`; times with so many digits."""
+    table = [[what, "torchdcls, ms", "other, ms", "times as fast"]]
     for entry in result["comparisons"]:
-        low, high = entry["spread"]
-        times = f"{entry['candidate_ms']:.1f}", f"{entry['baseline_ms']:.1f}"
-        table.append(
-            [f"{entry['name']}: {entry['problem']}", *times, f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"]
-        )
+        times = [f"{entry[side]:.{digits}f}" for side in ("candidate_ms", "baseline_ms")]
+        table.append([f"{entry['name']}: {entry['problem']}", *times, ratio_words(entry)])
     return table
 
 
@@ -209,41 +200,47 @@ def run_large_map() -> dict[str, float]:
 
 
 def _layer(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:
-    ours = _ours(layer, layer.kernel)
-    if layer.other_kernel is not None:
-        return compare_in_turns(ours, _ours(layer, layer.other_kernel), turns=turns, after_turn=after_turn)
+    run = trained(ours, *tensors(layer, layer.kernel, torch.channels_last))
+    if layer.against is not None:
+        other = trained(ours, *tensors(layer, layer.against, torch.channels_last))
+        return compare_in_turns(run, other, turns=turns, after_turn=after_turn)
     formats = [torch.contiguous_format, torch.channels_last]
-    sides = {str(format): _torchs(layer, format) for format in formats}
+    sides = {str(format): trained(torchs, *tensors(layer, layer.kernel, format)) for format in formats}
     first = time_in_turns(sides, turns=1, seconds=0, least_calls=2)
     fastest = min(sides, key=lambda name: first[name][0])
-    return compare_in_turns(ours, sides[fastest], turns=turns, after_turn=after_turn)
+    return compare_in_turns(run, sides[fastest], turns=turns, after_turn=after_turn)
 
 
-def _ours(layer: Layer, kernel: int) -> Callable[[], object]:
-    input, weight, gradient = _tensors(layer, kernel, torch.channels_last)
+def ours(input: Tensor, weight: Tensor) -> Tensor:
+    """The convolution of a depthwise layer."""
+    return large_kernel_conv2d(input, weight, None, 1, weight.shape[-1] // 2, len(weight))
 
-    def run() -> object:
-        output = large_kernel_conv2d(input, weight, None, 1, kernel // 2, layer.channels)
-        return torch.autograd.grad(output, (input, weight), gradient)
+
+def torchs(input: Tensor, weight: Tensor) -> Tensor:
+    """The same by torch's own."""
+    return F.conv2d(input, weight, None, 1, weight.shape[-1] // 2, 1, len(weight))
+
+
+def trained(
+    convolve: Callable[[Tensor, Tensor], Tensor], input: Tensor, weight: Tensor, gradient: Tensor
+) -> Callable[[], tuple[Tensor, ...]]:
+    """A function that gives the output of a convolution and the gradients of its inputs."""
+
+    def run() -> tuple[Tensor, ...]:
+        output = convolve(input, weight)
+        return output.detach(), *torch.autograd.grad(output, (input, weight), gradient)
 
     return run
 
 
-def _torchs(layer: Layer, memory_format: torch.memory_format) -> Callable[[], object]:
-    input, weight, gradient = _tensors(layer, layer.kernel, memory_format)
-
-    def run() -> object:
-        output = F.conv2d(input, weight, None, 1, layer.kernel // 2, 1, layer.channels)
-        return torch.autograd.grad(output, (input, weight), gradient)
-
-    return run
-
-
-def _tensors(layer: Layer, kernel: int, memory_format: torch.memory_format) -> tuple[Tensor, Tensor, Tensor]:
-    maps = (layer.batch, layer.channels, layer.side, layer.side)
-    input = torch.randn(maps).contiguous(memory_format=memory_format).requires_grad_()
-    weight = torch.randn(layer.channels, 1, kernel, kernel, requires_grad=True)
-    return input, weight, torch.randn(maps).contiguous(memory_format=memory_format)
+def tensors(
+    layer: Layer, kernel: int, memory_format: torch.memory_format, device: str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Input, weight and gradient of the output of a layer with kernels of a size."""
+    options: dict[str, Any] = {"dtype": layer.dtype, "device": device}
+    input, gradient = (torch.randn(layer.map, **options).contiguous(memory_format=memory_format) for _ in range(2))
+    weight = torch.randn(layer.channels, 1, kernel, kernel, **options)
+    return input.requires_grad_(), weight.requires_grad_(), gradient
 
 
 def _delays(turns: int, after_turn: Callable[[], None]) -> Comparison:
@@ -284,14 +281,14 @@ def _auto(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
 def _sides(shape: Shape) -> dict[str, Callable[[], object]]:
     problem, input, _, gradient = shape.problem()
     input, weight = input.requires_grad_(), torch.randn(shape.weight_shape, requires_grad=True)
-    able = [method for method in OPERATIONS if reason_against(method, problem) is None]
+    able = [way.name for way in WAYS if reason_against(way, problem) is None]
     methods: list[Any] = ["auto", *able]
 
-    def trained(convolve: Callable[[], Tensor]) -> Callable[[], object]:
+    def graded(convolve: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: torch.autograd.grad(convolve(), (input, weight), gradient)
 
-    sides = {method: trained(_by(method, shape, input, weight)) for method in methods}
-    return {"torch": trained(_torchs_own(shape, input, weight)), **sides}
+    sides = {method: graded(_by(method, shape, input, weight)) for method in methods}
+    return {"torch": graded(_torchs_own(shape, input, weight)), **sides}
 
 
 def _torchs_own(shape: Shape, input: Tensor, weight: Tensor) -> Callable[[], Tensor]:

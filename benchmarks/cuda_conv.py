@@ -10,11 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from torchdcls import large_kernel_conv2d
-
+from .conv import STAGES, Layer, comparison_rows, ours, tensors, torchs, trained
 from .parity import check_parity
 from .timing import Comparison, time_in_turns
 
@@ -33,45 +30,36 @@ PARITY_TOLERANCES = {torch.bfloat16: 2e-2, torch.float32: 1e-4}
 
 
 @dataclass(frozen=True)
-class Layer:
+class GpuLayer(Layer):
     """A depthwise layer on a square map, forward and backward, against torch's convolution of a kernel size."""
 
-    channels: int
-    side: int
-    kernel: int = 23
-    against: int = 23
     batch: int = 128
+    against: int = 23
     dtype: torch.dtype = torch.bfloat16
 
     def __str__(self) -> str:
-        sizes = f"{self.kernel}x{self.kernel} on ({self.batch}, {self.channels}, {self.side}, {self.side})"
-        return f"{sizes}, {str(self.dtype)[6:]}, against F.conv2d {self.against}x{self.against}"
+        size = f"{self.kernel}x{self.kernel} on {self.map}"
+        return f"{size}, {str(self.dtype)[6:]}, against F.conv2d {self.against}x{self.against}"
 
 
 @dataclass(frozen=True)
 class Floor:
     """The forward pass of a layer against what no program can go below: bytes to move, products to make."""
 
-    layer: Layer
+    layer: GpuLayer
 
     def __str__(self) -> str:
         layer = str(self.layer).rpartition(",")[0]
         return f"forward alone of {layer}, against the least time that its bytes and products take at measured rates"
 
 
-STAGES = ((96, 56), (192, 28), (384, 14), (768, 7))
-PROBLEMS: dict[str, Layer | Floor] = {
-    **{f"stage {stage}": Layer(*sizes) for stage, sizes in enumerate(STAGES, start=1)},
-    **{f"stage {stage}, 7x7": Layer(*sizes, against=7) for stage, sizes in enumerate(STAGES, start=1)},
-    "RepLKNet": Layer(384, 32, 31, 31, 64, torch.float32),
-    "spectra": Layer(96, 128, 101, 101, 8, torch.float32),
-    "floor": Floor(Layer(96, 56)),
+PROBLEMS: dict[str, GpuLayer | Floor] = {
+    **{f"stage {stage}": GpuLayer(*sizes) for stage, sizes in enumerate(STAGES, start=1)},
+    **{f"stage {stage}, 7x7": GpuLayer(*sizes, against=7) for stage, sizes in enumerate(STAGES, start=1)},
+    "RepLKNet": GpuLayer(384, 32, 31, 64, 31, torch.float32),
+    "spectra": GpuLayer(96, 128, 101, 8, 101, torch.float32),
+    "floor": Floor(GpuLayer(96, 56)),
 }
-
-
-def problems() -> Mapping[str, Layer | Floor]:
-    """The problems by name."""
-    return PROBLEMS
 
 
 def verify(names: Sequence[str]) -> None:
@@ -81,29 +69,23 @@ def verify(names: Sequence[str]) -> None:
         ParityError: They differ; the message names the layer.
     """
     problems = (PROBLEMS[name] for name in names)
-    for layer in dict.fromkeys(each if isinstance(each, Layer) else each.layer for each in problems):
+    for layer in dict.fromkeys(each if isinstance(each, GpuLayer) else each.layer for each in problems):
         few = replace(layer, channels=min(layer.channels, CHECKED_CHANNELS))
-        input, weight, gradient = _tensors(few, few.kernel, torch.channels_last)
+        input, weight, gradient = tensors(few, few.kernel, torch.channels_last, DEVICE)
         exact_input, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (input, weight))
-        wanted = _trained(_torchs, few, exact_input, exact_weight, gradient.double())
-        got = _trained(_ours, few, input, weight, gradient)
+        wanted = trained(torchs, exact_input, exact_weight, gradient.double())
+        got = trained(ours, input, weight, gradient)
         for part, one, other in zip(("output", "gradient of input", "of weight"), got(), wanted(), strict=True):
             check_parity(f"{few}: {part}", one.double(), other, PARITY_TOLERANCES[layer.dtype])
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other.
-
-    Args:
-        names: Names of problems.
-        arguments: `turns` is used.
-        after_turn: Called after each turn of each problem.
-    """
+    """Measures the problems one after the other."""
     entries = []
     for name in names:
         problem = PROBLEMS[name]
-        compare = _compare if isinstance(problem, Layer) else _compare_with_floor
-        layer = problem if isinstance(problem, Layer) else problem.layer
+        compare = _compare if isinstance(problem, GpuLayer) else _compare_with_floor
+        layer = problem if isinstance(problem, GpuLayer) else problem.layer
         comparison = compare(layer, arguments.turns, after_turn)
         entries.append({"name": name, "problem": str(problem), **comparison.to_json()})
     return {"comparisons": entries}
@@ -111,21 +93,7 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["on a GPU, forward and backward of", "torchdcls, ms", "other, ms", "times as fast"]]
-    for entry in result["comparisons"]:
-        low, high = entry["spread"]
-        times = f"{entry['candidate_ms']:.3f}", f"{entry['baseline_ms']:.3f}"
-        ratio = f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"
-        table.append([f"{entry['name']}: {entry['problem']}", *times, ratio])
-    return table
-
-
-def unmeasured_rows() -> list[list[str]]:
-    """The table that stands where no GPU has been measured on."""
-    return [
-        *rows({"comparisons": []}),
-        *([f"{name}: {problem}", *["not measured"] * 3] for name, problem in PROBLEMS.items()),
-    ]
+    return comparison_rows("on a GPU, forward and backward of", result, digits=3)
 
 
 def note(result: Mapping[str, Any]) -> str:
@@ -153,21 +121,21 @@ def _event() -> Any:
     return event
 
 
-def _compare(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+def _compare(layer: GpuLayer, turns: int, after_turn: Callable[[], None]) -> Comparison:
     formats = (torch.contiguous_format, torch.channels_last)
-    torchs = {str(format): _trained(_torchs, layer, *_tensors(layer, layer.against, format)) for format in formats}
-    first = _times(torchs, 3)
-    fastest = min(torchs, key=lambda name: sorted(first[name])[1])
-    ours = _trained(_ours, layer, *_tensors(layer, layer.kernel, torch.channels_last))
-    times = _times({"ours": ours, "torchs": torchs[fastest]}, turns, after_turn)
+    theirs = {str(format): trained(torchs, *tensors(layer, layer.against, format, DEVICE)) for format in formats}
+    first = _times(theirs, 3)
+    fastest = min(theirs, key=lambda name: sorted(first[name])[1])
+    run = trained(ours, *tensors(layer, layer.kernel, torch.channels_last, DEVICE))
+    times = _times({"ours": run, "torchs": theirs[fastest]}, turns, after_turn)
     return Comparison(tuple(times["ours"]), tuple(times["torchs"]))
 
 
-def _compare_with_floor(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:
-    input, weight, _ = (tensor.detach() for tensor in _tensors(layer, layer.kernel, torch.channels_last))
+def _compare_with_floor(layer: GpuLayer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+    input, weight, _ = (tensor.detach() for tensor in tensors(layer, layer.kernel, torch.channels_last, DEVICE))
     square = torch.randn(SQUARE, SQUARE, dtype=layer.dtype, device=DEVICE)
     sides: dict[str, Callable[[], object]] = {
-        "forward": lambda: _ours(layer, input, weight),
+        "forward": lambda: ours(input, weight),
         "bytes": lambda: torch.empty_like(input).copy_(input),  # as many in and out
         "products": lambda: square @ square,
     }
@@ -201,24 +169,6 @@ def _products_along(side: int, taps: int) -> int:
     return sum(min(side, start + taps) - max(0, start) for start in starts)
 
 
-def _ours(layer: Layer, input: Tensor, weight: Tensor) -> Tensor:
-    return large_kernel_conv2d(input, weight, None, 1, weight.shape[-1] // 2, layer.channels)
-
-
-def _torchs(layer: Layer, input: Tensor, weight: Tensor) -> Tensor:
-    return F.conv2d(input, weight, None, 1, weight.shape[-1] // 2, 1, layer.channels)
-
-
-def _trained(
-    convolve: Callable[[Layer, Tensor, Tensor], Tensor], layer: Layer, input: Tensor, weight: Tensor, gradient: Tensor
-) -> Callable[[], tuple[Tensor, ...]]:
-    def run() -> tuple[Tensor, ...]:
-        output = convolve(layer, input, weight)
-        return output.detach(), *torch.autograd.grad(output, (input, weight), gradient)
-
-    return run
-
-
 def captured(run: Callable[[], object], calls: int) -> Callable[[], object]:
     """So many calls as a CUDA graph: what the GPU does, without the time that Python takes to ask for it."""
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -232,11 +182,3 @@ def captured(run: Callable[[], object], calls: int) -> Callable[[], object]:
         for _ in range(calls):
             run()
     return graph.replay
-
-
-def _tensors(layer: Layer, kernel: int, memory_format: torch.memory_format) -> tuple[Tensor, Tensor, Tensor]:
-    maps = (layer.batch, layer.channels, layer.side, layer.side)
-    options: dict[str, Any] = {"dtype": layer.dtype, "device": DEVICE}
-    input, gradient = (torch.randn(maps, **options).contiguous(memory_format=memory_format) for _ in range(2))
-    weight = torch.randn(layer.channels, 1, kernel, kernel, **options)
-    return input.requires_grad_(), weight.requires_grad_(), gradient

@@ -19,9 +19,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from torchdcls import ConversionReport, convert, fuse, param_groups
+from torchdcls._tables import markdown_table
 from torchdcls.conversion.select import Where
 from torchdcls.nn import DclsLayer
-from torchdcls_train.comparison.record import markdown_table
 
 from .record import RESULTS, record, write
 
@@ -119,63 +119,43 @@ def _several_taps(name: str, module: nn.Module) -> bool:
     return torch.Size(module.kernel_size).numel() > 1  # type: ignore[arg-type]
 
 
+def _named(models: str, size: int = 11, picked: Literal["depthwise", "all"] = "depthwise") -> list[Family]:
+    return [Family(model, size=size, picked=picked) for model in models.split()]
+
+
 _LARGE = (3, 224, 224)
 FAMILIES = (
-    Family("convnext_atto"),
-    Family("convnextv2_atto"),
-    Family("convformer_s18"),
-    Family("caformer_s18"),
-    Family("fastvit_t8"),
-    Family("repvit_m0_9"),
-    Family("starnet_s1"),
-    Family("mambaout_femto"),
-    Family("rdnet_tiny"),
+    *_named(
+        "convnext_atto convnextv2_atto convformer_s18 caformer_s18 fastvit_t8 repvit_m0_9 starnet_s1 "
+        "mambaout_femto rdnet_tiny"
+    ),
     Family("convmixer_1024_20_ks9_p14", shape=(3, 112, 112)),
-    Family("inception_next_atto"),
-    Family("edgenext_xx_small"),
-    Family("efficientnet_b0"),
-    Family("mobilenetv2_100"),
-    Family("mobilenetv3_small_100"),
-    Family("mobilenetv4_conv_small"),
-    Family("mnasnet_small"),
-    Family("lcnet_050"),
-    Family("tinynet_e"),
-    Family("fbnetc_100"),
-    Family("rexnet_100"),
-    Family("ghostnet_100"),
-    Family("hgnetv2_b0"),
-    Family("efficientvit_b0"),
+    *_named(
+        "inception_next_atto edgenext_xx_small efficientnet_b0 mobilenetv2_100 mobilenetv3_small_100 "
+        "mobilenetv4_conv_small mnasnet_small lcnet_050 tinynet_e fbnetc_100 rexnet_100 ghostnet_100 "
+        "hgnetv2_b0 efficientvit_b0"
+    ),
     Family("efficientformerv2_s0", shape=_LARGE),
-    Family("mobileone_s0"),
-    Family("mobilevit_xxs"),
-    Family("mobilevitv2_050"),
-    Family("pvt_v2_b0"),
-    Family("twins_svt_small"),
-    Family("xcit_nano_12_p16_224"),
+    *_named("mobileone_s0 mobilevit_xxs mobilevitv2_050 pvt_v2_b0 twins_svt_small xcit_nano_12_p16_224"),
     Family("davit_tiny", sizes="fixed"),
     Family("coatnet_nano_rw_224", shape=_LARGE),
-    Family("focalnet_tiny_srf"),
-    Family("shvit_s1"),
-    Family("xception41"),
+    *_named("focalnet_tiny_srf shvit_s1 xception41"),
     Family("tf_efficientnet_b0", sizes="fixed"),
-    Family("resnet18", size=7, picked="all"),
-    Family("resnext50_32x4d", size=7, picked="all"),
-    Family("res2net50_26w_4s", size=7, picked="all"),
-    Family("regnetx_002", size=7, picked="all"),
-    Family("densenet121", size=7, picked="all"),
-    Family("dla34", size=7, picked="all"),
-    Family("vgg11", size=7, picked="all"),
-    Family("hrnet_w18_small", size=7, picked="all"),
+    *_named(
+        "resnet18 resnext50_32x4d res2net50_26w_4s regnetx_002 densenet121 dla34 vgg11 hrnet_w18_small",
+        size=7,
+        picked="all",
+    ),
     Family("ese_vovnet19b_dw"),
     Family("nfnet_l0", size=7, picked="all"),
     Family("vit_tiny_patch16_224", shape=_LARGE, picked="all"),
-    Family("resnet18", "torchvision", size=7, picked="all"),
-    Family("convnext_tiny", "torchvision"),
-    Family("deeplabv3_resnet50", "torchvision", size=7, picked="all"),
-    Family("deeplabv3_mobilenet_v3_large", "torchvision"),
-    Family("r3d_18", "torchvision", (3, 8, 32, 32), 5, picked="all"),
-    Family("a 1-D network for sound", "ours", (1, 4000), 31),
-    Family("a 3-D network for video", "ours", (3, 8, 32, 32), 7),
+    Family("resnet18", source="torchvision", size=7, picked="all"),
+    Family("convnext_tiny", source="torchvision"),
+    Family("deeplabv3_resnet50", source="torchvision", size=7, picked="all"),
+    Family("deeplabv3_mobilenet_v3_large", source="torchvision"),
+    Family("r3d_18", source="torchvision", shape=(3, 8, 32, 32), size=5, picked="all"),
+    Family("a 1-D network for sound", source="ours", shape=(1, 4000), size=31),
+    Family("a 3-D network for video", source="ours", shape=(3, 8, 32, 32), size=7),
 )
 
 

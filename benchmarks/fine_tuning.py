@@ -20,10 +20,10 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
 from torchdcls import clamp_positions_, convert, param_groups
+from torchdcls._tables import half_interval
 from torchdcls.profiles import Interpolation
 from torchdcls_train.comparison.config import BASELINE, CompareConfig
 from torchdcls_train.comparison.loop import evaluate, train
-from torchdcls_train.comparison.record import half_interval
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.data.image_set import ImageData
 from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader

@@ -1,13 +1,13 @@
-"""Fits the cost rule of `method="auto"`: `python -m benchmarks.fit --measure`, or without, from the last measurement.
+"""Fits the rule of `method="auto"`: `python -m benchmarks.fit --measure`, or without, from the last measurement.
 
 Every method makes every part of random convolutions (`benchmarks/shapes.py`) and is timed. What a method counts as its
-operations (`direct_operations` and its twins) is then fitted to the times: logarithms of estimates to logarithms of
-times, large errors counting less, no cost below zero. The measurement is kept in `benchmarks/results/costs-*.json`, the
-costs in `torchdcls/ops/conv/costs.py`.
+operations is then fitted to the times: logarithms of estimates to logarithms of times, large errors counting less, no
+rate below zero. The measurement is kept in `benchmarks/results/rates-*.json`, the rates in
+`torchdcls/ops/conv/rates.json`.
 """
 
 import argparse
-import statistics
+import json
 import sys
 import time
 from collections import defaultdict
@@ -20,18 +20,18 @@ import torch
 from rich.progress import track
 from scipy.optimize import least_squares, nnls
 
-from torchdcls.ops.conv.autograd import GRADIENTS, OUTPUTS
-from torchdcls.ops.conv.matmul import convolve_matmul
-from torchdcls.ops.conv.problem import Part
-from torchdcls.ops.conv.select import OPERATIONS, reason_against
+from torchdcls.ops.conv.problem import Problem
+from torchdcls.ops.conv.rates import FILE
+from torchdcls.ops.conv.select import reason_against
+from torchdcls.ops.conv.way import Part
+from torchdcls.ops.conv.ways import WAYS, named
 
-from .record import RESULTS, ROOT, record, write
+from .record import RESULTS, record, write
 from .shapes import FIT_SEED, Shape, draw_shapes
 from .tables import newest_result
 
-COSTS = ROOT / "src" / "torchdcls" / "ops" / "conv" / "costs.py"
 COUNT = 360
-PARTS: tuple[Part, ...] = ("output", "input gradient", "weight gradient", "gradients")
+PARTS: tuple[Part, ...] = ("convolve", "transpose", "correlate", "gradients")
 # Longest single run that is repeated. Unit: seconds.
 LONGEST = 0.5
 # More than a cache holds. Cells of 4 bytes.
@@ -39,23 +39,23 @@ _ELSEWHERE = torch.zeros(2**23)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, if asked to, fits, and writes the costs; returns the exit status."""
+    """Measures, if asked to, fits, and writes the rates; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description="Fit the cost rule.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description="Fit the rule of auto.")
     parser.add_argument("--measure", action="store_true", help="measure first (some minutes)")
     arguments = parser.parse_args(argv)
     if arguments.measure:
-        start = record("costs", argv, ("torch", "torchdcls"))
+        start = record("rates", argv, ("torch", "torchdcls"))
         start["command"] = " ".join(["python -m benchmarks.fit", *argv])
         shapes = track(draw_shapes(COUNT, FIT_SEED), "shapes")
         result = {**start, "threads": torch.get_num_threads(), "shapes": [measure(shape) for shape in shapes]}
         print(f"Written to {write(result, RESULTS)}")
-    found = newest_result("costs", RESULTS)
+    found = newest_result("rates", RESULTS)
     if found is None:
         print("Nothing is measured: python -m benchmarks.fit --measure", file=sys.stderr)
         return 1
-    costs, errors = fit(found)
-    COSTS.write_text(source(costs, found), encoding="utf-8")
+    rates, errors = fit(found)
+    FILE.write_text(source(rates, found), encoding="utf-8")
     for kind, ratios in sorted(errors.items()):
         within = sum(max(ratio, 1 / ratio) < 1.5 for ratio in ratios) / len(ratios)
         print(f"{kind:32} {len(ratios):4} times, {within:4.0%} of estimates within 1.5x")
@@ -77,30 +77,26 @@ def measure(shape: Shape) -> dict[str, Any]:
 def _runs(shape: Shape, part: Part) -> dict[str, Callable[[], object]]:
     # What makes a part, by method.
     problem, input, weight, gradient = shape.problem()
-    of_input, of_weight = part in ("input gradient", "gradients"), part in ("weight gradient", "gradients")
-    able = [method for method in OPERATIONS if reason_against(method, problem) is None]
     runs: dict[str, Callable[[], object]] = {}
-    for method in able:
-        if method == "matmul":
+    for way in WAYS:
+        if reason_against(way, problem) is not None:
             continue
-        if part == "output":
-            runs[method] = partial(OUTPUTS[method], input, weight, None, problem)
-        else:
-            runs[method] = partial(GRADIENTS[method], input, weight, gradient, problem, of_input, of_weight)
-    if "matmul" not in able:
-        return runs
-    if part == "output":
-        return {**runs, "matmul": lambda: convolve_matmul(input, weight, None, problem)}
-    input, weight = input.requires_grad_(of_input), weight.requires_grad_(of_weight)
-    leaves = [leaf for leaf in (input, weight) if leaf.requires_grad]
-    output = convolve_matmul(input, weight, None, problem)
-    return {**runs, "matmul": lambda: torch.autograd.grad(output, leaves, gradient, retain_graph=True)}
+        if part == "convolve":
+            runs[way.name] = partial(way.convolve, input, weight, None, problem)
+        elif part == "transpose":
+            runs[way.name] = partial(way.transpose, gradient, weight, problem)
+        elif part == "correlate":
+            runs[way.name] = partial(way.correlate, input, gradient, problem)
+        elif way.gradients is not None:
+            runs[way.name] = partial(way.gradients, input, weight, gradient, problem)
+    return runs
 
 
 def milliseconds(run: Callable[[], object]) -> float | None:
-    """Median time of a call after one that is not timed; None where that one takes too long.
+    """Least time of a call after one that is not timed; None where that one takes too long.
 
-    Before each call much other memory is written: in a model, what a layer needs has left the cache since then.
+    Other work on the machine only adds to it. Before each call much other memory is written: in a model, what a layer
+    needs has left the cache since then.
     """
     start = time.perf_counter()
     run()
@@ -112,7 +108,7 @@ def milliseconds(run: Callable[[], object]) -> float | None:
         start = time.perf_counter()
         run()
         calls.append(time.perf_counter() - start)
-    return statistics.median(calls) * 1e3
+    return min(calls) * 1e3
 
 
 def fit(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -122,7 +118,7 @@ def fit(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[flo
         problem = Shape.from_json(entry["shape"]).problem_alone()
         for method, parts in entry["ms"].items():
             for part, taken in parts.items():
-                rows.append((f"{method}, {part}", OPERATIONS[method](problem, part), taken * 1e6))
+                rows.append((f"{method}, {part}", _operations(method, problem, part), taken * 1e6))
     names = sorted({name for _, counts, _ in rows for name in counts})
     taken = numpy.array([time for *_, time in rows])
     table = numpy.array([[counts.get(name, 0.0) for name in names] for _, counts, _ in rows])
@@ -130,7 +126,7 @@ def fit(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[flo
     table = table / scale
     start, _ = nnls(table / taken[:, None], numpy.ones(len(rows)), maxiter=100 * len(names))
 
-    # Costs as exponentials stay above zero; errors of logarithms make half and twice equally wrong.
+    # Rates as exponentials stay above zero; errors of logarithms make half and twice equally wrong.
     def errors_of(logarithms: Any) -> Any:
         return numpy.log(table @ numpy.exp(logarithms)) - numpy.log(taken)
 
@@ -140,30 +136,31 @@ def fit(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[flo
 
     logarithms = numpy.log(numpy.maximum(start, 1e-3))
     solved = least_squares(errors_of, logarithms, slopes_of, loss="soft_l1", f_scale=0.3, max_nfev=500)
-    costs = {name: float(f"{cost:.4g}") for name, cost in zip(names, numpy.exp(solved.x) / scale, strict=True)}
+    rates = {name: float(f"{cost:.4g}") for name, cost in zip(names, numpy.exp(solved.x) / scale, strict=True)}
     errors: dict[str, list[float]] = defaultdict(list)
     for kind, counts, taken in rows:
-        errors[kind].append(max(sum(count * costs[name] for name, count in counts.items()), 1.0) / taken)
-    return costs, errors
+        errors[kind].append(max(sum(count * rates[name] for name, count in counts.items()), 1.0) / taken)
+    return rates, errors
 
 
-def source(costs: Mapping[str, float], result: Mapping[str, Any]) -> str:
-    """The module that holds the costs."""
-    machine = result["machine"]
-    lines = [
-        '"""What operations cost on CPU, in nanoseconds each. Written by `python -m benchmarks.fit`, not by hand.',
-        "",
-        f"Fitted on {len(result['shapes'])} random convolutions in float32, {result['threads']} threads of "
-        f"{machine['cpu']},",
-        f"torch {result['versions']['torch']}, {result['date'][:10]}.",
-        '"""',
-        "",
-        "NANOSECONDS: dict[str, float] = {",
-        *(f'    "{name}": {cost!r},' for name, cost in sorted(costs.items())),
-        "}",
-        "",
-    ]
-    return "\n".join(lines)
+def _operations(method: str, problem: Problem, part: Part) -> dict[str, float]:
+    count = named(method).operations
+    assert count is not None
+    return count(problem, part)
+
+
+def source(rates: Mapping[str, float], result: Mapping[str, Any]) -> str:
+    """The file that holds the rates."""
+    written = {
+        "what": "nanoseconds that an operation takes on CPU, in float32; each method's file says what it counts",
+        "written by": "python -m benchmarks.fit --measure",
+        "fitted on": f"{len(result['shapes'])} random convolutions, {result['threads']} threads",
+        "cpu": result["machine"]["cpu"],
+        "torch": result["versions"]["torch"],
+        "date": result["date"][:10],
+        "nanoseconds": dict(sorted(rates.items())),
+    }
+    return json.dumps(written, indent=2) + "\n"
 
 
 if __name__ == "__main__":

@@ -7,19 +7,21 @@ step does not count.
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from torchdcls import convert
 from torchdcls.conversion.select import stages
 
 from .memory import in_a_process, peak_beyond_start
 from .parity import check_parity
-from .timing import compare_in_turns
+from .timing import Comparison, compare_in_turns, ratio_words
 
 SUMMARY = "ConvNeXt-T with 23x23 Gaussian layers against 7x7 layers and against DCLS 0.1.1"
 PACKAGES: tuple[str, ...] = ("torch", "timm", "DCLS", "torchdcls")
@@ -33,7 +35,7 @@ GIB = 2**30
 class ModelProblem:
     """What is done with which batch, against which model."""
 
-    doing: Literal["training step", "inference", "peak memory"]
+    doing: Literal["training step", "inference", "peak memory", "peak memory of a training step"]
     batch: int
     against: Side
 
@@ -53,11 +55,6 @@ PROBLEMS = {
 }
 
 
-def problems() -> Mapping[str, ModelProblem]:
-    """The problems by name."""
-    return PROBLEMS
-
-
 def verify(names: Sequence[str]) -> None:
     """Checks that our model and DCLS's give the same output for the same elements.
 
@@ -73,45 +70,57 @@ def verify(names: Sequence[str]) -> None:
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other.
+    """Measures the problems one after the other."""
+    return measured(
+        "benchmarks.model",
+        [(name, PROBLEMS[name]) for name in names],
+        _run,
+        partial(compare_in_turns, turns=arguments.turns, seconds=0, least_calls=1, after_turn=after_turn),
+    )
+
+
+def measured(
+    module: str,
+    problems: Sequence[tuple[str, ModelProblem]],
+    run: Callable[[Side, ModelProblem], Callable[[], object]],
+    compare: Callable[[Callable[[], object], Callable[[], object]], Comparison],
+) -> dict[str, Any]:
+    """Times models against each other, and compares the memory that each takes in a process of its own.
 
     Args:
-        names: Names of problems.
-        arguments: `turns` is used.
-        after_turn: Called after each turn of each problem.
+        module: Has the function `peak_of_training`, which gives bytes.
+        problems: With their names.
+        run: Makes what is timed.
+        compare: Times both sides.
     """
     entries = []
-    for name in names:
-        problem = PROBLEMS[name]
-        if problem.doing == "peak memory":
-            held = {
-                side: in_a_process("benchmarks.model", "peak_of_training", side, problem.batch)
-                for side in ("torchdcls", problem.against)
-            }
-            entry: dict[str, Any] = {"candidate_bytes": held["torchdcls"], "baseline_bytes": held[problem.against]}
-            entry["ratio"] = held["torchdcls"] / held[problem.against]
+    for name, problem in problems:
+        sides: tuple[Side, Side] = ("torchdcls", problem.against)
+        if problem.doing.startswith("peak memory"):
+            ours, theirs = (in_a_process(module, "peak_of_training", side, problem.batch) for side in sides)
+            entry = {"candidate_bytes": ours, "baseline_bytes": theirs, "ratio": ours / theirs}
         else:
-            sides = [_run(side, problem) for side in ("torchdcls", problem.against)]
-            comparison = compare_in_turns(
-                *sides, turns=arguments.turns, seconds=0, least_calls=1, after_turn=after_turn
-            )
-            entry = comparison.to_json()
+            entry = compare(*(run(side, problem) for side in sides)).to_json()
         entries.append({"name": name, "problem": str(problem), **entry})
     return {"problems": entries}
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["ConvNeXt-T, 23x23, 26 Gaussian elements", "torchdcls", "other", "times as fast"]]
+    return model_rows(["ConvNeXt-T, 23x23, 26 Gaussian elements", "torchdcls", "other"], result, digits=0)
+
+
+def model_rows(header: list[str], result: Mapping[str, Any], digits: int) -> list[list[str]]:
+    """The problems of a result below a header, which lacks its last title; times with so many digits."""
+    table = [[*header, "times as fast"]]
     for entry in result["problems"]:
         if "candidate_bytes" in entry:
-            held = [f"{entry[side] / GIB:.2f} GiB" for side in ("candidate_bytes", "baseline_bytes")]
-            table.append([entry["problem"], *held, f"{entry['ratio']:.2f} times the memory"])
+            sides = [f"{entry[side] / GIB:.2f} GiB" for side in ("candidate_bytes", "baseline_bytes")]
+            ratio = f"{entry['ratio']:.2f} times the memory"
         else:
-            low, high = entry["spread"]
-            times = [f"{entry[side]:.0f} ms" for side in ("candidate_ms", "baseline_ms")]
-            spread = f" ({low:.2f} to {high:.2f})" if len(entry["ratio_by_turn"]) > 1 else ", one turn"
-            table.append([entry["problem"], *times, f"{entry['ratio']:.2f}{spread}"])
+            sides = [f"{entry[side]:.{digits}f} ms" for side in ("candidate_ms", "baseline_ms")]
+            ratio = ratio_words(entry) if len(entry["ratio_by_turn"]) > 1 else f"{entry['ratio']:.2f}, one turn"
+        table.append([entry["problem"], *sides, ratio])
     return table
 
 
@@ -168,20 +177,28 @@ def _in_dcls(name: str, value: torch.Tensor) -> torch.Tensor:
 def _run(side: Side, problem: ModelProblem) -> Callable[[], object]:
     model = make(side).train(problem.doing != "inference")
     images = torch.randn(problem.batch, 3, PIXELS, PIXELS)
-    labels = torch.randint(0, 1000, (problem.batch,))
-    if problem.doing == "inference":
+    return repeated(problem, model, images, torch.optim.SGD(model.parameters(), lr=1e-4), nullcontext())
 
-        def infer() -> object:
-            with torch.inference_mode():
-                return model(images)
 
-        return infer
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+def repeated(
+    problem: ModelProblem,
+    forward: Callable[[Tensor], Tensor],
+    images: Tensor,
+    optimizer: torch.optim.Optimizer,
+    precision: AbstractContextManager[object],
+) -> Callable[[], object]:
+    """What a problem does again and again: inference, or a training step."""
+    labels = torch.randint(0, 1000, (len(images),), device=images.device)
+
+    def infer() -> object:
+        with torch.inference_mode(), precision:
+            return forward(images)
 
     def step() -> object:
-        loss = F.cross_entropy(model(images), labels)
+        with precision:
+            loss = F.cross_entropy(forward(images), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         return optimizer.step()
 
-    return step
+    return infer if problem.doing == "inference" else step

@@ -18,7 +18,7 @@ from .tables import caption, newest_result
 
 IMAGES = ROOT / "docs" / "images"
 # In the order of the legend; torch's own first.
-LABELS = {"torch": "F.conv2d", "direct": "direct", "depthwise": "depthwise", "fft": "fft", "auto": "auto"}
+LABELS = {"torch": "F.conv2d", "direct": "direct", "native": "native", "fft": "fft", "auto": "auto"}
 
 
 def draw_speed(result: Mapping[str, Any], path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from studies.records import SETTINGS, read_published, read_run, write_published
-from studies.results import used_ids
+from studies.schedule import make_schedule
 
 from .record import RESULTS, ROOT, write
 
@@ -22,7 +22,7 @@ PICTURES = ("accuracy.png", "positions.png", "kernels.png")
 
 
 def publish(run: Path, results: Path, images: Path) -> Path:
-    """Copies a run folder's results and pictures.
+    """Copies a run folder's results, with the table made of them, and its pictures.
 
     Args:
         run: Folder that `torchdcls compare` wrote.
@@ -39,6 +39,7 @@ def publish(run: Path, results: Path, images: Path) -> Path:
     result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if result.get("status") != "finished":
         raise ValueError(f"run: expected the folder of a finished comparison, got '{run}' ({result.get('status')})")
+    result["table"] = (run / "table.md").read_text(encoding="utf-8").rstrip("\n")
     images.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         shutil.copyfile(run / name, images / name)
@@ -49,7 +50,7 @@ def publish_study(run: Path, results: Path) -> Path:
     """Copies the records of a study, whole or not: its settings and the finished cells that belong to them.
 
     Args:
-        run: Folder that `torchdcls study` wrote.
+        run: Folder that `python -m studies.run` wrote.
         results: Folder of the result files.
 
     Returns:
@@ -60,14 +61,14 @@ def publish_study(run: Path, results: Path) -> Path:
     path = results / f"study-{study.name}.jsonl"
     if study.config.note is None and path.is_file():
         study = replace(study, config=replace(study.config, note=read_published(path).config.note))
-    write_published(path, study, used_ids(study))
+    write_published(path, study, make_schedule(study.config, study.platform, study.finished).used)
     return path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Publishes a run folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Publish a result.")
-    parser.add_argument("run", type=Path, help="folder that torchdcls compare or torchdcls study wrote")
+    parser.add_argument("run", type=Path, help="folder that torchdcls compare or studies.run wrote")
     try:
         run = parser.parse_args(argv).run
         is_study = (run / SETTINGS).is_file()

@@ -1,12 +1,11 @@
-"""The result file of a benchmark: at its top level `benchmark`, and what `torchdcls_train.environment` says."""
+"""The result file of a benchmark: at its top level `benchmark`, and what `environment` says."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls_train.environment import environment, repeatable
+from torchdcls._environment import environment, repeatable, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,7 +39,7 @@ def write(result: dict[str, Any], folder: Path) -> Path:
     commit = (result["commit"] or "no-commit")[:10] + ("-dirty" if result["dirty"] else "")
     path = folder / f"{result['benchmark']}-{slug(result['machine'])}-{commit}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(path, result)
     return path
 
 

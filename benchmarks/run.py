@@ -24,14 +24,17 @@ from .tables import BUSY
 class Benchmark(Protocol):
     """What a benchmark module has.
 
-    `measure` gives the fields of the result file that are its own, and `rows` makes the table of a result, on screen
-    and in Markdown, the header first; both leave machine, versions and settings to the frame.
+    `verify` raises `ParityError` where the two sides of a problem do not compute the same. `measure` gives the fields
+    of the result file that are its own, from `arguments.turns` turns, and calls `after_turn` after each turn of each
+    problem. `rows` makes the table of a result, on screen and in Markdown, the header first. Machine, versions and
+    settings are left to the frame.
     """
 
     SUMMARY: str
     PACKAGES: tuple[str, ...]
 
-    def problems(self) -> Mapping[str, object]: ...
+    @property  # read-only, so that each benchmark may have problems of its own type
+    def PROBLEMS(self) -> Mapping[str, object]: ...  # noqa: N802
 
     def verify(self, names: Sequence[str]) -> None: ...
 
@@ -56,12 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(argv)
     benchmark = BENCHMARKS[arguments.device][arguments.benchmark]
-    if unknown := [name for name in arguments.problem or [] if name not in benchmark.problems()]:
-        known = ", ".join(benchmark.problems())
+    if unknown := [name for name in arguments.problem or [] if name not in benchmark.PROBLEMS]:
+        known = ", ".join(benchmark.PROBLEMS)
         parser.error(f"--problem: {unknown[0]!r} is none of {known} (--device {arguments.device})")
     console = Console()
     if arguments.list:
-        for name, problem in benchmark.problems().items():
+        for name, problem in benchmark.PROBLEMS.items():
             console.print(f"{name}: {problem}", highlight=False)
         return 0
     if arguments.device == "cuda" and gpu() is None:
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    names = arguments.problem or list(benchmark.problems())
+    names = arguments.problem or list(benchmark.PROBLEMS)
     try:
         result = _measure(benchmark, names, arguments, argv, console)
     except ParityError as error:
@@ -104,7 +107,7 @@ def _measure(
         measured = benchmark.measure(names, arguments, lambda: progress.update(task, advance=1, refresh=True))
     return {
         **start,
-        "complete": list(names) == list(benchmark.problems()),
+        "complete": list(names) == list(benchmark.PROBLEMS),
         "settings": {"turns": arguments.turns, "threads": torch.get_num_threads()},
         **measured,
     }

@@ -106,6 +106,9 @@ def _draw(draw: random.Random) -> Shape:
     square = draw.random() < 0.7
     map = tuple(side if square else between(least_map, most_map) for _ in range(dims))
     kernel = tuple((taps if square else between(3, most_taps)) // 2 * 2 + 1 for _ in range(dims))
+    if dims > 1 and draw.random() < 0.15:  # thin: long along one axis
+        across = draw.randrange(dims)
+        kernel = tuple(kernel[axis] if axis == across else 1 for axis in range(dims))
     kind = draw.choices(("depthwise", "grouped", "dense"), (60, 15, 25))[0]
     if kind == "depthwise":
         inputs = outputs = groups = between(8, 768)

@@ -5,84 +5,65 @@ from pathlib import Path
 
 from studies.page import page_text, summary_text
 from studies.pictures import digest, draw_study, picture_names
-from studies.records import Study, read_published
+from studies.records import read_published
+from studies.results import Results, results_of
 
 PAGE = "results.md"
 IMAGES = "images"
 _HEAD = "<!-- Made by `python -m benchmarks.tables` of benchmarks/results/study-*.jsonl: no figure is typed in. -->"
 
 
-def studies(results: Path) -> list[Study]:
-    """The published studies, by name."""
-    return [read_published(path) for path in sorted(results.glob("study-*.jsonl"))]
+def studies(results: Path) -> list[Results]:
+    """What the published studies came to, by name."""
+    return [results_of(read_published(path)) for path in sorted(results.glob("study-*.jsonl"))]
 
 
-def page(found: Sequence[Study]) -> str:
+def page(found: Sequence[Results]) -> str:
     """The page: one study after the other."""
     texts = [
-        page_text(study, {name: f"{IMAGES}/{_prefix(study)}{name}.png" for name in picture_names(study)})
-        for study in found
+        page_text(results, {name: f"{IMAGES}/{_prefix(results)}{name}.png" for name in picture_names(results)})
+        for results in found
     ]
-    contents = ", ".join(f"[{study.name}](#study-{study.name})" for study in found)
+    names = [results.study.name for results in found]
+    contents = ", ".join(f"[{name}](#study-{name})" for name in names)
     return "\n".join([f"{_HEAD}\n", f"Studies: {contents}.\n", *texts])
 
 
-def table(found: Sequence[Study]) -> str:
+def table(found: Sequence[Results]) -> str:
     """What stands in the README."""
-    texts = "\n\n".join(f"{summary_text(study)}{_accuracy_picture(study)}" for study in found)
+    texts = "\n\n".join(f"{summary_text(results)}{_accuracy_picture(results)}" for results in found)
     return f"{texts}\n\nAll of it, with pictures, sweeps, tuning and limits: [docs/{PAGE}](docs/{PAGE})."
 
 
-def write(found: Sequence[Study], docs: Path) -> list[Path]:
-    """Writes page and pictures, those that are stale; nothing where no study is published."""
-    written = []
-    for study in found:
-        if stale_pictures(study, docs):
-            written += draw_study(study, docs / IMAGES, _prefix(study))
-    if stale_page(found, docs):
-        docs.mkdir(parents=True, exist_ok=True)
-        written.append(docs / PAGE)
-        written[-1].write_text(page(found), encoding="utf-8")
-    return written
-
-
-def stale(found: Sequence[Study], docs: Path) -> list[str]:
-    """Names of the files that are not what the records give."""
-    names = [PAGE] if stale_page(found, docs) else []
-    return names + [f"{IMAGES}/{name}" for study in found for name in stale_pictures(study, docs)]
-
-
-def stale_page(found: Sequence[Study], docs: Path) -> bool:
-    """Whether the page differs from what the records give; without published studies nothing is said of it."""
-    if not found:
-        return False
-    file = docs / PAGE
-    return not file.is_file() or file.read_text(encoding="utf-8") != page(found)
-
-
-def stale_pictures(study: Study, docs: Path) -> list[str]:
-    """Names of the pictures that are missing or drawn from other records; each carries a hash of its own."""
+def stale_pictures(found: Sequence[Results], docs: Path) -> list[tuple[Results, str]]:
+    """Pictures that are missing or drawn from other records, by name; each carries a hash of its own."""
     from PIL import Image
 
-    names = []
-    expected = digest(study)
-    for name in (f"{_prefix(study)}{name}.png" for name in picture_names(study)):
-        path = docs / IMAGES / name
-        carried = None
-        if path.is_file():
-            with Image.open(path) as picture:
-                carried = picture.info.get("Description")
-        if carried != expected:
-            names.append(name)
-    return names
+    stale = []
+    for results in found:
+        expected = digest(results)
+        for name in picture_names(results):
+            path, carried = docs / IMAGES / f"{_prefix(results)}{name}.png", None
+            if path.is_file():
+                with Image.open(path) as picture:
+                    carried = picture.info.get("Description")
+            if carried != expected:
+                stale.append((results, f"{IMAGES}/{path.name}"))
+    return stale
 
 
-def _accuracy_picture(study: Study) -> str:
-    if "accuracy" not in picture_names(study):
+def write_pictures(found: Sequence[Results], docs: Path) -> list[Path]:
+    """Draws the pictures of the studies that have stale ones."""
+    stale = {results.study.name: results for results, _ in stale_pictures(found, docs)}
+    return [path for results in stale.values() for path in draw_study(results, docs / IMAGES, _prefix(results))]
+
+
+def _accuracy_picture(results: Results) -> str:
+    if "accuracy" not in picture_names(results):
         return ""
-    path = f"docs/{IMAGES}/{_prefix(study)}accuracy.png"
-    return f"\n\n![Study {study.name}: test accuracy and paired differences]({path})"
+    path = f"docs/{IMAGES}/{_prefix(results)}accuracy.png"
+    return f"\n\n![Study {results.study.name}: test accuracy and paired differences]({path})"
 
 
-def _prefix(study: Study) -> str:
-    return f"study-{study.name}-"
+def _prefix(results: Results) -> str:
+    return f"study-{results.study.name}-"

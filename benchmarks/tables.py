@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torchdcls_train.comparison.record import markdown, markdown_table
+from torchdcls._tables import markdown_table
 
 from . import campaigns, construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
 from .record import RESULTS, ROOT
@@ -122,17 +122,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     pages, published = stale_pages(docs, arguments.results), study.studies(arguments.results)
     if arguments.check:
+        pictures = [name for _, name in study.stale_pictures(published, docs)]
         for name in stale:
             print(f"{arguments.readme.name}: table {name!r} is stale, run python -m benchmarks.tables", file=sys.stderr)
-        stale_files = [path.name for path in pages] + study.stale(published, docs)
-        for name in stale_files:
+        for name in (stale_files := [path.name for path in pages] + pictures):
             print(f"docs/{name} is stale, run python -m benchmarks.tables", file=sys.stderr)
         return 1 if stale or stale_files else 0
     arguments.readme.write_text(text, encoding="utf-8")
     docs.mkdir(parents=True, exist_ok=True)
     for path, page in pages.items():
         path.write_text(page, encoding="utf-8")
-    for path in [*pages, *study.write(published, docs)]:
+    for path in [*pages, *study.write_pictures(published, docs)]:
         print(f"docs/{path.relative_to(docs).as_posix()}: written")
     print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated")
     return 0
@@ -145,18 +145,17 @@ def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
     return table
 
 
-def _study(result: Result) -> str:
-    return study.table(result["studies"])
-
-
-def _comparison(result: Result) -> str:
-    return f"{markdown(result)}\n\n{caption(result)}"
+def _unmeasured(benchmark: ModuleType) -> list[list[str]]:
+    # A layer has its name before it.
+    named = benchmark is cuda_conv
+    titles = [f"{name}: {problem}" if named else str(problem) for name, problem in benchmark.PROBLEMS.items()]
+    return [*benchmark.rows({"comparisons": [], "problems": []}), *([title, *["not measured"] * 3] for title in titles)]
 
 
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
-    "comparison": _comparison,
-    "study": _study,
+    "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "study": lambda result: study.table(result["studies"]),
     "fine-tuning": _measured(fine_tuning),
     "construction": _measured(construction),
     "conv": _measured(conv),
@@ -167,6 +166,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
 }
 # Result files' name to the page made of them, and what makes it out of a result.
 PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "study": (study.PAGE, lambda result: study.page(result["studies"])),
     "families": ("models.md", lambda result: families.page(result, caption(result))),
     "campaigns": (
         "campaigns.md",
@@ -175,13 +175,13 @@ PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
 }
 # What stands in a table's place until its command has run on a machine that has what it takes.
 UNMEASURED = {
-    f"cuda-{name}": f"{markdown_table(benchmark.unmeasured_rows())}\n\n"
+    f"cuda-{name}": f"{markdown_table(_unmeasured(benchmark))}\n\n"
     f"On a machine with a GPU, `python -m benchmarks.run {name} --device cuda` and then `python -m benchmarks.tables` "
     "fill this table."
     for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
 }
 UNMEASURED["study"] = (
-    "No study is published yet. `torchdcls study cpu` (hours) or `torchdcls study gpu`, then "
+    "No study is published yet. `python -m studies.run cpu` (hours) or `python -m studies.run gpu`, then "
     "`python -m benchmarks.publish FOLDER` and `python -m benchmarks.tables`, fill this place and docs/results.md."
 )
 

@@ -108,6 +108,12 @@ def compare_in_turns(
     return Comparison(tuple(times["candidate"]), tuple(times["baseline"]))
 
 
+def ratio_words(entry: Mapping[str, Any]) -> str:
+    """How many times as fast the candidate of a result's entry was, with the spread."""
+    low, high = entry["spread"]
+    return f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"
+
+
 def time_in_turns(
     sides: Mapping[str, Callable[[], object]],
     *,

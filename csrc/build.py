@@ -1,7 +1,7 @@
 """Compiles the kernels into a shared library: `python csrc/build.py LIBRARY [FLAG ...]`."""
 
 import os
-import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,11 +21,13 @@ VARIANTS: dict[str, tuple[tuple[str, int, tuple[str, ...]], ...]] = {
     ),
     "aarch64": (("neon", 16, ()),),
 }
-_MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
+_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def compile_library(library: Path, flags: Sequence[str] = ()) -> None:
-    """Compiles `csrc/` for every instruction set of this kind of processor.
+    """Compiles `csrc/` for every instruction set of the processor that the compiler compiles for.
+
+    The compiler is the one that the environment variable CC names, with flags if need be, or cc.
 
     Args:
         library: Where to write the shared library.
@@ -34,12 +36,15 @@ def compile_library(library: Path, flags: Sequence[str] = ()) -> None:
     Raises:
         RuntimeError: There is no compiler, the processor is of an unknown kind, or the compiler fails.
     """
-    machine = _MACHINES.get(platform.machine(), platform.machine())
+    compiler = shlex.split(os.environ.get("CC") or "cc", posix=os.name == "posix")
+    if shutil.which(compiler[0]) is None:
+        raise RuntimeError(f"expected a C compiler as cc, or named by the environment variable CC, got {compiler[0]!r}")
+    target = _run([*compiler, "-dumpmachine"]).strip()
+    machine = _ALIASES.get(target.partition("-")[0], target.partition("-")[0])
     if machine not in VARIANTS:
         raise RuntimeError(f"expected a processor of {', '.join(VARIANTS)}, got {machine!r}")
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise RuntimeError("expected a C compiler as cc, or named by the environment variable CC, got none")
+    # On Windows the library brings its pthreads along.
+    link = ("-static",) if "mingw" in target or "windows" in target else ()
     with tempfile.TemporaryDirectory() as folder:
         parts = [("library.c", f"{folder}/library.o", ())]
         for name, width, own in VARIANTS[machine]:
@@ -48,16 +53,17 @@ def compile_library(library: Path, flags: Sequence[str] = ()) -> None:
                 parts.append(("kernels.c", f"{folder}/{name}_{real}.o", (*own, *defines)))
         with ThreadPoolExecutor() as pool:
             list(
-                pool.map(lambda part: _run([compiler, *COMMON, *flags, *part[2], "-c", part[0], "-o", part[1]]), parts)
+                pool.map(lambda part: _run([*compiler, *COMMON, *flags, *part[2], "-c", part[0], "-o", part[1]]), parts)
             )
         objects = [part[1] for part in parts]
-        _run([compiler, "-shared", *flags, *objects, "-o", str(library.resolve()), "-lm", "-lpthread"])
+        _run([*compiler, "-shared", *link, *flags, *objects, "-o", str(library.resolve()), "-lm", "-lpthread"])
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str]) -> str:
     done = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{done.stderr.strip()} (from {' '.join(command)})")
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -4,7 +4,15 @@
 
 #include "torchdcls.h"
 
+#ifdef _WIN32
+#include <malloc.h>
+#define EXPORT __declspec(dllexport)
+#define aligned_alloc(alignment, bytes) _aligned_malloc(bytes, alignment)
+#define free_aligned _aligned_free
+#else
 #define EXPORT __attribute__((visibility("default")))
+#define free_aligned free
+#endif
 
 #ifdef __x86_64__
 #define VARIANTS(X) X(avx512) X(avx2) X(sse2)
@@ -62,8 +70,8 @@ typedef struct {
 
 static void release(void *kept) {
     pieces *all = kept;
-    free(all->memory[0]);
-    free(all->memory[1]);
+    free_aligned(all->memory[0]);
+    free_aligned(all->memory[1]);
     free(all);
 }
 
@@ -77,7 +85,7 @@ void *td_scratch(int which, size_t bytes) {
         pthread_setspecific(key, all);
     }
     if (all->bytes[which] < bytes) {
-        free(all->memory[which]);
+        free_aligned(all->memory[which]);
         all->bytes[which] = 0;
         bytes = (bytes + 4095) / 4096 * 4096;
         if ((all->memory[which] = aligned_alloc(4096, bytes)) == NULL) return NULL;

@@ -18,7 +18,7 @@ from torchdcls_train.data.image_set import ImageSet
 TRAIN_IMAGES_PER_CLASS = 600
 TEST_IMAGES_PER_CLASS = 100
 SEED = 2017
-OUTPUT_FOLDER = Path(__file__).parents[1] / "src" / "torchdcls" / "train" / "data" / "embedded"
+OUTPUT_FOLDER = Path(__file__).parents[1] / "src" / "torchdcls_train" / "data" / "embedded"
 LICENSE_FILE = "LICENSE-fashion-mnist.txt"
 
 Bytes = NDArray[np.uint8]

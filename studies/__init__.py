@@ -1,1 +1,1 @@
-"""The study of 7x7 and DCLS layers, `torchdcls study`: tuned alike, paired, resumable, told from its records."""
+"""The study of 7x7 and DCLS layers, `python -m studies.run`: tuned alike, paired, resumable, told from its records."""

@@ -1,8 +1,10 @@
-"""A cell of a study: one training, as a record of all that decides its result."""
+"""A cell of a study: one training, as a record of all that decides its result, and what it came to."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from torchdcls_train.settings import Precision
@@ -14,7 +16,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Place:
+class Platform:
     """Where cells are trained, and by which code.
 
     Args:
@@ -68,19 +70,75 @@ class Cell:
     threads: int | None
     version: int
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A hash of the record: 16 hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
-    def content(self) -> dict[str, Any]:
-        """The record for a file."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Score:
+    """Mean loss and accuracy on images. Unit of the accuracy: percent."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class FinishedCell:
+    """A cell that was trained and scored: a line of a study's records.
+
+    Args:
+        id: Of the cell.
+        cell: What was trained.
+        parameters: Of the model.
+        kernel_count: Elements or taps per kernel; None for those of the model itself.
+        epochs: The curve: what the training loop says of each epoch.
+        validation: On the validation images after the last epoch; None where the training broke off.
+        test: On the test images, of a final cell that did not break off.
+        failure: Why the training broke off, or None.
+        images_per_second: Median of the epochs, or None without any.
+        seconds: Of all this.
+        date: With the following, where the numbers come from (`torchdcls._environment`).
+    """
+
+    id: str
+    cell: Cell
+    parameters: int
+    kernel_count: int | None
+    epochs: Sequence[Mapping[str, float]]
+    validation: Score | None
+    test: Score | None
+    failure: str | None
+    images_per_second: float | None
+    seconds: float
+    date: str
+    commit: str | None
+    dirty: bool | None
+    command: str
+    machine: Mapping[str, Any]
+    load: float | None
+    versions: Mapping[str, str]
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "FinishedCell":
+        """Of a line of a file.
+
+        Raises:
+            KeyError, TypeError: It is no finished cell.
+        """
+        entries = {field.name: line[field.name] for field in fields(cls)}
+        scores = {name: None if line[name] is None else Score(**line[name]) for name in ("validation", "test")}
+        return cls(**{**entries, **scores, "cell": Cell(**line["cell"])})
+
+
+# By id.
+Finished = Mapping[str, FinishedCell]
 
 
 def make_cell(
     config: StudyConfig,
-    place: Place,
+    platform: Platform,
     *,
     model: str,
     method: Method,
@@ -95,11 +153,7 @@ def make_cell(
         model=model,
         method=method,
         seed=int(seed),
-        kernel_size=candidate.kernel_size,
         kernel_count=kernel_count,
-        start=candidate.start,
-        lr=candidate.lr,
-        weight_decay=candidate.weight_decay,
         epochs=config.epochs if epochs is None else epochs,
         batch_size=config.batch_size,
         label_smoothing=float(config.label_smoothing),
@@ -110,7 +164,6 @@ def make_cell(
         train_images=config.train_images,
         validation_images=config.validation_images,
         precision=config.precision,
-        device=place.device,
-        threads=place.threads,
-        version=place.version,
+        **asdict(candidate),
+        **asdict(platform),
     )

@@ -1,17 +1,18 @@
 """What may be concluded from a study and what may not, in sentences made of its records."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from itertools import product
 from statistics import mean
-from typing import Any
 
 from torchdcls_train.comparison.record import model_title
 from torchdcls_train.comparison.small import SMALL_MODELS, stem_stride
 
+from .cells import FinishedCell
 from .config import BASELINE, LEARNED
 from .differences import chance_of_spread
-from .plan import SWEEPS, Sweep
-from .records import Study
-from .results import Comparison, comparisons, finals, standard_error, sweep_points, tuned, used_ids
+from .results import Comparison, Results, crowded_loads
+from .schedule import SWEEPS, Sweep
 
 # What is chosen by candidates, in words.
 _CHOSEN = {
@@ -20,21 +21,37 @@ _CHOSEN = {
     "kernel_size": "The kernel's size",
     "start": "Where positions start",
 }
-# How far above the number of cores a load average is before trainings are taken to have waited for each other.
-_CROWDED = 0.5
 
 
-def shows(comparison: Comparison) -> bool:
-    """Whether anything is shown or hinted at."""
-    return _verdict_of(comparison) not in (None, "no difference shown", "no conclusion")
+def shown(comparison: Comparison) -> str:
+    """A sentence: what was shown of this comparison, and what was not."""
+    method, other, found = comparison.method, comparison.other, comparison.difference
+    if found is None:
+        return f"{method} against {other}: not finished, nothing is shown."
+    low, high = found.interval
+    numbers = (
+        f"{method} against {other}: {found.mean:+.2f} points over {found.pairs} seeds "
+        f"(95 % interval {low:+.2f} to {high:+.2f}, corrected {found.corrected[0]:+.2f} to {found.corrected[1]:+.2f})"
+    )
+    words = {
+        "better": "it is better, shown after correction for all comparisons.",
+        "worse": "it is worse, shown after correction for all comparisons.",
+        "hinted better": "taken by itself it would be better; after correction for all comparisons that is not shown.",
+        "hinted worse": "taken by itself it would be worse; after correction for all comparisons that is not shown.",
+        "no difference shown": "no difference is shown; by the corrected interval a gain of more than "
+        f"{max(found.corrected[1], 0):.2f} points and a loss of more than {max(-found.corrected[0], 0):.2f} are "
+        "unlikely.",
+        "no conclusion": "all seeds differ by the same, which gives no interval and no conclusion.",
+    }
+    return f"{numbers}: {words[found.verdict]}"
 
 
-def answers(study: Study) -> str:
+def answers(results: Results) -> str:
     """The papers' claims one by one, what was learned of positions, and what all comparisons together show."""
-    found = comparisons(study)
+    found = results.comparisons
     claims = [it for it in found if it.method in LEARNED and it.other in (BASELINE, "bilinear")]
     told = []
-    for model in study.config.models:
+    for model in results.study.config.models:
         listed = [f"{it.method} better than {it.other}: {_answer(it)}" for it in claims if it.model == model]
         told.append(f"{model_title(model)}: {', '.join(listed)}.")
     learned = [it for it in found if it.other == "frozen"]
@@ -45,7 +62,7 @@ def answers(study: Study) -> str:
     sure = [difference for difference in compared if difference.verdict in ("better", "worse")]
     # With two pairs there is an interval, of hundreds of points.
     widths = [(it.corrected[1] - it.corrected[0]) / 2 for it in compared if it.pairs > 2]
-    all_told = f"Of {_counted(len(compared), 'comparison')}, corrected for their number, "
+    all_told = f"Of {counted(len(compared), 'comparison')}, corrected for their number, "
     all_told += f"{len(sure) or 'none'} {'show' if len(sure) > 1 else 'shows'} a difference"
     if widths:
         all_told += (
@@ -55,27 +72,27 @@ def answers(study: Study) -> str:
     return f"**What the papers claim, here.** {_verdict(claims)} In points: {' '.join(told)} {all_told}."
 
 
-def limits(study: Study) -> str:
+def limits(results: Results) -> str:
     """How far the study is from what the papers trained, and what it leaves out."""
-    config = study.config
-    lines = [line for final in finals(study) for line in final.lines.values() if line["failure"] is None]
-    if not lines:
+    config = results.study.config
+    scored = [final for final in results.finals if final.accuracies]
+    if not scored:
         return ""
-    reached = [line["test"]["accuracy"] for line in lines]
-    most = max(line["parameters"] for line in lines) / 1e6
+    reached = [accuracy for final in scored for accuracy in final.accuracies.values()]
+    most = max(final.one.parameters for final in scored if final.one is not None) / 1e6
     left_out = sorted({"triangle", "dense", "dilated", "frozen"} - set(config.methods))
     left_out += [f"the small {model}" for model in SMALL_MODELS if model not in config.models]
     parts = [
         "The papers trained models of 28 million parameters and more for 300 epochs on the 1.28 million images of "
         "ImageNet, at 224 pixels, where a first stage of 56 cells a side is 8 times as large as a 7x7 kernel.",
-        f"Here models have {most:.1f} million parameters at most, and see {study.data['training_images']:,} images of "
-        f"{config.side} pixels {_counted(config.epochs, 'time')}.",
+        f"Here models have {most:.1f} million parameters at most, and see {results.study.data.training_images:,} "
+        f"images of {config.side} pixels {counted(config.epochs, 'time')}.",
     ]
     if set(config.models) <= set(SMALL_MODELS):
         cells = config.side // stem_stride(config.side)
         parts.append(f"Their first stage has {cells} cells a side, {cells / 7:.1f} times 7.")
     end = "."
-    if not any(shows(it) for it in comparisons(study) if it.method in LEARNED):
+    if not any(it.shows for it in results.comparisons if it.method in LEARNED):
         end = ": where between the two the claims begin to hold is not known."
     parts.append(
         f"They come to {min(reached):.1f} to {max(reached):.1f} % on the test images. What larger models, larger "
@@ -86,23 +103,23 @@ def limits(study: Study) -> str:
     return " ".join(parts)
 
 
-def tuning_note(study: Study) -> str:
+def tuning_note(results: Results) -> str:
     """How sure the choices of settings are, and what they were between."""
-    config = study.config
-    leads, scores, alike, all_known = [], [], 0, 0
-    for model in config.models:
-        for method in config.methods:
-            mine = [entry for entry in tuned(study) if (entry.model, entry.method) == (model, method)]
-            known = [entry for entry in mine if entry.accuracy is not None]
-            if len(known) > 1:
-                first, second, *_ = sorted((entry.accuracy or 0.0 for entry in known), reverse=True)
-                leads.append(first - second)
-                scores += [entry.accuracy or 0.0 for entry in known]
-                all_known += len(known)
-                alike += sum(entry.like_another for entry in known)
+    config = results.study.config
+    leads: list[float] = []
+    scores: list[float] = []
+    alike = 0
+    for pair in product(config.models, config.methods):
+        mine = [row for row in results.schedule.tuned if (row.model, row.method) == pair]
+        known = [row.score.accuracy for row in mine if row.score is not None]
+        if len(known) > 1:
+            second, first = sorted(known)[-2:]
+            leads.append(first - second)
+            scores += known
+            alike += sum(row.like_another for row in mine)
     if not leads:
         return ""
-    error = standard_error(mean(scores), study.data["validation_images"] * len(config.tuning.seeds))
+    error = _standard_error(mean(scores), results.study.data.validation_images * len(config.tuning.seeds))
     by_chance = sum(lead < error for lead in leads)
     parts = [
         f"The best candidate was ahead of the second by {min(leads):.2f} to {max(leads):.2f} points, in {by_chance} of "
@@ -110,7 +127,7 @@ def tuning_note(study: Study) -> str:
     ]
     if alike:
         parts.append(
-            f"{alike} of {all_known} candidates, marked =, came to the accuracy and the loss of another of their "
+            f"{alike} of {len(scores)} candidates, marked =, came to the accuracy and the loss of another of their "
             "method, for elements that start within a few cells make kernels of different sizes nearly the same while "
             "trainings are short: these methods had so many different candidates fewer."
         )
@@ -128,9 +145,9 @@ def tuning_note(study: Study) -> str:
     return " ".join(parts)
 
 
-def sweep_note(study: Study, sweep: Sweep) -> str:
+def sweep_note(results: Results, sweep: Sweep) -> str:
     """Whether the accuracies of a sweep differ by more than chance."""
-    points = sweep_points(study, sweep)
+    points = results.sweeps[sweep]
     means = [mean(point.accuracies) for point in points]
     spread = f"Mean accuracies span {max(means) - min(means):.2f} points"
     chance = chance_of_spread([point.accuracies for point in points])
@@ -143,26 +160,22 @@ def sweep_note(study: Study, sweep: Sweep) -> str:
     )
 
 
-def crowded_loads(lines: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The load averages of trainings that had to share cores, for then their speeds cannot be compared."""
-    return [line["load"] for line in lines if (line["load"] or 0) > line["machine"]["cores"] + _CROWDED]
-
-
-def speeds_compare(study: Study) -> bool:
-    """Whether the study's trainings had their cores for themselves."""
-    return not crowded_loads([study.lines[id] for id in used_ids(study)])
-
-
-def crowding(lines: Sequence[Mapping[str, Any]]) -> str:
+def crowding(cells: Sequence[FinishedCell]) -> str:
     """Why no speeds are told where trainings had to share cores; or nothing."""
-    crowded = crowded_loads(lines)
+    crowded = crowded_loads(cells)
     if not crowded:
         return ""
     return (
-        f"**Speeds can't be compared** and are left out: beside {len(crowded)} of {len(lines)} trainings the load "
+        f"**Speeds can't be compared** and are left out: beside {len(crowded)} of {len(cells)} trainings the load "
         f"average was above the number of cores (up to {max(crowded):.1f}), so that they waited for each other and for "
         "other work. Accuracies do not depend on that."
     )
+
+
+def _standard_error(accuracy: float, images: int) -> float:
+    """Of an accuracy, by the number of images that it was measured on. Unit: percentage points."""
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / images)
 
 
 def _verdict(claims: Sequence[Comparison]) -> str:
@@ -170,17 +183,13 @@ def _verdict(claims: Sequence[Comparison]) -> str:
     told = [it for it in claims if it.difference is not None]
     if not told:
         return "Nothing can be said yet."
-    shown = sum(_verdict_of(it) == "better" for it in told)
-    against = sum(_verdict_of(it) == "worse" for it in told)
+    shown = sum(it.verdict == "better" for it in told)
+    against = sum(it.verdict == "worse" for it in told)
     below = sum(round(it.difference.mean, 2) < 0 for it in told if it.difference is not None)
     parts = "None is shown" if not shown else f"{shown} of {len(told)} {'is' if shown == 1 else 'are'} shown"
     if against:
         parts += f", {against} refuted"
     return f"{parts}; {below} of {len(told)} differences point the other way."
-
-
-def _verdict_of(comparison: Comparison) -> str | None:
-    return None if comparison.difference is None else comparison.difference.verdict
 
 
 def _answer(comparison: Comparison) -> str:
@@ -195,5 +204,6 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _counted(number: int, word: str) -> str:
+def counted(number: int, word: str) -> str:
+    """A number of things, in words."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

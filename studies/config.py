@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torchdcls import _checks
+from torchdcls.profiles import INTERPOLATIONS, Interpolation
 from torchdcls_train.data import NAMED
 from torchdcls_train.settings import Precision, setting
 
-Method = Literal["7x7", "bilinear", "triangle", "gaussian", "dense", "dilated", "frozen"]
+Method = Literal["7x7", Interpolation, "dense", "dilated", "frozen"]
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE: Method = "7x7"
 # The methods whose positions are learned, and those whose elements have positions at all.
-LEARNED: tuple[Method, ...] = ("bilinear", "triangle", "gaussian")
+LEARNED: tuple[Method, ...] = INTERPOLATIONS
 PLACED: tuple[Method, ...] = (*LEARNED, "frozen")
 # Where positions start: uniformly within so many cells of the centre, 0 for the papers' normal of 0.5, or everywhere.
 Start = float | Literal["whole"]
@@ -108,8 +109,7 @@ class StudyConfig:
         for name in ("validation_images", "epochs", "batch_size"):
             _checks.integer(name, getattr(self, name), 1)
         for name in ("image_size", "train_images", "threads"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
+            _positive_or_none(name, getattr(self, name))
         for name in ("lr", "weight_decay", "warmup_epochs"):
             _finite(name, getattr(self, name))
         _finite("label_smoothing", self.label_smoothing)
@@ -156,29 +156,20 @@ class StudyConfig:
 
     def _check_methods(self, name: str, methods: Sequence[str]) -> None:
         for method in methods:
-            if method not in METHODS:
-                raise ValueError(
-                    f"{name}: expected some of {', '.join(METHODS)}, got {method!r}; "
-                    f"{_checks.nearest(str(method), METHODS)}"
-                )
+            among(name, method, METHODS, f"some of {', '.join(METHODS)}")
         _each(name, methods)
 
     def _check_tuning(self) -> None:
         _seeds("tuning.seeds", self.tuning.seeds)
-        _epochs("tuning.epochs", self.tuning.epochs)
+        _positive_or_none("tuning.epochs", self.tuning.epochs)
         if shared := set(self.tuning.seeds) & set(self.seeds):
             raise ValueError(f"tuning.seeds: expected none of the study's own seeds, got {sorted(shared)} in both")
         for method, grid in self.tuning.candidates.items():
             name = f"tuning.candidates.{method}"
-            if method not in self.methods:
-                raise ValueError(f"{name}: expected a method of this study; {_checks.nearest(method, self.methods)}")
+            among(name, method, self.methods, "a method of this study")
             for choice, values in grid.items():
                 allowed = [known for known, methods in _CHOICES.items() if method in methods]
-                if choice not in allowed:
-                    raise ValueError(
-                        f"{name}: expected lists of {', '.join(allowed)}, got {choice!r}; "
-                        f"{_checks.nearest(choice, allowed)}"
-                    )
+                among(name, choice, allowed, f"lists of {', '.join(allowed)}")
                 _each(f"{name}.{choice}", values)
                 for value in values:
                     self._check_choice(f"{name}.{choice}", choice, value)
@@ -210,22 +201,24 @@ class StudyConfig:
     def _check_sweeps(self) -> None:
         sweeps = self.sweeps
         for model in sweeps.models or ():
-            if model not in self.models:
-                raise ValueError(
-                    f"sweeps.models: expected models of this study, got {model!r}; "
-                    f"{_checks.nearest(model, self.models)}"
-                )
+            among("sweeps.models", model, self.models, "models of this study")
         self._check_methods("sweeps.methods", sweeps.methods)
         for method in sweeps.methods:
             _checks.one_of("sweeps.methods", method, PLACED)
         _seeds("sweeps.seeds", sweeps.seeds)
-        _epochs("sweeps.epochs", sweeps.epochs)
+        _positive_or_none("sweeps.epochs", sweeps.epochs)
         for size in (sweeps.kernel_size, *sweeps.kernel_sizes):
             self._check_size("sweeps.kernel_size" if size == sweeps.kernel_size else "sweeps.kernel_sizes", size)
         for count in sweeps.kernel_counts:
             _checks.integer("sweeps.kernel_counts", count, 1)
         for start in (sweeps.start, *sweeps.starts):
             _start("sweeps.starts", start)
+
+
+def among(name: str, value: object, known: Sequence[str], expected: str) -> None:
+    """Refuses a value that is not among those known, and says which is near."""
+    if value not in known:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}; {_checks.nearest(str(value), known)}")
 
 
 def setting_names(settings: type[Any]) -> list[str]:
@@ -249,7 +242,7 @@ def _finite(name: str, value: object) -> None:
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 
-def _epochs(name: str, value: object) -> None:
+def _positive_or_none(name: str, value: object) -> None:
     if value is not None:
         _checks.integer(name, value, 1)
 

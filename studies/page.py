@@ -1,28 +1,17 @@
 """The page of a study: Markdown, with every number out of its records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from torchdcls_train.comparison.record import half_interval, markdown_table, model_title
+from torchdcls._tables import half_interval, markdown_table
+from torchdcls_train.comparison.record import model_title
 
-from .conclusions import answers, crowding, limits, shows, speeds_compare, sweep_note, tuning_note
+from .cells import FinishedCell
+from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
 from .config import BASELINE, Start
 from .pictures import draw_study
-from .plan import SWEEPS, Sweep, plan, remaining
-from .records import Study
-from .results import (
-    Comparison,
-    Final,
-    comparisons,
-    finals,
-    late_epochs,
-    progress,
-    shown,
-    sweep_baseline,
-    sweep_points,
-    tuned,
-    used_ids,
-)
+from .results import Comparison, Final, Results, late_epochs
+from .schedule import SWEEPS, Sweep
 
 _HEADINGS: dict[Sweep, str] = {
     "kernel size": "Accuracy against kernel size",
@@ -31,77 +20,77 @@ _HEADINGS: dict[Sweep, str] = {
 }
 
 
-def write_page(study: Study, folder: Path) -> list[Path]:
+def write_page(results: Results, folder: Path) -> list[Path]:
     """Writes `results.md` and the pictures of a study into a folder, and returns what was written."""
-    pictures = draw_study(study, folder)
+    pictures = draw_study(results, folder)
     page = folder / "results.md"
-    page.write_text(page_text(study, pictures={path.stem: path.name for path in pictures}), encoding="utf-8")
+    page.write_text(page_text(results, pictures={path.stem: path.name for path in pictures}), encoding="utf-8")
     return [page, *pictures]
 
 
-def page_text(study: Study, pictures: dict[str, str]) -> str:
+def page_text(results: Results, pictures: dict[str, str]) -> str:
     """The page.
 
     Args:
-        study: The records.
+        results: What the study came to.
         pictures: What pictures there are, and where the page finds them.
     """
-    parts = [f"# Study {study.name}", notice(study), _setting(study), answers(study)]
-    for model in study.config.models:
-        parts += [f"## {model_title(model)}", model_section(study, model)]
-    parts += [_picture("Test accuracy and paired differences", pictures.get("accuracy")), _how_to_read(study)]
+    parts = [f"# Study {results.study.name}", notice(results), _setting(results), answers(results)]
+    for model in results.study.config.models:
+        parts += [f"## {model_title(model)}", model_section(results, model)]
+    parts += [_picture("Test accuracy and paired differences", pictures.get("accuracy")), _how_to_read(results)]
     for sweep in SWEEPS:
-        if rows := _sweep_rows(study, sweep):
+        if rows := _sweep_rows(results, sweep):
             heading = _HEADINGS[sweep]
             picture = _picture(heading, pictures.get(sweep.replace(" ", "-")))
-            parts += [f"## {heading}", picture, markdown_table(rows), sweep_note(study, sweep)]
-    if any(sweep_points(study, sweep) for sweep in SWEEPS):
-        parts += [_sweep_words(study), crowding([study.lines[id] for id in used_ids(study)])]
-    parts += ["## What this does not test", limits(study)] if limits(study) else []
-    parts += ["## How settings were chosen", _tuning_words(study), tuning_note(study)]
-    parts.append(markdown_table(_tuning_rows(study)))
-    parts += ["## Where the numbers come from", _provenance(study)]
+            parts += [f"## {heading}", picture, markdown_table(rows), sweep_note(results, sweep)]
+    if any(results.sweeps.values()):
+        parts += [_sweep_words(results), crowding(results.schedule.used)]
+    parts += ["## What this does not test", limits(results)] if limits(results) else []
+    parts += ["## How settings were chosen", _tuning_words(results), tuning_note(results)]
+    parts.append(markdown_table(_tuning_rows(results)))
+    parts += ["## Where the numbers come from", _provenance(results)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary_text(study: Study) -> str:
+def summary_text(results: Results) -> str:
     """What stands in the README: what the papers claim, and model by model a table and whatever shows anything."""
-    parts = [f"**Study {study.name}.** {_setting(study)}", notice(study), answers(study)]
-    for model in study.config.models:
-        parts += [f"{model_title(model)}:", model_section(study, model, brief=True)]
+    parts = [f"**Study {results.study.name}.** {_setting(results)}", notice(results), answers(results)]
+    for model in results.study.config.models:
+        parts += [f"{model_title(model)}:", model_section(results, model, brief=True)]
     return "\n\n".join(part for part in parts if part)
 
 
-def notice(study: Study) -> str:
+def notice(results: Results) -> str:
     """What a reader must know first, or nothing."""
-    done, total = progress(study)
-    if done == total:
+    done, entries = len(results.schedule.used), results.schedule.left
+    if not entries:
         return ""
     left: dict[str, int] = {}
-    for entry in remaining(plan(study.config, study.place, study.lines), study.lines):
+    for entry in entries:
         what = {"tune": "of the tuning", "final": f"final of {entry.method}"}.get(
             entry.phase, f"of the sweep over {entry.phase}"
         )
         left[what] = left.get(what, 0) + 1
     missing = ", ".join(f"{count} {what}" for what, count in left.items())
     return (
-        f"**The study is not complete: {done} of {total} trainings are done, and only these are shown; left are "
-        f"{missing}.**"
+        f"**The study is not complete: {done} of {done + len(entries)} trainings are done, and only these are shown; "
+        f"left are {missing}.**"
     )
 
 
-def model_section(study: Study, model: str, brief: bool = False) -> str:
+def model_section(results: Results, model: str, brief: bool = False) -> str:
     """The table of one model and what it shows, in brief or with every comparison."""
-    mine = [final for final in finals(study) if final.model == model]
-    found = [comparison for comparison in comparisons(study) if comparison.model == model]
+    mine = [final for final in results.finals if final.model == model]
+    found = [comparison for comparison in results.comparisons if comparison.model == model]
     against = {entry.method: entry for entry in found if entry.other == BASELINE}
     header = ["method", "kernel", "elements or taps", "start", "rate", "decay", "parameters", "seeds"]
     header += ["test accuracy (%)", f"against {BASELINE} (points)", "pairs", "95 % interval", "corrected"]
-    warning = crowding([line for final in mine for line in final.lines.values()])
+    warning = crowding([cell for final in mine for cell in final.cells.values()])
     header += [] if warning else ["training images/s"]
     rows = [header, *(_row(final, against.get(final.method))[: len(header)] for final in mine)]
     if brief:
-        found = [comparison for comparison in found if shows(comparison)]
+        found = [comparison for comparison in found if comparison.shows]
     sentences = [*_sentences(mine, found), *([warning] if warning else [])]
     return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 
@@ -111,14 +100,14 @@ def _picture(title: str, path: str | None) -> str:
 
 
 def _row(final: Final, against: Comparison | None) -> list[str]:
-    line, choice = final.whole, final.choice
+    one, choice = final.one, final.choice
     accuracies = list(final.accuracies.values())
     difference = None if against is None else against.difference
     row: list[str] = [final.method]
     if choice is None:
         row += ["not chosen", *["-"] * 4]
     else:
-        count = None if line is None else line["kernel_count"]
+        count = None if one is None else one.kernel_count
         row += [
             "7" if choice.kernel_size is None else str(choice.kernel_size),
             "49" if choice.kernel_size is None else "-" if count is None else str(count),
@@ -126,7 +115,7 @@ def _row(final: Final, against: Comparison | None) -> list[str]:
             f"{choice.lr:g}",
             f"{choice.weight_decay:g}",
         ]
-    row.append("-" if line is None else f"{line['parameters']:,}")
+    row.append("-" if one is None else f"{one.parameters:,}")
     row.append(str(len(accuracies)))
     row.append("-" if not accuracies else _mean(accuracies))
     if difference is None:
@@ -140,19 +129,19 @@ def _row(final: Final, against: Comparison | None) -> list[str]:
 
 def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
     sentences = [shown(comparison)[0].upper() + shown(comparison)[1:] for comparison in found]
-    baseline = next((final.whole for final in mine if final.method == BASELINE), None)
+    baseline = next((final.one for final in mine if final.method == BASELINE), None)
     for final in mine:
-        if baseline is not None and final.whole is not None:
-            more = final.whole["parameters"] - baseline["parameters"]
+        if baseline is not None and final.one is not None:
+            more = final.one.parameters - baseline.parameters
             if more > 0:
                 sentences.append(f"{final.method} has {more:,} parameters more than {BASELINE}.")
-        failed = [seed for seed, line in final.lines.items() if line["failure"] is not None]
+        failed = [seed for seed, cell in final.cells.items() if cell.failure is not None]
         if failed:
             seeds = ", ".join(map(str, failed))
             sentences.append(f"{final.method} broke off with seed {seeds}, which is left out: a result against it.")
     gains = [f"{final.method} {final.late_gain:+.2f}" for final in mine if final.late_gain is not None]
     if gains:
-        late = late_epochs(max(len(line["epochs"]) for final in mine for line in final.lines.values()))
+        late = late_epochs(max(len(cell.epochs) for final in mine for cell in final.cells.values()))
         sentences.append(
             f"Validation accuracy changed over the last {'epoch' if late == 1 else f'{late} epochs'} by (points): "
             f"{', '.join(gains)}. Rates fall to zero there: much above 0 the trainings have not converged, while a "
@@ -161,10 +150,9 @@ def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
     return sentences
 
 
-def _setting(study: Study) -> str:
-    config, data = study.config, study.data
-    where = "GPU" if study.place.device == "cuda" else study.place.device.upper()
-    sizes = [f"{data[f'{name}_images']:,} {name}" for name in ("training", "validation", "test")]
+def _setting(results: Results) -> str:
+    config, data = results.study.config, results.study.data
+    where = "GPU" if results.study.platform.device == "cuda" else results.study.platform.device.upper()
     candidates = len(config.candidates(BASELINE))
     chosen = (
         f"Settings were chosen on the validation images, with {candidates} candidates for each method and model"
@@ -173,15 +161,16 @@ def _setting(study: Study) -> str:
     )
     note = "" if config.note is None else f" {config.note.strip()}"
     return (
-        f"{data['name']}: {sizes[0]}, {sizes[1]} and {sizes[2]} images of {config.side} pixels. "
-        f"{_counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.precision} on {where}, "
+        f"{data.name}: {data.training_images:,} training, {data.validation_images:,} validation and "
+        f"{data.test_images:,} test images of {config.side} pixels. "
+        f"{counted(config.epochs, 'epoch')}, batch {config.batch_size}, {config.precision} on {where}, "
         f"{len(config.seeds)} seeds. {chosen}; final models are trained on the "
         f"training images alone, and scored on the test images once, after the last epoch.{note}"
     )
 
 
-def _how_to_read(study: Study) -> str:
-    number = len(comparisons(study))
+def _how_to_read(results: Results) -> str:
+    number = len(results.comparisons)
     return (
         "± is the 95 % interval of the mean over seeds (Student's t). Differences are paired, of the seeds that both "
         "methods have: methods of one seed have the same order and augmentation of images and the same initial weights "
@@ -195,32 +184,19 @@ def _how_to_read(study: Study) -> str:
     )
 
 
-def _sweep_rows(study: Study, sweep: Sweep) -> list[list[str]]:
-    points = sweep_points(study, sweep)
+def _sweep_rows(results: Results, sweep: Sweep) -> list[list[str]]:
+    points = results.sweeps[sweep]
     if not points:
         return []
     header = ["model", "method", sweep, "elements", "parameters", "seeds", "validation accuracy (%)"]
-    if speeds_compare(study):
+    if results.speeds_compare:
         header.append("training, ms/image")
-    models = dict.fromkeys(point.model for point in points)
-    baselines = [(model, line) for model in models if (line := sweep_baseline(study, model)) is not None]
-    plain = [
-        [
-            model,
-            f"{BASELINE}, for comparison",
-            "-",
-            "49",
-            f"{line['parameters']:,}",
-            "1",
-            _mean([line["validation"]["accuracy"]]),
-            f"{1000 / line['images_per_second']:.3g}",
-        ]
-        for model, line in baselines
-    ]
-    measured = [
+    models = {point.model for point in points}
+    baselines = [point for model, point in results.baselines.items() if model in models]
+    rows = [
         [
             point.model,
-            point.method,
+            f"{BASELINE}, for comparison" if point.value is None else point.method,
             _start(point.value),
             str(point.kernel_count),
             f"{point.parameters:,}",
@@ -228,78 +204,85 @@ def _sweep_rows(study: Study, sweep: Sweep) -> list[list[str]]:
             _mean(point.accuracies),
             f"{point.ms_per_image:.3g}",
         ]
-        for point in points
+        for point in (*baselines, *points)
     ]
-    return [header, *(row[: len(header)] for row in plain + measured)]
+    return [header, *(row[: len(header)] for row in rows)]
 
 
-def _sweep_words(study: Study) -> str:
-    config, sweeps = study.config, study.config.sweeps
+def _sweep_words(results: Results) -> str:
+    config, sweeps = results.study.config, results.study.config.sweeps
     epochs = config.epochs if sweeps.epochs is None else sweeps.epochs
     more = " From such a start larger kernels are sparser ones as well." if sweeps.start == "whole" else ""
-    if not speeds_compare(study):
+    if not results.speeds_compare:
         more += (
             " What a size costs in time is measured by itself: `python -m benchmarks.run sizes`, with its table in the "
             "README."
         )
     return (
-        f"Sweeps are scored on the validation images after {_counted(epochs, 'epoch')}, at a rate of {config.lr:g}; "
+        f"Sweeps are scored on the validation images after {counted(epochs, 'epoch')}, at a rate of {config.lr:g}; "
         f"what is not swept over is {sweeps.kernel_size} cells, a start of {_start(sweeps.start)} (never beyond the "
         "kernel's edge), and as many elements as the parameters of 7x7 allow. The sweep over elements goes beyond that "
         f"number where its parameters say so. A kernel of {config.side} cells is as large as the images.{more}"
     )
 
 
-def _tuning_words(study: Study) -> str:
-    config = study.config
+def _tuning_words(results: Results) -> str:
+    config = results.study.config
     candidates = len(config.candidates(BASELINE))
     if candidates == 1:
         return "They were fixed before the study; no method was tuned on its images."
     epochs = config.epochs if config.tuning.epochs is None else config.tuning.epochs
     return (
         f"Every method had {candidates} candidates, each trained for "
-        f"{_counted(epochs, 'epoch')} with seed {', '.join(map(str, config.tuning.seeds))}, which no final training "
+        f"{counted(epochs, 'epoch')} with seed {', '.join(map(str, config.tuning.seeds))}, which no final training "
         "has. The best mean accuracy on the validation images was taken, of equal ones that with the smaller loss."
     )
 
 
-def _tuning_rows(study: Study) -> list[list[str]]:
+def _tuning_rows(results: Results) -> list[list[str]]:
     rows = [["model", "method", "kernel", "start", "rate", "weight decay", "validation accuracy (%)", "chosen"]]
-    for entry in tuned(study):
-        candidate = entry.candidate
+    for row in results.schedule.tuned:
+        candidate = row.candidate
         size = "7" if candidate.kernel_size is None else str(candidate.kernel_size)
-        accuracy = "-" if entry.accuracy is None else f"{entry.accuracy:.2f}{' =' * entry.like_another}"
+        accuracy = "-" if row.score is None else f"{row.score.accuracy:.2f}{' =' * row.like_another}"
         settings = [size, _start(candidate.start), f"{candidate.lr:g}", f"{candidate.weight_decay:g}"]
-        rows.append([entry.model, entry.method, *settings, accuracy, "yes" if entry.chosen else ""])
+        rows.append([row.model, row.method, *settings, accuracy, "yes" if row.chosen else ""])
     return rows
 
 
-def _provenance(study: Study) -> str:
-    lines = [study.lines[id] for id in used_ids(study)]
-    if not lines:
+def _provenance(results: Results) -> str:
+    cells = results.schedule.used
+    if not cells:
         return "No training is finished."
-    machines: dict[str, None] = {}  # dicts as sets that keep their order
-    versions: dict[str, None] = {}
-    commits: dict[str, None] = {}
-    commands: dict[str, None] = {}
-    for line in lines:
-        machine = line["machine"]
-        gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
-        machines[f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['os']}"] = None
-        versions[", ".join(f"{name} {version}" for name, version in line["versions"].items())] = None
-        commit = (line["commit"] or "unknown")[:10]
-        commits[commit + (" with uncommitted changes, which are not on record" if line["dirty"] else "")] = None
-        commands[f"`{line['command']}`"] = None
-    dates = sorted({line["date"][:10] for line in lines})
-    minutes = sum(line["seconds"] for line in lines) / 60
+    dates = sorted({cell.date[:10] for cell in cells})
+    minutes = sum(cell.seconds for cell in cells) / 60
     time = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
-    threads = "" if study.place.threads is None else f"; {_counted(study.place.threads, 'thread')}"
+    threads = "" if results.study.platform.threads is None else f"; {counted(results.study.platform.threads, 'thread')}"
     return (
-        f"{len(lines)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
-        f"{'; '.join(machines)}{threads}. "
-        f"{'; '.join(versions)}. Commit {', '.join(commits)}. {', '.join(commands)}. Each training has a line in the "
+        f"{len(cells)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
+        f"{_each_once('; ', map(_machine, cells))}{threads}. {_each_once('; ', map(_versions, cells))}. "
+        f"Commit {_each_once(', ', map(_commit, cells))}. {_each_once(', ', (f'`{cell.command}`' for cell in cells))}. "
+        "Each training has a line in the "
         f"records, with its settings, curve, versions, commit, machine and date."
     )
+
+
+def _each_once(separator: str, words: Iterable[str]) -> str:
+    return separator.join(dict.fromkeys(words))
+
+
+def _machine(cell: FinishedCell) -> str:
+    machine = cell.machine
+    gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
+    return f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['os']}"
+
+
+def _versions(cell: FinishedCell) -> str:
+    return ", ".join(f"{name} {version}" for name, version in cell.versions.items())
+
+
+def _commit(cell: FinishedCell) -> str:
+    return (cell.commit or "unknown")[:10] + (" with uncommitted changes, which are not on record" * bool(cell.dirty))
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -317,7 +300,3 @@ def _start(start: Start | None) -> str:
     if start is None:
         return "-"
     return start if isinstance(start, str) else f"{start:g}"
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

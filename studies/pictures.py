@@ -9,11 +9,10 @@ from typing import Any
 
 from torchdcls_train.comparison.record import model_title
 
-from .conclusions import speeds_compare
+from .conclusions import counted
 from .config import BASELINE, Start
-from .plan import SWEEPS, Sweep
-from .records import Study
-from .results import comparisons, finals, sweep_baseline, sweep_points, used_ids
+from .results import Results
+from .schedule import SWEEPS, Sweep
 
 _AXES: Mapping[Sweep, str] = {
     "kernel size": "kernel size (cells a side)",
@@ -22,29 +21,29 @@ _AXES: Mapping[Sweep, str] = {
 }
 
 
-def digest(study: Study) -> str:
+def digest(results: Results) -> str:
     """A hash of all that the pictures are drawn from, which they carry; it tells a stale one."""
-    drawn = [asdict(found) for found in comparisons(study)]
+    study, drawn = results.study, map(asdict, results.comparisons)
     # Not the whole header: what is only told, such as the note, is in no picture.
     settings = {name: value for name, value in study.header()["config"].items() if name != "note"}
-    records = [settings, study.data["name"], drawn, *(study.lines[id] for id in used_ids(study))]
+    records = [settings, study.data.name, list(drawn), *map(asdict, results.schedule.used)]
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
-def draw_study(study: Study, folder: Path, prefix: str = "") -> list[Path]:
+def draw_study(results: Results, folder: Path, prefix: str = "") -> list[Path]:
     """Draws what there are finished cells for.
 
     Args:
-        study: The records.
+        results: What the study came to.
         folder: Where the PNG files go.
         prefix: Of their names.
 
     Returns:
         The files: `accuracy.png`, and one for each sweep.
     """
-    mark = {"Description": digest(study)}
+    mark = {"Description": digest(results)}
     paths = []
-    drawn = {"accuracy": _accuracy(study), **{sweep.replace(" ", "-"): _sweep(study, sweep) for sweep in SWEEPS}}
+    drawn = {"accuracy": _accuracy(results), **{sweep.replace(" ", "-"): _sweep(results, sweep) for sweep in SWEEPS}}
     for name, figure in drawn.items():
         if figure is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -53,29 +52,29 @@ def draw_study(study: Study, folder: Path, prefix: str = "") -> list[Path]:
     return paths
 
 
-def picture_names(study: Study) -> list[str]:
+def picture_names(results: Results) -> list[str]:
     """Which pictures `draw_study` draws of a study."""
-    names = ["accuracy"] if any(final.accuracies for final in finals(study)) else []
-    return names + [sweep.replace(" ", "-") for sweep in SWEEPS if sweep_points(study, sweep)]
+    names = ["accuracy"] if any(final.accuracies for final in results.finals) else []
+    return names + [sweep.replace(" ", "-") for sweep in SWEEPS if results.sweeps[sweep]]
 
 
-def _accuracy(study: Study) -> Any:
+def _accuracy(results: Results) -> Any:
     """Test accuracies above, paired differences below; None before there are any."""
     from .axes import draw_differences, draw_seeds
 
-    models, done = study.config.models, finals(study)
-    if not any(final.accuracies for final in done):
+    study, models = results.study, results.study.config.models
+    if not any(final.accuracies for final in results.finals):
         return None
     figure, axes = _grid(2, len(models))
-    epochs = "1 epoch" if study.config.epochs == 1 else f"{study.config.epochs} epochs"
-    figure.suptitle(f"{study.data['name']}, {epochs}, {len(study.config.seeds)} seeds")
+    epochs = counted(study.config.epochs, "epoch")
+    figure.suptitle(f"{study.data.name}, {epochs}, {len(study.config.seeds)} seeds")
     for column, model in enumerate(models):
-        of_model = [final for final in done if final.model == model]
+        of_model = [final for final in results.finals if final.model == model]
         draw_seeds(axes[0][column], {str(final.method): list(final.accuracies.values()) for final in of_model})
         axes[0][column].set_title(model_title(model))
         differences = {
             f"{found.method} - {found.other}": found.difference
-            for found in comparisons(study)
+            for found in results.comparisons
             if found.model == model and found.difference is not None
         }
         draw_differences(
@@ -84,28 +83,29 @@ def _accuracy(study: Study) -> Any:
     return figure
 
 
-def _sweep(study: Study, sweep: Sweep) -> Any:
+def _sweep(results: Results, sweep: Sweep) -> Any:
     """Accuracy against what is swept over, and its time below; None before there are any."""
     from .axes import draw_sweep
 
-    points = sweep_points(study, sweep)
+    points = results.sweeps[sweep]
     if not points:
         return None
     models = list(dict.fromkeys(point.model for point in points))
-    timed = sweep != "start" and speeds_compare(study)
+    timed = sweep != "start" and results.speeds_compare
     figure, axes = _grid(1 + timed, len(models))
     for column, model in enumerate(models):
         accuracy: dict[str, dict[Start, Sequence[float]]] = {}
         times: dict[str, dict[Start, Sequence[float]]] = {}
         for point in (point for point in points if point.model == model):
+            assert point.value is not None
             accuracy.setdefault(point.method, {})[point.value] = point.accuracies
             times.setdefault(point.method, {})[point.value] = [point.ms_per_image]
         draw_sweep(axes[0][column], accuracy, "validation accuracy (%)")
-        if (plain := sweep_baseline(study, model)) is not None:
+        if (plain := results.baselines.get(model)) is not None:
             label = f"{BASELINE}, one seed"
-            axes[0][column].axhline(plain["validation"]["accuracy"], color="gray", linestyle="--", label=label)
+            axes[0][column].axhline(plain.accuracies[0], color="gray", linestyle="--", label=label)
             if timed:
-                axes[1][column].axhline(1000 / plain["images_per_second"], color="gray", linestyle="--", label=BASELINE)
+                axes[1][column].axhline(plain.ms_per_image, color="gray", linestyle="--", label=BASELINE)
         axes[0][column].set_title(model_title(model))
         axes[0][column].legend()
         if timed:

@@ -2,24 +2,31 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .cells import Place
+from torchdcls._environment import write_json
+
+from .cells import Finished, FinishedCell, Platform
 from .config import StudyConfig
 from .files import content_of, study_from
-from .plan import Lines
 
-# What every line has.
-_FIELDS = (
-    *("id", "cell", "parameters", "kernel_count", "epochs", "validation", "test", "failure", "images_per_second"),
-    *("seconds", "date", "commit", "dirty", "command", "machine", "load", "versions"),
-)
 SETTINGS = "study.json"
 CELLS = "cells.jsonl"
 _RETURN = "start the study again, which writes them and keeps what is done"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a study in words and numbers."""
+
+    name: str
+    training_images: int
+    validation_images: int
+    test_images: int
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -29,24 +36,24 @@ class Study:
     Args:
         name: What its files are called.
         config: Settings.
-        place: Where it is trained.
-        data: The images in words and numbers: `name`, `training_images`, `validation_images`, `test_images`, `classes`.
-        lines: Finished cells by their ids.
+        platform: Where it is trained.
+        data: Its images.
+        finished: Finished cells by their ids.
     """
 
     name: str
     config: StudyConfig
-    place: Place
-    data: Mapping[str, Any]
-    lines: Lines
+    platform: Platform
+    data: Data
+    finished: Finished
 
     def header(self) -> dict[str, Any]:
-        """All but the lines, for a file."""
+        """All but the cells, for a file."""
         return {
             "study": self.name,
             "config": content_of(self.config),
-            "place": asdict(self.place),
-            "data": dict(self.data),
+            "place": asdict(self.platform),
+            "data": asdict(self.data),
         }
 
 
@@ -69,19 +76,19 @@ class Recorder:
         self._file: IO[bytes] = path.open("ab")
         try:
             _lock(self._file, folder)
-            whole, self.lines = _parse(path)
+            whole, self.finished = _parse(path)
         except ValueError:
             self._file.close()
             raise
         # A line that was being written when the process was killed.
         self._file.truncate(whole)
 
-    def add(self, line: Mapping[str, Any]) -> None:
+    def add(self, cell: FinishedCell) -> None:
         """One more finished cell."""
-        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.write(json.dumps(asdict(cell)).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.lines[line["id"]] = line
+        self.finished[cell.id] = cell
 
     def close(self) -> None:
         """Gives the folder back."""
@@ -90,9 +97,7 @@ class Recorder:
 
 def write_settings(folder: Path, study: Study) -> None:
     """Writes `study.json`; a reader sees the old file or the new one."""
-    unfinished = folder / f"{SETTINGS}.part"
-    unfinished.write_text(json.dumps(study.header(), indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / SETTINGS)
+    write_json(folder / SETTINGS, study.header())
 
 
 def read_run(folder: Path) -> Study:
@@ -110,25 +115,25 @@ def read_run(folder: Path) -> Study:
         ) from None
     except ValueError:
         raise ValueError(f"out: expected settings in '{folder / SETTINGS}', got something else; {_RETURN}") from None
-    lines = _parse(folder / CELLS)[1]
+    finished = _parse(folder / CELLS)[1]
     try:
-        return _study(header, lines)
+        return _study(header, finished)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"out: expected the settings of a study in '{folder / SETTINGS}', got others ({error}); {_RETURN}"
         ) from None
 
 
-def read_lines(folder: Path) -> dict[str, Mapping[str, Any]]:
+def read_finished(folder: Path) -> Finished:
     """The finished cells in a folder, none where there is no file; broken files are refused as by `Recorder`."""
     if folder.is_file():
         raise ValueError(_a_file(folder))
     return _parse(folder / CELLS)[1]
 
 
-def write_published(path: Path, study: Study, ids: list[str]) -> None:
-    """Writes a study as one file of JSON lines: its settings first, then the cells of these ids."""
-    lines = [study.header(), *(study.lines[id] for id in ids)]
+def write_published(path: Path, study: Study, cells: Sequence[FinishedCell]) -> None:
+    """Writes a study as one file of JSON lines: its settings first, then these of its cells."""
+    lines = [study.header(), *map(asdict, cells)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
@@ -136,28 +141,29 @@ def write_published(path: Path, study: Study, ids: list[str]) -> None:
 def read_published(path: Path) -> Study:
     """A study from its one file."""
     header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return _study(header, {line["id"]: line for line in lines})
+    return _study(header, {line["id"]: FinishedCell.from_json(line) for line in lines})
 
 
-def _study(header: Mapping[str, Any], lines: Lines) -> Study:
-    return Study(header["study"], study_from(header["config"]), Place(**header["place"]), header["data"], lines)
+def _study(header: dict[str, Any], finished: Finished) -> Study:
+    config, platform, data = study_from(header["config"]), Platform(**header["place"]), Data(**header["data"])
+    return Study(header["study"], config, platform, data, finished)
 
 
-def _parse(path: Path) -> tuple[int, dict[str, Mapping[str, Any]]]:
+def _parse(path: Path) -> tuple[int, dict[str, FinishedCell]]:
     """How many bytes of a file are whole lines, and these."""
-    lines: dict[str, Mapping[str, Any]] = {}
+    finished: dict[str, FinishedCell] = {}
     content = path.read_bytes() if path.exists() else b""
     whole = content.rfind(b"\n") + 1
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            entry = json.loads(line)
-            lines[entry["id"]] = {name: entry[name] for name in _FIELDS}
+            cell = FinishedCell.from_json(json.loads(line))
+            finished[cell.id] = cell
         except (ValueError, TypeError, KeyError):
             raise ValueError(
                 f"{path}: expected a finished cell in line {number}, got something else; take the line out to have "
                 "the cell trained again"
             ) from None
-    return whole, lines
+    return whole, finished
 
 
 def _a_file(folder: Path) -> str:

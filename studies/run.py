@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,22 +11,23 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from torchdcls._environment import environment, repeatable
 from torchdcls.cli.main import run
 from torchdcls.cli.options import Command
 from torchdcls_train.data.named import images_per_epoch
-from torchdcls_train.environment import environment, repeatable
 from torchdcls_train.processes import device_name, find_device
 from torchdcls_train.progress import ProgressBar
 
-from .cells import Cell, Place
+from .cells import Cell, FinishedCell, Platform
 from .compiling import many_shapes
-from .config import StudyConfig
+from .config import StudyConfig, among
 from .files import load_study, study_names
 from .images import Images, load_images
 from .methods import build
 from .page import write_page
-from .plan import Planned, plan, remaining
-from .records import Recorder, Study, read_lines, read_run, write_settings
+from .records import Data, Recorder, Study, read_finished, read_run, write_settings
+from .results import Results, results_of
+from .schedule import Entry, make_schedule
 from .status import status_table
 from .training import train_cell
 
@@ -61,52 +62,61 @@ def study(
         ValueError: The settings or the data cannot be used, or another process has the folder.
     """
     console = console or Console()
-    if unknown := set(models or ()) - set(config.models):
-        raise ValueError(f"models: expected some of {', '.join(config.models)}, got {', '.join(sorted(unknown))}")
+    for model in models or ():
+        among("models", model, config.models, f"some of {', '.join(config.models)}")
     if missing := set(seeds or ()) - set(config.seeds):
         listed = ", ".join(map(str, config.seeds))
         raise ValueError(f"seeds: expected some of {listed}, got {', '.join(map(str, sorted(missing)))}")
     device = find_device(config.device)
     folder = study_folder(name, out)
-    place = place_of(config, device)
+    platform = platform_of(config, device)
     images = load_images(config)
-    _check_models(plan(config, place, {}), images)
+    # What cannot be built is refused before hours of training.
+    cells = (entry.cell for entry in make_schedule(config, platform, {}).entries if entry.cell is not None)
+    for cell in {(it.model, it.method, it.kernel_size, it.kernel_count): it for it in cells}.values():
+        build(cell, images.channels, images.classes)
+    data = Data(images.name, len(images.training), len(images.validation), len(images.test), images.classes)
     images = images.on(device)
     command = shlex.join(["python", "-m", "studies.run", *repeatable(sys.argv[1:] if argv is None else argv)])
     recorder = Recorder(folder)
     state: Literal["finished", "interrupted"] = "finished"
     try:
-        now = Study(name, config, place, _data(images), recorder.lines)
+        now = Study(name, config, platform, data, recorder.finished)
         write_settings(folder, now)
-        planned = plan(config, place, recorder.lines)
-        used = {entry.cell.id for entry in planned if entry.cell is not None} & set(recorder.lines)
         console.print(
-            f"{images.name}: {len(images.training):,} training, {len(images.validation):,} validation and "
-            f"{len(images.test):,} test images. Run folder: {folder}",
+            f"{data.name}: {data.training_images:,} training, {data.validation_images:,} validation and "
+            f"{data.test_images:,} test images. Run folder: {folder}",
             soft_wrap=True,
         )
-        if recorder.lines:
-            others = len(recorder.lines) - len(used)
+        if recorder.finished:
+            used = len(make_schedule(config, platform, recorder.finished).used)
+            others = len(recorder.finished) - used
             rest = f"; {others} others in the folder belong to other settings" if others else ""
-            console.print(f"{len(used)} cells were finished before and are used again{rest}", soft_wrap=True)
+            console.print(f"{used} cells were finished before and are used again{rest}", soft_wrap=True)
+
+        def unfinished() -> list[Entry]:
+            left = make_schedule(config, platform, recorder.finished).left
+            mine = [entry for entry in left if entry.model in (models or config.models)]
+            return [e for e in mine if e.phase != "final" or e.cell is None or e.cell.seed in (seeds or config.seeds)]
+
         try:
-            _train_all(now, models or config.models, seeds or config.seeds, images, device, recorder, command, console)
+            _train_all(config, unfinished, images, device, recorder, command, console)
         except KeyboardInterrupt:
             state = "interrupted"
             console.print("Interrupted; the same command goes on from the last finished cell")
     finally:
         recorder.close()
-    console.print(status_table(now))
-    for path in write_page(now, folder):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    results = results_of(now)
+    console.print(status_table(name, results.schedule))
+    _write_page(results, folder, console)
     return state
 
 
 def print_status(config: StudyConfig, *, name: str, out: Path | None = None, console: Console | None = None) -> None:
     """Prints what of a study is done and what remains; arguments as for `study`."""
-    place = place_of(config, find_device(config.device))
-    lines = read_lines(study_folder(name, out))
-    (console or Console()).print(status_table(Study(name, config, place, {}, lines)))
+    platform = platform_of(config, find_device(config.device))
+    schedule = make_schedule(config, platform, read_finished(study_folder(name, out)))
+    (console or Console()).print(status_table(name, schedule))
 
 
 def report(*, name: str, out: Path | None = None, console: Console | None = None) -> None:
@@ -116,8 +126,7 @@ def report(*, name: str, out: Path | None = None, console: Console | None = None
         ValueError: The folder holds no study.
     """
     folder = study_folder(name, out)
-    for path in write_page(read_run(folder), folder):
-        (console or Console()).print(f"wrote {path}", highlight=False, soft_wrap=True)
+    _write_page(results_of(read_run(folder)), folder, console or Console())
 
 
 def study_folder(name: str, out: Path | None) -> Path:
@@ -125,61 +134,44 @@ def study_folder(name: str, out: Path | None) -> Path:
     return out or Path("runs") / f"study-{name}"
 
 
-def place_of(config: StudyConfig, device: torch.device) -> Place:
+def platform_of(config: StudyConfig, device: torch.device) -> Platform:
     """Where the cells of a study are trained; sets the number of threads to what the settings say."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    return Place(device.type, torch.get_num_threads() if device.type == "cpu" else None)
-
-
-def _check_models(planned: Sequence[Planned], images: Images) -> None:
-    """What cannot be built is refused before hours of training."""
-    seen = set()
-    for entry in planned:
-        if (cell := entry.cell) is not None:
-            key = (cell.model, cell.method, cell.kernel_size, cell.kernel_count)
-            if key not in seen:
-                seen.add(key)
-                build(cell, images.channels, images.classes)
+    return Platform(device.type, torch.get_num_threads() if device.type == "cpu" else None)
 
 
 def _train_all(
-    study: Study,
-    models: Sequence[str],
-    seeds: Sequence[int],
+    config: StudyConfig,
+    unfinished: Callable[[], list[Entry]],
     images: Images,
     device: torch.device,
     recorder: Recorder,
     command: str,
     console: Console,
 ) -> None:
-    config, place = study.config, study.place
     an_epoch = images_per_epoch(images.training, config.batch_size)
-
-    def unfinished() -> list[Planned]:
-        todo = remaining(plan(config, place, recorder.lines), recorder.lines)
-        return [entry for entry in todo if entry.model in models and _shared_by(seeds, entry)]
-
     todo = unfinished()
     with ProgressBar(console, sum(entry.epochs for entry in todo) * an_epoch) as progress:
         number, total = 0, len(todo)
-        # Planned anew after each cell: which ones are final depends on those that came before.
+        # Asked anew after each cell: which ones are final depends on those that came before.
         while todo := unfinished():
             entry, number = todo[0], number + 1
             assert entry.cell is not None, "tuning comes before what it decides"
             title = f"{entry.phase}: {entry.model}, {entry.method}, seed {entry.cell.seed}"
             progress.describe(f"{number}/{total} {title}")
-            found = environment(command, _PACKAGES)
+            origin = environment(command, _PACKAGES)
             if device.type != "cpu":
-                found["machine"]["gpu"] = device_name(device)
+                origin["machine"]["gpu"] = device_name(device)
             with many_shapes():
-                result = train_cell(entry.cell, images, device, on_batch=progress.advance)
-            recorder.add({"id": entry.cell.id, "cell": entry.cell.content(), **result, **found})
-            progress.say(f"{number}/{total} {title}{_settings(entry.cell)}: {_outcome(result)}")
+                finished = train_cell(entry.cell, images, device, origin, on_batch=progress.advance)
+            recorder.add(finished)
+            progress.say(f"{number}/{total} {title}{_settings(entry.cell)}: {_outcome(finished)}")
 
 
-def _shared_by(seeds: Sequence[int], entry: Planned) -> bool:
-    return entry.phase != "final" or entry.cell is None or entry.cell.seed in seeds
+def _write_page(results: Results, folder: Path, console: Console) -> None:
+    for path in write_page(results, folder):
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def _settings(cell: Cell) -> str:
@@ -188,23 +180,11 @@ def _settings(cell: Cell) -> str:
     return ", ".join(["", *told, f"lr {cell.lr:g}"])
 
 
-def _outcome(result: dict[str, object]) -> str:
+def _outcome(finished: FinishedCell) -> str:
     # Test scores are not shown before all of them are there, so that nobody stops or changes a study by them.
-    if result["failure"] is not None:
-        return f"broke off, {result['failure']}"
-    validation = result["validation"]
-    assert isinstance(validation, dict)
-    return f"validation {validation['accuracy']:.2f} %, {result['images_per_second']:.0f} images/s"
-
-
-def _data(images: Images) -> dict[str, object]:
-    return {
-        "name": images.name,
-        "training_images": len(images.training),
-        "validation_images": len(images.validation),
-        "test_images": len(images.test),
-        "classes": images.classes,
-    }
+    if finished.validation is None:
+        return f"broke off, {finished.failure}"
+    return f"validation {finished.validation.accuracy:.2f} %, {finished.images_per_second:.0f} images/s"
 
 
 def _study_options(arguments: Sequence[str]) -> ArgumentParser:

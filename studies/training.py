@@ -1,7 +1,7 @@
 """Training one cell."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from statistics import median
@@ -12,7 +12,7 @@ import torch
 from torchdcls.conversion import parameter_count
 from torchdcls_train.comparison.loop import Epoch, score_batches, train
 
-from .cells import Cell
+from .cells import Cell, FinishedCell, Score
 from .compiling import compile_in_pieces_
 from .images import Images, PlainBatches, TrainingBatches
 from .methods import build
@@ -22,10 +22,10 @@ def train_cell(
     cell: Cell,
     images: Images,
     device: torch.device,
+    origin: Mapping[str, Any],
     *,
     on_batch: Callable[[int], None] = lambda images: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> dict[str, Any]:
+) -> FinishedCell:
     """Trains and scores a cell.
 
     Training, and the choice of when it ends (after the last epoch, always), see no test image; those of a final cell
@@ -35,13 +35,8 @@ def train_cell(
         cell: The cell.
         images: The images of its study.
         device: Where to compute.
+        origin: Where the numbers come from, of `environment`.
         on_batch: Called with the number of images after each step.
-        on_epoch: Called after each epoch.
-
-    Returns:
-        `parameters`, `kernel_count` (elements or taps), `epochs` (the curve), `validation` and `test` (loss and
-        accuracy; None for the test of a cell that is not final), `failure` (None, or why a training broke off),
-        `images_per_second` (median of the epochs), `seconds` (of all this).
     """
     started = time.perf_counter()
     model, kernel_count = build(cell, images.channels, images.classes)
@@ -66,28 +61,29 @@ def train_cell(
             recorded=on_gpu,
         ):
             curve.append(epoch)
-            on_epoch(epoch)
     except FloatingPointError as error:
         # A rate too high for one method is a result too, not the end of the study.
         failure = str(error)
     test = None
     if cell.test and failure is None:
         test = _score(model, images, cell, device, precision)
-    return {
-        "parameters": parameter_count(model),
-        "kernel_count": kernel_count,
-        "epochs": [asdict(epoch) for epoch in curve],
-        "validation": {"loss": curve[-1].loss, "accuracy": curve[-1].accuracy} if failure is None else None,
-        "test": test,
-        "failure": failure,
-        "images_per_second": median(epoch.images_per_second for epoch in curve) if curve else None,
-        "seconds": time.perf_counter() - started,
-    }
+    return FinishedCell(
+        id=cell.id,
+        cell=cell,
+        parameters=parameter_count(model),
+        kernel_count=kernel_count,
+        epochs=[asdict(epoch) for epoch in curve],
+        validation=Score(curve[-1].loss, curve[-1].accuracy) if failure is None else None,
+        test=test,
+        failure=failure,
+        images_per_second=median(epoch.images_per_second for epoch in curve) if curve else None,
+        seconds=time.perf_counter() - started,
+        **origin,
+    )
 
 
 def _score(
     model: torch.nn.Module, images: Images, cell: Cell, device: torch.device, precision: AbstractContextManager[object]
-) -> dict[str, float]:
+) -> Score:
     batches = PlainBatches(images.test, images.training, cell.batch_size, device)
-    loss, accuracy = score_batches(model, batches, device=device, precision=precision)
-    return {"loss": loss, "accuracy": accuracy}
+    return Score(*score_batches(model, batches, device=device, precision=precision))

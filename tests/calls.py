@@ -62,9 +62,9 @@ class Call:
     def defeats(self, method):
         """Whether the method cannot run the call.
 
-        The transform takes neither strides nor padding beyond the kernel, and "depthwise" one filter for each channel.
+        The transform takes neither strides nor padding beyond the kernel, and "native" one filter for each channel.
         """
-        if method == "depthwise":
+        if method == "native":
             return len(set(self.channels)) > 1
         stride = (self.stride,) if isinstance(self.stride, int) else self.stride
         pads = padding_pairs(self.padding, self.kernel)

@@ -9,12 +9,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from torchdcls import Profile, construct_kernel
 from torchdcls.ops.conv import METHODS
+from torchdcls.ops.native import missing
 from torchdcls.ops.reference import reference_convolution, reference_kernel
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -149,8 +151,10 @@ def oracle_convolution(input, weight, bias=None, stride=1, padding=0, groups=1) 
     return reference_convolution(input, weight, bias, stride, padding_pairs(padding, kernel), groups)
 
 
+# Of tests of the compiled kernels, which an installation may be without.
+needs_kernels = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 # What runs on CPU; the tests of "triton" need a GPU or Triton's interpreter, and stand by themselves.
-CPU_METHODS = tuple(method for method in METHODS if method != "triton")
+CPU_METHODS = tuple(method for method in METHODS if method != "triton" and (method != "native" or missing() is None))
 
 
 def answers(call: Callable[[], Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -19,9 +19,17 @@ def test_integer_takes_whole_numbers(value):
     assert type(_checks.integer("size", value, 1)) is int
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, math.nan, math.inf, True, np.True_, "3", None, [3], 2j])
-def test_integer_refuses_the_rest(value):
+@pytest.mark.parametrize("value", [0, -1, 1.5, math.nan, math.inf])
+def test_integer_refuses_other_numbers(value):
     with pytest.raises(ValueError, match=r"^size: expected .*at least 1, got ") as error:
+        _checks.integer("size", value, 1)
+    assert str(error.value).endswith(repr(value))
+    assert not isinstance(error.value, TypeError)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "3", None, [3], 2j])
+def test_integer_refuses_other_types(value):
+    with pytest.raises(TypeError, match=r"^size: expected an integer of at least 1, got ") as error:
         _checks.integer("size", value, 1)
     assert str(error.value).endswith(repr(value))
 
@@ -38,12 +46,16 @@ def test_integers_are_one_for_all_or_one_an_axis():
         ((), r"stride: .* got \(\)"),
         ((1, 0), r"stride\[1\]: expected at least 1, got 0"),
         ((math.nan, 1), r"stride\[0\]: expected an integer of at least 1, got nan"),
-        ("ab", r"stride: expected an integer of at least 1, got 'ab'"),
     ],
 )
 def test_integers_refuse(value, message):
     with pytest.raises(ValueError, match=message):
         _checks.integers("stride", value, 2, 1)
+
+
+def test_integers_refuse_text():
+    with pytest.raises(TypeError, match=r"stride: expected an integer of at least 1, got 'ab'"):
+        _checks.integers("stride", "ab", 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +78,15 @@ def test_axes_are_ascending():
     assert _checks.axes([2, 0], 3) == (0, 2)
 
 
-@pytest.mark.parametrize("given", [(), (0, 0), (2,), (-1,), (0.5,), (True,), (math.nan,), "x", 0])
+@pytest.mark.parametrize("given", [(), (0, 0), (2,), (-1,), (0.5,), (math.nan,)])
 def test_axes_refuse(given):
     with pytest.raises(ValueError, match="learned_dims: expected"):
+        _checks.axes(given, 2)
+
+
+@pytest.mark.parametrize("given", [(True,), "x", 0])
+def test_axes_refuse_other_types(given):
+    with pytest.raises(TypeError, match="learned_dims: expected"):
         _checks.axes(given, 2)
 
 
@@ -81,9 +99,12 @@ def test_names_of_the_older_package_get_a_hint(name, hint):
         _checks.profile(name)
 
 
-@pytest.mark.parametrize("name", ["Gaussian", "", None, 3, ["gaussian"]])
-def test_unknown_interpolations_are_refused_without_a_hint(name):
-    with pytest.raises(ValueError, match=r"interpolation: expected 'bilinear', 'triangle', 'gaussian'") as error:
+@pytest.mark.parametrize(
+    ("name", "error_type"),
+    [("Gaussian", ValueError), ("", ValueError), (None, TypeError), (3, TypeError), (["gaussian"], TypeError)],
+)
+def test_unknown_interpolations_are_refused_without_a_hint(name, error_type):
+    with pytest.raises(error_type, match=r"interpolation: expected 'bilinear', 'triangle', 'gaussian'") as error:
         _checks.profile(name)
     assert str(error.value).endswith(f"got {name!r}")
 
@@ -114,7 +135,7 @@ _MODEL_TAKERS = {
 )
 @pytest.mark.parametrize("function", _MODEL_TAKERS)
 def test_what_takes_a_model_says_that_it_got_none(function, value, message):
-    with pytest.raises(ValueError, match=r"^model: ") as error:
+    with pytest.raises(TypeError, match=r"^model: ") as error:
         _MODEL_TAKERS[function](value)
     assert str(error.value) == f"model: expected a torch.nn.Module, {message}"
 
@@ -151,7 +172,7 @@ _TENSOR_TAKERS = {
 @pytest.mark.parametrize("function", _TENSOR_TAKERS)
 def test_what_takes_a_tensor_says_that_it_got_none(function, value, message):
     name, call = _TENSOR_TAKERS[function]
-    with pytest.raises(ValueError, match=f"^{name}: ") as error:
+    with pytest.raises(TypeError, match=f"^{name}: ") as error:
         call(value)
     assert str(error.value) == f"{name}: expected a torch.Tensor, {message}"
 
@@ -159,13 +180,25 @@ def test_what_takes_a_tensor_says_that_it_got_none(function, value, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: torchdcls.explain_method(None, (4, 1, 3, 3)), "input_shape: expected the sizes of all axes, such as"),
         (lambda: torchdcls.to_official(nn.ReLU()), r"state_dict: expected model.state_dict\(\), got ReLU"),
         (lambda: torchdcls.load_official(["a"]), "path_or_url: expected a file or an address, got list"),
+        (lambda: torchdcls.Dcls1d(1, 1, 1, dtype="float32"), "dtype: expected a floating-point dtype, got 'float32'"),
+        (lambda: torchdcls.Dcls1d(1, 1, 1, position_init=0.5), "position_init: expected .*, got 0.5"),
+    ],
+)
+def test_other_arguments_of_another_type(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: torchdcls.explain_method(None, (4, 1, 3, 3)), "input_shape: expected the sizes of all axes, such as"),
         (lambda: receptive_field(nn.ReLU()), "inputs: expected the model's arguments"),
     ],
 )
-def test_first_arguments_of_another_type(call, message):
+def test_no_first_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -193,9 +226,14 @@ def test_the_nearest_words(word, known, hint):
 
 
 @pytest.mark.parametrize(
-    ("value", "end"), [("onxx", "got 'onxx'; did you mean 'onnx'?"), ("xyz", "got 'xyz'"), (None, "got None")]
+    ("value", "end", "error_type"),
+    [
+        ("onxx", "got 'onxx'; did you mean 'onnx'?", ValueError),
+        ("xyz", "got 'xyz'", ValueError),
+        (None, "got None", TypeError),
+    ],
 )
-def test_a_choice_that_is_nearly_right(value, end):
-    with pytest.raises(ValueError, match=r"^to: expected one of") as error:
+def test_a_choice_that_is_nearly_right(value, end, error_type):
+    with pytest.raises(error_type, match=r"^to: expected one of") as error:
         _checks.one_of("to", value, ("onnx", "pt2"))
     assert str(error.value) == f"to: expected one of 'onnx', 'pt2', {end}"

@@ -9,21 +9,27 @@ from missing import OPTIONAL, run_without
 
 from torchdcls.ops.conv import METHODS
 
-SOURCE = Path(__file__).parent.parent / "src" / "torchdcls"
-# profiles, _checks, _extras <- ops <- nn <- conversion <- models <- deployment <- train <- cli
-ROOMS = ("ops", "nn", "conversion", "models", "deployment", "train", "cli")
+ROOT = Path(__file__).parent.parent
+# The library, and what uses it: each may import those before it.
+PACKAGES = {"torchdcls": "src", "torchdcls_train": "src", "studies": ".", "benchmarks": "."}
+RANK = {package: rank for rank, package in enumerate(PACKAGES)}
+SOURCE = ROOT / "src" / "torchdcls"
+# profiles, _checks, _extras <- ops <- nn <- conversion <- models <- deployment <- cli
+ROOMS = ("ops", "nn", "conversion", "models", "deployment", "cli")
 ORDER = {"profiles": 0, "_checks": 0, "_extras": 0, **{name: number for number, name in enumerate(ROOMS, start=1)}}
 # Beside conversion, and beside deployment; neither knows the other.
 ORDER["optim"] = ORDER["conversion"]
 ORDER["inspection"] = ORDER["deployment"]
+# What results say of their origin, and the tables made of them.
+ORDER |= {"_environment": 0, "_tables": 0}
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
-# Packages that only some rooms may import; train may make figures too, inside the function that draws.
+# Packages that only some places may import.
 RESERVED = {
-    "triton": {"ops/conv/triton", "ops/triton"},
-    "timm": {"conversion", "models", "deployment", "train"},
-    "matplotlib": {"plots"},
+    "triton": {"torchdcls.ops.conv.triton", "torchdcls.ops.triton"},
+    "timm": {*(f"torchdcls.{room}" for room in ("conversion", "models", "deployment")), *PACKAGES} - {"torchdcls"},
+    "matplotlib": {"torchdcls.plots", "studies", "benchmarks"},
 }
 
 
@@ -40,13 +46,18 @@ class Import:
         return room(self.file)
 
 
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def room(module: str) -> str:
     """The first name below the package: "" for the package itself."""
     return module.partition(".")[2].partition(".")[0]
 
 
 def dotted(path: Path) -> str:
-    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "src" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -63,7 +74,7 @@ def imports_of(path: Path) -> list[Import]:
             base = ".".join([*base, *([node.module] if node.module else [])])
             # `from . import x` may name a module: then that module is meant.
             for alias in node.names:
-                submodule = SOURCE.parent.joinpath(*base.split("."), alias.name)
+                submodule = ROOT.joinpath(PACKAGES.get(package_of(base), "."), *base.split("."), alias.name)
                 is_module = submodule.is_dir() or submodule.with_suffix(".py").exists()
                 found.append(Import(module, f"{base}.{alias.name}" if is_module else base, inside_function))
         inside_function = inside_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -74,20 +85,29 @@ def imports_of(path: Path) -> list[Import]:
     return found
 
 
-IMPORTS = [found for path in sorted(SOURCE.rglob("*.py")) for found in imports_of(path)]
-INTERNAL = [found for found in IMPORTS if found.target.partition(".")[0] == "torchdcls"]
+FILES = sorted(path for package, folder in PACKAGES.items() for path in (ROOT / folder / package).rglob("*.py"))
+IMPORTS = [found for path in FILES for found in imports_of(path)]
+INTERNAL = [found for found in IMPORTS if package_of(found.target) in PACKAGES]
+LIBRARY = [found for found in INTERNAL if package_of(found.file) == "torchdcls"]
 
 
 def why_not(found: Import) -> str | None:
-    """What is wrong with an import inside the package, or None."""
+    """What is wrong with an import of one of these packages by one of them, or None."""
+    mine, other = RANK[package_of(found.file)], RANK[package_of(found.target)]
     here, there = found.room, room(found.target)
+    if mine < other:
+        return "what is below does not know what uses it"
+    if package_of(found.file) == "torchdcls_train" and found.target.startswith("torchdcls.plots"):
+        return None if found.inside_function else "plots are imported inside the function that draws"
+    if package_of(found.file) != "torchdcls":
+        return None
     if here in FRONT_DOORS or here == there:
         return None
     if there in FRONT_DOORS:
         return None if here == "cli" else "a room imports the package's front door"
     if there == "plots":
-        allowed = here in ("train", "cli") and found.inside_function
-        return None if allowed else "plots are imported by train and cli, inside the function that needs them"
+        allowed = here == "cli" and found.inside_function
+        return None if allowed else "plots are imported by cli, inside the function that needs them"
     if there in BESIDE:
         return None if here == "cli" else f"{there} is nobody's foundation"
     rank = ORDER[BESIDE[here]] if here in BESIDE else ORDER[here] - 1
@@ -99,11 +119,14 @@ def test_the_walk_finds_the_imports_that_are_known():
     assert ("torchdcls.nn.layer", "torchdcls.ops.kernel") in arrows
     assert ("torchdcls.nn.dcls", "torchdcls._checks") in arrows
     assert ("torchdcls.ops.conv.api", "torchdcls.ops.conv.select") in arrows
-    assert len(INTERNAL) > 20
+    assert ("torchdcls_train.trainer", "torchdcls.optim") in arrows
+    assert ("studies.training", "torchdcls_train.comparison.loop") in arrows
+    assert ("benchmarks.study", "studies.page") in arrows
+    assert len(LIBRARY) > 20
 
 
 def test_every_room_has_a_place():
-    rooms = {found.room for found in IMPORTS} | {room(found.target) for found in INTERNAL}
+    rooms = {found.room for found in LIBRARY} | {room(found.target) for found in LIBRARY}
     assert rooms <= {*ORDER, *BESIDE, *FRONT_DOORS}
 
 
@@ -123,6 +146,12 @@ def test_imports_point_one_way(found):
         ("torchdcls_train.comparison.loop", "torchdcls.plots.curves", False),
         ("torchdcls.nn.dcls", "torchdcls.plots.curves", True),
         ("torchdcls.plots.curves", "torchdcls_train.comparison.loop", True),
+        ("torchdcls.cli.main", "torchdcls_train.commands", True),
+        ("torchdcls", "studies.plan", True),
+        ("torchdcls.ops.conv.rates", "benchmarks.fit", False),
+        ("torchdcls_train.engine", "studies.training", True),
+        ("torchdcls_train.environment", "benchmarks.record", False),
+        ("studies.page", "benchmarks.tables", False),
     ],
 )
 def test_arrows_that_point_back_are_seen(file, target, inside_function):
@@ -133,10 +162,59 @@ def below(module: str, *folders: str) -> bool:
     return any(f"{module}.".startswith(f"torchdcls.{folder}.") for folder in folders)
 
 
-def test_making_kernels_and_convolving_do_not_know_each_other():
-    for found in INTERNAL:
-        assert not (below(found.file, "ops.kernel") and below(found.target, "ops.conv"))
-        assert not (below(found.file, "ops.conv") and below(found.target, "ops.kernel", "profiles"))
+# What each file and folder of `ops` belongs to: one of the two ideas, the ground below both, or what joins them.
+IDEAS = {
+    "making kernels": {"kernel", "separable", "triton"},
+    "convolving": {"conv", "padding"},
+    "ground": {"autocast", "caches", "gpu", "native", "scratch", "tracing"},
+    "joining": {"", "dcls_conv", "reference"},
+}
+
+
+def idea(module: str) -> str | None:
+    """What a module of `ops` belongs to; None elsewhere. Profiles are a part of making kernels."""
+    package, *names = module.split(".")
+    if package != "torchdcls" or not names or names[0] not in ("ops", "profiles"):
+        return None
+    name = names[1] if len(names) > 1 else ""
+    return "making kernels" if names[0] == "profiles" else next(idea for idea in IDEAS if name in IDEAS[idea])
+
+
+def over_the_wall(found: Import) -> bool:
+    """Whether one idea imports the other, or the ground one of them."""
+    here, there = idea(found.file), idea(found.target)
+    return here not in (None, "joining") and there not in (None, here, "ground")
+
+
+def test_every_file_of_ops_has_an_idea():
+    entries = [path for path in (SOURCE / "ops").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    names = sorted("" if path.stem == "__init__" else path.stem for path in entries)
+    assert names == sorted(name for members in IDEAS.values() for name in members)
+
+
+@pytest.mark.parametrize("found", [found for found in LIBRARY if found.room == "ops"], ids=str)
+def test_making_kernels_and_convolving_do_not_know_each_other(found):
+    assert not over_the_wall(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "target"),
+    [
+        ("ops.kernel", "ops.conv"),
+        ("ops.separable", "ops.conv.direct"),
+        ("ops.triton.launch", "ops.conv.triton.launch"),
+        ("ops.kernel", "ops.dcls_conv"),
+        ("ops.conv.triton.support", "ops.triton.support"),
+        ("ops.conv.fft", "ops.separable"),
+        ("ops.conv.direct", "profiles"),
+        ("ops.padding", "ops"),
+        ("ops.gpu", "ops.triton.support"),
+        ("ops.caches", "ops.conv.select"),
+        ("ops.tracing", "profiles"),
+    ],
+)
+def test_holes_in_the_wall_are_seen(file, target):
+    assert over_the_wall(Import(f"torchdcls.{file}", f"torchdcls.{target}", True))
 
 
 def test_methods_of_convolving_do_not_know_each_other():
@@ -155,9 +233,10 @@ def test_the_oracle_imports_nothing_from_the_package():
 @pytest.mark.parametrize("package", RESERVED)
 def test_optional_packages_stay_in_their_rooms(package):
     for found in IMPORTS:
-        if found.target.partition(".")[0] == package:
-            draws = package == "matplotlib" and found.room == "train" and found.inside_function
-            assert draws or below(found.file, *(folder.replace("/", ".") for folder in RESERVED[package])), found
+        if package_of(found.target) == package:
+            # Training may make figures, inside the function that draws.
+            draws = package == "matplotlib" and package_of(found.file) == "torchdcls_train" and found.inside_function
+            assert draws or any(f"{found.file}.".startswith(f"{place}.") for place in RESERVED[package]), found
 
 
 def test_the_package_needs_torch_alone():

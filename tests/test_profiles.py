@@ -8,7 +8,7 @@ import torch
 from cases import SPREADS, cauchy
 
 from torchdcls import Profile
-from torchdcls.profiles import PROFILES, gaussian, triangle
+from torchdcls.profiles import INTERPOLATIONS, PROFILES, gaussian, triangle
 
 U = torch.linspace(-3, 3, 241, dtype=torch.float64)
 
@@ -38,6 +38,22 @@ def test_published_constants(name):
     profile, spread = PROFILES[name], SPREADS[name]
     assert (profile.name, profile.smallest_scale, profile.start) == (name, spread.smallest_scale, spread.start)
     torch.testing.assert_close(profile.function(U), spread.function(U), rtol=1e-15, atol=1e-16)
+
+
+def test_every_profile_has_its_name_in_the_type():
+    assert tuple(PROFILES) == INTERPOLATIONS
+
+
+def test_device_forms_are_of_the_functions_that_device_code_computes():
+    forms = {"triangle": triangle, "gaussian": gaussian}
+    assert {profile.function for profile in PROFILES.values() if profile.device_form is not None} == set(forms.values())
+    for profile in PROFILES.values():
+        assert profile.device_form is None or profile.function is forms[profile.device_form]
+
+
+def test_refuses_a_device_form_that_there_is_not():
+    with pytest.raises(ValueError, match="device_form: expected 'triangle', 'gaussian' or None, got 'cauchy'"):
+        Profile(cauchy, smallest_scale=0.3, start=None, device_form="cauchy")
 
 
 def test_scale_is_the_smallest_scale_plus_the_size_of_sigma():

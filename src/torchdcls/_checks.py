@@ -4,7 +4,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +27,20 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
+class WrongTypeError(TypeError, ValueError):
+    """An argument of a wrong type. Who reports all refused arguments alike, as the command line, catches ValueError."""
+
+
 def integer(name: str, value: object, minimum: int) -> int:
-    """`value` as an int, refused below `minimum`. NaN, fractions and booleans are not integers."""
-    if isinstance(value, Real) and not isinstance(value, int) and float(value).is_integer():
-        value = int(float(value))
-    if isinstance(value, bool) or not isinstance(value, int):
+    """`value` as an int, refused below `minimum`. NaN and fractions are not integers, booleans not even numbers."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise WrongTypeError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
+    number = value if isinstance(value, int) else float(value)
+    if isinstance(number, float) and not number.is_integer():
         raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
-    if value < minimum:
+    if number < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
-    return value
+    return int(number)
 
 
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
@@ -62,7 +67,8 @@ def kernel_size(value: object, dims: int, learned_dims: Sequence[int], kernel_co
 def dtype(value: torch.dtype) -> torch.dtype:
     """A dtype in which weights can be."""
     if value not in _DTYPES:
-        raise ValueError(f"dtype: expected a floating-point dtype, got {value!r}; {_SUPPORTED}")
+        wrong = ValueError if isinstance(value, torch.dtype) else WrongTypeError
+        raise wrong(f"dtype: expected a floating-point dtype, got {value!r}; {_SUPPORTED}")
     return value
 
 
@@ -80,13 +86,12 @@ def axes(learned_dims: Sequence[int] | None, dims: int) -> tuple[int, ...]:
     """The axes along which positions are learned, ascending; all of them for None."""
     if learned_dims is None:
         return tuple(range(dims))
-    given = tuple(learned_dims) if isinstance(learned_dims, Iterable) else ()
-    chosen = tuple(sorted(integer("learned_dims", dim, 0) for dim in given))
+    expected = f"learned_dims: expected a tuple of different spatial axes out of {tuple(range(dims))}, such as (0,)"
+    if not isinstance(learned_dims, Iterable):
+        raise WrongTypeError(f"{expected}, got {learned_dims!r}")
+    chosen = tuple(sorted(integer("learned_dims", dim, 0) for dim in learned_dims))
     if not chosen or len(set(chosen)) != len(chosen) or chosen[-1] >= dims:
-        raise ValueError(
-            f"learned_dims: expected a tuple of different spatial axes out of {tuple(range(dims))}, such as (0,), "
-            f"got {learned_dims!r}"
-        )
+        raise ValueError(f"{expected}, got {learned_dims!r}")
     return chosen
 
 
@@ -94,12 +99,13 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
     """The profile of this name, or the profile itself."""
     if isinstance(interpolation, Profile):
         return interpolation
-    name = str(interpolation)
-    if name in PROFILES:
-        return PROFILES[name]
-    hint = f" (DCLS's {name!r} is {_DCLS_NAMES[name]!r} here)" if name in _DCLS_NAMES else ""
-    names = ", ".join(repr(name) for name in PROFILES)
-    raise ValueError(f"interpolation: expected {names} or a torchdcls.Profile, got {interpolation!r}{hint}")
+    expected = f"interpolation: expected {', '.join(map(repr, PROFILES))} or a torchdcls.Profile, got {interpolation!r}"
+    if not isinstance(interpolation, str):
+        raise WrongTypeError(expected)
+    if interpolation in PROFILES:
+        return PROFILES[interpolation]
+    theirs = _DCLS_NAMES.get(interpolation)
+    raise ValueError(expected + (f" (DCLS's {interpolation!r} is {theirs!r} here)" if theirs is not None else ""))
 
 
 def hint_for(name: str, value: object) -> str:
@@ -183,11 +189,20 @@ def alternatives(words: Iterable[object]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+def element_count(value: object) -> int | Literal["iso"]:
+    """`kernel_count` of a conversion: an integer, or "iso"."""
+    if isinstance(value, str):
+        one_of("kernel_count", value, ("iso",))
+        return "iso"
+    return integer("kernel_count", value, 1)
+
+
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:
     """Refuses a value that is not among the choices."""
     if value not in choices:
+        wrong = ValueError if isinstance(value, str) else WrongTypeError
         hint = also_nearest(value, choices)
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+        raise wrong(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
 
 
 def module(name: str, value: object) -> None:
@@ -199,7 +214,7 @@ def module(name: str, value: object) -> None:
         advice = "; make the model first, for example by timm.create_model"
     elif isinstance(value, list | tuple) and any(isinstance(entry, nn.Module) for entry in value):
         advice = "; put the modules into a torch.nn.ModuleList"
-    raise ValueError(f"{name}: expected a torch.nn.Module, got {_kind(value)}{advice}")
+    raise WrongTypeError(f"{name}: expected a torch.nn.Module, got {_kind(value)}{advice}")
 
 
 def tensors(*, optional: Sequence[str] = (), **values: object) -> None:
@@ -213,7 +228,7 @@ def tensor(name: str, value: object) -> None:
     """Refuses what is not a torch.Tensor."""
     if not isinstance(value, Tensor):
         advice = "; torch.from_numpy makes a tensor of it" if type(value).__module__ == "numpy" else ""
-        raise ValueError(f"{name}: expected a torch.Tensor, got {_kind(value)}{advice}")
+        raise WrongTypeError(f"{name}: expected a torch.Tensor, got {_kind(value)}{advice}")
 
 
 def _kind(value: object) -> str:

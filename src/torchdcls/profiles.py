@@ -7,13 +7,17 @@ kernel of any number of axes is made from it by `torchdcls.construct_kernel`; no
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# The names of PROFILES, for type checkers; lists of options come from INTERPOLATIONS.
 Interpolation = Literal["bilinear", "triangle", "gaussian"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+# The profiles that `ops/triton/kernels.py` has code for.
+DeviceForm = Literal["triangle", "gaussian"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,12 @@ class Profile:
         name: What `repr` shows.
         slope: Derivative of `function` as a function of `u` and of what `function` gives there, where that is cheaper
             than what autograd makes of it. None: autograd.
+        device_form: Which of the forms that device code has computes `function`. None: kernels are made by torch's
+            operators on GPUs too.
 
     Raises:
-        ValueError: `smallest_scale` is not a positive finite number, or `start` is not finite.
+        ValueError: `smallest_scale` is not a positive finite number, `start` is not finite, or there is no such
+            `device_form`.
 
     Example:
         >>> import torch
@@ -50,12 +57,16 @@ class Profile:
     start: float | None
     name: str = "custom"
     slope: Callable[[Tensor, Tensor], Tensor] | None = None
+    device_form: DeviceForm | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest_scale < float("inf"):
             raise ValueError(f"smallest_scale: expected a positive finite number, got {self.smallest_scale!r}")
         if self.start is not None and not abs(self.start) < float("inf"):
             raise ValueError(f"start: expected a finite number or None, got {self.start!r}")
+        if self.device_form not in (None, *get_args(DeviceForm)):
+            forms = ", ".join(map(repr, get_args(DeviceForm)))
+            raise ValueError(f"device_form: expected {forms} or None, got {self.device_form!r}")
 
     def scale(self, sigma: Tensor) -> Tensor:
         """Scale of elements with this sigma, `smallest_scale + |sigma|`, in grid cells.
@@ -109,11 +120,12 @@ def triangle_slope(u: Tensor, profile: Tensor) -> Tensor:
     return torch.where(profile > 0, -u.sign(), 0.0)
 
 
-PROFILES: dict[str, Profile] = {
-    "bilinear": Profile(triangle, 1.0, None, "bilinear", triangle_slope),
-    "triangle": Profile(triangle, 1.0, 0.0, "triangle", triangle_slope),
-    "gaussian": Profile(gaussian, 0.27, 0.23, "gaussian", gaussian_slope),
-}
+_BUILT_IN = (
+    Profile(triangle, 1.0, None, "bilinear", triangle_slope, "triangle"),
+    Profile(triangle, 1.0, 0.0, "triangle", triangle_slope, "triangle"),
+    Profile(gaussian, 0.27, 0.23, "gaussian", gaussian_slope, "gaussian"),
+)
+PROFILES = {profile.name: profile for profile in _BUILT_IN}
 
 
 def description(profile: Profile) -> str:

@@ -54,17 +54,8 @@ class Checkpoint:
         missing, foreign = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
         other = [name for name in sorted(own.keys() & stored.keys()) if own[name].shape != stored[name].shape]
         if missing or foreign or other:
-            differences = [
-                f"{words} {', '.join(names[:_NAMES_SHOWN])}{' ...' if len(names) > _NAMES_SHOWN else ''}"
-                for words, names in (
-                    ("it lacks", missing),
-                    ("it has besides", foreign),
-                    ("of other shapes are", other),
-                )
-                if names
-            ]
             raise ValueError(
-                f"checkpoint: '{self.path}' is of another model ({'; '.join(differences)}); "
+                f"checkpoint: '{self.path}' is of another model ({differences(missing, foreign, other)}); "
                 f"it was made with model {self.about.get('config', {}).get('model')!r}"
             )
         with torch.no_grad():
@@ -89,6 +80,18 @@ class Checkpoint:
             optimizer.load_state_dict(restored)
         except (ValueError, KeyError) as error:
             raise ValueError(f"checkpoint: '{self.path}' is of another optimiser ({error})") from None
+
+
+def differences(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
+    """In which tensors a file differs from a model: those it lacks, has besides, and has in other shapes."""
+    kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
+    return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
 from .averaged import better_part
@@ -24,7 +25,6 @@ from .data.image_source import Images, Sources, Stream, image_count
 from .data.sources import open_sources
 from .data.transforms import preparation, training_transform, validation_transform
 from .data.unreadable import Unreadable
-from .environment import repeatable
 from .folders import make_folder
 from .initial import load_initial_
 from .interruption import Interruption

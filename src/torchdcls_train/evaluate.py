@@ -10,10 +10,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from torchdcls.models.stored import check_stored, making
-
-from .averaged import Taken, taken_part
-from .checkpoint import Checkpoint, load_checkpoint
 from .comparison.compared import about_compared, evaluate_compared, load_compared
 from .data.batches import ValidationBatches
 from .data.image_folder import shortened
@@ -22,8 +18,9 @@ from .data.sources import open_sources
 from .data.transforms import preparation, validation_transform
 from .processes import default_workers, device_name, processes
 from .progress import ProgressBar
-from .settings import SETTINGS, EvalConfig, TrainConfig, Weights
-from .trainer import autocast, build_model
+from .settings import EvalConfig, TrainConfig, Weights
+from .trained import read_trained
+from .trainer import autocast
 from .validation import Scores, class_numbers, validate
 
 
@@ -41,11 +38,11 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
     checkpoint = Path(checkpoint)
     if (compared := about_compared(checkpoint)) is not None:
         return evaluate_compared(checkpoint, compared, config, console)
-    stored = load_checkpoint(checkpoint)
+    trained = read_trained(checkpoint, config.weights)
+    run, model = trained.run, trained.model
     asked: dict[str, Any] = {
         name: value for name, value in vars(config).items() if value is not None and name != "weights"
     }
-    run = stored_config(stored)
     if not asked.get("data", run.data):
         raise ValueError("data: expected a folder or a name, got nothing")
     settings = replace(run, **asked, batch_size=config.micro_batch or run.micro_batch, mixup=0.0, cutmix=0.0)
@@ -55,11 +52,8 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
     with processes(settings.device) as group:
         console = console or Console(quiet=not group.main)
         sources = open_sources(settings)
-        model, taken = stored_model(stored, settings, config.weights)
         model.to(group.device)
-        numbers = class_numbers(
-            stored.about.get("classes"), stored.about["num_classes"], sources.classes, sources.num_classes
-        )
+        numbers = class_numbers(trained.classes, trained.num_classes, sources.classes, sources.num_classes)
         batches = ValidationBatches(
             sources.validation,
             validation_transform(settings, *preparation(model)),
@@ -76,11 +70,11 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
                 model, renumbered, group, autocast(settings, group.device), settings.channels_last, bar.advance
             )
         unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
-        some = _some(sources.classes, stored.about["num_classes"])
+        some = _some(sources.classes, trained.num_classes)
         console.print(
             f"{settings.model} on {sources.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
             f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}{some}; {device_name(group.device)})\n"
-            f"{taken}",
+            f"{trained.taken}",
             highlight=False,
             soft_wrap=True,
         )
@@ -101,50 +95,10 @@ def load_model(checkpoint: str | Path, weights: Weights = "auto") -> nn.Module:
     checkpoint = Path(checkpoint)
     if (compared := about_compared(checkpoint)) is not None:
         return load_compared(checkpoint, compared)
-    stored = load_checkpoint(checkpoint)
-    model, taken = stored_model(stored, stored_config(stored), weights)
-    if taken.warning is not None:
-        warnings.warn(f"weights: {taken.warning}; weights='model' takes the trained ones", stacklevel=2)
-    return model.eval()
-
-
-def stored_config(checkpoint: Checkpoint) -> TrainConfig:
-    """The settings that a checkpoint holds.
-
-    Raises:
-        ValueError: It is of a version with other settings, or they are of other types.
-    """
-    settings = checkpoint.about.get("config") if isinstance(checkpoint.about, dict) else None
-    if not isinstance(settings, dict):
-        raise ValueError(f"checkpoint: '{checkpoint.path}' cannot be read, as it lacks the settings of its run")
-    unknown = sorted(set(settings) - set(SETTINGS))
-    if unknown:
-        raise ValueError(
-            f"checkpoint: '{checkpoint.path}' has settings that this version does not know ({', '.join(unknown)}); "
-            "use the version that wrote it, which its run.json names"
-        )
-    try:
-        paths = {name: Path(settings[name]) for name in ("data_dir", "out") if settings.get(name) is not None}
-        config = TrainConfig(**{**settings, **paths})
-        # Weights are in the file: timm's own are not fetched again.
-        given = {name: value for name, value in (config.model_args or {}).items() if name != "pretrained"}
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"checkpoint: '{checkpoint.path}' has settings of other types ({error})") from None
-    return replace(config, model_args=given or None)
-
-
-def stored_model(stored: Checkpoint, settings: TrainConfig, weights: Weights) -> tuple[nn.Module, Taken]:
-    """The model of a checkpoint, and which of its weights it has.
-
-    Raises:
-        ValueError: It holds no such weights, those of another model, or describes one that a file may not describe.
-    """
-    taken = taken_part(stored, weights)
-    check_stored("checkpoint", stored.path, settings.model, settings.model_args or {})
-    with making("checkpoint", stored.path, sum(tensor.numel() for tensor in stored.tensors.values())):
-        model = build_model(settings, stored.about["num_classes"])
-    stored.load_weights(model, taken.part)
-    return model, taken
+    trained = read_trained(checkpoint, weights)
+    if trained.taken.warning is not None:
+        warnings.warn(f"weights: {trained.taken.warning}; weights='model' takes the trained ones", stacklevel=2)
+    return trained.model.eval()
 
 
 def _validation_alone(settings: TrainConfig) -> TrainConfig:

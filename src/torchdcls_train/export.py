@@ -11,11 +11,10 @@ from torchdcls import deployment
 from torchdcls.deployment import Configuration, ExportReport
 from torchdcls.deployment.options import Format
 
-from .checkpoint import load_checkpoint
 from .data.transforms import preparation
-from .evaluate import stored_config, stored_model
 from .run_folder import resolved
 from .settings import ExportConfig
+from .trained import read_trained
 
 # What the settings are called in the function that does it.
 _CALLED = {"path": "out", "example": "image_size"}
@@ -37,15 +36,14 @@ def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Con
     to = cast(Format, config.to)  # checked where the settings are made
     console = console or Console()
     checkpoint = Path(checkpoint)
-    stored = load_checkpoint(checkpoint)
-    run = stored_config(stored)
     out = config.out or _beside(checkpoint, to)
-    if out.exists() and out.samefile(checkpoint):
+    if out.exists() and checkpoint.exists() and out.samefile(checkpoint):
         raise ValueError(f"out: expected another file than the checkpoint, got '{out}'")
     with console.status("reading the checkpoint") as status:
         try:
             deployment.check_path(out, to, config.overwrite)
-            model, taken = stored_model(stored, run, config.weights)
+            trained = read_trained(checkpoint, config.weights)
+            model, run = trained.model, trained.run
             size, prepared = config.image_size or run.image_size, preparation(model)
             arguments = dict(run.model_args or {})
             report = deployment.export(
@@ -59,14 +57,14 @@ def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Con
                 opset=config.opset,
                 configuration=Configuration(
                     model=run.model,
-                    arguments=_arguments(arguments, stored.about["num_classes"], run.drop_path),
-                    classes=stored.about.get("classes"),
+                    arguments=_arguments(arguments, trained.num_classes, run.drop_path),
+                    classes=trained.classes,
                     mean=prepared.mean,
                     std=prepared.std,
                     image_size=size,
                     interpolation=prepared.interpolation,
                     crop_pct=prepared.crop_pct if run.crop_pct is None else run.crop_pct,
-                    weights=taken.part,
+                    weights=trained.taken.part,
                     training=_without_paths(resolved(run)),
                 ),
                 overwrite=config.overwrite,
@@ -75,7 +73,7 @@ def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Con
         except ValueError as error:
             name, colon, rest = str(error).partition(":")
             raise ValueError(f"{_CALLED.get(name, name)}{colon}{rest}") from None
-    report = replace(report, notes=(str(taken), *report.notes))
+    report = replace(report, notes=(str(trained.taken), *report.notes))
     console.print(str(report), highlight=False, markup=False, soft_wrap=True)
     return report
 

@@ -1,7 +1,14 @@
-"""Folders that results are written to."""
+"""Folders that data are read from, and those that results are written to."""
 
 import tempfile
 from pathlib import Path
+
+
+def check_folder(setting: str, expected: str, folder: Path) -> None:
+    """Refuses what is no folder; `setting` begins the message, `expected` says what it was to be."""
+    if not folder.is_dir():
+        came = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{setting}: expected {expected}, got '{folder}', which {came}")
 
 
 def make_folder(folder: Path) -> None:

@@ -11,10 +11,8 @@ from torchdcls.conversion import files, official
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import file_format, load_checkpoint
-from .evaluate import stored_config, stored_model
-
-_NAMES_SHOWN = 4
+from .checkpoint import differences, file_format, first_names
+from .trained import read_trained
 
 
 class _Found(NamedTuple):
@@ -68,7 +66,7 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
     new = [shared[0] for shared in names if shared not in wanted]
     text = f"weights of '{path}' ({found.what}): {len(wanted)} of the model's {len(names)} tensors are loaded"
     if new:
-        text += f", new are {_shown(new)}"
+        text += f", new are {first_names(new)}"
     if not reset_head and found.classes is not None and classes is not None and list(found.classes) != list(classes):
         text += "; note: the classes have other names than in that run, --reset-head draws a new classifier"
     return text
@@ -77,10 +75,8 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
 def _read(path: Path) -> _Found:
     kind = file_format(path)
     if kind.startswith("torchdcls checkpoint"):
-        stored = load_checkpoint(path)
-        run = stored_config(stored)
-        model, taken = stored_model(stored, run, "auto")
-        return _Found(model.state_dict(), str(taken), run.model, stored.about.get("classes"))
+        trained = read_trained(path, "auto")
+        return _Found(trained.model.state_dict(), str(trained.taken), trained.run.model, trained.classes)
     if kind.startswith("torchdcls model"):
         return _Found(load(path).state_dict(), "an exported model")
     content = files.read(path)
@@ -123,22 +119,14 @@ def _mismatch(
     other: Sequence[str],
     classifier: Sequence[str],
 ) -> str:
-    differences = "; ".join(
-        f"{words} {_shown(names)}"
-        for words, names in (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
-        if names
-    )
+    listed = differences(missing, foreign, other)
     if all(_within(name, classifier) for name in (*missing, *foreign, *other)):
         return (
             f"initial_checkpoint: expected as many classes as the data have, got '{path}' with a classifier for others "
-            f"({differences}); --reset-head draws a new one"
+            f"({listed}); --reset-head draws a new one"
         )
     of = f", which is of {found.model}" if found.model is not None else ""
     return (
-        f"initial_checkpoint: expected weights of this model, got '{path}'{of} ({differences}); give the --model and "
+        f"initial_checkpoint: expected weights of this model, got '{path}'{of} ({listed}); give the --model and "
         "--model-args that the weights are of"
     )
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN))

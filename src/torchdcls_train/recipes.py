@@ -1,11 +1,12 @@
-"""Recipes: settings of whole trainings, as YAML files in the package or of the user's own.
+"""Recipes: settings of whole training runs, as YAML files in the package or of the user's own.
 
 A file holds settings of `TrainConfig`. It may begin with `base: NAME`, the name or the file of another recipe, whose
-settings it starts from.
+settings it starts from. A file of the package is a family; each line of its `models:` makes a recipe for the model's
+own layers and one for each interpolation of DCLS layers.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,12 +16,15 @@ import yaml
 from jsonargparse import get_loader
 
 from torchdcls._checks import nearest
+from torchdcls.profiles import PROFILES
 
 from .settings import SETTINGS
 
 _BASE = "base"
-_FAMILIES = "families"
+_FAMILY = "families/"
 _SUFFIXES = (".yaml", ".yml")
+# arXiv:2112.03740 and its authors' code.
+_OF_INTERPOLATION = {"bilinear": {"clamp_positions": True, "repulsion_from": 20}}
 
 
 def recipe_names() -> list[str]:
@@ -50,35 +54,38 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     way: list[str] = []
-    name, source = _find(name_or_path, Path(), "config")
+    name, own, folder = _find(name_or_path, Path(), "config")
     while True:
         if name in way:
             raise ValueError(f"{way[-1]}: expected a base that does not lead back, got {' -> '.join([*way, name])}")
         way.append(name)
-        own = _read(name, source)
-        base = own.pop(_BASE, None)
         settings = {**own, **settings}
+        base = settings.pop(_BASE, None)
         if base is None:
             return settings
         if not isinstance(base, str):
             raise ValueError(f"{name}: expected the name or the file of a recipe as base, got {base!r}")
-        name, source = _find(base, source.parent if isinstance(source, Path) else Path(), f"{name}: base")
+        name, own, folder = _find(base, folder, f"{name}: base")
 
 
-def _packaged() -> dict[str, Traversable]:
-    """The package's recipes and families by name."""
-    folder = files("torchdcls_train") / "recipes"
+def _packaged() -> Mapping[str, Mapping[str, Any]]:
+    """What each of the package's recipes and families says itself, by name."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for file in (files("torchdcls_train") / "recipes").iterdir():
+        family = _FAMILY + file.name.removesuffix(".yaml")
+        settings = _read(file.name, file)
+        models = settings.pop("models")
+        found[family] = settings
+        for model, own in models.items():
+            found[model] = {_BASE: family, "model": model, **own}
+            for interpolation in PROFILES:
+                converted = {"model": f"{model}_dcls_{interpolation}", **_OF_INTERPOLATION.get(interpolation, {})}
+                found[f"{model}-dcls-{interpolation}"] = {**found[model], **converted}
+    return found
 
-    def named(inside: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
-        for file in inside.iterdir():
-            if file.name.endswith(_SUFFIXES):
-                yield prefix + file.name.rpartition(".")[0], file
 
-    return dict([*named(folder, ""), *named(folder / _FAMILIES, f"{_FAMILIES}/")])
-
-
-def _find(name_or_path: str | Path, folder: Path, asked_by: str) -> tuple[str, Path | Traversable]:
-    """A recipe's name, which stands for it in messages, and its file."""
+def _find(name_or_path: str | Path, folder: Path, asked_by: str) -> tuple[str, Mapping[str, Any], Path]:
+    """A recipe's name, which stands for it in messages, what it says itself, and where its base is looked for."""
     if isinstance(name_or_path, str) and not name_or_path.endswith(_SUFFIXES):
         packaged = _packaged()
         if name_or_path not in packaged:
@@ -86,9 +93,13 @@ def _find(name_or_path: str | Path, folder: Path, asked_by: str) -> tuple[str, P
                 f"{asked_by}: expected a recipe's name or a YAML file, got {name_or_path!r}; "
                 f"{nearest(name_or_path, packaged)}"
             )
-        return name_or_path, packaged[name_or_path]
+        return name_or_path, packaged[name_or_path], Path()
     file = (folder / Path(name_or_path).expanduser()).resolve()
-    return str(file), file
+    own = _read(str(file), file)
+    for key in own:
+        if key not in (*SETTINGS, _BASE):
+            raise ValueError(f"{file}: unknown setting {key!r}; {nearest(str(key), [*SETTINGS, _BASE])}")
+    return str(file), own, file.parent
 
 
 def _read(name: str, source: Path | Traversable) -> dict[str, Any]:
@@ -108,7 +119,4 @@ def _read(name: str, source: Path | Traversable) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ValueError(f"{name}: expected lines of `setting: value`, got {content!r}")
-    for key in content:
-        if key not in (*SETTINGS, _BASE):
-            raise ValueError(f"{name}: unknown setting {key!r}; {nearest(str(key), [*SETTINGS, _BASE])}")
     return content

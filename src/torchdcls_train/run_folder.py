@@ -12,10 +12,10 @@ from typing import IO, Any
 import yaml
 from torch import nn
 
+from torchdcls._environment import environment
 from torchdcls.nn import DclsLayer
 
 from .checkpoint import Checkpoint, load_checkpoint, write_whole
-from .environment import environment
 from .settings import TrainConfig
 from .trainer import Place
 

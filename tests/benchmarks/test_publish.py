@@ -14,9 +14,10 @@ def make_run(folder: Path, status: str) -> dict[str, Any]:
     machine = {"cpu": "AMD EPYC", "cores": 2}
     result = {"benchmark": "comparison", "commit": "0123456789ab", "dirty": False, "machine": machine, "status": status}
     (folder / "results.json").write_text(json.dumps(result))
+    (folder / "table.md").write_text("| method |\n\n- words.\n")
     for name in PICTURES:
         (folder / name).write_bytes(name.encode())
-    return result
+    return result | {"table": "| method |\n\n- words."}
 
 
 def test_finished_run(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import construction, problems
+from benchmarks import construction
+from benchmarks.construction import ConstructionProblem
 from benchmarks.parity import ParityError
-from benchmarks.problems import ConstructionProblem
 from benchmarks.run import main
-from torchdcls_train import environment
+from torchdcls import _environment as environment
 
 pytest.importorskip("DCLS")
 
@@ -19,7 +19,7 @@ pytest.importorskip("DCLS")
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     stages = {"one": ConstructionProblem(2, (5, 5), 3, layers=2), "two": ConstructionProblem(4, (7, 7), 3, layers=1)}
-    monkeypatch.setattr(problems, "CONSTRUCTION", stages)
+    monkeypatch.setattr(construction, "PROBLEMS", stages)
 
 
 def run(folder: Path, *arguments: str) -> dict[str, Any]:
@@ -153,6 +153,6 @@ def test_nan_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_problems_are_the_stages_of_convnext_t(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    stages = list(construction.problems().values())
+    stages = list(construction.PROBLEMS.values())
     assert [(stage.channels, stage.layers) for stage in stages] == [(96, 3), (192, 3), (384, 9), (768, 3)]
     assert {(stage.dilated_kernel_size, stage.kernel_count) for stage in stages} == {((23, 23), 26)}

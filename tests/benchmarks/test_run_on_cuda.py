@@ -2,13 +2,14 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import cuda_conv, cuda_model, run, tables
-from benchmarks.cuda_conv import Floor, Layer
+from benchmarks import conv, cuda_conv, cuda_model, model, run, tables
+from benchmarks.cuda_conv import Floor, GpuLayer
 from benchmarks.parity import ParityError
 from benchmarks.run import main
 
@@ -19,15 +20,16 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (cuda_conv, cuda_model):
         monkeypatch.setattr(module, "DEVICE", "cpu")
         monkeypatch.setattr(module, "cuda_clock", time.perf_counter)
-    small = Layer(4, 6, 5, 5, 2)
-    problems = {"stage": small, "7x7": Layer(4, 6, 5, 3, 2), "floor": Floor(small)}
+    small = GpuLayer(4, 6, 5, 2, 5)
+    problems = {"stage": small, "7x7": GpuLayer(4, 6, 5, 2, 3), "floor": Floor(small)}
     monkeypatch.setattr(cuda_conv, "PROBLEMS", problems)
     monkeypatch.setattr(cuda_conv, "captured", lambda run, calls: lambda: [run() for _ in range(calls)][-1])
     monkeypatch.setattr(cuda_conv, "SQUARE", 64)
     peaks = {"torchdcls": 3 * 2**29, "7x7": 2**30}
-    monkeypatch.setattr(cuda_model, "in_a_process", lambda module, function, side: peaks[side])
+    monkeypatch.setattr(model, "in_a_process", lambda module, function, side, batch: peaks[side])
     monkeypatch.setattr(cuda_model, "PIXELS", 32)
-    monkeypatch.setattr(cuda_model, "BATCH", 2)
+    fewer = {name: replace(problem, batch=2) for name, problem in cuda_model.PROBLEMS.items()}
+    monkeypatch.setattr(cuda_model, "PROBLEMS", fewer)
     monkeypatch.setattr(torch, "compile", lambda model: model)
     monkeypatch.setattr(run, "gpu", lambda: "NVIDIA H200")
 
@@ -63,8 +65,8 @@ def test_models(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("played")
 def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    right = cuda_conv.large_kernel_conv2d
-    monkeypatch.setattr(cuda_conv, "large_kernel_conv2d", lambda *args: right(*args) * 1.05)
+    right = conv.large_kernel_conv2d
+    monkeypatch.setattr(conv, "large_kernel_conv2d", lambda *args: right(*args) * 1.05)
     with pytest.raises(ParityError, match="output differs"):
         cuda_conv.verify(["floor"])
     assert main(["conv", "--device", "cuda", "--out", str(tmp_path)]) == 1
@@ -75,14 +77,14 @@ def test_wrong_results_are_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_what_is_timed_is_what_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each layer's own batch, map, kernel and dtype: programs of other sizes are other programs."""
     checked: list[tuple[object, ...]] = []
-    right = cuda_conv.large_kernel_conv2d
+    right = conv.large_kernel_conv2d
 
     def noted(input: torch.Tensor, weight: torch.Tensor, *args: object) -> torch.Tensor:
         checked.append((tuple(input.shape), tuple(weight.shape[2:]), input.dtype))
         return right(input, weight, *args)
 
-    monkeypatch.setattr(cuda_conv, "large_kernel_conv2d", noted)
-    precise = Layer(32, 4, 3, 3, 3, torch.float32)
+    monkeypatch.setattr(conv, "large_kernel_conv2d", noted)
+    precise = GpuLayer(32, 4, 3, 3, 3, torch.float32)
     monkeypatch.setattr(cuda_conv, "PROBLEMS", {**cuda_conv.PROBLEMS, "precise": precise})
     cuda_conv.verify(["stage", "floor", "precise"])
     assert checked == [((2, 4, 6, 6), (5, 5), torch.bfloat16), ((3, 16, 4, 4), (3, 3), torch.float32)]

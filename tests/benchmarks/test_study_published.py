@@ -7,17 +7,18 @@ import pytest
 
 from benchmarks.publish import publish_study
 from benchmarks.record import RESULTS, ROOT
-from benchmarks.study import page, stale, studies
-from benchmarks.tables import main
+from benchmarks.study import page, stale_pictures, studies
+from benchmarks.tables import main, stale_pages
 from studies.page import write_page
 from studies.records import Recorder, Study, write_settings
+from studies.results import results_of
 from tests.studies.made_study import made_study, toy
 
 
 def run_folder(folder: Path, study: Study) -> Path:
     recorder = Recorder(folder)
-    for line in study.lines.values():
-        recorder.add(line)
+    for cell in study.finished.values():
+        recorder.add(cell)
     recorder.close()
     write_settings(folder, study)
     return folder
@@ -71,7 +72,8 @@ def test_a_changed_record_or_page_is_stale(
     changed["test"]["accuracy"] += 1
     lines[final] = json.dumps(changed)
     path.write_text("\n".join([header, *lines]) + "\n")
-    assert "images/study-made-accuracy.png" in stale(studies(folder / "results"), folder / "docs")
+    stale = stale_pictures(studies(folder / "results"), folder / "docs")
+    assert "images/study-made-accuracy.png" in [name for _, name in stale]
     assert main(["--check", *arguments]) == 1
     error = capsys.readouterr().err
     assert "table 'study' is stale" in error and "docs/results.md is stale" in error
@@ -79,7 +81,7 @@ def test_a_changed_record_or_page_is_stale(
 
 def test_the_page_of_the_run_has_the_same_numbers(published: tuple[Path, list[str]]) -> None:
     folder, _ = published
-    write_page(made_study(toy()), folder / "run")
+    write_page(results_of(made_study(toy())), folder / "run")
     own = (folder / "run" / "results.md").read_text()
     assert page(studies(folder / "results")).replace("images/study-made-", "").endswith(own)
 
@@ -90,9 +92,9 @@ def test_unfinished_and_foreign_cells(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", study)
     foreign = made_study(toy(lr=3e-3), cells=3)
     recorder = Recorder(folder)
-    for id, line in foreign.lines.items():
-        if id not in study.lines:
-            recorder.add(line)
+    for id, cell in foreign.finished.items():
+        if id not in study.finished:
+            recorder.add(cell)
     recorder.close()
     path = publish_study(folder, tmp_path)
     assert len(path.read_text().splitlines()) == 6
@@ -113,8 +115,9 @@ def test_a_note_stays_with_the_records(tmp_path: Path) -> None:
 
 def test_nothing_published_is_nothing_stale(tmp_path: Path) -> None:
     assert studies(tmp_path) == []
-    assert stale([], tmp_path) == []
+    assert stale_pages(tmp_path, tmp_path) == {}
 
 
 def test_the_repository_s_own_page_is_fresh() -> None:
-    assert stale(studies(RESULTS), ROOT / "docs") == []
+    assert stale_pages(ROOT / "docs", RESULTS) == {}
+    assert stale_pictures(studies(RESULTS), ROOT / "docs") == []

@@ -146,8 +146,9 @@ def _report(problems: list[Drawn], reading: int, writing: int) -> None:
 
 def attempt(problem: Drawn) -> Iterator[Case]:
     """A case for each method that can run the problem."""
-    from torchdcls.ops.conv import select
+    from torchdcls.ops.conv import METHODS, select
     from torchdcls.ops.conv.posing import state, state_transpose
+    from torchdcls.ops.conv.ways import named
 
     leaves = tensors(problem)
     bias = leaves.get("bias")
@@ -161,8 +162,8 @@ def attempt(problem: Drawn) -> Iterator[Case]:
     whole = {name: leaf.contiguous() for name, leaf in leaves.items()}
     truth = answers(lambda leaves: torchs(problem, leaves), {name: leaf.double() for name, leaf in whole.items()})
     plain = answers(lambda leaves: torchs(problem, leaves), whole)
-    for method in select.METHODS:
-        if method == "triton" or select.unsupported_reason(method, posed) is not None:
+    for method in METHODS:
+        if method == "triton" or (method != "auto" and select.unsupported_reason(named(method), posed) is not None):
             continue
         kind = f"{method}, {problem.dims}-D{', transposed' if problem.beyond is not None else ''}"
         try:

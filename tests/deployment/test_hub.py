@@ -4,22 +4,22 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import SimpleNamespace, new_class
+from typing import Any, Optional
 
 import pytest
 import torch
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, PyTorchModelHubMixin
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from torchdcls import Dcls1d, Dcls2d, DclsTranspose2d, Profile, convert
-from torchdcls.deployment import hub
-from torchdcls.deployment.hub import DclsHubMixin, Result, TimmModel
+from torchdcls.deployment.hub import DclsHubMixin, Result, TimmModel, repository, timm_model
 from torchdcls.profiles import PROFILES
 
 
@@ -204,14 +204,14 @@ def test_a_config_may_be_given_in_place_of_the_stored_one(tmp_path: Path) -> Non
 def test_a_repository_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(tmp_path, OfNothing())
     (folder / "config.json").unlink()  # the Hub's own class writes none
-    monkeypatch.setattr(hub, "_unreachable", lambda *asked: None)
+    monkeypatch.setattr(repository, "_unreachable", lambda *asked: None)
 
     def download(repo_id: str, filename: str, **arguments: Any) -> str:
         if not (folder / filename).exists():
             raise EntryNotFoundError("404")
         return str(folder / filename)
 
-    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(repository, "hf_hub_download", download)
     assert isinstance(OfNothing.from_pretrained("me/net"), OfNothing)
     with pytest.raises(ValueError, match=r"a repository on the Hub with config.json, got 'me/net': 404$"):
         Net.from_pretrained("me/net")
@@ -262,31 +262,182 @@ def test_all_that_it_was_made_with_is_given_again(tmp_path: Path) -> None:
 class Twice(nn.Module, DclsHubMixin):
     def __init__(self, width: int, config: Shape | dict[str, Any] | None = None, **more: Any) -> None:
         super().__init__()
+        self.config, self.more = config, more
         self.conv = nn.Conv2d(3, width, 1)
 
 
 class TwiceByDefault(nn.Module, DclsHubMixin):
     def __init__(self, width: int, config: Shape = Shape(3)) -> None:  # noqa: B008
         super().__init__()
+        self.config, self.more = config, {}
         self.conv = nn.Conv2d(3, width, 1)
 
 
 @pytest.mark.parametrize(
-    ("model", "entry"),
+    ("model", "config"),
     [
-        (Twice(4, Shape(3)), "width"),
-        (Twice(3, Shape(3)), "width"),
-        (Twice(config={"width": 3}, width=4), "width"),
-        (Twice(4, {"depth": 3}, depth=2), "depth"),
-        (Twice(4, {"config": 3}), "config"),
-        (TwiceByDefault(4), "width"),
+        (Twice(4), None),
+        (Twice(4, Shape(3)), {"width": 3, "scale": 1.0}),
+        (Twice(config={"width": 3}, width=4), {"width": 3}),
+        (Twice(4, {"depth": 3}, depth=2), {"depth": 3}),
+        (Twice(4, {"config": 3}), {"config": 3}),
+        (Twice(4, {}, depth=2), {}),
+        (TwiceByDefault(4), Shape(3)),
+        (TwiceByDefault(4, Shape(5)), Shape(5)),
     ],
 )
-def test_an_entry_of_config_and_an_argument_of_one_name(tmp_path: Path, model: Any, entry: str) -> None:
-    with pytest.raises(ValueError, match=rf"^config: expected entries that no other argument of .* got '{entry}' twic"):
-        saved(tmp_path, model)
+def test_an_entry_of_config_and_an_argument_of_one_name(tmp_path: Path, model: Any, config: Any) -> None:
+    back = type(model).from_pretrained(saved(tmp_path, model))
+    assert back.conv.out_channels == 4
+    assert back.config == config
+    assert back.more == model.more
+
+
+def test_a_dataclass_among_other_keywords_comes_back_plain(tmp_path: Path) -> None:
+    back = Twice.from_pretrained(saved(tmp_path, Twice(4, extra=Shape(3))))
+    assert back.more == {"extra": {"width": 3, "scale": 1.0}}
+
+
+class Worded(nn.Module, DclsHubMixin):
+    def __init__(self, config: str = "small") -> None:
+        super().__init__()
+        self.config = config
+
+
+def test_a_config_that_is_a_word(tmp_path: Path) -> None:
+    assert Worded.from_pretrained(saved(tmp_path, Worded("large"))).config == "large"
+
+
+class Known(nn.Module):
+    """Remembers what it was made with; has constructors below that the Hub's own mixin can store and load."""
+
+    def __init__(self, *known: Any) -> None:
+        super().__init__()
+        self.known, self.weight = known, nn.Parameter(torch.randn(3))
+
+
+class ByDefault(Known):
+    def __init__(self, width: int = 2, scale: float | None = None, act: type[nn.Module] = nn.ReLU) -> None:
+        super().__init__(width, scale, act)
+
+
+class ByConfig(Known):
+    def __init__(self, config: Shape) -> None:
+        super().__init__(config)
+
+
+class ByDict(Known):
+    def __init__(self, config: dict[str, Any], depth: int = 1) -> None:
+        super().__init__(config["width"], depth)
+
+
+class ByDataclass(Known):
+    def __init__(self, *, shape: Shape, other: Shape | None = None) -> None:
+        super().__init__(shape, other)
+
+
+class ByKeywords(Known):
+    def __init__(self, width: int, **more: Any) -> None:
+        super().__init__(width, more)
+
+
+class ByNothing(Known):
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class ByCoder(Known):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+
+
+CODERS = {torch.dtype: (lambda dtype: str(dtype).removeprefix("torch."), lambda name: getattr(torch, name))}
+
+
+@pytest.mark.parametrize("writer", [DclsHubMixin, PyTorchModelHubMixin])
+@pytest.mark.parametrize("reader", [DclsHubMixin, PyTorchModelHubMixin])
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (ByDefault, {}),
+        (ByDefault, {"width": 3, "scale": 0.5}),
+        (ByConfig, {"config": Shape(3, 0.5)}),
+        (ByDict, {"config": {"width": 3}, "depth": 2}),
+        (ByDataclass, {"shape": Shape(3, 0.5)}),
+        (ByDataclass, {"shape": Shape(3, 0.5), "other": Shape(2)}),
+        (ByKeywords, {"width": 3, "depth": 2}),
+        (ByNothing, {}),
+        (ByCoder, {"dtype": torch.float16}),
+    ],
+)
+def test_the_hubs_own_mixin_and_this_one_read_each_others_folders(
+    tmp_path: Path, kind: type[Any], arguments: dict[str, Any], writer: type, reader: type
+) -> None:
+    stores, loads = (
+        new_class(kind.__name__, (kind, mixin), {"coders": CODERS}, lambda body: None) for mixin in (writer, reader)
+    )
+    model = stores(**arguments)
+    back = loads.from_pretrained(saved(tmp_path, model))
+    assert back.known == model.known
+    assert torch.equal(back.weight, model.weight)
+
+
+@dataclass(eq=False)
+class Fields(nn.Module, DclsHubMixin):
+    width: int
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, self.width, 1)
+
+
+def test_a_model_that_is_a_dataclass_itself(tmp_path: Path) -> None:
+    back = Fields.from_pretrained(saved(tmp_path, Fields(4, depth=2)))
+    assert (back.width, back.depth) == (4, 2)
+
+
+@dataclass
+class Layout:
+    profile: Profile
+    interpolation: str | Profile = "bilinear"
+
+
+class Profiled(nn.Module, DclsHubMixin):
+    def __init__(self, profile: Profile, layout: Layout | None = None, default: Profile = PROFILES["gaussian"]) -> None:
+        super().__init__()
+        self.profile, self.layout, self.default = profile, layout, default
+
+
+def test_profiles_come_back_wherever_they_stand(tmp_path: Path) -> None:
+    triangle, bilinear = PROFILES["triangle"], PROFILES["bilinear"]
+    folder = saved(tmp_path, Profiled(triangle, Layout(bilinear, triangle), bilinear))
+    back = Profiled.from_pretrained(folder)
+    assert (back.profile, back.default) == (triangle, bilinear)
+    assert back.layout == Layout(bilinear, "triangle")
+    _with_config(folder, {"profile": "triangel", "layout": None})
+    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path: profile cannot be made of config.json in"):
+        Profiled.from_pretrained(folder)
+
+
+class ByPlace(nn.Module, DclsHubMixin):
+    def __init__(self, width: int, /, depth: int = 1) -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(lambda: Anything(3, 5), "sizes"), (lambda: Inherited(nn.ReLU()), "args"), (lambda: ByPlace(3), "width")],
+)
+def test_arguments_without_names_are_refused(tmp_path: Path, make: Callable[[], Any], name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: expected arguments that \w+ takes by name, as config.json"):
+        saved(tmp_path, make())
     assert not (tmp_path / "net").exists()
-    assert Twice.from_pretrained(saved(tmp_path, Twice(4))).conv.out_channels == 4
+
+
+def test_a_copy_is_saved_as_the_model_is(tmp_path: Path) -> None:
+    model = shaken(Net(5))
+    assert Net.from_pretrained(saved(tmp_path, deepcopy(model))).stem.out_channels == 5
 
 
 @dataclass
@@ -297,7 +448,7 @@ class Outer:
 
 
 class Quoted(nn.Module, DclsHubMixin):
-    def __init__(self, config: "Shape | None" = None, outer: "Outer | None" = None, unknown: "Nowhere" = 1) -> None:  # type: ignore[name-defined] # noqa: F821
+    def __init__(self, config: "Shape | None" = None, outer: Optional["Outer"] = None, unknown: "Nowhere" = 1) -> None:  # type: ignore[name-defined] # noqa: F821
         super().__init__()
         self.config, self.outer = config, outer
         self.conv = nn.Conv2d(3, 1 if config is None else config.width, 1 if outer is None else outer.inner.width)
@@ -418,6 +569,47 @@ def test_a_registered_model_comes_back(tmp_path: Path) -> None:
     assert torch.equal(TimmModel.from_pretrained(saved(tmp_path, shaken(model)))(images), model(images))
 
 
+class Fixed(TimmModel):
+    def __init__(self, classes: int = 3, model_args: dict[str, Any] | None = None) -> None:
+        super().__init__("convnext_atto", num_classes=classes, model_args=model_args, pretrained=True)
+
+
+@pytest.mark.parametrize("kind", [TimmModel, Fixed])
+@pytest.mark.parametrize("given", [{}, {"model_name": "convnext_atto"}, {"num_classes": 3}])
+def test_a_file_names_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[TimmModel], given: dict[str, Any]
+) -> None:
+    folder = saved(tmp_path, TimmModel("convnext_atto", num_classes=3))
+    weights = {"checkpoint_path": str(tmp_path / "weights.pth")}
+    if kind is TimmModel:
+        _with_config(folder, {"model_name": "convnext_atto", "num_classes": 3, "model_args": weights})
+    else:
+        _with_config(folder, {"classes": 3, "model_args": weights})
+        given = {}
+    monkeypatch.setattr(torch, "load", lambda *asked, **more: pytest.fail("opens another file"))
+    monkeypatch.setattr(timm_model, "timm_model", lambda *asked, **more: pytest.fail("makes it"))
+    with pytest.raises(ValueError, match=r"_path: convnext_atto does not take checkpoint_path=.* from '.*config.json'"):
+        kind.from_pretrained(folder, **given)
+
+
+def test_arguments_of_the_caller_may_be_more_than_words(tmp_path: Path) -> None:
+    folder = saved(tmp_path, TimmModel("convnext_atto", num_classes=3))
+    assert TimmModel.from_pretrained(folder, model_args={"norm_layer": "layernorm2d"}).model.num_classes == 3
+    back = TimmModel.from_pretrained(folder, model_args={"act_layer": nn.ReLU})
+    assert any(isinstance(module, nn.ReLU) for module in back.modules())
+
+
+def test_a_subclass_reads_its_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _with_config(saved(tmp_path, TimmModel("convnext_atto", num_classes=2)), {"classes": 2})
+    asked = []
+    make = timm_model.timm_model
+    monkeypatch.setattr(
+        timm_model, "timm_model", lambda name, **how: (asked.append(how["pretrained"]), make(name, **how))[1]
+    )
+    assert Fixed.from_pretrained(folder).model.num_classes == 2
+    assert asked == [False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -490,6 +682,15 @@ def test_unusual_layers_are_described_as_they_are() -> None:
     assert "share the positions" not in computed.generate_model_card().text
 
 
+class Described(nn.Module, DclsHubMixin, model_card_template="{{ card_data }}\n{{ name }} by {{ paper_url }}"):
+    pass
+
+
+def test_a_class_may_have_a_card_of_its_own(tmp_path: Path) -> None:
+    text = (saved(tmp_path, Described()) / "README.md").read_text()
+    assert text.endswith("Described by https://arxiv.org/abs/2112.03740")
+
+
 def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "README.md").write_text("mine")
@@ -530,8 +731,8 @@ def test_what_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         asked.append((repo_id, filename, arguments["revision"]))
         return str(folder / filename)
 
-    monkeypatch.setattr(hub, "hf_hub_download", download)
-    monkeypatch.setattr(hub, "_unreachable", lambda *asked: None)
+    monkeypatch.setattr(repository, "hf_hub_download", download)
+    monkeypatch.setattr(repository, "_unreachable", lambda *asked: None)
     assert isinstance(Net.from_pretrained("me/net", revision="v1"), Net)
     assert asked == [("me/net", "config.json", "v1"), ("me/net", "model.safetensors", "v1")]
 
@@ -617,7 +818,7 @@ def test_a_local_name_is_not_looked_for_elsewhere(
     for folder in ("runs/first_net", "runs/deep/net", "other"):
         Path(folder).mkdir(parents=True)
     Path("runs/weights").touch()
-    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda *asked, **more: pytest.fail("asks the Hub"))
+    monkeypatch.setattr(repository, "get_hf_file_metadata", lambda *asked, **more: pytest.fail("asks the Hub"))
     with pytest.raises(ValueError) as refused:
         Net.from_pretrained(name)
     assert str(refused.value).startswith("pretrained_model_name_or_path: expected a folder, or a repository on the Hub")
@@ -628,8 +829,8 @@ def test_a_revision_says_that_it_is_the_hubs(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     Path("me").mkdir()
     folder = saved(tmp_path)
-    monkeypatch.setattr(hub, "_unreachable", lambda *asked: None)
-    monkeypatch.setattr(hub, "hf_hub_download", lambda repo_id, file, **arguments: str(folder / file))
+    monkeypatch.setattr(repository, "_unreachable", lambda *asked: None)
+    monkeypatch.setattr(repository, "hf_hub_download", lambda repo_id, file, **arguments: str(folder / file))
     assert isinstance(Net.from_pretrained("me/net", revision="main"), Net)
 
 
@@ -646,8 +847,8 @@ def test_a_network_that_is_not_there_is_not_waited_for(tmp_path: Path, monkeypat
             raise LocalEntryNotFoundError("not in the cache")
         return str(cached / filename)
 
-    monkeypatch.setattr(hub, "get_hf_file_metadata", nobody)
-    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(repository, "get_hf_file_metadata", nobody)
+    monkeypatch.setattr(repository, "hf_hub_download", download)
     cached = tmp_path / "nowhere"
     with pytest.raises(ValueError, match=r"got 'me/net': the Hub cannot be reached \(no route to host\), and it is "):
         Net.from_pretrained("me/net")

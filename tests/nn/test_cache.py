@@ -10,7 +10,7 @@ from cases import normal
 
 import torchdcls.nn.layer
 from torchdcls import Dcls1d, Dcls2d, Dcls3d
-from torchdcls.nn.cache import KernelCache
+from torchdcls.ops.caches import LastResult
 from torchdcls.profiles import PROFILES
 
 INPUT = normal(2, 2, 6, 7).detach()
@@ -267,7 +267,7 @@ def test_elements_that_are_not_numbers_are_not_hidden():
 
 
 def test_a_cache_by_itself():
-    cache, one, two = KernelCache(), torch.ones(2), torch.zeros(2)
+    cache, one, two = LastResult(), torch.ones(2), torch.zeros(2)
     assert cache.get([one, None], (), lambda: one) is one
     assert cache.get([one.clone(), None], (), lambda: two) is one
     assert cache.get([one, one], (), lambda: two) is two

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from cases import CPU_METHODS
 from computed import PARAMETRIZED
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -146,7 +147,7 @@ def test_jit_trace_to_the_size_of_another_map():
         torch.jit.trace(up, maps(2, (4, 5), (9, 9)))
 
 
-@pytest.mark.parametrize("method", ["depthwise", "fft", "matmul", "triton"])
+@pytest.mark.parametrize("method", [method for method in (*CPU_METHODS, "triton") if method not in ("auto", "direct")])
 @pytest.mark.parametrize("case", ["depthwise", "transposed"])
 def test_methods_for_one_map_are_not_recorded_for_all(case, method):
     layer = make_layer(case)
@@ -207,7 +208,7 @@ def test_make_fx(case, mode, pre_dispatch, gradients):
     torch.testing.assert_close(layer(first), call(leaves, first), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("method", ["auto", "direct", "depthwise", "fft", "matmul"])
+@pytest.mark.parametrize("method", CPU_METHODS)
 def test_make_fx_of_gradients(method):
     """Forward and backward in one graph, as torch.func makes them."""
     layer = make_layer("depthwise")

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from studies.cells import Cell, Place
+from studies.cells import Cell, FinishedCell, Platform, Score
 from studies.config import StudyConfig
 from studies.files import study_from
-from studies.plan import plan, remaining
-from studies.records import Study
+from studies.records import Data, Study
+from studies.schedule import make_schedule
 from torchdcls_train.comparison.loop import Epoch
 
 TOY: Mapping[str, Any] = {
@@ -36,9 +36,9 @@ TOY: Mapping[str, Any] = {
         "starts": [0, "whole"],
     },
 }
-PLACE = Place("cpu", 1)
-DATA = {"name": "made", "training_images": 40, "validation_images": 20, "test_images": 1000, "classes": 10}
-ENVIRONMENT = {
+PLATFORM = Platform("cpu", 1)
+DATA = Data("made", training_images=40, validation_images=20, test_images=1000, classes=10)
+ENVIRONMENT: Mapping[str, Any] = {
     "date": "2026-01-02T03:04:05+00:00",
     "commit": "0123456789abcdef",
     "dirty": False,
@@ -63,33 +63,32 @@ def made_study(
     config: StudyConfig, accuracy: Callable[[Cell], float] = made_accuracy, cells: int | None = None
 ) -> Study:
     """A study whose cells came to made accuracies; the first ones alone if a number is given."""
-    lines: dict[str, Any] = {}
-    study = Study("made", config, PLACE, DATA, lines)
-    while (todo := remaining(plan(config, PLACE, lines), lines)) and len(lines) != cells:
+    finished: dict[str, FinishedCell] = {}
+    while (todo := make_schedule(config, PLATFORM, finished).left) and len(finished) != cells:
         cell = todo[0].cell
         assert cell is not None
-        lines[cell.id] = made_line(cell, accuracy(cell))
-    return study
+        finished[cell.id] = made_cell(cell, accuracy(cell))
+    return Study("made", config, PLATFORM, DATA, finished)
 
 
-def made_line(cell: Cell, accuracy: float) -> dict[str, Any]:
-    """The line of one cell."""
-    scores = {"loss": 1 - accuracy / 100, "accuracy": accuracy}
-    return {
-        "id": cell.id,
-        "cell": cell.content(),
-        "parameters": 1200 if cell.method == "dense" else 1000,
-        "kernel_count": None if cell.method == "7x7" else 26,
-        "epochs": [asdict(Epoch(1, 1.0, scores["loss"], accuracy, 2.0, 250.0))],
-        "validation": scores,
-        "test": scores if cell.test else None,
-        "failure": None,
-        "images_per_second": 250.0,
-        "seconds": 2.5,
+def made_cell(cell: Cell, accuracy: float) -> FinishedCell:
+    """A cell that came to an accuracy."""
+    score = Score(1 - accuracy / 100, accuracy)
+    return FinishedCell(
+        id=cell.id,
+        cell=cell,
+        parameters=1200 if cell.method == "dense" else 1000,
+        kernel_count=None if cell.method == "7x7" else 26,
+        epochs=[asdict(Epoch(1, 1.0, score.loss, accuracy, 2.0, 250.0))],
+        validation=score,
+        test=score if cell.test else None,
+        failure=None,
+        images_per_second=250.0,
+        seconds=2.5,
         **ENVIRONMENT,
-    }
+    )
 
 
-def with_lines(study: Study, lines: Mapping[str, Any]) -> Study:
+def with_cells(study: Study, finished: Mapping[str, FinishedCell]) -> Study:
     """The same study with other records."""
-    return replace(study, lines=lines)
+    return replace(study, finished=finished)

@@ -8,14 +8,14 @@ from studies.cells import make_cell
 from studies.compiling import compile_in_pieces_, many_shapes
 from studies.config import METHODS, Method
 from studies.methods import build
-from tests.studies.made_study import PLACE, toy
+from tests.studies.made_study import PLATFORM, toy
 from torchdcls.optim import dcls_layers
 from torchdcls_train.comparison import small as comparison
 
 
 def built(model: str, method: Method, seed: int) -> torch.nn.Module:
     config = toy(models=[model], methods=list(METHODS), sweeps={"kernel_size": 5}, tuning={"seeds": [100]})
-    cell = make_cell(config, PLACE, model=model, method=method, candidate=config.candidates(method)[0], seed=seed)
+    cell = make_cell(config, PLATFORM, model=model, method=method, candidate=config.candidates(method)[0], seed=seed)
     return build(cell, 1, 10)[0]
 
 

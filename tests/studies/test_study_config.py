@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks.record import RESULTS
 from studies.files import content_of, load_study, study_from, study_names
-from studies.plan import plan, remaining
 from studies.records import read_published
 from studies.run import main
-from tests.studies.made_study import PLACE, TOY, toy
+from studies.schedule import make_schedule
+from tests.studies.made_study import PLATFORM, TOY, toy
 
 
 def candidates(**grids: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_a_packaged_study_says_nothing_of_a_run(name: str) -> None:
 def test_the_sizes_that_the_comments_of_the_files_count() -> None:
     epochs = {}
     for name in study_names():
-        left = remaining(plan(load_study(name), PLACE, {}), {})
+        left = make_schedule(load_study(name), PLATFORM, {}).left
         epochs[name] = {
             phase: sum(entry.epochs for entry in left if entry.phase == phase) for phase in ("tune", "final")
         }
@@ -59,7 +59,7 @@ def test_settings_survive_a_file() -> None:
     assert tuple(config.seeds) == (0, 1, 2)
     again = study_from(json.loads(json.dumps(content_of(config))))
     assert content_of(again) == content_of(config)
-    assert plan(again, PLACE, {}) == plan(config, PLACE, {})
+    assert make_schedule(again, PLATFORM, {}) == make_schedule(config, PLATFORM, {})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_settings_survive_a_file() -> None:
         (candidates(gaussian={"kernel_size": [5]}), "as many for one method as for another, .* 7x7 2, gaussian 1"),
         (
             candidates(gausian={"lr": [1]}),
-            "expected a method of this study; did you mean 'gaussian'?",
+            "expected a method of this study, got 'gausian'; did you mean 'gaussian'?",
         ),
         (candidates(**{"7x7": {"start": [1, 2]}}), "expected lists of lr, weight_decay, got 'start'"),
         (candidates(gaussian={"starts": [1, 2]}), "got 'starts'; did you mean 'start'?"),

@@ -1,6 +1,6 @@
 """What stands in the place of depthwise layers, and what pairs the methods: images and shared weights of a seed."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from studies.cells import Cell, make_cell
 from studies.config import METHODS, Candidate, Method
 from studies.images import PlainBatches, TrainingBatches, load_images
 from studies.methods import DenseConv2d, build
-from tests.studies.made_study import PLACE, toy
+from tests.studies.made_study import PLATFORM, toy
 from torchdcls import Dcls2d
 from torchdcls.conversion import parameter_count
 from torchdcls_train.data.image_set import ImageSet
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def cell_of(method: Method, model: str = "convnext", size: int = 9, start: float | str = 1.0, seed: int = 3) -> Cell:
     candidate = Candidate(4e-3, 0.05, None if method == "7x7" else size, start)  # type: ignore[arg-type]
-    return make_cell(toy(), PLACE, model=model, method=method, candidate=candidate, seed=seed)
+    return make_cell(toy(), PLATFORM, model=model, method=method, candidate=candidate, seed=seed)
 
 
 @pytest.mark.parametrize("model", ["convnext", "convformer"])
@@ -135,6 +135,6 @@ def test_augmentation_shifts_and_mirrors_and_nothing_else() -> None:
 def test_ids() -> None:
     cell = cell_of("gaussian")
     assert cell.id == replace(cell).id
-    for name, value in cell.content().items():
+    for name, value in asdict(cell).items():
         other = replace(cell, **{name: "other" if isinstance(value, str) else 17})
         assert other.id != cell.id, name

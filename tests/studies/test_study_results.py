@@ -5,16 +5,26 @@ from typing import Any
 
 import pytest
 
-from studies.cells import Cell
+from studies.cells import Cell, Score
+from studies.conclusions import shown
 from studies.config import METHODS
 from studies.differences import Difference, paired_difference
-from studies.page import page_text, summary_text
-from studies.plan import choose, plan
-from studies.results import comparisons, finals, shown, sweep_points, tuned
+from studies.page import page_text as page_of
+from studies.page import summary_text as summary_of
+from studies.records import Study
+from studies.results import results_of
 from studies.status import status_rows
-from tests.studies.made_study import TOY, made_study, toy, with_lines
+from tests.studies.made_study import TOY, made_study, toy, with_cells
 
 ALL = {"7x7": {"lr": [2e-3, 4e-3]}, **{method: {"kernel_size": [5, 9]} for method in METHODS if method != "7x7"}}
+
+
+def page_text(study: Study) -> str:
+    return page_of(results_of(study), {})
+
+
+def summary_text(study: Study) -> str:
+    return summary_of(results_of(study))
 
 
 def test_paired_difference_by_hand() -> None:
@@ -66,14 +76,15 @@ def known_study(cells: int | None = None) -> Any:
 
 
 def test_comparisons_of_known_accuracies() -> None:
-    found = {(entry.method, entry.other): entry for entry in comparisons(known_study())}
+    results = results_of(known_study())
+    found = {(entry.method, entry.other): entry for entry in results.comparisons}
     assert len(found) == 10  # six methods against 7x7, gaussian against bilinear and three controls
     assert found["gaussian", "7x7"].difference.mean == pytest.approx(1.004)  # type: ignore[union-attr]
-    accuracies = {final.method: final.accuracies for final in finals(known_study())}
+    accuracies = {final.method: final.accuracies for final in results.finals}
     assert found["frozen", "7x7"].difference == paired_difference(
         accuracies["frozen"], accuracies["7x7"], comparisons=10
     )
-    verdicts = {key: entry.difference.verdict for key, entry in found.items() if entry.difference is not None}
+    verdicts = {key: entry.verdict for key, entry in found.items()}
     assert verdicts["gaussian", "7x7"] == "better"
     assert verdicts["dense", "7x7"] == "worse"
     assert verdicts["bilinear", "7x7"] in ("no difference shown", "hinted better")
@@ -84,38 +95,34 @@ def test_comparisons_of_known_accuracies() -> None:
 
 def test_the_best_on_the_validation_images_is_chosen() -> None:
     study = known_study()
-    for model in study.config.models:
-        for method in METHODS[1:]:
-            choice = choose(study.config, study.place, study.lines, model, method)
-            assert choice is not None and choice.kernel_size == 9
-        assert choose(study.config, study.place, study.lines, model, "7x7").lr == 4e-3  # type: ignore[union-attr]
+    choices = results_of(study).schedule.choices
+    assert all(choices["convnext", method].kernel_size == 9 for method in METHODS[1:])
+    assert choices["convnext", "7x7"].lr == 4e-3
     # Equal scores: the first; a smaller loss decides before that.
     even = made_study(study.config, lambda cell: 80.0)
-    first = choose(even.config, even.place, even.lines, "convnext", "dense")
-    assert first is not None and first.kernel_size == 5
+    assert results_of(even).schedule.choices["convnext", "dense"].kernel_size == 5
     losses = {
-        id: {**line, "validation": {"accuracy": 80.0, "loss": 0.1 if line["cell"]["kernel_size"] == 9 else 0.2}}
-        for id, line in even.lines.items()
+        id: replace(cell, validation=Score(0.1 if cell.cell.kernel_size == 9 else 0.2, 80.0))
+        for id, cell in even.finished.items()
     }
-    second = choose(even.config, even.place, losses, "convnext", "dense")
-    assert second is not None and second.kernel_size == 9
+    assert results_of(with_cells(even, losses)).schedule.choices["convnext", "dense"].kernel_size == 9
 
 
 def test_nothing_is_chosen_before_all_candidates_are_done() -> None:
-    study = known_study(cells=1)
-    assert choose(study.config, study.place, study.lines, "convnext", "7x7") is None
-    assert all(entry.cell is None for entry in plan(study.config, study.place, study.lines) if entry.phase == "final")
+    schedule = results_of(known_study(cells=1)).schedule
+    assert schedule.choices == {}
+    assert all(entry.cell is None for entry in schedule.entries if entry.phase == "final")
 
 
 def test_a_page_says_what_is_not_there_yet() -> None:
     study = known_study(cells=20)
-    page = page_text(study, {})
+    page = page_text(study)
     assert page.splitlines()[2].startswith("**The study is not complete: ")
     assert " final of bilinear, " in page.splitlines()[2]
     assert "not finished, nothing is shown" in page
-    assert page_text(known_study(cells=0), {}).count("not chosen") == 7
+    assert page_text(known_study(cells=0)).count("not chosen") == 7
     assert "not complete" not in summary_text(known_study())
-    assert status_rows(study)[-1][3] == str(int(page.split("complete: ")[1].split(" of ")[0]))
+    assert status_rows(results_of(study).schedule)[-1][3] == str(int(page.split("complete: ")[1].split(" of ")[0]))
 
 
 def test_a_negative_result_is_printed_as_one() -> None:
@@ -139,7 +146,7 @@ def test_a_negative_result_is_printed_as_one() -> None:
 
 
 def test_what_may_not_be_concluded_is_said() -> None:
-    page = page_text(known_study(), {})
+    page = page_text(known_study())
     assert "see 40 images of 9 pixels 1 time." in page
     assert "Their first stage has 9 cells a side, 1.3 times 7." in page
     # 69 to 75 % and their noise; one accuracy of 20 images near 71 % errs by 10 points.
@@ -148,23 +155,22 @@ def test_what_may_not_be_concluded_is_said() -> None:
     assert page.count("without several seeds at each that shows nothing") == 3
     # Something is shown here: nothing is said of what would be needed.
     assert "longer trainings would give is not tested." in page
-    assert "begin to hold is not known" in page_text(made_study(toy()), {})
+    assert "begin to hold is not known" in page_text(made_study(toy()))
     assert "| convnext | 7x7, for comparison | - | 49 |" in page
-    assert "What this does not test" not in page_text(known_study(cells=3), {})
+    assert "What this does not test" not in page_text(known_study(cells=3))
 
 
 def test_a_sweep_is_drawn_when_it_is_whole() -> None:
     study = known_study()
-    points = {line["id"]: line for line in study.lines.values() if line["cell"]["kernel_size"] == 3}
-    (missing,) = points
-    less = with_lines(study, {id: line for id, line in study.lines.items() if id != missing})
-    assert sweep_points(study, "kernel size") and not sweep_points(less, "kernel size")
+    (missing,) = [id for id, cell in study.finished.items() if cell.cell.kernel_size == 3]
+    less = with_cells(study, {id: cell for id, cell in study.finished.items() if id != missing})
+    assert results_of(study).sweeps["kernel size"] and not results_of(less).sweeps["kernel size"]
     heading = "## Accuracy against kernel size"
-    assert heading in page_text(study, {}) and heading not in page_text(less, {})
+    assert heading in page_text(study) and heading not in page_text(less)
 
 
 def test_what_other_sweeps_keep_fixed_is_among_the_counts() -> None:
-    assert [point.value for point in sweep_points(known_study(), "kernel count")] == [4, 26]
+    assert [point.value for point in results_of(known_study()).sweeps["kernel count"]] == [4, 26]
 
 
 def test_whether_a_sweep_shows_anything() -> None:
@@ -174,20 +180,20 @@ def test_whether_a_sweep_shows_anything() -> None:
         even, {}
     )
     uneven = made_study(toy(sweeps=sweeps), lambda cell: 80.0 + 0.1 * (cell.seed % 100) + (cell.kernel_size or 0))
-    assert "they differ by more than chance (below 0.017, as there are 3 sweeps" in page_text(uneven, {})
+    assert "they differ by more than chance (below 0.017, as there are 3 sweeps" in page_text(uneven)
 
 
 def test_candidates_that_are_the_same_model_are_marked() -> None:
     """Whoever has such has fewer to choose from than the others."""
     even = made_study(known_study().config, lambda cell: 80.0)
-    assert [entry.like_another for entry in tuned(even)] == [False, True] * 7
-    page = page_text(even, {})
+    assert [row.like_another for row in results_of(even).schedule.tuned] == [False, True] * 7
+    page = page_text(even)
     assert "7 of 14 candidates, marked =, came to the accuracy" in page and page.count("| 80.00 = |") == 7
-    assert not any(entry.like_another for entry in tuned(known_study()))
+    assert not any(row.like_another for row in results_of(known_study()).schedule.tuned)
 
 
 def test_what_was_chosen_for_some_methods_alone_is_said() -> None:
-    page = page_text(known_study(), {})
+    page = page_text(known_study())
     assert "The rate was chosen for 7x7 and fixed for bilinear, triangle, gaussian, dense, dilated and frozen" in page
     assert "Weight decay was chosen" not in page and "The kernel's size was chosen" not in page
 
@@ -195,7 +201,7 @@ def test_what_was_chosen_for_some_methods_alone_is_said() -> None:
 def test_a_summary_has_what_is_shown() -> None:
     """The page has every comparison; in the README those that show nothing are in one sentence."""
     study = known_study()
-    page, summary = page_text(study, {}), summary_text(study)
+    page, summary = page_text(study), summary_text(study)
     assert "- Gaussian against bilinear: +" in page and "- Gaussian against bilinear: +" in summary
     assert "- Gaussian against dilated: +0.60" in summary
     for nothing in ("- Dilated against 7x7", "- Bilinear against 7x7"):
@@ -204,54 +210,54 @@ def test_a_summary_has_what_is_shown() -> None:
 
 def test_how_a_study_came_about_is_said() -> None:
     study = made_study(toy(note="Seed 1 came later.\n"))
-    assert "after the last epoch. Seed 1 came later.\n" in page_text(study, {})
+    assert "after the last epoch. Seed 1 came later.\n" in page_text(study)
     assert " Seed 1 came later.\n" in summary_text(study)
 
 
 def test_times_and_dates_of_a_short_study() -> None:
     study = known_study()
-    assert "trainings, 2 minutes in all, 2026-01-02. " in page_text(study, {})
-    fast = {id: {**line, "images_per_second": 40000.0} for id, line in study.lines.items()}
-    assert "| 0.025 |" in page_text(with_lines(study, fast), {})
+    assert "trainings, 2 minutes in all, 2026-01-02. " in page_text(study)
+    fast = {id: replace(cell, images_per_second=40000.0) for id, cell in study.finished.items()}
+    assert "| 0.025 |" in page_text(with_cells(study, fast))
 
 
 def test_what_broke_off_is_said() -> None:
     study = known_study()
-    (line,) = [line for line in finals(study)[0].lines.values() if line["cell"]["seed"] == 2]
-    broken = {**line, "failure": "the loss is nan", "validation": None, "test": None, "images_per_second": None}
-    told = page_text(with_lines(study, {**study.lines, line["id"]: broken}), {})
+    cell = results_of(study).finals[0].cells[2]
+    broken = replace(cell, failure="the loss is nan", validation=None, test=None, images_per_second=None)
+    told = page_text(with_cells(study, {**study.finished, cell.id: broken}))
     assert "7x7 broke off with seed 2, which is left out" in told
     assert "over 4 seeds" in told
 
 
 def test_a_crowded_machine_is_said() -> None:
     study = known_study()
-    assert "can't be compared" not in page_text(study, {})
-    line = next(iter(study.lines.values()))
-    crowded = with_lines(study, {**study.lines, line["id"]: {**line, "load": 4.25}})
-    told = page_text(crowded, {})
+    assert "can't be compared" not in page_text(study)
+    cell = next(iter(study.finished.values()))
+    crowded = with_cells(study, {**study.finished, cell.id: replace(cell, load=4.25)})
+    told = page_text(crowded)
     assert "trainings the load average was above the number of cores (up to 4.2)" in told
-    assert "ms/image" in page_text(study, {}) and "ms/image" not in told and "benchmarks.run sizes" in told
-    final = next(line for line in study.lines.values() if line["test"])
-    crowded = with_lines(study, {**study.lines, final["id"]: {**final, "load": 2.75}})
+    assert "ms/image" in page_text(study) and "ms/image" not in told and "benchmarks.run sizes" in told
+    final = next(cell for cell in study.finished.values() if cell.test is not None)
+    crowded = with_cells(study, {**study.finished, final.id: replace(final, load=2.75)})
     assert "Speeds can't be compared" in summary_text(crowded)  # and there are none in that table
     assert "images/s" in summary_text(study) and "images/s" not in summary_text(crowded)
-    fine = with_lines(study, {**study.lines, final["id"]: {**final, "load": 2.25}})
-    assert "can't be compared" not in page_text(fine, {})
+    fine = with_cells(study, {**study.finished, final.id: replace(final, load=2.25)})
+    assert "can't be compared" not in page_text(fine)
 
 
 def test_sweeps_share_the_cells_that_are_equal() -> None:
-    study = known_study()
-    points = sweep_points(study, "kernel size")
+    results = results_of(known_study())
+    points = results.sweeps["kernel size"]
     assert [(point.value, point.accuracies) for point in points] == [
         (3, [pytest.approx(71.7)]),
         (7, [pytest.approx(72.1)]),
     ]
     assert points[0].ms_per_image == 4
-    assert [point.value for point in sweep_points(study, "start")] == [0, "whole"]
+    assert [point.value for point in results.sweeps["start"]] == [0, "whole"]
 
 
 def test_records_of_other_settings_are_not_read() -> None:
     study = known_study()
     other = replace(study, config=toy(weight_decay=0.1))
-    assert all(not final.lines for final in finals(other))
+    assert all(not final.cells for final in results_of(other).finals)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import yaml
 from rich.console import Console
 
 from studies import images, run, training
+from studies.cells import Score
 from studies.config import METHODS, StudyConfig
 from studies.page import page_text
-from studies.records import CELLS, read_lines, read_run
+from studies.records import CELLS, read_finished, read_run
+from studies.results import results_of
 from studies.run import print_status, report, study
-from tests.studies.made_study import TOY, made_study, toy
+from tests.studies.made_study import ENVIRONMENT, TOY, made_study, toy
 from torchdcls_train.comparison import small as comparison
 from torchdcls_train.comparison.loop import train
 from torchdcls_train.data.image_set import ImageData, ImageSet
@@ -55,7 +58,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Guarded:
     monkeypatch.setattr(images, "load_data", lambda *args: guarded)
     score = training._score
 
-    def opened(*args: Any) -> dict[str, float]:
+    def opened(*args: Any) -> Score:
         test.open, test.scored = True, test.scored + 1
         try:
             return score(*args)
@@ -93,7 +96,7 @@ def outcomes(folder: Path) -> dict[str, Any]:
 
 def table_of(folder: Path) -> list[list[str]]:
     """The rows of the table of finals, without speeds, which are there where no training had to share its core."""
-    text = page_text(read_run(folder), {})
+    text = page_text(results_of(read_run(folder)), {})
     table = text.split("\n| method | ")[1].split("\n\n")[0]
     return [row.strip("| ").split(" | ")[:13] for row in table.splitlines()[2:]]
 
@@ -199,7 +202,9 @@ def test_parts_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> N
     assert (together / CELLS).read_text() == before
     quietly(config, tmp_path / "alone")
     assert outcomes(together) == outcomes(tmp_path / "alone")
-    with pytest.raises(ValueError, match="models: expected some of convnext, convformer, got convnet"):
+    with pytest.raises(
+        ValueError, match="models: expected some of convnext, convformer, got 'convnet'; did you mean 'convnext'"
+    ):
         quietly(config, tmp_path / "other", ["convnet"])
 
 
@@ -273,7 +278,7 @@ def test_one_process_at_a_time(tmp_path: Path, guarded: Guarded) -> None:
 
 
 def test_a_broken_line_in_the_middle_is_refused(tmp_path: Path, guarded: Guarded) -> None:
-    whole = json.dumps(next(iter(made_study(toy(), cells=1).lines.values())))
+    whole = json.dumps(asdict(next(iter(made_study(toy(), cells=1).finished.values()))))
     (tmp_path / CELLS).write_text(f'{whole}\n{{"id": \n{whole}\n')
     with pytest.raises(ValueError, match="expected a finished cell in line 2"):
         quietly(toy(), tmp_path)
@@ -281,17 +286,16 @@ def test_a_broken_line_in_the_middle_is_refused(tmp_path: Path, guarded: Guarded
 
 def test_bfloat16_is_what_the_forward_pass_runs_in(guarded: Guarded) -> None:
     from studies.cells import make_cell
-    from studies.run import place_of
+    from studies.run import platform_of
 
     found: dict[str, list[Any]] = {}
     for precision in ("float32", "bfloat16"):
         config = toy(precision=precision)
         (candidate, *_) = config.candidates("7x7")
-        cell = make_cell(
-            config, place_of(config, torch.device("cpu")), model="convnext", method="7x7", candidate=candidate, seed=0
-        )
-        result = training.train_cell(cell, images.load_images(config), torch.device("cpu"))
-        found[precision] = [epoch["train_loss"] for epoch in result["epochs"]]
+        platform = platform_of(config, torch.device("cpu"))
+        cell = make_cell(config, platform, model="convnext", method="7x7", candidate=candidate, seed=0)
+        result = training.train_cell(cell, images.load_images(config), torch.device("cpu"), ENVIRONMENT)
+        found[precision] = [epoch["train_loss"] for epoch in result.epochs]
     assert found["float32"] != found["bfloat16"]
     assert found["float32"] == pytest.approx(found["bfloat16"], rel=0.05)
 
@@ -314,4 +318,4 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="out: expected a folder, got the file"):
         quietly(toy(), tmp_path / "file")
     with pytest.raises(ValueError, match="out: expected a folder, got the file"):
-        read_lines(tmp_path / "file")
+        read_finished(tmp_path / "file")

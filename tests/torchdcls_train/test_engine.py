@@ -24,8 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.torchdcls_train import runs
-from torchdcls_train import engine
-from torchdcls_train import evaluate as evaluation
+from torchdcls_train import engine, trained
 from torchdcls_train.averaged import PARTS, better_part, taken_part
 from torchdcls_train.checkpoint import load_checkpoint
 from torchdcls_train.engine import train
@@ -493,7 +492,7 @@ def test_classes_without_names_are_not_guessed(images: Path, tmp_path: Path, mon
     best = tmp_path / "run" / "checkpoints" / "best.safetensors"
     stored = load_checkpoint(best)
     monkeypatch.setattr(
-        evaluation, "load_checkpoint", lambda path: replace(stored, about={**stored.about, "classes": None})
+        trained, "load_checkpoint", lambda path: replace(stored, about={**stored.about, "classes": None})
     )
     with pytest.raises(ValueError, match=r"^data: expected all 3 classes, as the checkpoint does not name them, got 2"):
         evaluate(best, EvalConfig(data=str(images), device="cpu"), Console(quiet=True))

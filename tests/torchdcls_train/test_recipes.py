@@ -1,5 +1,7 @@
 """The package's recipes are whole, and say what the papers say; users' own start from them and cannot err unseen."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +9,14 @@ import pytest
 import timm
 import yaml
 
-import torchdcls.models
+import torchdcls_train
 from torchdcls._checks import nearest
 from torchdcls.models import HOSTS
 from torchdcls_train.recipes import load_recipe, recipe_names
 from torchdcls_train.settings import SETTINGS, TrainConfig
 
-FOLDER = Path(torchdcls.__file__).parent / "train" / "recipes"
-FAMILIES = sorted(f"families/{file.stem}" for file in (FOLDER / "families").glob("*.yaml"))
+FOLDER = Path(torchdcls_train.__file__).parent / "recipes"
+FAMILIES = sorted(f"families/{file.stem}" for file in FOLDER.iterdir())
 INTERPOLATIONS = ("bilinear", "triangle", "gaussian")
 # Of the machine and of one run; a recipe is silent about them.
 NOT_OF_A_RECIPE = {
@@ -42,10 +44,12 @@ def as_config(settings: dict[str, Any]) -> TrainConfig:
     return TrainConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
 
-def written(name: str) -> dict[str, Any]:
-    """What the file itself says."""
-    content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    return content
+def models_of(family: str) -> dict[str, dict[str, Any]]:
+    """The lines of a family's models."""
+    models: dict[str, dict[str, Any]] = yaml.safe_load(
+        (FOLDER / f"{family.removeprefix('families/')}.yaml").read_text()
+    )["models"]
+    return models
 
 
 def test_a_recipe_for_each_model_and_each_host() -> None:
@@ -69,16 +73,37 @@ def test_recipe(name: str) -> None:
     assert config.position_lr_scale == 5
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_a_model_differs_from_its_family_only_in_what_it_says(name: str) -> None:
-    own = written(name)
-    base = own.pop("base")
-    assert base == f"families/{name.partition('-')[0].partition('_')[0]}"
-    expected = {"model", "drop_path"}
-    if name.endswith("bilinear"):
-        expected |= {"clamp_positions", "repulsion_from"}
-    assert own.keys() == expected
-    assert load_recipe(name) == {**load_recipe(base), **own}
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_differ_from_their_family_only_in_what_they_say(family: str) -> None:
+    shared = load_recipe(family)
+    for model, own in models_of(family).items():
+        assert own.keys() == {"drop_path"}
+        for suffix in ("", "-dcls-triangle", "-dcls-gaussian", "-dcls-bilinear"):
+            expected = {**shared, **own, "model": (model + suffix).replace("-", "_")}
+            if suffix == "-dcls-bilinear":
+                expected |= {"clamp_positions": True, "repulsion_from": 20}
+            assert load_recipe(model + suffix) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("families/caformer", "14bc62bcb673537c"),
+        ("families/convformer", "47bc6bd8a4a3f003"),
+        ("families/convnext", "3b3ba3bf033a6f27"),
+        ("families/fastvit", "189920a888a9d388"),
+        ("families/resnet50", "5aa2706d4f162e9e"),
+    ],
+)
+def test_no_setting_changes_unseen(family: str, expected: str) -> None:
+    """Of all settings of a family's recipes; a hash that changes on purpose is written anew here."""
+    names = [
+        f"{model}{suffix}"
+        for model in models_of(family)
+        for suffix in ("", *(f"-dcls-{name}" for name in INTERPOLATIONS))
+    ]
+    resolved = {name: load_recipe(name) for name in (family, *names)}
+    assert hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:16] == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,11 +136,10 @@ def test_values_of_the_papers(name: str, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_have_the_size_of_the_models(family: str) -> None:
-    for name in recipe_names():
-        if written(name)["base"] == family:
-            cfg = timm.get_pretrained_cfg(f"{name.partition('-')[0]}_dcls_gaussian")
-            recipe = load_recipe(name)
-            assert (cfg.input_size[1], cfg.crop_pct) == (recipe["image_size"], recipe["crop_pct"])
+    recipe = load_recipe(family)
+    for model in models_of(family):
+        cfg = timm.get_pretrained_cfg(f"{model}_dcls_gaussian")
+        assert (cfg.input_size[1], cfg.crop_pct) == (recipe["image_size"], recipe["crop_pct"])
 
 
 def write(folder: Path, name: str, text: str) -> Path:

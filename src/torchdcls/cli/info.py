@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _checks
-from ..profiles import Interpolation
-from .options import ArgumentParser, Command, add_settings
+from ..profiles import INTERPOLATIONS, Interpolation
+from .options import Command, add_settings
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from rich.console import Console
     from torch import Tensor
     from torch.nn import Module
@@ -30,9 +31,7 @@ class InfoConfig:
     """
 
     dilated_kernel_size: Sequence[int] = _option((23,), "sizes of dense kernels to convert to, such as 13 17 23")
-    interpolation: Sequence[Interpolation] = _option(
-        ("bilinear", "triangle", "gaussian"), "interpolations to convert to"
-    )
+    interpolation: Sequence[Interpolation] = _option(INTERPOLATIONS, "interpolations to convert to")
     kernel_count: int | Literal["iso"] = _option(
         "iso", "elements per kernel, or iso: as many as need no more parameters than before"
     )
@@ -91,7 +90,9 @@ def info(name: str, config: InfoConfig, console: "Console | None" = None) -> Non
     print_info(told, console or Console(), remarks)
 
 
-def _info_options(arguments: Sequence[str]) -> ArgumentParser:
+def _info_options(arguments: Sequence[str]) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser(
         usage="torchdcls info MODEL [--OPTION VALUE ...]",
         description="What a model is made of, and what a conversion would make of it: layers, parameters, operations, "

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
+from .._checks import WrongTypeError
 from .._extras import needed_by
 
 
@@ -46,9 +47,10 @@ def fetched(source: str | os.PathLike[str], folder: str | os.PathLike[str] | Non
 
     Raises:
         ValueError: There is no such file, or it cannot be downloaded.
+        TypeError: Neither a path nor text.
     """
     if not isinstance(source, str | os.PathLike):
-        raise ValueError(f"path_or_url: expected a file or an address, got {type(source).__name__}")
+        raise WrongTypeError(f"path_or_url: expected a file or an address, got {type(source).__name__}")
     source = os.fspath(source)
     if "://" not in source:
         path = Path(source)

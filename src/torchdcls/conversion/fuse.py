@@ -14,12 +14,11 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from .. import _checks
 from ..nn import DclsLayer, DclsNd, DclsTransposeNd
+from ..ops.conv import Padding
 from ..ops.kernel import clamp_position_, construct_kernel
+from .report import by_axis, counted
+from .swap import convolution_like, swap_modules_
 
-_CONVOLUTIONS: dict[type[DclsLayer], tuple[Any, ...]] = {
-    DclsNd: (nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    DclsTransposeNd: (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-}
 # What decides what a layer computes from its elements: a subclass that has one of its own is no plain convolution.
 _COMPUTING = ("__call__", "forward", "kernel", "_kept_kernel")
 # Hooks that compute an element from others before each forward, as torch did before it had parametrizations.
@@ -64,12 +63,12 @@ class FuseReport:
         return sum(row.clamped for row in self.fused)
 
     def __str__(self) -> str:
-        lines = [f"{len(self.fused)} {'layer' if len(self.fused) == 1 else 'layers'} fused"]
+        lines = [f"{counted(len(self.fused), 'layer')} fused"]
         if self.output_difference is not None:
             lines[0] += f", relative difference of the output: {self.output_difference:.2g}"
         width = max(len(row.name) for row in self.fused)
         for row in self.fused:
-            sizes = " -> ".join("x".join(map(str, size)) for size in (row.old_kernel_size, row.new_kernel_size))
+            sizes = f"{by_axis(row.old_kernel_size)} -> {by_axis(row.new_kernel_size)}"
             line = f"  {row.name:<{width}}  {sizes}  relative difference of the kernel: {row.difference:.2g}"
             lines.append(line + (f", {moved_onto_the_grid(row.clamped)}" if row.clamped else ""))
         return "\n".join(lines)
@@ -77,7 +76,7 @@ class FuseReport:
 
 def moved_onto_the_grid(clamped: int) -> str:
     """What reports say about elements that were rounded to the grid's edge."""
-    return f"{clamped} {'element' if clamped == 1 else 'elements'} off the grid moved to its edge"
+    return f"{counted(clamped, 'element')} off the grid moved to its edge"
 
 
 @torch.no_grad()
@@ -142,21 +141,14 @@ def fuse(
     for name, layer in layers.items():
         fused[layer], row = _convolution(name, layer, positions, tolerance)
         rows.append(row)
-    for parent in list(model.modules()):
-        for attribute, child in list(parent._modules.items()):
-            if child in fused:
-                setattr(parent, attribute, fused[child])
+    swap_modules_(model, fused)
     after = None if example is None else _output(model, example)
     return FuseReport(tuple(rows), None if before is None or after is None else _relative(after - before, before))
 
 
-def _kind(layer: DclsLayer) -> type[DclsLayer] | None:
-    return next((kind for kind in _CONVOLUTIONS if isinstance(layer, kind)), None)
-
-
 def _check_computes(name: str, layer: DclsLayer) -> None:
     """Refuses a layer that computes something else than the layer of this package that it is a subclass of."""
-    kind = _kind(layer)
+    kind = next((kind for kind in (DclsNd, DclsTransposeNd) if isinstance(layer, kind)), None)
     # One may stand in the layer itself, in the place of its class's.
     own = [
         method
@@ -195,38 +187,24 @@ def _convolution(
         # On a cell a bilinear element is one tap.
         kernel = construct_kernel(weight, position, None, size, "bilinear", learned_dims=layer.learned_dims)
     cut = _empty_borders(kernel, tolerance)
-    padding: str | tuple[int, ...]
+    padding: Padding
     if isinstance(layer.padding, str):
         padding = layer.padding
         cut = cut if padding == "same" else (0,) * len(cut)
     else:
-        padding = _checks.integers("padding", layer.padding, len(size), 0)
-        cut = tuple(min(cells, pad) for cells, pad in zip(cut, padding, strict=True))
-        padding = tuple(pad - cells for pad, cells in zip(padding, cut, strict=True))
+        pads = _checks.integers("padding", layer.padding, len(size), 0)
+        cut = tuple(min(cells, pad) for cells, pad in zip(cut, pads, strict=True))
+        padding = tuple(pad - cells for pad, cells in zip(pads, cut, strict=True))
     for axis, cells in enumerate(cut, start=2):
         kernel = kernel.narrow(axis, cells, kernel.shape[axis] - 2 * cells)
     kept = F.pad(kernel, [cells for cells in reversed(cut) for _ in range(2)])
-    transposed = {"output_padding": layer.output_padding} if isinstance(layer, DclsTransposeNd) else {}
-    kind = _kind(layer)
-    assert kind is not None
-    convolution: Any = _CONVOLUTIONS[kind][len(size) - 1](
-        layer.in_channels,
-        layer.out_channels,
-        tuple(kernel.shape[2:]),
-        stride=layer.stride,
-        padding=padding,
-        groups=layer.groups,
-        bias=layer.bias is not None,
-        padding_mode=layer.padding_mode,
-        device="meta",
-        **transposed,
-    )
+    convolution = convolution_like(layer, kernel.shape[2:], padding, "meta")
     convolution.weight = nn.Parameter(kernel.contiguous(), requires_grad=weight.requires_grad)
     if bias is not None and not isinstance(bias, nn.Parameter):
         bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
     convolution.bias = bias
     row = Fused(name, size, tuple(kernel.shape[2:]), _relative(kept - exact, exact), clamped)
-    return convolution.train(layer.training), row
+    return convolution, row
 
 
 def _empty_borders(kernel: Tensor, tolerance: float) -> tuple[int, ...]:

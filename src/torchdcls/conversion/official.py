@@ -19,7 +19,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,6 @@ from ..ops.separable import EPSILON
 from ..profiles import Interpolation
 
 Version = Literal["v0", "v1", "max", "gauss"]
-VERSIONS: tuple[Version, ...] = get_args(Version)
 INTERPOLATIONS: dict[Version, Interpolation] = {
     "v0": "bilinear",
     "v1": "bilinear",
@@ -327,6 +326,7 @@ def to_official(
     Raises:
         ValueError: The names of another model, layers that are not 2-D, a version that does not fit the layers, or
             "v0" without a size.
+        TypeError: No mapping.
 
     Example:
         >>> import timm, torch, torchdcls.models
@@ -337,7 +337,7 @@ def to_official(
         ['stages.0.0.dwconv.weight', 'stages.0.0.dwconv.P', 'stages.0.0.dwconv.SIG', 'stages.0.0.dwconv.bias']
     """
     if not isinstance(state_dict, Mapping):
-        raise ValueError(f"state_dict: expected model.state_dict(), got {type(state_dict).__name__}")
+        raise _checks.WrongTypeError(f"state_dict: expected model.state_dict(), got {type(state_dict).__name__}")
     names = next((found for found, (_, sign) in _SIGNS.items() if sign in state_dict), None)
     converted = layers(state_dict, "position")
     if names is None or not converted:

@@ -15,8 +15,9 @@ from ..nn.init import PositionInit
 from ..ops.conv import Method
 from ..profiles import Interpolation, Profile
 from . import select
-from .report import ConversionReport, Replaced, Skipped
+from .report import ConversionReport, Replaced, Skipped, counted
 from .select import Convolution, Share, Where
+from .swap import swap_modules_
 from .warm_start import residuals_by_count, warm_start_
 
 _LAYERS: dict[type[nn.Module], type[DclsNd]] = {nn.Conv1d: Dcls1d, nn.Conv2d: Dcls2d, nn.Conv3d: Dcls3d}
@@ -76,7 +77,7 @@ def convert(
             needed, for example ("uniform", 11) to have them all over a kernel of 23; a tensor is refused then.
         weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
             None for torch's convolution default. Refused with `init="keep"`.
-        method: How the new layers convolve, see `torchdcls.large_kernel_conv2d`.
+        method: How the new layers convolve, see `torchdcls.large_kernel_conv`.
         init: "random", or "keep" for a warm start. With as many elements as the old kernel has taps there is one at
             each, as narrow as the interpolation allows: with "bilinear" and "triangle" the model computes what it did,
             to rounding; with "gaussian" up to the spread of its narrowest, a thousandth of the kernel. Elements beyond
@@ -104,10 +105,7 @@ def convert(
           2  skipped: not depthwise (8 to 8 channels in 1 group)
     """
     _checks.module("model", model)
-    if isinstance(kernel_count, str):
-        _checks.one_of("kernel_count", kernel_count, ("iso",))
-    else:
-        kernel_count = _checks.integer("kernel_count", kernel_count, 1)
+    kernel_count = _checks.element_count(kernel_count)
     if not callable(share):
         _checks.one_of("share", share, ("stage", "none"))
     if weight_std is not None and not 0 < weight_std < float("inf"):
@@ -122,10 +120,8 @@ def convert(
         )
     profile = _checks.profile(interpolation)
 
-    jobs, skipped = plan(model, dilated_kernel_size, where, share)
-    _check_jobs(model, jobs, skipped)
-    if init == "keep":
-        _check_weights(jobs)
+    jobs, skipped = find_jobs(model, dilated_kernel_size, where, share)
+    _check_jobs(model, jobs, skipped, init)
     before = parameter_count(model)
     if kernel_count == "iso":
         kernel_count = iso_kernel_count(jobs, profile, learned_dims)
@@ -137,24 +133,25 @@ def convert(
         leader = first.setdefault(job.key, layer)
         layer.position, layer.sigma = leader.position, leader.sigma
         layers[job.module] = layer
-    residuals = _keep(jobs, layers) if init == "keep" else {}
-    warning = _lost(jobs, layers, residuals)
+    residuals: dict[str, float] = {}
+    warning = None
+    if init == "keep":
+        groups = _together(jobs, layers)
+        for group, made, kernels in groups:
+            residuals |= zip((job.name for job in group), warm_start_(made, kernels), strict=True)
+        warning = _lost(groups, residuals)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
-    # A module may hang at several places, of one parent even, which named_children tells once; all get the new one.
-    for parent in list(model.modules()):
-        for attribute, child in list(parent._modules.items()):
-            if child in layers:
-                setattr(parent, attribute, layers[child])
+    swap_modules_(model, layers)
 
     replaced = tuple(
         Replaced(
-            job.name,
-            job.stage,
-            job.module.out_channels,
-            job.module.kernel_size,
-            job.kernel_size,
-            residuals.get(job.name),
+            name=job.name,
+            stage=job.stage,
+            channels=job.module.out_channels,
+            old_kernel_size=job.module.kernel_size,
+            new_kernel_size=job.kernel_size,
+            residual=residuals.get(job.name),
         )
         for job in jobs
     )
@@ -167,7 +164,7 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter))
 
 
-def plan(
+def find_jobs(
     model: nn.Module, size: int | Sequence[int], where: Where | None = None, share: str | Share = "stage"
 ) -> tuple[list[Job], list[Skipped]]:
     """What `convert` would replace, if anything, and what it would leave alone; the arguments are its."""
@@ -207,26 +204,28 @@ def plan(
     return jobs, skipped
 
 
-def _check_jobs(model: nn.Module, jobs: Sequence[Job], skipped: Sequence[Skipped]) -> None:
+def _check_jobs(model: nn.Module, jobs: Sequence[Job], skipped: Sequence[Skipped], init: str) -> None:
     if not jobs and not skipped:
         raise ValueError(f"model: expected at least one convolution to replace, got {type(model).__name__} without any")
     if not jobs:
         # Why a layer cannot be replaced says more than that it was not asked for.
         told = [skip for skip in skipped if skip.reason != _NOT_PICKED] or skipped
         reasons = "; ".join(f"{skip.name}: {skip.reason}" for skip in told[:5])
+        # Whether where= would help: a layer was not picked, by it or by the default.
+        picked = {_NOT_PICKED, *(select.default_reason(each) for each in model.modules() if type(each) in _LAYERS)}  # type: ignore[arg-type]
         hint = ""
-        if any(skip.reason == _NOT_PICKED or _only_by_default(model, skip) for skip in told):
+        if any(skip.reason in picked for skip in told):
             hint = "; where= picks others, for example where=lambda name, module: name.endswith('conv2')"
         raise ValueError(
             f"model: expected at least one convolution to replace, got {len(skipped)} of which none can be "
             f"({reasons}){hint}"
         )
-
-
-def _only_by_default(model: nn.Module, skip: Skipped) -> bool:
-    """Whether a convolution would be replaced if where= picked it."""
-    module = model.get_submodule(skip.name)
-    return isinstance(module, Convolution) and select.default_reason(module) == skip.reason
+    for job in jobs if init == "keep" else []:
+        weight = job.module.weight
+        if weight.is_meta:
+            raise ValueError(f"init: expected 'random' for a model on the meta device, got 'keep' and {job.name} there")
+        if not weight.isfinite().all():
+            raise ValueError(f"init: expected finite weights for 'keep', got NaN or infinity in {job.name}")
 
 
 def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...] | None:
@@ -261,56 +260,39 @@ def iso_kernel_count(jobs: Sequence[Job], profile: Profile, learned_dims: Sequen
     return int(count)
 
 
-def _check_weights(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        weight = job.module.weight
-        if weight.is_meta:
-            raise ValueError(f"init: expected 'random' for a model on the meta device, got 'keep' and {job.name} there")
-        if not weight.isfinite().all():
-            raise ValueError(f"init: expected finite weights for 'keep', got NaN or infinity in {job.name}")
+Sharing = Sequence[tuple[list[Job], list[DclsNd], list[Tensor]]]
 
 
-def _keep(jobs: Sequence[Job], layers: dict[nn.Module, DclsNd]) -> dict[str, float]:
-    """Starts all layers from the convolutions they replace; the residual of each by its name."""
-    residuals: dict[str, float] = {}
-    for group in _together(jobs):
-        found = warm_start_([layers[job.module] for job in group], [job.module.weight for job in group])
-        residuals.update(zip((job.name for job in group), found, strict=True))
-    return residuals
-
-
-def _together(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs whose layers share positions, together."""
+def _together(jobs: Sequence[Job], layers: dict[nn.Module, DclsNd]) -> Sharing:
+    """Jobs whose layers share positions, together, with these layers and the weights of what they replace."""
     groups: dict[Hashable, list[Job]] = defaultdict(list)
     for job in jobs:
         groups[job.key].append(job)
-    return list(groups.values())
+    return [
+        (group, [layers[job.module] for job in group], [job.module.weight for job in group])
+        for group in groups.values()
+    ]
 
 
-def _lost(jobs: Sequence[Job], layers: dict[nn.Module, DclsNd], residuals: dict[str, float]) -> str | None:
+def _lost(groups: Sharing, residuals: dict[str, float]) -> str | None:
     """What to say where little is kept of the weights that were to be kept, with the count that would do."""
-    mean = sum(residuals.values()) / max(len(residuals), 1)
+    mean = sum(residuals.values()) / len(residuals)
     if mean <= LARGEST_RESIDUAL:
         return None
-    by_count = [
-        row
-        for group in _together(jobs)
-        for row in residuals_by_count([layers[job.module] for job in group], [job.module.weight for job in group])
-    ]
+    by_count = [row for _, layers, kernels in groups for row in residuals_by_count(layers, kernels)]
     # A layer with an element on each tap gains nothing by more.
     means = [
-        sum(row[min(count, len(row)) - 1] for row in by_count) / len(by_count)
-        for count in range(1, max(map(len, by_count)) + 1)
+        sum(row[min(at, len(row) - 1)] for row in by_count) / len(by_count) for at in range(max(map(len, by_count)))
     ]
     enough = next((count for count, left in enumerate(means, start=1) if left <= LARGEST_RESIDUAL), None)
-    count = layers[jobs[0].module].kernel_count
+    count = groups[0][1][0].kernel_count
     way_out = (
         "no kernel_count is enough, as new kernels are too small for the old ones: give a larger dilated_kernel_size"
         if enough is None
         else f"kernel_count={enough} is enough"
     )
     return (
-        f"init='keep' keeps too little of the kernels with {count} {'element' if count == 1 else 'elements'} for each: "
+        f"init='keep' keeps too little of the kernels with {counted(count, 'element')} for each: "
         f"mean residual {mean:.2g}, expected {LARGEST_RESIDUAL} at most; {way_out}"
     )
 

@@ -61,8 +61,8 @@ class ConversionReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{_count(len(self.replaced), 'layer')} replaced, {_count(len(self.skipped), 'convolution')} skipped, "
-            f"{_count(self.kernel_count, 'element')} per kernel",
+            f"{counted(len(self.replaced), 'layer')} replaced, {counted(len(self.skipped), 'convolution')} skipped, "
+            f"{counted(self.kernel_count, 'element')} per kernel",
             f"parameters: {self.parameters_before:,} before, {self.parameters_after:,} after "
             f"({self.parameters_after - self.parameters_before:+,})",
         ]
@@ -73,7 +73,7 @@ class ConversionReport:
         names = [row.name for row in self.replaced] + [row.name for row in self.skipped]
         width = max(map(len, names))
         for row in self.replaced:
-            kernels = f"{_size(row.old_kernel_size)} -> {_size(row.new_kernel_size)}"
+            kernels = f"{by_axis(row.old_kernel_size)} -> {by_axis(row.new_kernel_size)}"
             residual = "" if row.residual is None else f", residual {row.residual:.2g}"
             lines.append(f"  {row.name:<{width}}  {kernels}  {row.channels} channels, stage {row.stage}{residual}")
         for skip in self.skipped:
@@ -81,9 +81,11 @@ class ConversionReport:
         return "\n".join(lines)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 layer", "2 layers"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _size(size: tuple[int, ...]) -> str:
+def by_axis(size: tuple[int, ...]) -> str:
+    """A size as in "7x7"."""
     return "x".join(map(str, size))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from torch import nn
 
+from .report import counted
+
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Where = Callable[[str, nn.Module], bool]
 Share = Callable[[str, nn.Module], Hashable]
@@ -29,8 +31,8 @@ def is_convolution(module: nn.Module) -> bool:
 def default_reason(module: Convolution) -> str | None:
     """Why the default leaves a convolution alone, or None for depthwise ones with stride 1 and more than one tap."""
     if not (module.groups == module.in_channels == module.out_channels):
-        groups = "group" if module.groups == 1 else "groups"
-        return f"not depthwise ({module.in_channels} to {module.out_channels} channels in {module.groups} {groups})"
+        groups = counted(module.groups, "group")
+        return f"not depthwise ({module.in_channels} to {module.out_channels} channels in {groups})"
     if math.prod(module.kernel_size) == 1:
         return "its kernel has one tap"
     if any(step != 1 for step in module.stride):

@@ -36,8 +36,17 @@ class Check:
     tolerance: float
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """An input, the model's outputs for it, and its outputs in float64."""
+
+    given: Tensor
+    own: list[Tensor]
+    double: list[Tensor]
+
+
 class Reference:
-    """What a model computes, and how far that is from what it computes in float64.
+    """The outputs of a model, and how far they are from its outputs in float64.
 
     Args:
         model: In evaluation mode, on the CPU, not changed.
@@ -47,23 +56,23 @@ class Reference:
         self._model = model
         self._double = copied(model).double()
         self._double_works = True
-        self._expected: list[tuple[Tensor, list[Tensor], list[Tensor]]] = []
+        self._expected: list[_Expected] = []
 
+    @torch.no_grad()
     def add(self, given: Tensor) -> None:
-        """Computes what is to be expected for an input.
+        """Computes the expected outputs for an input.
 
         Raises:
             Exception: Whatever the model raises for it.
         """
-        with torch.no_grad():
-            own = outputs(self._model(given))
-            double = [tensor.double() for tensor in own]
-            if self._double_works:
-                try:
-                    double = outputs(self._double(given.double()))
-                except Exception:  # a forward pass that names float32, say
-                    self._double_works = False
-            self._expected.append((given, own, double))
+        own = outputs(self._model(given))
+        double = [tensor.double() for tensor in own]
+        if self._double_works:
+            try:
+                double = outputs(self._double(given.double()))
+            except Exception:  # a forward pass that names float32, say
+                self._double_works = False
+        self._expected.append(_Expected(given, own, double))
 
     def error(self) -> float:
         """The model's largest relative distance from itself in float64.
@@ -73,12 +82,12 @@ class Reference:
         """
         error = max(
             _distance(mine, exact) / _largest(exact)
-            for _, own, double in self._expected
-            for mine, exact in zip(own, double, strict=True)
+            for expected in self._expected
+            for mine, exact in zip(expected.own, expected.double, strict=True)
         )
         if not self._double_works:
-            error = _UNKNOWN_UNITS * max(torch.finfo(given.dtype).eps for given, _, _ in self._expected)
-        if not (error < 1 and all(bool(tensor.isfinite().all()) for _, own, _ in self._expected for tensor in own)):
+            error = _UNKNOWN_UNITS * max(torch.finfo(expected.given.dtype).eps for expected in self._expected)
+        if not (error < 1 and all(bool(own.isfinite().all()) for expected in self._expected for own in expected.own)):
             raise ExportError(
                 "model: expected outputs that are finite and near those of the same model in float64, got a relative "
                 f"difference of {error:.2g}; nothing can be compared with them"
@@ -100,41 +109,34 @@ class Reference:
         """
         error = self.error()
         return tuple(
-            self._one(run, what, error, *expected)
+            _compared(run, what, error, expected)
             for expected in self._expected
-            if sizes is None or tuple(expected[0].shape[2:]) in sizes
+            if sizes is None or tuple(expected.given.shape[2:]) in sizes
         )
 
-    def _one(
-        self,
-        run: Callable[[Tensor], Sequence[Tensor]],
-        what: str,
-        error: float,
-        given: Tensor,
-        own: list[Tensor],
-        double: list[Tensor],
-    ) -> Check:
-        shape = tuple(given.shape)
-        try:
-            got = list(run(given))
-        except Exception as problem:
-            raise ExportError(f"model: {what} fails for an input of shape {shape} ({reason(problem)})") from None
-        shapes, expected = [tuple(t.shape) for t in got], [tuple(t.shape) for t in own]
-        if shapes != expected:
+
+def _compared(run: Callable[[Tensor], Sequence[Tensor]], what: str, error: float, expected: _Expected) -> Check:
+    shape = tuple(expected.given.shape)
+    try:
+        got = list(run(expected.given))
+    except Exception as problem:
+        raise ExportError(f"model: {what} fails for an input of shape {shape} ({reason(problem)})") from None
+    shapes, wanted = [tuple(tensor.shape) for tensor in got], [tuple(tensor.shape) for tensor in expected.own]
+    if shapes != wanted:
+        raise ExportError(
+            f"model: expected outputs of shapes {wanted} for an input of shape {shape}, got {shapes} from {what}"
+        )
+    relative = _TIMES * error + _UNITS * torch.finfo(expected.given.dtype).eps
+    checks = []
+    for mine, exact, other in zip(expected.own, expected.double, got, strict=True):
+        tolerance = relative * _largest(exact)
+        if not _distance(other, exact) <= tolerance:
             raise ExportError(
-                f"model: expected outputs of shapes {expected} for an input of shape {shape}, got {shapes} from {what}"
+                f"model: expected outputs within {tolerance:.2g} of the model's for an input of shape {shape}, got "
+                f"{_distance(other, exact):.2g} from {what}; please report this model"
             )
-        unit = torch.finfo(given.dtype).eps
-        worst = Check(shape, 0.0, 0.0)
-        for mine, exact, other in zip(own, double, got, strict=True):
-            tolerance = (_TIMES * error + _UNITS * unit) * _largest(exact)
-            if not _distance(other, exact) <= tolerance:
-                raise ExportError(
-                    f"model: expected outputs within {tolerance:.2g} of the model's for an input of shape {shape}, got "
-                    f"{_distance(other, exact):.2g} from {what}; please report this model"
-                )
-            worst = max(worst, Check(shape, _distance(other, mine), tolerance), key=lambda check: check.difference)
-        return worst if worst.tolerance else Check(shape, 0.0, (_TIMES * error + _UNITS * unit) * _largest(double[0]))
+        checks.append(Check(shape, _distance(other, mine), tolerance))
+    return max(checks, key=lambda check: check.difference)
 
 
 def outputs(value: object) -> list[Tensor]:

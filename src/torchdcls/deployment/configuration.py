@@ -41,12 +41,16 @@ class Configuration:
         """JSON, with the versions of the packages beside it.
 
         Raises:
-            ValueError: A value is none that JSON has.
+            ValueError: JSON does not have a value.
         """
         try:
             return json.dumps({**asdict(self), "versions": _versions()})
         except TypeError as error:
             raise ValueError(f"configuration: expected texts, numbers, lists and mappings alone ({error})") from None
+
+    def with_format(self) -> str:
+        """The same as one text that names its format, for files that have no other place for that."""
+        return json.dumps({"format": FORMAT, "about": json.loads(self.to_text())})
 
     @classmethod
     def from_text(cls, text: str) -> Self:

@@ -86,13 +86,13 @@ def export(
         ('batch', 2, 'length')
     """
     _checks.module("model", model)
-    path, say = Path(path), progress or _silent
+    path, say = Path(path), progress or (lambda step: None)
     _check_arguments(to, dynamic_size, fused, positions, opset)
     check_path(path, to, overwrite)
     if to == "onnx":
         require("an ONNX file", "export")
     if example is not None:
-        example = _checked(example, model, to)
+        example = _checked(example, to)
     elif to != "safetensors":
         raise ValueError(f"example: expected an input of the model for {to!r}, got None")
     configuration = configuration or Configuration()
@@ -103,35 +103,21 @@ def export(
         say("writing weights")
         return _export_weights(copy, path, example, configuration)
     assert example is not None
-    say("computing what is to be expected")
+    say("computing the expected outputs")
     copy = copy.cpu()
     _try(copy, example)
     plain, fuse_report = _fused(copy, example, positions) if fused else (copy, None)
     reference = Reference(plain if positions == "round" else copy)
     sizes, note = _expected(reference, example, dynamic_size)
     reference.error()
+    say("tracing the model")
+    opset = (opset or onnx_file.DEFAULT_OPSET) if to == "onnx" else None
     with whole_file(path) as unfinished:
-
-        def write(traced: _Traced) -> tuple[Check, ...]:
-            say("writing and checking the file")
-            for file in unfinished.parent.iterdir():  # of an earlier attempt
-                file.unlink()
-            return _write(traced, unfinished, to, opset, configuration, reference, example)
-
-        say("tracing the model")
-        traced, checks = _written(plain, example, reference, sizes, note, dynamic_size, to, write)
+        writer = _Writer(plain, example, reference, unfinished, opset, configuration.with_format(), say)
+        written = writer.write(sizes, note, dynamic_size)
         files = tuple((path.with_name(file.name), file.stat().st_size) for file in sorted(unfinished.parent.iterdir()))
-    shape = tuple(traced.free.get(axis, size) for axis, size in enumerate(example.shape))
-    return ExportReport(
-        path=path,
-        to=to,
-        files=files,
-        opset=(opset or onnx_file.DEFAULT_OPSET) if to == "onnx" else None,
-        input=shape,
-        fused=fuse_report,
-        notes=traced.notes,
-        checks=checks,
-    )
+    shape = tuple(written.free.get(axis, size) for axis, size in enumerate(example.shape))
+    return ExportReport(path, to, files, opset, shape, fuse_report, written.notes, written.checks)
 
 
 def check_path(path: Path, to: Format, overwrite: bool) -> None:
@@ -150,33 +136,27 @@ def check_path(path: Path, to: Format, overwrite: bool) -> None:
         raise ValueError(f"path: expected a new file, got '{path}', which is there; give another, or overwrite")
 
 
-@dataclass(frozen=True)
-class _Traced:
-    """A program, the names of its free axes, and what is to be said about it."""
-
-    program: ExportedProgram
-    free: dict[int, str]
-    size_is_free: bool
-    notes: tuple[str, ...]
-
-
 def _check_arguments(to: object, dynamic_size: object, fused: object, positions: str, opset: int | None) -> None:
     _checks.one_of("to", to, get_args(Format))
-    _checks.one_of("positions", positions, ("keep", "round"))
+    _checks.one_of("positions", positions, get_args(Positions))
     if dynamic_size != "auto" and not isinstance(dynamic_size, bool):
         raise ValueError(f"dynamic_size: expected 'auto', True or False, got {dynamic_size!r}")
     if opset is not None:
         if to != "onnx":
             raise ValueError(f"opset: expected none, as {to!r} has no opsets, got {opset!r}")
-        onnx_file.check_opset(opset)
+        opsets = onnx_file.OPSETS
+        if isinstance(opset, bool) or not isinstance(opset, int) or opset not in opsets:
+            raise ValueError(
+                f"opset: expected {opsets[0]} to {opsets[-1]}, got {opset!r}; {onnx_file.DEFAULT_OPSET} is the default"
+            )
     if not fused and to == "onnx":
         raise ValueError("fused: expected True, as ONNX has no DCLS layers, got False")
     if positions == "round" and (to == "safetensors" or not fused):
         raise ValueError("positions: expected 'keep' where DCLS layers are kept, got 'round'")
 
 
-def _checked(example: Tensor, model: nn.Module, to: Format) -> Tensor:
-    """The example, on the CPU, where the model takes it."""
+def _checked(example: Tensor, to: Format) -> Tensor:
+    """The example, on the CPU."""
     if not isinstance(example, Tensor):
         raise ValueError(f"example: expected a tensor, got {type(example).__name__}")
     if not example.is_floating_point() or not 2 <= example.dim() <= 5 or 0 in example.shape:
@@ -184,13 +164,11 @@ def _checked(example: Tensor, model: nn.Module, to: Format) -> Tensor:
             "example: expected a floating-point tensor (batch, channels, *sizes) with up to three sizes, got "
             f"{example.dtype} of shape {tuple(example.shape)}"
         )
-    if to == "onnx":
-        onnx_file.check_dtype(example.dtype)
+    if to == "onnx" and example.dtype not in onnx_file.DTYPES:
+        raise ValueError(
+            f"example: expected float32, float16 or float64 for ONNX, got {example.dtype}; use model.float()"
+        )
     return example.detach().cpu()
-
-
-def _silent(step: str) -> None:
-    pass
 
 
 def _fused(model: nn.Module, example: Tensor, positions: Positions) -> tuple[nn.Module, FuseReport | None]:
@@ -233,109 +211,106 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
     return [own, *sizes], ""
 
 
-def _written(
-    model: nn.Module,
-    example: Tensor,
-    reference: Reference,
-    sizes: list[tuple[int, ...]],
-    note: str,
-    dynamic_size: DynamicSize,
-    to: Format,
-    write: Callable[[_Traced], tuple[Check, ...]],
-) -> tuple[_Traced, tuple[Check, ...]]:
-    """Traces and writes with free sizes where there are several; if any part of it fails, with those of the example."""
-    if len(sizes) > 1:
-        try:
-            traced = _traced_freely(model, example, reference, sizes, to)
-            return traced, write(traced)
-        except ExportError as error:
-            if dynamic_size is True and not str(error).startswith(_OF_THE_MODEL):
-                raise
-            note = _after_name(error)
-    if note and dynamic_size is True:
-        raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
-    traced = _traced_fixed(model, example, reference, note)
-    return traced, write(traced)
+@dataclass(frozen=True)
+class _Written:
+    """The names of a program's free axes, sentences about it, and the comparisons of its file with the model."""
+
+    free: dict[int, str]
+    notes: tuple[str, ...]
+    checks: tuple[Check, ...]
 
 
-def _traced_freely(
-    model: nn.Module, example: Tensor, reference: Reference, sizes: list[tuple[int, ...]], to: Format
-) -> _Traced:
-    """Traces with free sizes.
+@dataclass(frozen=True)
+class _Writer:
+    """Traces a model and writes the program to a file.
 
-    Raises:
-        ExportError: torch.export does not follow for all of these sizes.
+    Attributes:
+        model: A model without DCLS layers, or with them.
+        example: An input.
+        reference: Has computed the expected outputs.
+        path: The file.
+        opset: ONNX's version of operators; None for a file of torch.export.
+        text: The configuration.
+        say: Called with the name of a step.
     """
-    names = axis_names(example.dim())
-    # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without stumbling
-    # over axes of size 1.
-    program, free = trace(model, _input(example, 2, sizes[-1] if to == "onnx" else sizes[0]), names)
-    least = least_sizes(program)
-    taken = [size for size in sizes if to == "pt2" or all(map(ge, size, least))]
-    problem = _tied(program, reference, taken, free, names)
-    if problem:
-        raise ExportError(f"{_OF_THE_MODEL}{problem}")
-    limit = f"sizes from {'x'.join(map(str, least))} up"
-    return _Traced(program, free, True, (limit,) if to == "pt2" else ())
 
+    model: nn.Module
+    example: Tensor
+    reference: Reference
+    path: Path
+    opset: int | None
+    text: str
+    say: Callable[[str], None]
 
-def _traced_fixed(model: nn.Module, example: Tensor, reference: Reference, note: str) -> _Traced:
-    """Traces with the sizes of the example, and a free batch size alone."""
-    own = tuple(example.shape[2:])
-    program, free = trace(model, _input(example, 2, own), {0: axis_names(example.dim())[0]})
-    module = program.module()
-    try:
-        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", [own])
-    except ExportError as error:
-        raise ExportError(
-            f"model: expected one that torch.export follows for any batch size, but {_after_name(error)}"
-        ) from None
-    return _Traced(program, free, False, (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ())
+    def write(self, sizes: list[tuple[int, ...]], note: str, dynamic_size: DynamicSize) -> _Written:
+        """Writes with free sizes where there are several; if any part of it fails, with those of the example.
 
+        Args:
+            sizes: Sizes that the model takes, the example's first.
+            note: Why there are no others, where some were asked for.
+            dynamic_size: As in `export`.
 
-def _tied(
-    program: ExportedProgram,
-    reference: Reference,
-    sizes: list[tuple[int, ...]],
-    free: dict[int, str],
-    names: dict[int, str],
-) -> str:
-    """Why a program is not one for these sizes; empty where it is."""
-    fixed = [name for axis, name in names.items() if axis not in free]
-    if fixed:
-        return f"torch.export ties the {' and '.join(fixed)} of its input to one value"
-    module = program.module()
-    try:
-        reference.check(lambda given: run_program(module, given), "the program that torch.export makes", sizes)
-    except ExportError as error:
-        return _after_name(error)
-    return ""
+        Raises:
+            ExportError: The model cannot be written, or not with free sizes, which were asked for.
+        """
+        own, names = sizes[0], axis_names(self.example.dim())
+        if len(sizes) > 1:
+            try:
+                # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without
+                # stumbling over axes of size 1.
+                program, free = self._traced(names, sizes[0] if self.opset is None else sizes[-1], sizes)
+                limits = "x".join(map(str, least_sizes(program)))
+                notes = (f"sizes from {limits} up",) if self.opset is None else ()
+                return _Written(free, notes, self._file(program, free, None))
+            except ExportError as error:
+                if dynamic_size is True and not str(error).startswith(_OF_THE_MODEL):
+                    raise
+                note = _after_name(error)
+        if note and dynamic_size is True:
+            raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
+        program, free = self._traced({0: names[0]}, own, [own])
+        notes = (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ()
+        return _Written(free, notes, self._file(program, free, [own]))
+
+    def _traced(
+        self, names: dict[int, str], traced_at: tuple[int, ...], sizes: list[tuple[int, ...]]
+    ) -> tuple[ExportedProgram, dict[int, str]]:
+        """A program with free axes of these names, which computes what the model does for these sizes.
+
+        Raises:
+            ExportError: torch.export makes none.
+        """
+        program, free = trace(self.model, _input(self.example, 2, traced_at), names)
+        fixed = [name for axis, name in names.items() if axis not in free]
+        if fixed:
+            raise ExportError(f"{_OF_THE_MODEL}torch.export ties the {' and '.join(fixed)} of its input to one value")
+        if self.opset is not None and len(sizes) > 1:
+            least = least_sizes(program)
+            sizes = [size for size in sizes if all(map(ge, size, least))]
+        module = program.module()
+        try:
+            self.reference.check(lambda given: run_program(module, given), "the program that torch.export makes", sizes)
+        except ExportError as error:
+            but = "" if len(names) > 1 else "expected one that torch.export follows for any batch size, but "
+            raise ExportError(f"{_OF_THE_MODEL}{but}{_after_name(error)}") from None
+        return program, free
+
+    def _file(
+        self, program: ExportedProgram, free: dict[int, str], sizes: list[tuple[int, ...]] | None
+    ) -> tuple[Check, ...]:
+        self.say("writing and checking the file")
+        for file in self.path.parent.iterdir():  # of an earlier attempt
+            file.unlink()
+        if self.opset is None:
+            write_program(program, self.path, self.text)
+            module = read_program(self.path)
+            return self.reference.check(lambda given: run_program(module, given), "torch.export's file", sizes)
+        onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, text=self.text)
+        return self.reference.check(onnx_file.OnnxSession(self.path).run, "the ONNX file", sizes)
 
 
 def _after_name(error: ExportError) -> str:
     return str(error).removeprefix(_OF_THE_MODEL)
-
-
-def _write(
-    traced: _Traced,
-    path: Path,
-    to: Format,
-    opset: int | None,
-    configuration: Configuration,
-    reference: Reference,
-    example: Tensor,
-) -> tuple[Check, ...]:
-    text = configuration.to_text()
-    sizes = None if traced.size_is_free else [tuple(example.shape[2:])]
-    if to == "pt2":
-        write_program(traced.program, path, text)
-        module = read_program(path)
-        return reference.check(lambda given: run_program(module, given), "torch.export's file", sizes)
-    onnx_file.write_onnx(
-        traced.program, path, opset=opset or onnx_file.DEFAULT_OPSET, free=traced.free, configuration=text
-    )
-    session = onnx_file.OnnxSession(path)
-    return reference.check(session.run, "the ONNX file", sizes)
 
 
 def _export_weights(model: nn.Module, path: Path, example: Tensor | None, configuration: Configuration) -> ExportReport:
@@ -349,7 +324,7 @@ def _export_weights(model: nn.Module, path: Path, example: Tensor | None, config
             restored = load(unfinished, None if configuration.model else copied(model)).eval()
             checks = reference.check(lambda given: run_program(restored, given), "the file's model")
         files = ((path, unfinished.stat().st_size),)
-    return ExportReport(path, "safetensors", files, None, None, None, (), checks)
+    return ExportReport(path, "safetensors", files, checks=checks)
 
 
 def _larger(sizes: tuple[int, ...], steps: int) -> tuple[int, ...]:

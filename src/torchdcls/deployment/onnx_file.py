@@ -1,6 +1,5 @@
 """ONNX files: torch's exporter, ONNX's checker, and onnxruntime."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from .configuration import FORMAT
 from .errors import ExportError, reason
 from .program import quiet
 
@@ -18,32 +16,13 @@ OPSETS = range(18, 26)
 # onnxruntime has all of it since 2023; newer ones bring nothing that convolutional networks need.
 DEFAULT_OPSET = 20
 METADATA = "torchdcls"
-_DTYPES = (torch.float32, torch.float16, torch.float64)
+# What onnxruntime computes in on a CPU.
+DTYPES = (torch.float32, torch.float16, torch.float64)
 # Protobuf's limit is 2 GiB for the whole file, of which the graph needs a part.
 _LARGEST = 2**31 - 2**26
 
 
-def check_opset(opset: int) -> None:
-    """Refuses versions of operators that cannot be written.
-
-    Raises:
-        ValueError: It is one of them.
-    """
-    if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
-        raise ValueError(f"opset: expected {OPSETS[0]} to {OPSETS[-1]}, got {opset!r}; {DEFAULT_OPSET} is the default")
-
-
-def check_dtype(dtype: torch.dtype) -> None:
-    """Refuses what onnxruntime does not compute in on a CPU.
-
-    Raises:
-        ValueError: It is that.
-    """
-    if dtype not in _DTYPES:
-        raise ValueError(f"example: expected float32, float16 or float64 for ONNX, got {dtype}; use model.float()")
-
-
-def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[int, str], configuration: str) -> None:
+def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[int, str], text: str) -> None:
     """Writes a program as ONNX, in one file unless its weights are too large for that.
 
     Args:
@@ -51,7 +30,7 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
         path: The file; weights that do not fit into it go into NAME.data beside it.
         opset: Version of the operators.
         free: Names of the free axes.
-        configuration: Goes into the file's metadata.
+        text: The configuration, for the file's metadata.
 
     Raises:
         ExportError: torch's exporter cannot do it.
@@ -78,7 +57,6 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
                 f"opset: {opset} cannot be written for this model, whose operators onnxscript cannot convert to it; "
                 f"leave it out, or take {got}"
             )
-        text = json.dumps({"format": FORMAT, "about": json.loads(configuration)})
         written.model.metadata_props[METADATA] = text
         written.save(str(path), external_data=_weight_bytes(program) > _LARGEST)
     try:

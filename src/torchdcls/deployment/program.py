@@ -1,7 +1,6 @@
 """Programs of torch.export: a model traced with a free batch size, and free sizes where the model allows it."""
 
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from .agreement import outputs
-from .configuration import FORMAT
 from .errors import ExportError, reason
 
 # The name of the configuration among the extra files.
@@ -86,13 +84,12 @@ def least_sizes(program: ExportedProgram) -> tuple[int, ...]:
     return tuple(least)
 
 
-def write_program(program: ExportedProgram, path: Path, configuration: str) -> None:
+def write_program(program: ExportedProgram, path: Path, text: str) -> None:
     """Writes a program with the configuration among its extra files.
 
     Raises:
         ExportError: torch.export cannot do it.
     """
-    text = json.dumps({"format": FORMAT, "about": json.loads(configuration)})
     with quiet(), path.open("wb") as file:
         try:
             torch.export.save(program, file, extra_files={EXTRA_FILE: text})

@@ -27,11 +27,11 @@ class ExportReport:
     path: Path
     to: Format
     files: tuple[tuple[Path, int], ...]
-    opset: int | None
-    input: tuple[int | str, ...] | None
-    fused: FuseReport | None
-    notes: tuple[str, ...]
-    checks: tuple[Check, ...]
+    opset: int | None = None
+    input: tuple[int | str, ...] | None = None
+    fused: FuseReport | None = None
+    notes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
 
     def __str__(self) -> str:
         size = sum(count for _, count in self.files)

@@ -3,7 +3,8 @@
 import ctypes
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,11 +34,10 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     Raises:
         ValueError: The file is missing, cut short, of another program, or of another model.
     """
-    path = Path(path)
-    configuration, tensors, shared, kernels = _read(path)
+    stored = _read(Path(path))
     if model is None:
-        model = _make(path, configuration, sum(map(Tensor.numel, tensors.values()))).eval()
-    _set_(model, path, tensors, shared, kernels)
+        model = stored.made().eval()
+    stored.set_(model)
     return model
 
 
@@ -74,49 +74,91 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
         save_file(tensors, path, metadata)
     except SafetensorError as error:
         raise OSError(f"'{path.name}' cannot be written ({error})") from error
-    if configuration.model is None:
-        blank = copied(model)
-        with torch.no_grad():
-            for tensor in blank.state_dict().values():
-                tensor.zero_()
-        try:
-            restored = load(path, blank)
-        except ValueError as error:
+    try:
+        restored = load(path, _zeroed(model) if configuration.model is None else None).state_dict()
+    except ValueError as error:
+        if configuration.model is None:
             raise ExportError(f"model: expected the file to give the weights back, got others ({error})") from None
-    else:
-        try:
-            restored = load(path)
-        except ValueError as error:
-            raise ExportError(
-                f"configuration: expected the name and arguments that the model was made with ({error})"
-            ) from None
-    found, expected = restored.state_dict(), model.state_dict()
-    other = [name for name, tensor in expected.items() if not _same(tensor, found[name])]
+        raise ExportError(
+            f"configuration: expected the name and arguments that the model was made with ({error})"
+        ) from None
+    other = [name for name, tensor in model.state_dict().items() if not _same(tensor, restored[name])]
     if other:
         raise ExportError(f"model: expected the file to give the weights back, got others for {_shown(other)}")
 
 
-def _kernels(model: nn.Module) -> dict[str, str]:
-    """For each DCLS layer, what makes a kernel of its parameters and shows in no shape."""
-    return {name: layer.kernel_text() for name, layer in model.named_modules() if isinstance(layer, DclsLayer)}
+@dataclass(frozen=True)
+class _Stored:
+    """A file of weights.
 
+    Attributes:
+        path: The file.
+        configuration: Of the model.
+        tensors: By their names.
+        shared: Names under which a tensor is stored, by other names of it: layers share it.
+        kernels: For each DCLS layer, what its `kernel_text` was; nothing in older files.
+    """
 
-def _check_kernels(model: nn.Module, path: Path, kernels: Mapping[str, str]) -> None:
-    """Refuses a model whose layers would make other kernels of the file's parameters."""
-    for name, own in _kernels(model).items():
-        if kernels.get(name, own) != own:
+    path: Path
+    configuration: Configuration
+    tensors: Mapping[str, Tensor]
+    shared: Mapping[str, str]
+    kernels: Mapping[str, str]
+
+    def made(self) -> nn.Module:
+        """A model of timm as the file describes it, with other weights."""
+        name, arguments = self.configuration.model, self.configuration.arguments
+        if name is None:
             raise ValueError(
-                f"model: expected the layer {name or 'itself'} of '{path}' ({kernels[name]}), got another ({own}); "
-                "make the model with the arguments that it was exported with"
+                f"model: expected a model to load into, as '{self.path}' does not say how to make one, got None; make "
+                "it as it was and call load(path, model)"
             )
+        with needed_by(f"the model {name} of timm", "train"):
+            import timm
+
+            from ..models.stored import check_stored, making  # registers the package's models with timm too
+        check_stored("path", self.path, name, arguments)
+        elements = sum(map(Tensor.numel, self.tensors.values()))
+        # The random numbers of whoever loads go on as they would.
+        with making("path", self.path, elements), torch.random.fork_rng(devices=()):
+            model: nn.Module = timm.create_model(name, **arguments)
+        return model
+
+    @torch.no_grad()
+    def set_(self, model: nn.Module) -> None:
+        """Sets a model's weights in place, their dtypes too."""
+        own = model.state_dict(keep_vars=True)
+        keys = {name: name if name in self.tensors else self.shared.get(name) for name in own}
+        found = {name: self.tensors[key] for name, key in keys.items() if key is not None}
+        unlike = {
+            "it lacks": [name for name in own if name not in found],
+            "it has besides": sorted(self.tensors.keys() - set(keys.values())),
+            "of other shapes are": [name for name, tensor in found.items() if tensor.shape != own[name].shape],
+            "of other kinds of numbers are": [
+                name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])
+            ],
+        }
+        differences = [f"{words} {_shown(names)}" for words, names in unlike.items() if names]
+        if differences:
+            raise ValueError(f"path: '{self.path}' is not of this {type(model).__name__} ({'; '.join(differences)})")
+        for name, kernel in _kernels(model).items():
+            if self.kernels.get(name, kernel) != kernel:
+                raise ValueError(
+                    f"model: expected the layer {name or 'itself'} of '{self.path}' ({self.kernels[name]}), got "
+                    f"another ({kernel}); make the model with the arguments that it was exported with"
+                )
+        for name, tensor in found.items():
+            if own[name].dtype == tensor.dtype:
+                own[name].copy_(tensor)
+            else:
+                own[name].data = tensor.to(own[name].device)
 
 
-def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str], dict[str, str]]:
-    """What a file holds.
+def _read(path: Path) -> _Stored:
+    """Reads a file.
 
-    Returns:
-        The configuration, tensors, the names of tensors that are there under another one, as layers share them, and
-        what DCLS layers are (nothing in files from before that was written).
+    Raises:
+        ValueError: It is missing, broken, or of another program.
     """
     with needed_by("a safetensors file", "export"):
         from safetensors import SafetensorError, safe_open
@@ -147,20 +189,9 @@ def _read(path: Path) -> tuple[Configuration, dict[str, Tensor], dict[str, str],
         kernels = json.loads(metadata.get("kernels", "{}"))
         if not isinstance(kernels, dict):
             raise ValueError("kernels: expected names of layers")
-        return Configuration.from_text(metadata["about"]), tensors, shared, kernels
+        return _Stored(path, Configuration.from_text(metadata["about"]), tensors, shared, kernels)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"path: '{path}' cannot be read, its text is not as torchdcls writes it ({error})") from None
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of texts and tensors."""
-    found = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.numel():  # its bytes, without numpy, which has no bfloat16
-            plain = tensor.cpu().contiguous()
-            found.update((ctypes.c_char * plain.nbytes).from_address(plain.data_ptr()))
-    return found.hexdigest()
 
 
 def _foreign(path: Path, found: str | None) -> str:
@@ -177,54 +208,28 @@ def _foreign(path: Path, found: str | None) -> str:
     )
 
 
-def _make(path: Path, configuration: Configuration, elements: int) -> nn.Module:
-    if configuration.model is None:
-        raise ValueError(
-            f"model: expected a model to load into, as '{path}' does not say how to make one, got None; make it as it "
-            "was and call load(path, model)"
-        )
-    with needed_by(f"the model {configuration.model} of timm", "train"):
-        import timm
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of texts and tensors."""
+    found = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():  # its bytes, without numpy, which has no bfloat16
+            plain = tensor.cpu().contiguous()
+            found.update((ctypes.c_char * plain.nbytes).from_address(plain.data_ptr()))
+    return found.hexdigest()
 
-        from ..models.stored import check_stored, making  # registers the package's models with timm too
-    check_stored("path", path, configuration.model, configuration.arguments)
-    # The random numbers of whoever loads go on as they would.
-    with making("path", path, elements), torch.random.fork_rng(devices=()):
-        model: nn.Module = timm.create_model(configuration.model, **configuration.arguments)
-    return model
+
+def _kernels(model: nn.Module) -> dict[str, str]:
+    """For each DCLS layer, what makes a kernel of its parameters and shows in no shape."""
+    return {name: layer.kernel_text() for name, layer in model.named_modules() if isinstance(layer, DclsLayer)}
 
 
 @torch.no_grad()
-def _set_(
-    model: nn.Module, path: Path, tensors: dict[str, Tensor], shared: dict[str, str], kernels: dict[str, str]
-) -> None:
-    """Sets weights in place, their dtypes too."""
-    own = model.state_dict(keep_vars=True)
-    keys = {name: name if name in tensors else shared.get(name) for name in own}
-    missing = [name for name, key in keys.items() if key is None]
-    foreign = sorted(tensors.keys() - set(keys.values()))
-    found = {name: tensors[key] for name, key in keys.items() if key is not None}
-    other = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
-    unlike = [name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])]
-    differences = [
-        f"{words} {_shown(names)}"
-        for words, names in (
-            ("it lacks", missing),
-            ("it has besides", foreign),
-            ("of other shapes are", other),
-            ("of other kinds of numbers are", unlike),
-        )
-        if names
-    ]
-    if differences:
-        raise ValueError(f"path: '{path}' is not of this {type(model).__name__} ({'; '.join(differences)})")
-    _check_kernels(model, path, kernels)
-    for name, stored in found.items():
-        tensor = own[name]
-        if tensor.dtype == stored.dtype:
-            tensor.copy_(stored)
-        else:
-            tensor.data = stored.to(tensor.device)
+def _zeroed(model: nn.Module) -> nn.Module:
+    blank = copied(model)
+    for tensor in blank.state_dict().values():
+        tensor.zero_()
+    return blank
 
 
 def _numbers(tensor: Tensor) -> tuple[bool, bool]:
@@ -235,5 +240,5 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.allclose(one.cpu(), other.cpu(), rtol=0, atol=0, equal_nan=True)
 
 
-def _shown(names: list[str]) -> str:
+def _shown(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMES_SHOWN])}{' ...' if len(names) > _NAMES_SHOWN else ''}"

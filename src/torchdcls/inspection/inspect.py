@@ -1,6 +1,7 @@
 """A model and its possible conversions in numbers."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import _checks
-from ..conversion import Skipped, convert, parameter_count
-from ..conversion.replace import Job, iso_kernel_count, plan
-from ..conversion.select import Where, stages
+from ..conversion import ConversionReport, Skipped, convert, parameter_count
+from ..conversion.replace import Job, find_jobs, iso_kernel_count
+from ..conversion.select import Where, is_convolution, stages
 from ..nn import DclsLayer
-from ..profiles import Interpolation, Profile, description
+from ..profiles import INTERPOLATIONS, Interpolation, Profile, description
 from .plain import meta_copy, put_plain_
 from .receptive_field import ReceptiveField, receptive_field
 
@@ -63,12 +64,12 @@ class Conversion:
 
     dilated_kernel_size: Size
     interpolation: str
-    iso_kernel_count: int | None
-    kernel_count: int | None
-    replaced: int
-    parameters: int | None
-    operations: int | None
-    receptive_field: ReceptiveField | None
+    iso_kernel_count: int | None = None
+    kernel_count: int | None = None
+    replaced: int = 0
+    parameters: int | None = None
+    operations: int | None = None
+    receptive_field: ReceptiveField | None = None
     reason: str | None = None
 
 
@@ -113,7 +114,7 @@ def inspect_model(
     example: Tensor | tuple[Tensor, ...],
     *,
     dilated_kernel_size: Size | Sequence[Size] = (),
-    interpolation: Sequence[Interpolation | Profile] = ("bilinear", "triangle", "gaussian"),
+    interpolation: Sequence[Interpolation | Profile] = INTERPOLATIONS,
     kernel_count: int | Literal["iso"] = "iso",
     where: Where | None = None,
     name: str | None = None,
@@ -149,33 +150,62 @@ def inspect_model(
         tuple(size) if isinstance(size, Sequence) else _checks.integer("dilated_kernel_size", size, 1) for size in sizes
     ]
     profiles = [_checks.profile(one) for one in interpolation]
-    if isinstance(kernel_count, str):
-        _checks.one_of("kernel_count", kernel_count, ("iso",))
-    else:
-        kernel_count = _checks.integer("kernel_count", kernel_count, 1)
+    kernel_count = _checks.element_count(kernel_count)
     inputs = example if isinstance(example, tuple) else (example,)
 
-    bare = meta_copy(model).eval()
-    run, bare = _first_run(model, bare, inputs)
-    jobs, skipped = plan(bare, 1, where)
-    parameters = parameter_count(bare)
+    run, bare = _first_run(model, meta_copy(model).eval(), inputs)
+    jobs, skipped = find_jobs(bare, 1, where)
     conversions = []
     for size in sizes:
-        replaced, left = plan(bare, size, where)
-        after = _run_converted(bare, size, where, inputs) if replaced else None
-        for profile in profiles:
-            conversions.append(_conversion(bare, size, profile, kernel_count, where, replaced, left, after))
+        replaced, left = find_jobs(bare, size, where)
         jobs, skipped = (replaced, left) if len(replaced) >= len(jobs) else (jobs, skipped)
+        if not replaced:
+            why = "nothing can be replaced" if left else "it has no convolutions"
+            conversions += [Conversion(size, profile.name, reason=why) for profile in profiles]
+            continue
+        # Neither operations nor pixels depend on elements and how they spread.
+        converted, _ = _converted(bare, size, 1, "bilinear", where)
+        after = _run(converted, inputs)
+        for profile in profiles:
+            iso, parameters, reason = None, None, None
+            with suppress(ValueError):
+                iso = iso_kernel_count(replaced, profile, None)
+            count = iso if kernel_count == "iso" else kernel_count
+            if count is None:
+                reason = "even one element per kernel needs more parameters than before"
+            else:
+                parameters = _converted(bare, size, count, profile, where)[1].parameters_after
+            conversions.append(
+                Conversion(
+                    dilated_kernel_size=size,
+                    interpolation=profile.name,
+                    iso_kernel_count=iso,
+                    kernel_count=count,
+                    replaced=len(replaced),
+                    parameters=parameters,
+                    operations=after.operations,
+                    receptive_field=after.receptive_field,
+                    reason=reason,
+                )
+            )
     return ModelInfo(
-        type(model).__name__ if name is None else name,
-        tuple(inputs[0].shape),
-        _layers(bare, jobs, run.maps),
-        tuple(skipped),
-        parameters,
-        run.operations,
-        run.receptive_field,
-        tuple(conversions),
+        name=type(model).__name__ if name is None else name,
+        input_shape=tuple(inputs[0].shape),
+        layers=_layers(bare, jobs, run.maps),
+        skipped=tuple(skipped),
+        parameters=parameter_count(bare),
+        operations=run.operations,
+        receptive_field=run.receptive_field,
+        conversions=tuple(conversions),
     )
+
+
+def _converted(
+    model: nn.Module, size: Size, count: int, interpolation: Interpolation | Profile, where: Where | None
+) -> tuple[nn.Module, ConversionReport]:
+    converted = deepcopy(model)
+    report = convert(converted, dilated_kernel_size=size, kernel_count=count, interpolation=interpolation, where=where)
+    return converted, report
 
 
 def _first_run(model: nn.Module, bare: nn.Module, inputs: Sequence[Tensor]) -> tuple[_Run, nn.Module]:
@@ -207,53 +237,13 @@ def _run(model: nn.Module, inputs: Sequence[Tensor]) -> _Run:
         return lambda module, inputs, output: maps.__setitem__(name, tuple(output.shape[2:]))
 
     hooks = [
-        module.register_forward_hook(note(name))
-        for name, module in plain.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd)
+        module.register_forward_hook(note(name)) for name, module in plain.named_modules() if is_convolution(module)
     ]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         plain(*moved)
     for hook in hooks:
         hook.remove()
     return _Run(counter.get_total_flops(), receptive_field(plain, *moved), maps)
-
-
-def _run_converted(model: nn.Module, size: Size, where: Where | None, inputs: Sequence[Tensor]) -> _Run:
-    # Neither operations nor pixels depend on elements and how they spread.
-    converted = deepcopy(model)
-    convert(converted, dilated_kernel_size=size, kernel_count=1, interpolation="bilinear", where=where)
-    return _run(converted, inputs)
-
-
-def _conversion(
-    model: nn.Module,
-    size: Size,
-    profile: Profile,
-    kernel_count: int | Literal["iso"],
-    where: Where | None,
-    jobs: Sequence[Job],
-    skipped: Sequence[Skipped],
-    after: _Run | None,
-) -> Conversion:
-    if after is None:
-        why = "nothing can be replaced" if skipped else "it has no convolutions"
-        return Conversion(size, profile.name, None, None, 0, None, None, None, why)
-    iso: int | None = None
-    reason: str | None = None
-    try:
-        iso = iso_kernel_count(jobs, profile, None)
-    except ValueError:
-        reason = "even one element per kernel needs more parameters than before"
-    count = iso if kernel_count == "iso" else kernel_count
-    parameters = None
-    if count is not None:
-        reason = None
-        converted = deepcopy(model)
-        report = convert(converted, dilated_kernel_size=size, kernel_count=count, interpolation=profile, where=where)
-        parameters = report.parameters_after
-    return Conversion(
-        size, profile.name, iso, count, len(jobs), parameters, after.operations, after.receptive_field, reason
-    )
 
 
 def _layers(model: nn.Module, jobs: Sequence[Job], maps: dict[str, tuple[int, ...]]) -> tuple[Layer, ...]:
@@ -264,22 +254,13 @@ def _layers(model: nn.Module, jobs: Sequence[Job], maps: dict[str, tuple[int, ..
     first: dict[nn.Parameter, str] = {}
     stage = {name: first.setdefault(layer.position, named[name]) for name, layer in made.items()}
     rows = []
-    for name, _module in model.named_modules():
+    for name, _ in model.named_modules():
         size = maps.get(name)
         if name in replaceable:
             job = replaceable[name]
             rows.append(Layer(name, job.stage, job.module.out_channels, job.module.kernel_size, size))
         elif name in made:
             layer = made[name]
-            rows.append(
-                Layer(
-                    name,
-                    stage[name],
-                    layer.out_channels,
-                    layer.dilated_kernel_size,
-                    size,
-                    layer.kernel_count,
-                    description(layer.interpolation),
-                )
-            )
+            own = (layer.kernel_count, description(layer.interpolation))
+            rows.append(Layer(name, stage[name], layer.out_channels, layer.dilated_kernel_size, size, *own))
     return tuple(rows)

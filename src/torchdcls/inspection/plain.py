@@ -6,16 +6,11 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsLayer, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d, DclsTransposeNd
+from ..conversion.swap import convolution_like, swap_modules_
+from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsLayer, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d
 
-_CONVOLUTIONS: dict[type[DclsLayer], Any] = {
-    Dcls1d: nn.Conv1d,
-    Dcls2d: nn.Conv2d,
-    Dcls3d: nn.Conv3d,
-    DclsTranspose1d: nn.ConvTranspose1d,
-    DclsTranspose2d: nn.ConvTranspose2d,
-    DclsTranspose3d: nn.ConvTranspose3d,
-}
+# A subclass may compute something else.
+_LAYERS = (Dcls1d, Dcls2d, Dcls3d, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d)
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
@@ -30,28 +25,12 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 def put_plain_(model: nn.Module) -> nn.Module:
     """Puts torch's convolution of the same dense size, with any weights, in the place of each DCLS layer."""
-    fused: dict[nn.Module, nn.Module] = {}
-    for layer in model.modules():
-        kind = parametrize.type_before_parametrizations(layer)
-        if kind not in _CONVOLUTIONS:
-            continue
-        assert isinstance(layer, DclsLayer)
-        transposed = {"output_padding": layer.output_padding} if isinstance(layer, DclsTransposeNd) else {}
-        fused[layer] = _CONVOLUTIONS[kind](
-            layer.in_channels,
-            layer.out_channels,
-            layer.dilated_kernel_size,
-            stride=layer.stride,
-            padding=layer.padding,
-            groups=layer.groups,
-            bias=layer.bias is not None,
-            padding_mode=layer.padding_mode,
-            device=layer.weight.device,
-            dtype=layer.weight.dtype,
-            **transposed,
-        ).train(layer.training)
-    for parent in list(model.modules()):
-        for attribute, child in list(parent._modules.items()):
-            if child in fused:
-                setattr(parent, attribute, fused[child])
+    plain: dict[nn.Module, nn.Module] = {
+        layer: convolution_like(
+            layer, layer.dilated_kernel_size, layer.padding, layer.weight.device, layer.weight.dtype
+        )
+        for layer in model.modules()
+        if isinstance(layer, DclsLayer) and parametrize.type_before_parametrizations(layer) in _LAYERS
+    }
+    swap_modules_(model, plain)
     return model

@@ -1,7 +1,9 @@
 """What `inspect_model` found, as tables for a terminal."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from .._extras import needed_by
 from .inspect import Layer, ModelInfo
@@ -49,84 +51,74 @@ def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -
         say(f"No conversion: {info.conversions[0].reason}; {are}.")
 
 
+def _table(title: str, columns: Mapping[str, Literal["left", "right"]], **options: Any) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading, justify in columns.items():
+        table.add_column(heading, justify=justify, **options)
+    return table
+
+
 def _layer_table(info: ModelInfo) -> Table:
-    dcls = any(layer.kernel_count is not None for layer in info.layers)
+    groups: dict[Layer, int] = Counter(replace(layer, name="") for layer in info.layers)
+    dcls = any(layer.kernel_count is not None for layer in groups)
     sizes = dict.fromkeys(conversion.dilated_kernel_size for conversion in info.conversions if conversion.replaced)
-    table = Table(title="DCLS layers" if dcls else "Layers that can become DCLS layers", title_justify="left")
-    table.add_column("stage", overflow="fold")
-    for heading in ("layers", "channels", "kernel", *(["becomes"] if sizes else []), "map"):
-        table.add_column(heading, justify="right")
-    for heading in ["elements", "interpolation"] if dcls else []:
-        table.add_column(heading, justify="right" if heading == "elements" else "left")
-
-    def alike(layer: Layer) -> tuple[object, ...]:
-        return (
-            *(layer.stage, layer.channels, layer.kernel_size, layer.map_size or ()),
-            *(layer.kernel_count or 0, layer.interpolation or ""),
-        )
-
-    groups: dict[tuple[object, ...], list[Layer]] = defaultdict(list)
-    for layer in info.layers:
-        groups[alike(layer)].append(layer)
-    for rows in groups.values():
-        layer = rows[0]
+    columns: dict[str, Literal["left", "right"]] = {"stage": "left", "layers": "right", "channels": "right"}
+    columns |= {"kernel": "right", **({"becomes": "right"} if sizes else {}), "map": "right"}
+    columns |= {"elements": "right", "interpolation": "left"} if dcls else {}
+    table = _table("DCLS layers" if dcls else "Layers that can become DCLS layers", columns, overflow="fold")
+    for layer, count in groups.items():
         new = layer.kernel_count is None
         becomes = ", ".join(_sizes(_full(size, len(layer.kernel_size))) for size in sizes) if new else "-"
         table.add_row(
             layer.stage,
-            str(len(rows)),
+            str(count),
             str(layer.channels),
             _sizes(layer.kernel_size),
             *([becomes] if sizes else []),
             "not called" if layer.map_size is None else _sizes(layer.map_size),
-            *(["-" if new else str(layer.kernel_count), layer.interpolation or "-"] if dcls else []),
+            *([_or_dash(layer.kernel_count), layer.interpolation or "-"] if dcls else []),
         )
     return table
 
 
 def _skipped_table(info: ModelInfo) -> Table:
-    table = Table(title="Convolutions that stay as they are", title_justify="left")
-    table.add_column("layers", justify="right")
-    table.add_column("reason")
-    table.add_column("such as", overflow="fold")
-    found: dict[str, list[str]] = defaultdict(list)
+    columns: dict[str, Literal["left", "right"]] = {"layers": "right", "reason": "left", "such as": "left"}
+    table = _table("Convolutions that stay as they are", columns, overflow="fold")
+    names: dict[str, list[str]] = defaultdict(list)
     for skip in info.skipped:
-        found[skip.reason.partition(" (")[0]].append(skip.name)
-    for reason, names in sorted(found.items(), key=lambda item: -len(item[1])):
-        table.add_row(str(len(names)), reason, names[0])
+        names[skip.reason.partition(" (")[0]].append(skip.name)
+    for reason, found in sorted(names.items(), key=lambda item: -len(item[1])):
+        table.add_row(str(len(found)), reason, found[0])
     return table
 
 
 def _conversion_table(info: ModelInfo) -> Table:
-    table = Table(title="Conversions", title_justify="left")
     # The most that fit have a column of their own where others were asked for.
     given = any(row.kernel_count != row.iso_kernel_count for row in info.conversions)
-    for heading in ("kernel", "interpolation", "iso", *(["used"] if given else []), "parameters", "ops"):
-        table.add_column(heading, justify="left" if heading == "interpolation" else "right", no_wrap=True)
-    table.add_column("sees", justify="right", no_wrap=True)
+    headings = ("kernel", "interpolation", "iso", *(["used"] if given else []), "parameters", "ops", "sees")
+    columns = {heading: "left" if heading == "interpolation" else "right" for heading in headings}
+    table = _table("Conversions", columns, no_wrap=True)  # type: ignore[arg-type]
     before = (f"{info.parameters:,}", _billions(info.operations), _field(info.receptive_field))
     table.add_row("as it is", "-", "-", *(["-"] if given else []), *before)
     table.add_section()
     for row in info.conversions:
-        axes = len(info.receptive_field.size)
         table.add_row(
-            _sizes(_full(row.dilated_kernel_size, axes)),
+            _sizes(_full(row.dilated_kernel_size, len(info.receptive_field.size))),
             row.interpolation,
             _or_dash(row.iso_kernel_count),
             *([_or_dash(row.kernel_count)] if given else []),
-            "-" if row.parameters is None else f"{row.parameters:,}",
+            _or_dash(row.parameters),
             "-" if row.operations is None else _billions(row.operations),
             "-" if row.receptive_field is None else _field(row.receptive_field),
         )
     reasons = dict.fromkeys(row.reason for row in info.conversions if row.reason is not None)
     if reasons:
-        table.caption = "-: " + "; ".join(str(reason) for reason in reasons)
-        table.caption_justify = "left"
+        table.caption, table.caption_justify = "-: " + "; ".join(reasons), "left"
     return table
 
 
 def _or_dash(number: int | None) -> str:
-    return "-" if number is None else str(number)
+    return "-" if number is None else f"{number:,}"
 
 
 def _field(field: ReceptiveField) -> str:

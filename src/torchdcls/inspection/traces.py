@@ -8,6 +8,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypeVar
+
+_Element = TypeVar("_Element")
+
+
+def union(sets: Iterable[frozenset[_Element]]) -> frozenset[_Element]:
+    """All that is in any of the sets."""
+    return frozenset[_Element]().union(*sets)
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,21 @@ class Factor:
 Dimension = tuple[Factor, ...]
 
 
+def axes_of(dimension: Dimension) -> frozenset[int]:
+    """Axes of the map that a dimension holds."""
+    return union(factor.axes for factor in dimension)
+
+
+def cells_of(dimension: Dimension) -> int:
+    """The size of a dimension."""
+    return math.prod(factor.size for factor in dimension)
+
+
+def disordered(size: int, axes: frozenset[int]) -> Dimension:
+    """A dimension of cells of some axes, not all, in an order that is not followed."""
+    return (Factor(size, axes, None, False),)
+
+
 @dataclass(frozen=True)
 class Trace:
     """What a tensor's elements depend on.
@@ -108,7 +131,7 @@ class Trace:
     @property
     def map_axes(self) -> frozenset[int]:
         """Axes of the map that are among its dimensions."""
-        return frozenset(axis for dimension in self.dimensions for factor in dimension for axis in factor.axes)
+        return union(map(axes_of, self.dimensions))
 
     @property
     def axes(self) -> frozenset[int]:
@@ -125,34 +148,34 @@ class Trace:
         factors = (factor for dimension in self.dimensions for factor in dimension if factor.span is not None)
         return dict(self.fixed) | {min(factor.axes): factor.span for factor in factors if factor.span is not None}
 
+    def but_not(self, *why: str) -> "Trace":
+        """The same, but for what lost their dependence."""
+        return replace(self, unknown=self.unknown | set(why))
+
     def with_dimension(self, at: int, *dimensions: Dimension) -> "Trace":
         """With others, or none, in the place of one of its dimensions."""
         at %= len(self.dimensions)
         return replace(self, dimensions=(*self.dimensions[:at], *dimensions, *self.dimensions[at + 1 :]))
 
-    def lost(self, shape: Sequence[int], why: str, complete: bool = False) -> "Trace":
+    def lost(self, shape: Sequence[int], why: str) -> "Trace":
         """That of a tensor made of this one's elements in an order that is not followed."""
         axes = self.axes
-        dimensions = tuple((Factor(size),) for size in shape)
+        dimensions: tuple[Dimension, ...] = tuple((Factor(size),) for size in shape)
         if axes and dimensions:
-            dimensions = (*dimensions[:-1], (Factor(shape[-1], axes, None, complete),))
+            dimensions = (*dimensions[:-1], disordered(shape[-1], axes))
         return Trace(dimensions, self.whole, self.unknown | {why})
 
     def at_most(self, axes: Iterable[int]) -> "Trace":
         """The same, but that cells may depend on less along some axes."""
         less = frozenset(axes)
 
-        def of(span: Span | None, axis: int) -> Span | None:
-            return span if span is None or axis not in less else replace(span, exact=False)
+        def at_most(factor: Factor) -> Factor:
+            if factor.span is None or not factor.axes & less:
+                return factor
+            return replace(factor, span=replace(factor.span, exact=False))
 
-        dimensions = tuple(
-            tuple(
-                factor if not factor.axes else replace(factor, span=of(factor.span, min(factor.axes))) for factor in d
-            )
-            for d in self.dimensions
-        )
         fixed = frozenset((axis, replace(span, exact=span.exact and axis not in less)) for axis, span in self.fixed)
-        return replace(self, dimensions=dimensions, fixed=fixed)
+        return replace(self, dimensions=tuple(tuple(map(at_most, d)) for d in self.dimensions), fixed=fixed)
 
     def mixed(self, over: Iterable[int], by: str) -> "Trace":
         """That of elements that depend on all of some dimensions, all of which stay."""
@@ -187,7 +210,7 @@ class Trace:
             fixed[axis] = span.union(fixed.get(axis, span))
         both = self.map_axes & set(fixed)  # cells at their own places and all at another
         kept = frozenset((axis, span) for axis, span in fixed.items() if axis not in both)
-        return replace(self, fixed=kept, unknown=self.unknown | ({why} if both else set()))
+        return replace(self.but_not(why) if both else self, fixed=kept)
 
     def reshaped(self, shape: Sequence[int], why: str) -> "Trace":
         """That of the same elements, read row by row into another shape."""
@@ -214,34 +237,28 @@ class Trace:
             dimensions.append(tuple(taken))
         if left and dimensions:  # axes of one cell
             dimensions[-1] = (*dimensions[-1], *left)
-        return replace(self, dimensions=tuple(dimensions), unknown=self.unknown | ({why} if broken else frozenset()))
+        return replace(self.but_not(why) if broken else self, dimensions=tuple(dimensions))
 
 
 def joined(traces: Sequence[Trace], shape: Sequence[int], why: str) -> Trace:
     """That of a tensor whose elements depend on those of several at the same place, broadcast to `shape`."""
-    unknown = frozenset[str]().union(*(trace.unknown for trace in traces))
     dimensions: list[Dimension] = []
-    for place in range(-len(shape), 0):
+    lost = False
+    for place, size in zip(range(-len(shape), 0), shape, strict=True):
         there = [trace.dimensions[place] for trace in traces if len(trace.dimensions) >= -place]
         uneven = any(factor.uneven for dimension in there for factor in dimension)
-        found: Dimension = (Factor(shape[place], uneven=uneven),)
-        for trace in traces:
-            if len(trace.dimensions) < -place or not any(factor.axes for factor in trace.dimensions[place]):
+        found: Dimension = (Factor(size, uneven=uneven),)
+        for other in there:
+            if not axes_of(other):
                 continue
-            other = trace.dimensions[place]
-            if math.prod(factor.size for factor in other) != shape[place]:  # a map of one cell, spread over another
-                axes = frozenset[int]().union(*(factor.axes for factor in other))
-                other, unknown = (Factor(shape[place], axes, None, False),), unknown | {why}
-            if not any(factor.axes for factor in found):
-                found = other
-                continue
-            both = _together(found, other)
-            if both is None:
-                axes = frozenset[int]().union(*(factor.axes for factor in (*found, *other)))
-                both, unknown = (Factor(shape[place], axes, None, False),), unknown | {why}
-            found = both
+            both = None
+            if cells_of(other) == size:  # else a map of one cell, spread over another
+                both = _together(found, other) if axes_of(found) else other
+            lost = lost or both is None
+            found = disordered(size, axes_of((*found, *other))) if both is None else both
         dimensions.append(found)
-    together = Trace(tuple(dimensions), frozenset[tuple[int, str]]().union(*(trace.whole for trace in traces)), unknown)
+    whole, unknown = union(trace.whole for trace in traces), union(trace.unknown for trace in traces)
+    together = Trace(tuple(dimensions), whole, unknown | ({why} if lost else set()))
     return together.fixed_at([pair for trace in traces for pair in trace.fixed], why)
 
 

@@ -1,9 +1,11 @@
 """Models of timm and torchvision by their names, with or without weights."""
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
@@ -47,12 +49,12 @@ def named_model(
     Raises:
         ValueError: Neither has such a model, or it does not take these arguments.
     """
-    _find(name)
+    make = _maker(name)
     if not weights:
         # Some compute with tensors while they are made.
         with suppress(RuntimeError, NotImplementedError), torch.device("meta"):
-            return _make(name, num_classes, image_size)
-    return _make(name, num_classes, image_size)
+            return make(num_classes, image_size)
+    return make(num_classes, image_size)
 
 
 def timm_model(
@@ -83,41 +85,47 @@ def timm_model(
     return model
 
 
-def _find(name: str) -> None:
-    torchvision = _torchvision()
-    known = torchvision.list_models() if torchvision is not None else []
-    if name.startswith(_TORCHVISION):
-        plain = name.removeprefix(_TORCHVISION)
-        if torchvision is None:
-            raise ValueError(f"model: {name!r} needs torchvision: pip install torchvision")
-        if plain not in known:
-            raise ValueError(
-                f"model: expected a name that torchvision knows behind {_TORCHVISION!r}, got {plain!r}; "
-                + nearest(plain, known)
-            )
-    elif not timm.is_model(name) and name not in known:
+def _maker(name: str) -> Callable[[int | None, int | None], Named]:
+    """What makes the model of this name, whichever package has it."""
+    known = _torchvision_models()
+    plain = name.removeprefix(_TORCHVISION)
+    if plain == name and timm.is_model(name):
+        return partial(_of_timm, name)
+    if plain in known:
+        return partial(_of_torchvision, plain)
+    if plain == name:
         raise ValueError(
             f"model: expected a name that timm or torchvision knows, got {name!r}; "
             + nearest(name, [*timm.list_models(), *known, *(_TORCHVISION + plain for plain in known)])
         )
+    if not known:
+        raise ValueError(f"model: {name!r} needs torchvision: pip install torchvision")
+    raise ValueError(
+        f"model: expected a name that torchvision knows behind {_TORCHVISION!r}, got {plain!r}; {nearest(plain, known)}"
+    )
 
 
-def _make(name: str, num_classes: int | None, image_size: int | None) -> Named:
-    if timm.is_model(name) and not name.startswith(_TORCHVISION):
-        return _of_timm(name, num_classes, image_size)
-    plain = name.removeprefix(_TORCHVISION)
-    arguments: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    torchvision: Any = _torchvision()
-    if image_size is not None and "image_size" in _parameters(torchvision.get_model_builder(plain)):
-        arguments["image_size"] = image_size
+def _torchvision_models() -> list[str]:
     try:
-        model: nn.Module = torchvision.get_model(
-            plain, weights=None, **_without_weights(torchvision, plain), **arguments
-        )
+        return list(importlib.import_module("torchvision.models").list_models())
+    except ImportError:
+        return []
+
+
+def _of_torchvision(name: str, num_classes: int | None, image_size: int | None) -> Named:
+    torchvision: Any = importlib.import_module("torchvision.models")
+    taken = inspect.signature(torchvision.get_model_builder(name)).parameters
+    arguments: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if image_size is not None and "image_size" in taken:
+        arguments["image_size"] = image_size
+    # Segmentation and detection models fetch weights of their backbone unless they are told not to.
+    weights = {"weights": None, **({"weights_backbone": None} if "weights_backbone" in taken else {})}
+    try:
+        model: nn.Module = torchvision.get_model(name, **weights, **arguments)
     except TypeError as error:
-        raise ValueError(f"model: {plain} of torchvision does not take {arguments} ({error})") from None
-    size = image_size or {"inception_v3": 299}.get(plain, 224)
-    return Named(f"{_TORCHVISION}{plain}", model.eval(), (3, size, size), None)
+        raise ValueError(f"model: {name} of torchvision does not take {arguments} ({error})") from None
+    size = image_size or {"inception_v3": 299}.get(name, 224)
+    return Named(f"{_TORCHVISION}{name}", model.eval(), (3, size, size), None)
 
 
 def _of_timm(name: str, num_classes: int | None, image_size: int | None) -> Named:
@@ -130,24 +138,4 @@ def _of_timm(name: str, num_classes: int | None, image_size: int | None) -> Name
     except TypeError as error:
         raise ValueError(f"model: {name} of timm does not take {arguments} ({error})") from None
     channels, height, width = cfg.get("input_size") or (3, 224, 224)
-    if image_size is not None:
-        height = width = image_size
-    return Named(name, model.eval(), (channels, height, width), twin(name))
-
-
-def _torchvision() -> Any:
-    try:
-        return importlib.import_module("torchvision.models")
-    except ImportError:
-        return None
-
-
-def _parameters(builder: Any) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(builder).parameters)
-
-
-def _without_weights(torchvision: Any, name: str) -> dict[str, None]:
-    """Segmentation and detection models fetch weights of their backbone unless they are told not to."""
-    return {"weights_backbone": None} if "weights_backbone" in _parameters(torchvision.get_model_builder(name)) else {}
+    return Named(name, model.eval(), (channels, image_size or height, image_size or width), twin(name))

@@ -25,7 +25,7 @@ from torch import nn
 from ..conversion import convert, files, official
 from ..conversion.select import Where
 from ..nn import Dcls2d
-from ..profiles import Interpolation
+from ..profiles import INTERPOLATIONS, PROFILES, Interpolation
 
 __all__ = ["HOSTS", "Elements", "Host"]  # register_model adds the models
 
@@ -47,7 +47,7 @@ class Host:
     Attributes:
         name: timm's name of the model.
         tag: timm's tag of weights trained on ImageNet-1k alone, as in the paper: images are prepared as for these.
-        bilinear: Kernels of the bilinear model.
+        bilinear: Kernels of the bilinear model, and of others whose elements have no sigma.
         gaussian: Kernels of the triangle and the Gaussian model, whose elements have a sigma more.
         layers: Which convolutions become DCLS layers.
         weight_std: Standard deviation of new weights; None scales them until the dense kernels have the sum of squares
@@ -69,7 +69,7 @@ class Host:
 
     def elements(self, interpolation: Interpolation) -> Elements:
         """Kernels of the model of one interpolation."""
-        return self.bilinear if interpolation == "bilinear" else self.gaussian
+        return self.bilinear if PROFILES[interpolation].start is None else self.gaussian
 
 
 class FoldablePosEnc(RepConditionalPosEnc):  # type: ignore[misc]
@@ -107,7 +107,6 @@ HOSTS = (
     # timm draws its weights for each layer's channels, so that no single standard deviation is right.
     Host("resnet50", "a2_in1k", _7, _7, "dense 3x3", weight_std=None, feature_levels=5, flat_stages=False),
 )
-_INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "triangle", "gaussian")
 
 
 def twin(name: str) -> str | None:
@@ -305,10 +304,10 @@ default_cfgs = generate_default_cfgs(
     {
         f"{host.name}_dcls_{name}": pretrained_cfg(host, _address(host, name))
         for host in HOSTS
-        for name in _INTERPOLATIONS
+        for name in INTERPOLATIONS
     }
 )
 for _host in HOSTS:
-    for _interpolation in _INTERPOLATIONS:
+    for _interpolation in INTERPOLATIONS:
         _model = register_model(_entry(_host, _interpolation))
         globals()[_model.__name__] = _model  # as __all__ says

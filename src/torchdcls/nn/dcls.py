@@ -2,7 +2,7 @@
 
 They differ from torch's layers in three ways: `kernel_count` elements take the place of a kernel size, the dense kernel
 they make is `dilated_kernel_size` large, and there is no `dilation`, which the positions replace. The functions behind
-them are `torchdcls.construct_kernel` and `torchdcls.dcls_conv1d` to `dcls_conv3d`.
+them are `torchdcls.construct_kernel` and `torchdcls.dcls_conv`.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class DclsNd(DclsLayer):
                 are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
             position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
                 broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
-            method: How to convolve, see `torchdcls.large_kernel_conv2d`: "auto", "direct", "depthwise",
+            method: How to convolve, see `torchdcls.large_kernel_conv`: "auto", "direct", "depthwise",
                 "fft", "matmul" or "triton".
             device: Where parameters are made.
             dtype: Of weight and bias. Position and sigma are kept in float32 at least, also by `.to(torch.bfloat16)`.
@@ -84,19 +84,22 @@ class DclsNd(DclsLayer):
 
         Raises:
             ValueError: An argument is out of range; the message names it.
+            TypeError: An argument of a wrong type.
         """
         super().__init__(
-            (in_channels, out_channels, groups),
-            kernel_count,
-            stride,
-            dilated_kernel_size,
-            bias,
-            interpolation,
-            learned_dims,
-            position_init,
-            method,
-            device,
-            dtype,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_count=kernel_count,
+            stride=stride,
+            dilated_kernel_size=dilated_kernel_size,
+            groups=groups,
+            bias=bias,
+            interpolation=interpolation,
+            learned_dims=learned_dims,
+            position_init=position_init,
+            method=method,
+            device=device,
+            dtype=dtype,
         )
         self._set(padding=padding, padding_mode=padding_mode)
 

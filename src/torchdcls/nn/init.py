@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .. import _checks
+
 # ("normal", standard deviation) or ("uniform", radius), in grid cells, or the positions themselves.
 PositionInit = tuple[Literal["normal", "uniform"], float] | Tensor
 
@@ -15,6 +17,7 @@ def check_position_init(position_init: PositionInit) -> PositionInit:
 
     Raises:
         ValueError: It is neither a finite tensor nor a name with a finite width of at least 0.
+        TypeError: It is neither a tensor nor a pair.
     """
     if isinstance(position_init, Tensor):
         if not position_init.is_meta and not position_init.isfinite().all():
@@ -24,7 +27,8 @@ def check_position_init(position_init: PositionInit) -> PositionInit:
         name, width = position_init
         if name in ("normal", "uniform") and isinstance(width, int | float) and 0 <= width < math.inf:
             return name, float(width)
-    raise ValueError(
+    wrong = ValueError if isinstance(position_init, tuple | list) else _checks.WrongTypeError
+    raise wrong(
         "position_init: expected ('normal', standard deviation), ('uniform', radius) with a width of at least 0 cells, "
         f"or a tensor of positions, got {position_init!r}"
     )

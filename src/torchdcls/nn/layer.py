@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .. import _checks
+from ..ops.caches import LastResult
 from ..ops.conv import METHODS, Method, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
 from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
 from ..profiles import Interpolation, Profile
-from .cache import KernelCache
 from .init import PositionInit, check_position_init, position_start_
 
 # What the metadata of a state dict call a layer's `kernel_text`.
@@ -26,9 +26,8 @@ class DclsLayer(nn.Module):
     """What `DclsNd` and `DclsTransposeNd` have in common; a module of it holds DCLS parameters.
 
     Args:
-        channels: (in_channels, out_channels, groups).
-        kernel_count, stride, dilated_kernel_size, bias, interpolation: See `DclsNd`.
-        learned_dims, position_init, method, device, dtype: See `DclsNd`.
+        in_channels, out_channels, kernel_count, stride, dilated_kernel_size, groups, bias: See `DclsNd`.
+        interpolation, learned_dims, position_init, method, device, dtype: See `DclsNd`.
 
     Attributes:
         weight: (channels, channels/groups, *dense sizes, kernel_count), see `weight_channels`.
@@ -36,6 +35,7 @@ class DclsLayer(nn.Module):
 
     Raises:
         ValueError: An argument is out of range; the message names it.
+        TypeError: An argument of a wrong type.
     """
 
     dims: int
@@ -58,10 +58,13 @@ class DclsLayer(nn.Module):
 
     def __init__(
         self,
-        channels: tuple[int, int, int],
+        *,
+        in_channels: int,
+        out_channels: int,
         kernel_count: int,
         stride: int | Sequence[int],
         dilated_kernel_size: int | Sequence[int],
+        groups: int,
         bias: bool,
         interpolation: Interpolation | Profile,
         learned_dims: Sequence[int] | None,
@@ -71,7 +74,7 @@ class DclsLayer(nn.Module):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        in_channels, out_channels, groups = _checks.channels(*channels)
+        in_channels, out_channels, groups = _checks.channels(in_channels, out_channels, groups)
         self._set(in_channels=in_channels, out_channels=out_channels, groups=groups, kernel_count=kernel_count)
         self._set(learned_dims=learned_dims, dilated_kernel_size=dilated_kernel_size, stride=stride)
         self._set(method=method, interpolation=interpolation, position_init=position_init)
@@ -88,7 +91,7 @@ class DclsLayer(nn.Module):
         self.position = per_axis()
         self.sigma = None if self.interpolation.start is None else per_axis()
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
-        self._cache = KernelCache()
+        self._cache = LastResult[Tensor]()
         self.reset_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:

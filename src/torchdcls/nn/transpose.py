@@ -2,7 +2,7 @@
 
 They differ from torch's layers as `DclsNd` does: `kernel_count` elements take the place of a kernel size, the dense
 kernel that they make is `dilated_kernel_size` large, and there is no `dilation`. The functions behind them are
-`torchdcls.construct_kernel` and `torchdcls.dcls_conv_transpose1d` to `dcls_conv_transpose3d`.
+`torchdcls.construct_kernel` and `torchdcls.dcls_conv_transpose`.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ class DclsTransposeNd(DclsLayer):
             bias: Whether to add a learned bias.
             padding_mode: "zeros"; torch's transposed layers know no other.
             interpolation, learned_dims, position_init: See `Dcls2d`.
-            method: How to convolve, see `torchdcls.large_kernel_conv_transpose2d`.
+            method: How to convolve, see `torchdcls.large_kernel_conv_transpose`.
             device, dtype: See `Dcls2d`.
 
         Attributes:
@@ -79,19 +79,22 @@ class DclsTransposeNd(DclsLayer):
 
         Raises:
             ValueError: An argument is out of range; the message names it.
+            TypeError: An argument of a wrong type.
         """
         super().__init__(
-            (in_channels, out_channels, groups),
-            kernel_count,
-            stride,
-            dilated_kernel_size,
-            bias,
-            interpolation,
-            learned_dims,
-            position_init,
-            method,
-            device,
-            dtype,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_count=kernel_count,
+            stride=stride,
+            dilated_kernel_size=dilated_kernel_size,
+            groups=groups,
+            bias=bias,
+            interpolation=interpolation,
+            learned_dims=learned_dims,
+            position_init=position_init,
+            method=method,
+            device=device,
+            dtype=dtype,
         )
         self._set(padding=padding, output_padding=output_padding, padding_mode=padding_mode)
 

@@ -1,13 +1,35 @@
 """What is kept from call to call: every cache enlists how it is cleared, and one call clears them all."""
 
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _CLEARED: list[Callable[[], object]] = []
+
+
+def clear_caches() -> None:
+    """Frees all that this package keeps from call to call. No result changes: the next calls make it again.
+
+    Kept are the kernels of layers in evaluation, the factors and the working memory of the last kernels, how calls are
+    carried out, and on GPUs the launch configurations that were measured to be the fastest. Factors and kernels of
+    other threads are freed too, working memory is that of the calling thread.
+
+    Example:
+        >>> import torch, torchdcls
+        >>> layer = torchdcls.Dcls2d(4, 4, 3, dilated_kernel_size=9, groups=4).eval()
+        >>> with torch.no_grad():
+        ...     output = layer(torch.randn(1, 4, 16, 16))
+        >>> torchdcls.clear_caches()
+    """
+    for clear in _CLEARED:
+        clear()
 
 
 def enlist(clear: Callable[[], object]) -> None:
@@ -26,7 +48,53 @@ def cached(maxsize: int, typed: bool = False) -> Callable[[Callable[_P, _R]], Ca
     return decorate
 
 
-def clear_caches() -> None:
-    """Frees everything that functions of this package keep from call to call."""
-    for clear in _CLEARED:
-        clear()
+class LastResult(Generic[_R]):
+    """Keeps one result with the tensors that it was made from, and makes it again where these differ.
+
+    Tensors are compared by value: they are few, and every way of changing a parameter is noticed, `.data` included.
+    Copies and pickles are empty.
+    """
+
+    _all: ClassVar["WeakSet[LastResult[Any]]"] = WeakSet()
+
+    def __init__(self) -> None:
+        # Tensors, settings, result: one tuple, so that threads see all of it or nothing.
+        self._kept: tuple[list[Tensor | None], tuple[Any, ...], _R] | None = None
+        self._all.add(self)
+
+    def get(self, tensors: Sequence[Tensor | None], settings: tuple[Any, ...], make: Callable[[], _R]) -> _R:
+        """What `make` makes from these tensors with these settings."""
+        kept = self._kept
+        if kept is None or kept[1] != settings or not _all_equal(tensors, kept[0]):
+            copies = [None if tensor is None else tensor.detach().clone() for tensor in tensors]
+            kept = self._kept = (copies, settings, make())
+        return kept[2]
+
+    def clear(self) -> None:
+        """Forgets the result."""
+        self._kept = None
+
+    @classmethod
+    def clear_all(cls) -> None:
+        """Forgets every result."""
+        for last in list(cls._all):
+            last.clear()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LastResult[_R]":
+        return LastResult()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LastResult, ()
+
+
+enlist(LastResult.clear_all)
+
+
+def _all_equal(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    return len(some) == len(others) and all(map(_equal, some, others))
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)

@@ -1,17 +1,21 @@
 """Dilated convolution with learnable spacings as functions: a kernel out of elements, then a convolution with it."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 from .. import _checks
 from ..profiles import Interpolation, Profile
 from .conv import Method, Padding, large_kernel_conv, large_kernel_conv_transpose
-from .kernel import construct_kernel
+from .kernel import construct_kernel, element_axes
+
+_Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
 
 @_checks.with_hints
-def dcls_conv1d(
+def dcls_conv(
     input: Tensor,
     weight: Tensor,
     position: Tensor,
@@ -26,103 +30,39 @@ def dcls_conv1d(
     learned_dims: Sequence[int] | None = None,
     method: Method = "auto",
 ) -> Tensor:
-    """1-D convolution of `input` with the dense kernel that the elements make.
+    """Convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
+
+    `dcls_conv1d`, `dcls_conv2d` and `dcls_conv3d` are this function for elements of that many axes alone.
 
     Args:
-        input: (batch, in_channels, length), or without batch.
-        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`.
-        bias: (out_channels) or None.
-        stride, padding, groups: As in torch.
-        dilated_kernel_size: Size of the dense kernel.
-        method: How to convolve, see `torchdcls.large_kernel_conv1d`.
-
-    Returns:
-        (batch, out_channels, length out), or without batch.
-
-    Raises:
-        ValueError: Shapes or sizes that do not fit; the message names the argument.
-    """
-    size = _checks.integers("dilated_kernel_size", dilated_kernel_size, 1, 1)
-    kernel = construct_kernel(weight, position, sigma, size, interpolation, learned_dims=learned_dims)
-    return large_kernel_conv(input, kernel, bias, stride, padding, groups, method=method)
-
-
-@_checks.with_hints
-def dcls_conv2d(
-    input: Tensor,
-    weight: Tensor,
-    position: Tensor,
-    sigma: Tensor | None,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = 0,
-    dilated_kernel_size: int | Sequence[int] = 1,
-    groups: int = 1,
-    interpolation: Interpolation | Profile = "gaussian",
-    *,
-    learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
-) -> Tensor:
-    """2-D convolution of `input` with the dense kernel that the elements make.
-
-    Args:
-        input: (batch, in_channels, height, width), or without batch.
-        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`.
+        input: (batch, in_channels, *map), or without batch.
+        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`. They
+            decide between 1-D, 2-D and 3-D: learned axes, the first of `position`, plus dense axes of `weight`.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch.
         dilated_kernel_size: Size of the dense kernel, one integer or one per axis.
-        method: How to convolve, see `torchdcls.large_kernel_conv2d`.
+        method: How to convolve, see `torchdcls.large_kernel_conv`.
 
     Returns:
-        (batch, out_channels, height out, width out), or without batch.
+        (batch, out_channels, *map out), or without batch.
 
     Raises:
         ValueError: Shapes or sizes that do not fit; the message names the argument.
+        TypeError: An argument of a wrong type.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls import dcls_conv
+        >>> weight, position, sigma = torch.randn(8, 1, 5), torch.randn(2, 8, 1, 5), torch.ones(2, 8, 1, 5)
+        >>> dcls_conv(torch.randn(1, 8, 32, 32), weight, position, sigma, dilated_kernel_size=9, groups=8).shape
+        torch.Size([1, 8, 24, 24])
     """
-    size = _checks.integers("dilated_kernel_size", dilated_kernel_size, 2, 1)
-    kernel = construct_kernel(weight, position, sigma, size, interpolation, learned_dims=learned_dims)
+    kernel = _kernel(weight, position, sigma, dilated_kernel_size, interpolation, learned_dims)
     return large_kernel_conv(input, kernel, bias, stride, padding, groups, method=method)
 
 
 @_checks.with_hints
-def dcls_conv3d(
-    input: Tensor,
-    weight: Tensor,
-    position: Tensor,
-    sigma: Tensor | None,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = 0,
-    dilated_kernel_size: int | Sequence[int] = 1,
-    groups: int = 1,
-    interpolation: Interpolation | Profile = "gaussian",
-    *,
-    learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
-) -> Tensor:
-    """3-D convolution of `input` with the dense kernel that the elements make.
-
-    Args:
-        input: (batch, in_channels, depth, height, width), or without batch.
-        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`.
-        bias: (out_channels) or None.
-        stride, padding, groups: As in torch.
-        dilated_kernel_size: Size of the dense kernel, one integer or one per axis.
-        method: How to convolve, see `torchdcls.large_kernel_conv3d`.
-
-    Returns:
-        (batch, out_channels, depth out, height out, width out), or without batch.
-
-    Raises:
-        ValueError: Shapes or sizes that do not fit; the message names the argument.
-    """
-    size = _checks.integers("dilated_kernel_size", dilated_kernel_size, 3, 1)
-    kernel = construct_kernel(weight, position, sigma, size, interpolation, learned_dims=learned_dims)
-    return large_kernel_conv(input, kernel, bias, stride, padding, groups, method=method)
-
-
-@_checks.with_hints
-def dcls_conv_transpose1d(
+def dcls_conv_transpose(
     input: Tensor,
     weight: Tensor,
     position: Tensor,
@@ -138,101 +78,60 @@ def dcls_conv_transpose1d(
     learned_dims: Sequence[int] | None = None,
     method: Method = "auto",
 ) -> Tensor:
-    """1-D transposed convolution of `input` with the dense kernel that the elements make.
+    """Transposed convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
+
+    `dcls_conv_transpose1d` to `dcls_conv_transpose3d` are this function for elements of that many axes alone.
 
     Args:
-        input: (batch, in_channels, length), or without batch.
-        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`, with
-            in_channels and out_channels/groups for the first two axes of `weight`, as in torch.
-        bias: (out_channels) or None.
-        stride, padding, output_padding, groups: As in torch.
-        dilated_kernel_size: Size of the dense kernel.
-        method: How to convolve, see `torchdcls.large_kernel_conv_transpose1d`.
-
-    Returns:
-        (batch, out_channels, length out), or without batch.
-
-    Raises:
-        ValueError: Shapes or sizes that do not fit; the message names the argument.
-    """
-    size = _checks.integers("dilated_kernel_size", dilated_kernel_size, 1, 1)
-    kernel = construct_kernel(weight, position, sigma, size, interpolation, learned_dims=learned_dims)
-    return large_kernel_conv_transpose(input, kernel, bias, stride, padding, output_padding, groups, method=method)
-
-
-@_checks.with_hints
-def dcls_conv_transpose2d(
-    input: Tensor,
-    weight: Tensor,
-    position: Tensor,
-    sigma: Tensor | None,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    output_padding: int | Sequence[int] = 0,
-    dilated_kernel_size: int | Sequence[int] = 1,
-    groups: int = 1,
-    interpolation: Interpolation | Profile = "gaussian",
-    *,
-    learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
-) -> Tensor:
-    """2-D transposed convolution of `input` with the dense kernel that the elements make.
-
-    Args:
-        input: (batch, in_channels, height, width), or without batch.
-        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`, with
-            in_channels and out_channels/groups for the first two axes of `weight`, as in torch.
+        input: (batch, in_channels, *map), or without batch.
+        weight, position, sigma, interpolation, learned_dims: The elements, see `dcls_conv`, with in_channels and
+            out_channels/groups for the first two axes of `weight`, as in torch.
         bias: (out_channels) or None.
         stride, padding, output_padding, groups: As in torch.
         dilated_kernel_size: Size of the dense kernel, one integer or one per axis.
-        method: How to convolve, see `torchdcls.large_kernel_conv_transpose2d`.
+        method: How to convolve, see `torchdcls.large_kernel_conv_transpose`.
 
     Returns:
-        (batch, out_channels, height out, width out), or without batch.
+        (batch, out_channels, *map out), or without batch.
 
     Raises:
         ValueError: Shapes or sizes that do not fit; the message names the argument.
+        TypeError: An argument of a wrong type.
     """
-    size = _checks.integers("dilated_kernel_size", dilated_kernel_size, 2, 1)
-    kernel = construct_kernel(weight, position, sigma, size, interpolation, learned_dims=learned_dims)
+    kernel = _kernel(weight, position, sigma, dilated_kernel_size, interpolation, learned_dims)
     return large_kernel_conv_transpose(input, kernel, bias, stride, padding, output_padding, groups, method=method)
 
 
-@_checks.with_hints
-def dcls_conv_transpose3d(
-    input: Tensor,
+def _kernel(
     weight: Tensor,
     position: Tensor,
     sigma: Tensor | None,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    output_padding: int | Sequence[int] = 0,
-    dilated_kernel_size: int | Sequence[int] = 1,
-    groups: int = 1,
-    interpolation: Interpolation | Profile = "gaussian",
-    *,
-    learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
+    size: int | Sequence[int],
+    interpolation: Interpolation | Profile,
+    learned_dims: Sequence[int] | None,
 ) -> Tensor:
-    """3-D transposed convolution of `input` with the dense kernel that the elements make.
+    sizes = _checks.integers("dilated_kernel_size", size, element_axes(weight, position), 1)
+    return construct_kernel(weight, position, sigma, sizes, interpolation, learned_dims=learned_dims)
 
-    Args:
-        input: (batch, in_channels, depth, height, width), or without batch.
-        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`, with
-            in_channels and out_channels/groups for the first two axes of `weight`, as in torch.
-        bias: (out_channels) or None.
-        stride, padding, output_padding, groups: As in torch.
-        dilated_kernel_size: Size of the dense kernel, one integer or one per axis.
-        method: How to convolve, see `torchdcls.large_kernel_conv_transpose3d`.
 
-    Returns:
-        (batch, out_channels, depth out, height out, width out), or without batch.
+def _for_axes(function: _Function, dims: int) -> _Function:
+    """`function`, refused for elements of another number of axes."""
 
-    Raises:
-        ValueError: Shapes or sizes that do not fit; the message names the argument.
-    """
-    size = _checks.integers("dilated_kernel_size", dilated_kernel_size, 3, 1)
-    kernel = construct_kernel(weight, position, sigma, size, interpolation, learned_dims=learned_dims)
-    return large_kernel_conv_transpose(input, kernel, bias, stride, padding, output_padding, groups, method=method)
+    @functools.wraps(function)
+    def convolve(input: Tensor, weight: Tensor, position: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if element_axes(weight, position) != dims:
+            expected = (dims + 3 - weight.dim(), *weight.shape)
+            raise ValueError(
+                f"position: expected shape (axes, *weight.shape) = {expected} in {dims}-D, got {tuple(position.shape)}"
+            )
+        return function(input, weight, position, *args, **kwargs)
+
+    convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
+    convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
+    return cast(_Function, convolve)
+
+
+dcls_conv1d, dcls_conv2d, dcls_conv3d = (_for_axes(dcls_conv, dims) for dims in (1, 2, 3))
+dcls_conv_transpose1d, dcls_conv_transpose2d, dcls_conv_transpose3d = (
+    _for_axes(dcls_conv_transpose, dims) for dims in (1, 2, 3)
+)

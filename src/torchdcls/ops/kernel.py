@@ -66,9 +66,7 @@ def construct_kernel(
     profile = _checks.profile(interpolation)
     _checks.tensors(weight=weight, position=position, sigma=sigma, optional=("sigma",))
     if not isinstance(size, Sequence):
-        # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
-        dims = shape_of(position)[0] + weight.dim() - 3 if position.dim() and weight.dim() > 2 else 1
-        size = _checks.integers("size", size, max(dims, 1), 1)
+        size = _checks.integers("size", size, element_axes(weight, position), 1)
     size = _checks.integers("size", size, max(len(size), 1), 1)
     learned = _checks.axes(learned_dims, len(size))
     dense = tuple(dim for dim in range(len(size)) if dim not in learned)
@@ -88,6 +86,17 @@ def construct_kernel(
         # (out, in/groups, *dense, *learned) -> axes in their own order.
         kernel = kernel.permute(0, 1, *(2 + (*dense, *learned).index(dim) for dim in range(len(size))))
         return kernel.to(weight.dtype).contiguous()
+
+
+def element_axes(weight: Tensor, position: Tensor) -> int:
+    """The number of a kernel's axes, learned and dense, by the shapes of its elements; at least 1, whatever they are.
+
+    Raises:
+        TypeError: Either is no tensor.
+    """
+    _checks.tensors(weight=weight, position=position)
+    # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
+    return max(shape_of(position)[0] + weight.dim() - 3, 1) if position.dim() and weight.dim() > 2 else 1
 
 
 def clamp_position_(position: Tensor, size: Sequence[int]) -> Tensor:

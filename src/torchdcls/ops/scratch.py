@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .caches import enlist
 from .tracing import special_tensors
 
 # Larger pieces are allocated as usual, so that little memory is held. Unit: bytes.
@@ -47,6 +48,9 @@ class Scratch:
     def clear(cls) -> None:
         """Frees what this thread has kept."""
         cls._kept.__dict__.clear()
+
+
+enlist(Scratch.clear)
 
 
 def _memory(count: int, dtype: torch.dtype) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..profiles import PROFILES, Profile
+from .caches import LastResult
 from .scratch import LARGEST_BYTES, Scratch
 from .tracing import owned, shape_of, special_tensors
 from .triton.support import can_construct
@@ -74,45 +75,36 @@ class _Spread:
     factors: list[Tensor]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What was made last in a thread, and of what."""
-
-    elements: list[Tensor]
-    settings: tuple[Any, ...]
-    spread: _Spread
-
-    def is_of(self, elements: list[Tensor], settings: tuple[Any, ...]) -> bool:
-        # Values are compared: a parameter may be changed in place without a trace.
-        return self.settings == settings and all(map(torch.equal, self.elements, elements))
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.last = LastResult[_Spread]()
 
 
-_last = threading.local()
+_kept = _OfThread()
 
 
 def forget() -> None:
     """Drops what this thread made last, as if the next elements were others."""
-    _last.__dict__.clear()
+    _kept.last.clear()
 
 
 def _spread(
     position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch, whole: bool
 ) -> _Spread:
+    def made(scratch: Scratch | None) -> _Spread:
+        distances = _distances(position, inverse, sizes, profile, scratch)
+        return _Spread(distances, [profile.function(distance) for distance in distances])
+
+    def lasting() -> _Spread:
+        with torch.inference_mode(False), torch.no_grad():
+            return made(None)
+
     spread_bytes = 2 * position[0].numel() * sum(sizes) * position.element_size()
     pure = profile in PROFILES.values()  # a function of somebody's own may depend on more than its argument
     # A part of the elements is not kept: the next one would take its place before anybody asks again.
     if not (whole and scratch.usable and pure) or spread_bytes > LARGEST_BYTES:
-        distances = _distances(position, inverse, sizes, profile, scratch)
-        return _Spread(distances, [profile.function(distance) for distance in distances])
-    elements = [position] if inverse is None else [position, inverse]
-    settings = position.dtype, position.shape, inverse is None, tuple(sizes), profile
-    kept: _Kept | None = getattr(_last, "kept", None)
-    if kept is None or not kept.is_of(elements, settings):
-        with torch.inference_mode(False), torch.no_grad():
-            distances = _distances(position, inverse, sizes, profile, None)
-            spread = _Spread(distances, [profile.function(distance) for distance in distances])
-            kept = _last.kept = _Kept([element.clone() for element in elements], settings, spread)
-    return kept.spread
+        return made(scratch)
+    return _kept.last.get([position, inverse], (tuple(sizes), profile), lasting)
 
 
 def _distances(

@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
 from ..data.image_set import ImageData, balanced
 from ..data.named import channel_mean_std, images_per_epoch, load_data, make_loader
-from ..environment import repeatable
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
 from ..threads import helpful_threads

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from torchdcls import _checks
+from torchdcls.profiles import Interpolation
 
 from ..settings import MAX_IMAGE_PIXELS, setting
 
-Method = Literal["7x7", "bilinear", "triangle", "gaussian"]
-METHODS: tuple[Method, ...] = ("7x7", "bilinear", "triangle", "gaussian")
+Method = Literal["7x7", Interpolation]
+METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE: Method = "7x7"
 
 

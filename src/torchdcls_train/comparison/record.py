@@ -8,8 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torchdcls._environment import environment
+from torchdcls._tables import half_interval, markdown_table
+
 from ..data.image_set import ImageData
-from ..environment import environment
 from ..folders import make_folder
 from .config import BASELINE, CompareConfig
 from .loop import Epoch
@@ -175,20 +177,6 @@ def notice(result: Mapping[str, Any]) -> str:
     if result["config"]["quick"]:
         return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
     return ""
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the header first, as Markdown: the first column to the left, the others to the right."""
-    header, *body = rows
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def half_interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of the mean (Student's t), for two values or more."""
-    from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
-
-    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def model_title(name: str) -> str:

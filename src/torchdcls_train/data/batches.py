@@ -7,7 +7,7 @@ that other numbers see another order, and the same numbers the same.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
-from .image_source import DataError, Images, Share, Stream
+from .image_source import DataError, Images, Share, Stream, image_count
 from .reading import (
     Loaded,
     MicroBatches,
@@ -96,24 +96,23 @@ class TrainingBatches:
         pin_memory: bool,
     ) -> None:
         _check_micro_batch(batch_size, micro_batch, world)
-        count = source.count if isinstance(source, Stream) else len(source)
+        count = image_count(source)
         if count is None or count < batch_size:
             raise ValueError(f"batch_size: expected at most {count}, the number of training images, got {batch_size}")
         self.updates_per_epoch = count // batch_size
         self._numbers = range(rank, batch_size // micro_batch, world)
-        self._dataset: StreamedMicroBatches | None = None
-        self._plan: _Plan | None = None
+        self._begin: Callable[[int, int], int]
         if isinstance(source, Stream):
             _check_readers(source, world, workers)
             total = self.updates_per_epoch * len(self._numbers)
-            share = Share(seed, 0, 0, rank, world, 0, 1)
-            self._dataset = StreamedMicroBatches(source, transform, micro_batch, total, share)
-            self._loader = _loader(self._dataset, None, workers, pin_memory)
+            share = Share(seed, 0, 0, rank, world, 0, max(1, workers))
+            dataset = StreamedMicroBatches(source, transform, micro_batch, total, share)
+            self._begin, self._loader = dataset.begin, _loader(dataset, None, workers, pin_memory)
         else:
-            self._plan = _Plan(len(source), seed, batch_size, micro_batch, self._numbers)
-            self._loader = _loader(MicroBatches(source, transform, seed), self._plan, workers, pin_memory)
+            plan = _Plan(len(source), seed, batch_size, micro_batch, self._numbers)
+            self._begin = plan.begin
+            self._loader = _loader(MicroBatches(source, transform, seed), plan, workers, pin_memory)
         self.workers = workers
-        self._workers = max(1, workers)
 
     def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:
         """The micro-batches of this process, update by update.
@@ -127,14 +126,7 @@ class TrainingBatches:
         Raises:
             DataError: The data cannot be used.
         """
-        passed = 0
-        if self._dataset is not None:
-            done = first_update * len(self._numbers)
-            # Readers take turns, the first one first: they leave out whole rounds, and the rest is dropped here.
-            self._dataset.start[0], self._dataset.start[1] = epoch, done // self._workers
-            passed = done % self._workers
-        elif self._plan is not None:
-            self._plan.epoch, self._plan.first_update = epoch, first_update
+        passed = self._begin(epoch, first_update * len(self._numbers))
         loaded = _received(self._loader)
         for _ in range(passed):
             next(loaded)
@@ -208,6 +200,11 @@ class _Plan:
         self.numbers = numbers
         self.epoch = 0
         self.first_update = 0
+
+    def begin(self, epoch: int, done: int) -> int:
+        """Plans an epoch behind its first `done` micro-batches; none are left to drop."""
+        self.epoch, self.first_update = epoch, done // len(self.numbers)
+        return 0
 
     def __iter__(self) -> Iterator[Place]:
         epoch = self.epoch

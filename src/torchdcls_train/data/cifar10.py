@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10
 
+from ..folders import check_folder
 from .downloads import downloaded
 from .image_set import ImageSet
 
@@ -40,9 +41,7 @@ def find_cifar10(data_dir: Path | None) -> tuple[ImageSet, ImageSet]:
                 advice=f"pass a folder with {_BATCHES}/ or {CIFAR10_FILE} as --data-dir",
             )
         )
-    if not data_dir.is_dir():
-        came = "is a file" if data_dir.exists() else "does not exist"
-        raise ValueError(f"data_dir: expected a folder with the files of CIFAR-10, got '{data_dir}', which {came}")
+    check_folder("data_dir", "a folder with the files of CIFAR-10", data_dir)
     if (data_dir / CIFAR10_FILE).is_file():
         return _read_arrays(data_dir / CIFAR10_FILE)
     for folder in (data_dir / _BATCHES, data_dir):

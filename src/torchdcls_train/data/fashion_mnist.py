@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torchvision.datasets import FashionMNIST
 
+from ..folders import check_folder
 from .downloads import downloaded
 from .idx import read_idx
 from .image_set import ImageSet
@@ -75,9 +76,7 @@ def read_fashion_mnist(folder: Path) -> tuple[ImageSet, ImageSet]:
     Raises:
         ValueError: The folder or a file is missing, a file is broken, or the files do not fit each other.
     """
-    if not folder.is_dir():
-        came = "is a file" if folder.exists() else "does not exist"
-        raise ValueError(f"data_dir: expected a folder with the files of Fashion-MNIST, got '{folder}', which {came}")
+    check_folder("data_dir", "a folder with the files of Fashion-MNIST", folder)
     train_images, train_labels, test_images, test_labels = _idx_files(folder)
     return _read_idx_pair(train_images, train_labels), _read_idx_pair(test_images, test_labels)
 

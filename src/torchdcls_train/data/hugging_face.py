@@ -9,7 +9,17 @@ from timm.data.readers.reader_factory import create_reader
 
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
-from .image_source import DataError, Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
+from .image_source import (
+    DataError,
+    Encoded,
+    ReaderImages,
+    Share,
+    Sources,
+    Stream,
+    check_count,
+    checked_label,
+    chosen_splits,
+)
 from .seeds import seed_of
 
 # What reading a dataset raises, from a name that nobody knows to a column that is not there, has no end.
@@ -50,15 +60,11 @@ def open_stream(name: str, config: TrainConfig) -> Sources:
         config: Settings; `data_dir` is where its descriptions are kept.
 
     Raises:
-        ValueError: There is no such dataset or split, or nobody knows how many training images there are.
+        ValueError: There is no such dataset, split or column.
     """
     train_split, validation_split = _splits(name, config)
     train = _DatasetStream(name, train_split, config, training=True)
     validation = _DatasetStream(name, validation_split, config, training=False)
-    if train.count is None:
-        raise ValueError(
-            f"train_images: expected a number, since '{name}' does not say how many images '{train_split}' has"
-        )
     return Sources(train, validation, train.classes, train.num_classes, name)
 
 
@@ -131,11 +137,11 @@ class _DatasetStream(Stream):
         self.classes: tuple[str, ...] | None = tuple(getattr(features[self.reader.target_key], "names", ())) or None
         self.num_classes = config.num_classes if self.classes is None else len(self.classes)
         described = (self.reader.builder.info.splits or {}).get(split)
-        given = config.train_images if training else config.val_images
         there = (described.num_examples if described is not None else None) or None
-        if given is not None and there is not None and given > there:
-            setting = "train_images" if training else "val_images"
-            raise ValueError(f"{setting}: expected at most {there}, as many as there are, got {given}")
+        prefix = "train" if training else "val"
+        given: int | None = getattr(config, f"{prefix}_images")
+        if given is not None and there is not None:
+            check_count(f"{prefix}_images", given, there)
         self.count = given or there
         self.shards: int = rows.num_shards
         self._rows: Any = None

@@ -5,7 +5,7 @@ is met there and not in the middle of an epoch.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,23 +16,14 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
-from torchdcls._checks import also_nearest
+from torchdcls._checks import also_nearest, alternatives
 
 from ..settings import MAX_IMAGE_PIXELS
+from . import NAMED
 from .decoding import decode, reason
+from .image_set import ImageData, ImageSet
 
 _NAMES_SHOWN = 3
-
-
-class FolderImages(NamedTuple):
-    """What an image folder holds: images (N, C, H, W) uint8, labels (N,) int64, and how many were unreadable."""
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    classes: tuple[str, ...]
-    skipped: int
 
 
 class _Split(NamedTuple):
@@ -43,7 +34,7 @@ class _Split(NamedTuple):
 
 def read_image_folder(
     folder: Path, image_size: int, *, least_classes: int = 2, max_image_pixels: int = MAX_IMAGE_PIXELS
-) -> FolderImages:
+) -> ImageData:
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
@@ -65,7 +56,7 @@ def read_image_folder(
         raise ValueError(
             f"data: expected at least two classes in '{train_folder}', got only '{classes[0]}'; add another"
         )
-    _check_classes(train_folder, classes, test_folder, _class_names(test_folder))
+    check_classes(train_folder, classes, test_folder, _class_names(test_folder))
 
     class_to_index = {name: index for index, name in enumerate(classes)}
     train = _decode_split(train_folder, class_to_index, image_size, max_image_pixels)
@@ -76,26 +67,31 @@ def read_image_folder(
 
     # One channel only where it loses nothing: a single coloured image makes all of them RGB.
     channels = max(image.shape[0] for image in (*train.images, *test.images))
-    return FolderImages(
-        train_images=_stack(train.images, channels),
-        train_labels=torch.tensor(train.labels),
-        test_images=_stack(test.images, channels),
-        test_labels=torch.tensor(test.labels),
-        classes=classes,
-        skipped=len(unreadable),
+    return ImageData(
+        _stack(train, channels), _stack(test, channels), classes, folder.resolve().name, skipped=len(unreadable)
     )
+
+
+def check_data_folder(folder: Path, layout: str, others: Sequence[str] = ()) -> None:
+    """Refuses what is no folder.
+
+    Args:
+        folder: What the data setting names.
+        layout: What it was to be, in words.
+        others: What the setting takes besides names of data sets.
+    """
+    if not folder.exists():
+        raise ValueError(
+            f"data: expected {layout}, {alternatives((*NAMED, *others))}, got '{folder}', which does not exist; "
+            "check the spelling of the name or path" + also_nearest(str(folder), NAMED)
+        )
+    if not folder.is_dir():
+        raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
 
 
 def _split_folders(folder: Path) -> tuple[Path, Path]:
     layout = "a folder with train/ and test/ (or val/), one folder per class"
-    if not folder.exists():
-        raise ValueError(
-            f"data: expected 'embedded', 'fashion-mnist', 'cifar10' or {layout}, got '{folder}', which does not exist; "
-            "check the spelling of the name or path"
-            + also_nearest(str(folder), ("embedded", "fashion-mnist", "cifar10"))
-        )
-    if not folder.is_dir():
-        raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
+    check_data_folder(folder, layout)
     present = ", ".join(sorted(f"{entry.name}/" for entry in folder.iterdir() if entry.is_dir())) or "no folders"
     if not (folder / "train").is_dir():
         raise ValueError(
@@ -121,11 +117,12 @@ def _class_names(split_folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_classes(train_folder: Path, train: tuple[str, ...], test_folder: Path, test: tuple[str, ...]) -> None:
-    unknown = sorted(set(test) - set(train))
+def check_classes(train_folder: Path, train: Collection[str], other_folder: Path, other: Collection[str]) -> None:
+    """Refuses classes that the folder to train on does not have."""
+    unknown = sorted(set(other) - set(train))
     if unknown:
         raise ValueError(
-            f"data: expected the classes of '{test_folder}' to be among those of '{train_folder}', "
+            f"data: expected the classes of '{other_folder}' to be among those of '{train_folder}', "
             f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
         )
 
@@ -186,8 +183,9 @@ def _decode(path: Path, image_size: int, max_image_pixels: int) -> Tensor:
     return pixels
 
 
-def _stack(images: list[Tensor], channels: int) -> Tensor:
-    return torch.stack([image.expand(channels, -1, -1) for image in images])
+def _stack(split: _Split, channels: int) -> ImageSet:
+    images = torch.stack([image.expand(channels, -1, -1) for image in split.images])
+    return ImageSet(images, torch.tensor(split.labels))
 
 
 def _report_unreadable(unreadable: Sequence[tuple[Path, str]], folder: Path) -> None:

@@ -253,6 +253,12 @@ def checked_label(label: object, num_classes: int | None, name: str) -> int:
     return number
 
 
+def check_count(setting: str, count: int, there: int) -> None:
+    """Refuses more images than there are."""
+    if count > there:
+        raise ValueError(f"{setting}: expected at most {there}, as many as there are, got {count}")
+
+
 def chosen_splits(train: str | None, validation: str | None, present: Sequence[str], place: str) -> tuple[str, str]:
     """The splits to train and to validate on.
 

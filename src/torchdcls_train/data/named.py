@@ -71,14 +71,8 @@ def load_data(
         return _named("cifar10", *find_cifar10(data_dir), CIFAR10_CLASSES, image_size)
 
     folder = Path(data).expanduser()
-    sizes = {"least_classes": least_classes, "max_image_pixels": max_image_pixels}
-    found = read_image_folder(folder, image_size or _FOLDER_IMAGE_SIZE, **sizes)
-    return ImageData(
-        train=ImageSet(found.train_images, found.train_labels),
-        test=ImageSet(found.test_images, found.test_labels),
-        classes=found.classes,
-        name=folder.resolve().name,
-        skipped=found.skipped,
+    return read_image_folder(
+        folder, image_size or _FOLDER_IMAGE_SIZE, least_classes=least_classes, max_image_pixels=max_image_pixels
     )
 
 

@@ -4,7 +4,7 @@ An image that cannot be read is replaced by another in training, and left out in
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,21 +37,21 @@ class Refused(NamedTuple):
     message: str
 
 
-class _Sample(NamedTuple):
-    """A place of a stream, and the image that stands in it."""
-
-    place: int
-    image: Image.Image
-    label: int
-    name: str
-    failure: str | None
-
-
 class Place(NamedTuple):
     """The images of a micro-batch, by their numbers in the source."""
 
     epoch: int
     indices: Sequence[int]
+
+
+class _Found(NamedTuple):
+    """An image in RGB, None where it cannot be read; a failure of its own, or of the one in whose place it stands."""
+
+    name: str
+    image: Image.Image | None
+    label: int
+    failure: str | None = None
+    seed: int | None = None  # of its augmentation
 
 
 class MicroBatches(Dataset[Any]):
@@ -63,34 +63,21 @@ class MicroBatches(Dataset[Any]):
         self.seed = seed
 
     def __getitem__(self, place: Place) -> Loaded | Refused:
-        images, labels, names, failures = [], [], [], []
         try:
-            with generators_kept():
-                for index in place.indices:
-                    image, label, read, failure = self._readable(place.epoch, index)
-                    seed_generators(seed_of("augment", self.seed, place.epoch, index))
-                    images.append(self.transform(image))
-                    labels.append(label)
-                    names.append(self.source.name(read))
-                    failures += [] if failure is None else [failure]
+            return _loaded(self.transform, (self._readable(place.epoch, index) for index in place.indices))
         except DataError as error:
             return Refused(str(error))
-        return _loaded(images, labels, names, failures)
 
-    def _readable(self, epoch: int, index: int) -> tuple[Image.Image, int, int, str | None]:
-        """The image, or where it cannot be read another one; its label and number, and what failed."""
+    def _readable(self, epoch: int, index: int) -> _Found:
+        """The image, or another one where it cannot be read."""
         failure = None
         for attempt in range(_TRIES):
-            # Not the one behind it: unreadable images come in rows, such as a class that was not copied.
+            # Not the next one: unreadable images come in rows, such as a class that was not copied.
             read = seed_of("instead", self.seed, epoch, index, attempt) % len(self.source) if attempt else index
-            try:
-                image, label = self.source[read]
-            except (DataError, MemoryError):
-                raise
-            except Exception as error:
-                failure = failure or _failure(self.source.name(read), error)
-            else:
-                return image, label, read, failure
+            found = _from_source(self.source, read)
+            failure = failure or found.failure
+            if found.image is not None:
+                return found._replace(failure=failure, seed=seed_of("augment", self.seed, epoch, index))
         raise DataError(f"data: expected readable images, got {_TRIES} of which none can be read, first {failure}")
 
 
@@ -106,48 +93,41 @@ class StreamedMicroBatches(IterableDataset[Any]):
         # Epoch and micro-batches to leave out: readers that live on see what is written here before an epoch.
         self.start = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
+    def begin(self, epoch: int, done: int) -> int:
+        """Readers leave out the first `done` micro-batches of an epoch, but for those that are returned, to drop."""
+        # Readers take turns, the first one first: they leave out whole rounds.
+        self.start[0], self.start[1] = epoch, done // self.share.workers
+        return done % self.share.workers
+
     def __iter__(self) -> Iterator[Loaded | Refused]:
         epoch, left_out = self.start.tolist()
         share = _of_this_reader(self.share)._replace(epoch=epoch)
-        samples = self._samples(share, left_out * self.micro_batch)
-        for _ in range(left_out, len(range(share.worker, self.total, share.workers))):
-            try:
-                # The generators belong to whoever asks for a batch, and only within it.
-                with generators_kept():
-                    taken = list(itertools.islice(samples, self.micro_batch))
-                    images = [self._augmented(share, sample) for sample in taken]
-            except DataError as error:
-                yield Refused(str(error))
-                return
-            failures = [sample.failure for sample in taken if sample.failure is not None]
-            yield _loaded(images, [sample.label for sample in taken], [sample.name for sample in taken], failures)
+        readable = self._readable(share, left_out * self.micro_batch)
+        try:
+            for _ in range(left_out, len(range(share.worker, self.total, share.workers))):
+                yield _loaded(self.transform, itertools.islice(readable, self.micro_batch))
+        except DataError as error:
+            yield Refused(str(error))
 
-    def _augmented(self, share: Share, sample: _Sample) -> Tensor:
-        seed_generators(seed_of("augment", share.seed, share.epoch, share.rank, share.worker, sample.place))
-        return self.transform(sample.image)
-
-    def _samples(self, share: Share, left_out: int) -> Iterator[_Sample]:
-        """The samples from place `left_out` on, without an end. The next readable one stands for those that are not."""
-        waiting: list[tuple[int, str]] = []
+    def _readable(self, share: Share, left_out: int) -> Iterator[_Found]:
+        """The images from place `left_out` on, without an end. The next readable one stands for those that are not."""
+        waiting: list[_Found] = []
         for place, encoded in enumerate(self._encoded(share)):
             if place < left_out:
                 continue
-            try:
-                image = encoded.image()
-            except MemoryError:
-                raise
-            except Exception as error:
-                waiting.append((place, _failure(encoded.name, error)))
+            seed = seed_of("augment", share.seed, share.epoch, share.rank, share.worker, place)
+            found = _from_stream(encoded)._replace(seed=seed)
+            if found.image is None:
+                waiting.append(found)
                 if len(waiting) == _TRIES:
                     raise DataError(
                         f"data: expected readable images, got {_TRIES} in a row of which none can be read, "
-                        f"first {waiting[0][1]}"
-                    ) from None
+                        f"first {waiting[0].failure}"
+                    )
                 continue
-            for earlier, failure in waiting:
-                yield _Sample(earlier, image, encoded.label, encoded.name, failure)
+            yield from (found._replace(failure=earlier.failure, seed=earlier.seed) for earlier in waiting)
+            yield found
             waiting.clear()
-            yield _Sample(place, image, encoded.label, encoded.name, None)
 
     def _encoded(self, share: Share) -> Iterator[Encoded]:
         for again in itertools.count():
@@ -167,21 +147,10 @@ class PlainBatches(Dataset[Any]):
         self.transform = transform
 
     def __getitem__(self, indices: Sequence[int]) -> Loaded | Refused:
-        images, labels, names, failures = [], [], [], []
-        for index in indices:
-            try:
-                image, label = self.source[index]
-            except DataError as error:
-                return Refused(str(error))
-            except MemoryError:
-                raise
-            except Exception as error:
-                failures.append(_failure(self.source.name(index), error))
-            else:
-                images.append(self.transform(image))
-                labels.append(label)
-                names.append(self.source.name(index))
-        return _loaded(images, labels, names, failures)
+        try:
+            return _loaded(self.transform, (_from_source(self.source, index) for index in indices))
+        except DataError as error:
+            return Refused(str(error))
 
 
 class StreamedPlainBatches(IterableDataset[Any]):
@@ -195,30 +164,43 @@ class StreamedPlainBatches(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Loaded | Refused]:
         encoded = self.stream.read(_of_this_reader(self.share))
-        while True:
-            images, labels, names, failures = [], [], [], []
-            try:
-                taken = list(itertools.islice(encoded, self.batch))
-            except DataError as error:
-                yield Refused(str(error))
-                return
-            if not taken:
-                return
-            for each in taken:
-                try:
-                    image = each.image()
-                except MemoryError:
-                    raise
-                except Exception as error:
-                    failures.append(_failure(each.name, error))
-                else:
-                    images.append(self.transform(image))
-                    labels.append(each.label)
-                    names.append(each.name)
-            yield _loaded(images, labels, names, failures)
+        try:
+            while taken := list(itertools.islice(encoded, self.batch)):
+                yield _loaded(self.transform, map(_from_stream, taken))
+        except DataError as error:
+            yield Refused(str(error))
 
 
-def _loaded(images: list[Tensor], labels: list[int], names: list[str], failures: list[str]) -> Loaded:
+def _from_source(source: Images, index: int) -> _Found:
+    return _found(source.name(index), lambda: source[index])
+
+
+def _from_stream(encoded: Encoded) -> _Found:
+    return _found(encoded.name, lambda: (encoded.image(), encoded.label))
+
+
+def _found(name: str, read: Callable[[], tuple[Image.Image, int]]) -> _Found:
+    try:
+        return _Found(name, *read())
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        return _Found(name, None, -1, f"'{name}' ({reason(error)})")
+
+
+def _loaded(transform: Transform, found: Iterable[_Found]) -> Loaded:
+    """A batch of the images that can be read, and all failures."""
+    images, labels, names, failures = [], [], [], []
+    # The generators belong to whoever asks for a batch, and only within it.
+    with generators_kept():
+        for each in found:
+            failures += [] if each.failure is None else [each.failure]
+            if each.image is not None:
+                if each.seed is not None:
+                    seed_generators(each.seed)
+                images.append(transform(each.image))
+                labels.append(each.label)
+                names.append(each.name)
     # In a reader's process, collating writes to memory that both processes see.
     stacked = default_collate(images) if images else torch.zeros(0)
     return Loaded(stacked, torch.tensor(labels, dtype=torch.int64), tuple(names), tuple(failures))
@@ -227,7 +209,3 @@ def _loaded(images: list[Tensor], labels: list[int], names: list[str], failures:
 def _of_this_reader(share: Share) -> Share:
     reader = get_worker_info()
     return share if reader is None else share._replace(worker=reader.id, workers=reader.num_workers)
-
-
-def _failure(name: str, error: Exception) -> str:
-    return f"'{name}' ({reason(error)})"

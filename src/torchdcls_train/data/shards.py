@@ -5,6 +5,7 @@ iterator, which gives neither their names nor word of those that it leaves out, 
 the epochs before.
 """
 
+import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,11 @@ import webdataset
 from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
 
+from ..folders import check_folder
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
 from .image_folder import shortened
-from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits
+from .image_source import DataError, Encoded, Share, Sources, Stream, check_count, checked_label, chosen_splits
 from .seeds import seed_of
 
 
@@ -32,24 +34,14 @@ def open_shards(name: str, config: TrainConfig) -> Sources:
         config: Settings.
 
     Raises:
-        ValueError: The folder, a split or a shard is missing, or nobody knows how many training images there are.
+        ValueError: The folder, a split or a shard is missing.
     """
     folder = Path(name).expanduser()
-    if not folder.is_dir():
-        came = "is a file" if folder.exists() else "does not exist"
-        raise ValueError(f"data: expected a folder of shards behind 'wds/', got '{folder}', which {came}")
-    if config.data_dir is not None:
-        raise ValueError(
-            f"data_dir: expected None where data names a folder, got '{config.data_dir}' with data='{config.data}'"
-        )
+    check_folder("data", "a folder of shards behind 'wds/'", folder)
     described = _described_splits(folder)
     train_split, validation_split = _splits(folder, described, config)
-    train = _ShardStream(folder, "train_split", train_split, config, training=True)
-    validation = _ShardStream(folder, "val_split", validation_split, config, training=False)
-    if not train.count:
-        raise ValueError(
-            f"train_images: expected a number, since nothing says how many images '{train_split}' of '{folder}' has"
-        )
+    train = _ShardStream(folder, train_split, config, training=True)
+    validation = _ShardStream(folder, validation_split, config, training=False)
     return Sources(train, validation, None, config.num_classes, folder.resolve().name)
 
 
@@ -89,8 +81,9 @@ class _ShardStream(Stream):
     The buffer is timm's: each reader holds up to 8,192 samples as they stand in the shards.
     """
 
-    def __init__(self, folder: Path, setting: str, split: str, config: TrainConfig, *, training: bool) -> None:
-        given = config.train_images if training else config.val_images
+    def __init__(self, folder: Path, split: str, config: TrainConfig, *, training: bool) -> None:
+        prefix = "train" if training else "val"
+        given: int | None = getattr(config, f"{prefix}_images")
         try:
             reader = create_reader(
                 f"wds/{folder}",
@@ -102,15 +95,24 @@ class _ShardStream(Stream):
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"{setting}: expected a split of '{folder}' with num_samples, filenames, shard_lengths and name, or a "
-                f"pattern, got '{split}' ({type(error).__name__}: {error})"
+                f"{prefix}_split: expected a split of '{folder}' with num_samples, filenames, shard_lengths and name, "
+                f"or a pattern, got '{split}' ({type(error).__name__}: {error})"
             ) from None
         self.count = reader.num_samples or None
         self.shards = [folder / file for file in reader.split_info.filenames]
         lengths = reader.split_info.shard_lengths
         # A shard that was cut off between two samples looks complete but for this.
         self.lengths = dict(zip(self.shards, lengths, strict=True)) if len(lengths) == len(self.shards) else {}
-        self._limits = self._cut("train_images" if training else "val_images", given)
+        self._wanted, there = self.lengths, sum(self.lengths.values())
+        if self.lengths and given is None and self.count not in (None, there):
+            raise ValueError(
+                f"{prefix}_split: expected num_samples {there} for '{split}' of '{folder}', the sum of its "
+                f"shard_lengths, got {self.count}; write the index again"
+            )
+        if self.lengths and given is not None:
+            check_count(f"{prefix}_images", given, there)
+            self._wanted = _first(self.lengths, given)
+            self.shards = list(self._wanted)
         self.training = training
         self.num_classes = config.num_classes
         self.max_pixels = config.max_image_pixels
@@ -120,25 +122,9 @@ class _ShardStream(Stream):
         missing = [path.name for path in self.shards if not path.is_file()]
         if missing or not self.shards:
             raise ValueError(
-                f"{setting}: expected the shards of '{split}' in '{folder}', "
+                f"{prefix}_split: expected the shards of '{split}' in '{folder}', "
                 f"got no {shortened(missing) or 'name of one'}"
             )
-
-    def _cut(self, setting: str, given: int | None) -> dict[Path, int]:
-        """Keeps the first shards that hold as many samples as asked for; how many of each are read, where not all."""
-        if given is None or not self.lengths or given == sum(self.lengths.values()):
-            return {}
-        if given > sum(self.lengths.values()):
-            most = sum(self.lengths.values())
-            raise ValueError(f"{setting}: expected at most {most}, as many as there are, got {given}")
-        rest, kept = given, []
-        for shard in self.shards:
-            kept.append(shard)
-            rest -= self.lengths[shard]
-            if rest <= 0:
-                break
-        self.shards = kept
-        return {kept[-1]: self.lengths[kept[-1]] + rest}
 
     def fingerprint(self) -> str:
         # Labels are within the shards, whose sizes tell of most changes.
@@ -162,41 +148,55 @@ class _ShardStream(Stream):
 
     def _samples(self, shards: list[Path]) -> Iterator[Encoded]:
         for shard in shards:
-            samples = webdataset.tariterators.tarfile_samples(iter([{"url": str(shard)}]))
-            count, limit = 0, self._limits.get(shard)
-            while count != limit:
-                try:
-                    sample = next(samples, None)
-                except Exception as error:
-                    # No unreadable image to replace: nobody knows how many of them are lost.
+            length, wanted = self.lengths.get(shard), self._wanted.get(shard)
+            samples, count = _tar_samples(shard), 0
+            for count, sample in enumerate(itertools.islice(samples, wanted), 1):
+                # Asked before the last sample is handed out: who has that one need not ask for more.
+                if count == length and next(samples, None) is not None:
                     raise DataError(
-                        f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
-                        f"({type(error).__name__}); fetch it again"
-                    ) from None
-                if sample is None:
-                    break
-                count += 1
+                        f"data: expected {length} samples in '{shard}', as its index says, got more; write the index "
+                        "again"
+                    )
                 label = self._label(shard, sample)
                 if label is not None:
                     key = next((key for key in self.image_keys if key in sample), None)
                     name = f"{shard}/{sample['__key__']}" + ("" if key is None else f".{key}")
                     yield Encoded(name, None if key is None else sample[key], label, self.max_pixels)
-            expected = self.lengths.get(shard, count) if limit is None else limit
-            if count != expected:
-                raise DataError(f"data: expected {expected} samples in '{shard}', got {count}; fetch it again")
+            if wanted is not None and count < wanted:
+                raise DataError(f"data: expected {wanted} samples in '{shard}', got {count}; fetch it again")
 
     def _label(self, shard: Path, sample: Mapping[str, Any]) -> int | None:
         """The label of a sample; None where it is marked by -1 in its .json as having none."""
         name = f"{shard}/{sample['__key__']}"
-        place = f"the field '{self.label_key}' of its .json" if self.label_key else "its .cls"
         try:
-            if not self.label_key:
-                return checked_label(int(sample["cls"]), self.num_classes, name)
-            label = json.loads(sample["json"])[self.label_key]
+            label = json.loads(sample["json"])[self.label_key] if self.label_key else int(sample["cls"])
         except (KeyError, ValueError, TypeError) as error:
-            if isinstance(error, DataError):
-                raise
+            place = f"the field '{self.label_key}' of its .json" if self.label_key else "its .cls"
             raise DataError(
                 f"target_key: expected the label of '{name}' in {place}, got {type(error).__name__} ({error})"
             ) from None
-        return None if label == -1 else checked_label(label, self.num_classes, name)
+        return None if self.label_key and label == -1 else checked_label(label, self.num_classes, name)
+
+
+def _first(lengths: Mapping[Path, int], count: int) -> dict[Path, int]:
+    """The first shards that hold `count` samples, and how many of each are read."""
+    wanted = {}
+    for shard, length in lengths.items():
+        if count > 0:
+            wanted[shard] = min(length, count)
+            count -= length
+    return wanted
+
+
+def _tar_samples(shard: Path) -> Iterator[Mapping[str, Any]]:
+    count = 0
+    try:
+        for sample in webdataset.tariterators.tarfile_samples(iter([{"url": str(shard)}])):
+            count += 1
+            yield sample
+    except Exception as error:
+        # No unreadable image to replace: nobody knows how many of them are lost.
+        raise DataError(
+            f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
+            f"({type(error).__name__}); fetch it again"
+        ) from None

@@ -10,15 +10,14 @@ from PIL import Image
 from timm.data.readers.img_extensions import IMG_EXTENSIONS
 from timm.data.readers.reader_factory import create_reader
 
-from torchdcls._checks import also_nearest
 from torchdcls._extras import needed_by
 
 from ..settings import TrainConfig
 from . import NAMED
 from .fingerprint import fingerprint
-from .image_folder import shortened
+from .image_folder import check_classes, check_data_folder, shortened
 from .image_set import ImageSet, balanced_indices
-from .image_source import Images, Part, ReaderImages, Sources, Stream, chosen_splits
+from .image_source import Images, Part, ReaderImages, Sources, Stream, check_count, chosen_splits, image_count
 from .named import load_data
 
 
@@ -33,13 +32,24 @@ def open_sources(config: TrainConfig) -> Sources:
         ValueError: They are missing, not laid out as `data` says, or too few, or a package is missing; the message
             begins with the setting's name and says what to do.
     """
-    kind, slash, rest = config.data.partition("/")
+    kind, slash, name = config.data.partition("/")
     if config.data in NAMED:
         sources = _open_named(config)
-    elif slash and kind in ("wds", "hfds", "hfids"):
-        sources = _open_with_package(kind, rest, config)
+    elif slash and kind in ("hfds", "hfids"):
+        sources = _open_with_package(kind, name, config)
+    elif config.data_dir is not None:
+        raise ValueError(
+            f"data_dir: expected None where data is itself a folder, got '{config.data_dir}' with data='{config.data}'"
+        )
+    elif slash and kind == "wds":
+        sources = _open_with_package(kind, name, config)
     else:
         sources = _open_folder(config)
+    if not image_count(sources.train):
+        split = config.train_split or "train"
+        raise ValueError(
+            f"train_images: expected a number, since '{config.data}' does not say how many images '{split}' has"
+        )
     _check_classes(config, sources)
     return replace(
         sources,
@@ -107,18 +117,7 @@ def _open_with_package(kind: str, name: str, config: TrainConfig) -> Sources:
 def _open_folder(config: TrainConfig) -> Sources:
     folder = Path(config.data).expanduser()
     layout = "a folder with train/ and val/ (or validation/ or test/), one folder per class"
-    if not folder.exists():
-        named = ", ".join(f"'{name}'" for name in NAMED)
-        raise ValueError(
-            f"data: expected {layout}, {named}, 'wds/FOLDER', 'hfds/NAME' or 'hfids/NAME', got '{config.data}', "
-            "which does not exist; check the spelling of the name or path" + also_nearest(config.data, NAMED)
-        )
-    if not folder.is_dir():
-        raise ValueError(f"data: expected {layout}, got '{folder}', which is a file; pass the folder that holds train/")
-    if config.data_dir is not None:
-        raise ValueError(
-            f"data_dir: expected None where data is itself a folder, got '{config.data_dir}' with data='{config.data}'"
-        )
+    check_data_folder(folder, layout, ("wds/FOLDER", "hfds/NAME", "hfids/NAME"))
     present = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     for split in (config.train_split, config.val_split):
         # A split may lie deeper (data/train), or elsewhere.
@@ -129,12 +128,7 @@ def _open_folder(config: TrainConfig) -> Sources:
     )
     train = _read_folder(train_folder, config)
     class_map = train.class_to_idx
-    unknown = sorted(set(_read_folder(validation_folder, config).class_to_idx) - set(class_map))
-    if unknown:
-        raise ValueError(
-            f"data: expected the classes of '{validation_folder}' to be among those of '{train_folder}', "
-            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
-        )
+    check_classes(train_folder, class_map, validation_folder, _read_folder(validation_folder, config).class_to_idx)
     # Numbered by itself, a split that lacks a class would give others its number.
     validation = _read_folder(validation_folder, config, class_map)
     return Sources(
@@ -186,7 +180,6 @@ def _part(setting: str, count: int | None, source: Images | Stream) -> Images | 
     """As many images as asked for, the same number of each class; streams see to it themselves."""
     if count is None or isinstance(source, Stream) or count == len(source):
         return source
-    if count > len(source):
-        raise ValueError(f"{setting}: expected at most {len(source)}, as many as there are, got {count}")
+    check_count(setting, count, len(source))
     indices = balanced_indices(torch.tensor(source.class_numbers()), count).sort().values
     return Part(source, indices.tolist())

@@ -11,6 +11,7 @@ from cases import (
     CPU_METHODS,
     answers,
     assert_as_exact_as,
+    needs_kernels,
     normal,
     oracle_convolution,
     padding_pairs,
@@ -216,7 +217,7 @@ def test_the_output_has_the_inputs_memory_format(memory_format, kernel, method):
     assert output.is_contiguous(memory_format=memory_format)
 
 
-@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "matmul"])
+@pytest.mark.parametrize("method", CPU_METHODS)
 @pytest.mark.parametrize(
     "slice",
     [
@@ -312,10 +313,10 @@ def test_a_named_method_is_the_one_that_runs():
 @pytest.mark.parametrize(
     ("call", "transforms"),
     [
-        (Call((56, 56), (101, 101), "same"), True),
+        (Call((56, 56), (101, 101), "same", channels=(32, 32, 1)), True),
         (Call((56, 56), (3, 3), "same"), False),
         (Call((56, 56), (31, 31), 15, 2), False),
-        (Call((56, 56), (31, 31), "same", batch=(0,)), False),
+        (Call((56, 56), (31, 31), "same", batch=(0,), channels=(32, 32, 1)), False),
         (Call((56, 56), (31, 31), 40), False),
     ],
     ids=str,
@@ -334,9 +335,9 @@ LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", 
 def test_auto_and_a_named_method_ask_the_same_question():
     """Whatever `choose` takes has no reason against it."""
     for changed in (LARGE, LARGE.with_kernel((9, 9), ((20, 20),) * 2)):
-        plan = select.choose(changed, True, True)
-        for method in (plan.output, plan.input_gradient, plan.weight_gradient):
-            assert select.unsupported_reason(method, changed) is None
+        plan = select.choose(changed, "convolve", True, True)
+        for way in plan.ways():
+            assert select.unsupported_reason(way, changed) is None
 
 
 def test_good_sizes_are_the_smallest_products_of_small_primes():
@@ -380,7 +381,7 @@ def test_half_precision_is_as_exact_as_torchs(method, dtype):
     assert_as_exact_as(call.run(leaves, method), call.torch(leaves), truth)
 
 
-@pytest.mark.parametrize("method", ["depthwise", "fft"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method not in ("auto", "direct")])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
     kept = []
@@ -390,13 +391,14 @@ def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
     assert {tensor.dtype for tensor in kept} == {dtype}
 
 
+@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_of_small_maps_is_rounded_once(dtype):
     """Answer by answer: half a unit for the answer's rounding and a quarter for the cotangent's, none for sums."""
     call = Call((7, 7), (13, 13), "same", channels=(64, 64, 64), batch=(64,))
     leaves = call.leaves(dtype)
     truth = call.torch({name: leaf.detach().double().requires_grad_() for name, leaf in leaves.items()})
-    actual = call.run(leaves, "matmul")
+    actual = call.run(leaves, "native")
     for name in ("output", "input", "weight"):
         error = (actual[name].double() - truth[name]).abs().max() / truth[name].abs().max()
         assert error <= 0.75 * torch.finfo(dtype).eps, name
@@ -439,12 +441,12 @@ def good_call(dims=2, **changed):
         ({"padding": "full"}, r"padding: expected one of 'same', 'valid', got 'full'"),
         ({"padding": (1,)}, r"padding: expected one integer or 2 of them, .* got \(1,\)"),
         ({"padding": "same", "stride": 2}, r"padding: expected numbers with stride \(2, 2\), as 'same' needs"),
-        ({"method": "magic"}, r"method: expected one of 'auto', 'direct', 'depthwise'.*, got 'magic'"),
+        ({"method": "magic"}, r"method: expected one of 'auto', 'direct', 'native'.*, got 'magic'"),
         ({"method": None}, r"method: expected one of .*got None"),
         ({"method": "fft", "stride": 2}, r"method: 'fft' cannot run this call: .*stride \(2, 2\)"),
         (
-            {"method": "depthwise", "groups": 1, "weight": torch.zeros(4, 4, 3, 3)},
-            r"method: 'depthwise' cannot run this call: .* channels are 4 to 4 in 1 groups",
+            {"method": "native", "groups": 1, "weight": torch.zeros(4, 4, 3, 3)},
+            r"method: 'native' cannot run this call: .* channels are 4 and 4 in 1 groups",
         ),
         ({"method": "fft", "padding": 3}, r"method: 'fft' cannot run this call: padding .* beyond the kernel \(3, 3\)"),
         (

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import threading
 from dataclasses import dataclass, replace
 
 import calls
@@ -18,7 +17,6 @@ from torchdcls.ops.conv import fft, large_kernel_conv
 from torchdcls.ops.conv.posing import state
 from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.spectrum import FastTransform, MatrixTransform, kept_frequencies
-from torchdcls.ops.scratch import Scratch
 
 
 @dataclass(frozen=True)
@@ -236,57 +234,7 @@ def test_one_gradient_alone(call, wanted, channels):
     assert_equal_to_rounding(call.run(leaves, only), call.torch(leaves, only))
 
 
-@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
-def test_a_gradient_that_is_not_asked_for_is_not_made(wanted):
-    call = Call((9, 8), (3, 5))
-    input, weight, _ = (leaf.detach() for leaf in call.leaves().values())
-    gradients = fft.gradients_fft(input, weight, torch.ones_like(input), call.problem(), *wanted)
-    assert tuple(made is not None for made in gradients) == wanted
-
-
 # Memory
-
-
-@pytest.mark.parametrize("call", [*LARGE, Call((9,), (5,)), Call((7, 8), (3, 3)), Call((4, 3, 5), (3, 3, 3))], ids=str)
-@pytest.mark.parametrize("channels", [(2, 2, 2), (1, 1, 1), (2, 2, 1)], ids=str)
-def test_later_calls_leave_results_alone(call, channels, transform):
-    """Scratch memory is used again, and no result lies in it."""
-    call = replace(call, channels=channels)
-    results = call.run(call.leaves())
-    kept_results = {name: tensor.clone() for name, tensor in results.items()}
-    for other in (call, replace(call, batch=3), Call((8, 8), (3, 3)), Call((40,), (7,), channels=(3, 3, 1))):
-        other.run(other.leaves(seed=50))
-    assert all(torch.equal(results[name], kept_results[name]) for name in results)
-    pieces = {piece.untyped_storage().data_ptr() for piece in Scratch._kept.__dict__.values()}
-    assert pieces
-    assert not any(tensor.untyped_storage().data_ptr() in pieces for tensor in results.values())
-
-
-@pytest.mark.parametrize("channels", [(2, 2, 2), (2, 2, 1)], ids=["depthwise", "dense"])
-def test_threads_do_not_share_memory(channels, monkeypatch):
-    """Between the transforms and the products of one thread, another makes all its own."""
-    call, others = Call((9, 8), (3, 5), channels=channels), []
-    leaves = call.leaves()
-    expected = call.torch(leaves)
-    here = threading.current_thread()
-
-    def interrupted(step):
-        def run(*args, **kwargs):
-            if threading.current_thread() is here:
-                other = threading.Thread(target=lambda: others.append(call.run(call.leaves(seed=20))))
-                other.start()
-                other.join()
-            return step(*args, **kwargs)
-
-        return run
-
-    for name in ("multiply", "correlate"):
-        monkeypatch.setattr(fft, name, interrupted(getattr(fft, name)))
-    assert_equal_to_rounding(call.run(leaves), expected)
-    assert len(others) == 3
-    expected = call.torch(call.leaves(seed=20))
-    for answer in others:
-        assert_equal_to_rounding(answer, expected)
 
 
 class LargestBytes(TorchDispatchMode):
@@ -312,7 +260,6 @@ def test_large_maps_take_no_larger_tensors(call, channels_last):
     """Forward and backward: tiles are small, so that nothing is larger than the map itself."""
     leaves = call.leaves(channels_last, torch.float32)
     cotangent = torch.ones_like(leaves["input"])
-    Scratch.clear()
     with LargestBytes() as largest:
         call.output(leaves).backward(cotangent)
     assert largest.bytes <= leaves["input"].nbytes
@@ -335,7 +282,6 @@ CIRCLES = [
     ((5, 4, 7), (5, 1, 3), (0, 2, 4)),
 ]
 every_circle = pytest.mark.parametrize(("lengths", "sizes", "offsets"), CIRCLES)
-every_scratch = pytest.mark.parametrize("usable", [True, False], ids=["scratch", "no scratch"])
 
 
 def around(cells, lengths, offsets):
@@ -348,45 +294,38 @@ def as_complex(spectrum):
     return spectrum if spectrum.is_complex() else torch.complex(spectrum[:, :1], spectrum[:, 1:])
 
 
-@every_scratch
 @every_circle
-def test_both_transforms_give_the_same_spectrum(lengths, sizes, offsets, usable):
+def test_both_transforms_give_the_same_spectrum(lengths, sizes, offsets):
     cells = normal(2, *sizes, 3).detach()
-    scratch = Scratch(cells, usable)
-    by_matrix = as_complex(MatrixTransform(lengths).forward(cells, offsets, scratch, "maps"))
-    fast = FastTransform(lengths).forward(cells, offsets, scratch, "maps")
+    by_matrix = as_complex(MatrixTransform(lengths).forward(cells, offsets))
+    fast = FastTransform(lengths).forward(cells, offsets)
     frequencies = [kept_frequencies(length, axis == len(lengths) - 1) for axis, length in enumerate(lengths)]
     assert by_matrix.shape == (2, 1, torch.Size(frequencies).numel(), 3)
     torch.testing.assert_close(by_matrix, fast, rtol=1e-12, atol=1e-12)
 
 
-@every_scratch
 @pytest.mark.parametrize("kind", [MatrixTransform, FastTransform])
 @every_circle
-def test_there_and_back(kind, lengths, sizes, offsets, usable):
-    """Of the cells, of all around the circle, and into memory that is given."""
+def test_there_and_back(kind, lengths, sizes, offsets):
+    """Of the cells, and of all around the circle."""
     cells = normal(2, *sizes, 3).detach()
-    scratch, transform = Scratch(cells, usable), kind(lengths)
-    spectrum = transform.forward(cells, offsets, scratch, "maps").clone()
-    back = transform.inverse(spectrum, sizes, offsets, scratch, None)
+    transform = kind(lengths)
+    spectrum = transform.forward(cells, offsets).clone()
+    back = transform.inverse(spectrum, sizes, offsets)
     torch.testing.assert_close(back, cells, rtol=1e-12, atol=1e-12)
-    circle = transform.inverse(spectrum, lengths, (0,) * len(lengths), scratch, None)
+    circle = transform.inverse(spectrum, lengths, (0,) * len(lengths))
     torch.testing.assert_close(circle, around(cells, lengths, offsets), rtol=1e-12, atol=1e-12)
-    out = torch.full_like(cells, torch.nan)
-    transform.inverse(spectrum, sizes, offsets, scratch, out)
-    torch.testing.assert_close(out, cells, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("lengths", "sizes"), [((7,), (5,)), ((6,), (5,)), ((5, 8), (4, 6))], ids=str)
 def test_the_matrix_takes_cells_at_any_offset(lengths, sizes):
     """They wrap around the circle."""
     cells = normal(1, *sizes, 2).detach()
-    scratch, transform = Scratch(cells), MatrixTransform(lengths)
-    start = (0,) * len(lengths)
+    transform, start = MatrixTransform(lengths), (0,) * len(lengths)
     padded = around(cells, lengths, start)
     for offsets in itertools.product(*(range(-2, length + 3) for length in lengths)):
-        spectrum = transform.forward(cells, offsets, scratch, "maps")
-        circle = transform.inverse(spectrum, lengths, start, scratch, None)
+        spectrum = transform.forward(cells, offsets)
+        circle = transform.inverse(spectrum, lengths, start)
         rolled = padded.roll(offsets, tuple(range(1, 1 + len(lengths))))
         torch.testing.assert_close(circle, rolled, rtol=1e-12, atol=1e-12)
 

@@ -64,7 +64,7 @@ def test_an_output_may_be_changed_in_place(dims, transposed, depthwise, method):
                 assert_equal_to_rounding(*answers)
 
 
-@pytest.mark.parametrize("method", ["direct", "depthwise", "fft", "matmul"])
+@pytest.mark.parametrize("method", CPU_METHODS)
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_gradients_may_be_changed_in_place(dims, method):
     call, convolve = call_of(dims, False, True)

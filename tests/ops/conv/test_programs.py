@@ -1,31 +1,15 @@
 """Convolutions in other circumstances than a plain call: forked, faked, on a default device, exported and traced."""
 
 import functools
-import os
 
 import pytest
 import torch
 from calls import Call, every_method, oracle
-from cases import normal
+from cases import CPU_METHODS, normal
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from torchdcls import large_kernel_conv2d
 from torchdcls.ops.conv import spectrum
-from torchdcls.ops.scratch import Scratch
-
-
-def test_a_forked_process_has_memory_of_its_own():
-    """Intermediate results are written to memory that is kept."""
-    if not hasattr(os, "fork"):
-        pytest.skip("this system has no fork")
-    piece = Scratch(torch.zeros(1)).take("forked", 1000)
-    piece.fill_(1)
-    child = os.fork()
-    if child == 0:
-        piece.fill_(2)
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert (piece == 1).all()
 
 
 @every_method
@@ -56,8 +40,14 @@ class Module(torch.nn.Module):
         return large_kernel_conv2d(input, self.weight, padding="same", groups=3, method=self.method)
 
 
+def test_compiled_kernels_are_not_exported():
+    """A program has to run where this package is not."""
+    with pytest.raises(Exception, match="method: 'native' cannot run this call: "):
+        torch.export.export(Module("native"), (normal(2, 3, 9, 20).detach(),), strict=False)
+
+
 @pytest.mark.compiles
-@every_method
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "native"])
 @pytest.mark.parametrize("strict", [False, True])
 def test_exported_programs_take_any_batch(method, strict):
     module, input = Module(method), normal(2, 3, 9, 20).detach()
@@ -73,7 +63,7 @@ def test_traced_programs_convolve_directly():
     torch.testing.assert_close(traced(other), module(other))
 
 
-@pytest.mark.parametrize("method", ["auto", "direct", "depthwise", "fft", "matmul"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "native"])  # no forward mode
 def test_derivatives_of_derivatives_leave_nothing_behind(method):
     """Each transform of torch.func twice, and a plain call at the end."""
     call = Call((9, 11), (5, 4), "same", channels=(3, 3, 3))

@@ -69,7 +69,7 @@ class Call:
         stride = (self.stride,) * dims if isinstance(self.stride, int) else self.stride
         padding = (self.padding,) * dims if isinstance(self.padding, int) else self.padding
         far = any(cells >= taps for cells, taps in zip(padding, self.kernel, strict=True))
-        if method == "depthwise":
+        if method == "native":
             return len(set(self.channels)) > 1
         return method == "fft" and (far or any(step > 1 for step in stride))
 
@@ -150,9 +150,7 @@ def test_it_is_the_adjoint_of_the_convolution(call, method):
     assert (forth * leaves["input"]).sum().item() == pytest.approx((maps * back).sum().item(), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "plan", [Plan(*parts) for parts in itertools.product(("direct", "depthwise", "fft"), repeat=3)]
-)
+@pytest.mark.parametrize("plan", [Plan(*parts) for parts in itertools.product(CPU_METHODS[1:], repeat=3)], ids=str)
 def test_parts_by_different_methods(plan, monkeypatch):
     """Output, gradients and the gradients of these, each by another method."""
     monkeypatch.setattr(select, "choose", lambda *_: plan)
@@ -164,7 +162,7 @@ def test_parts_by_different_methods(plan, monkeypatch):
     assert torch.autograd.gradgradcheck(run, tuple(leaves.values()), fast_mode=True)
 
 
-@pytest.mark.parametrize("method", ["direct", "depthwise", "fft", "matmul"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method != "auto"])
 @pytest.mark.parametrize(
     "call",
     [
@@ -228,7 +226,7 @@ def test_autocast_gives_torchs_dtype_and_is_as_exact(method):
     assert_as_exact_as({"output": actual["output"]}, plain, {"output": truth["output"]})
 
 
-@pytest.mark.parametrize("method", ["depthwise", "fft"])
+@pytest.mark.parametrize("method", [method for method in CPU_METHODS if method not in ("auto", "direct")])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
     kept = []
@@ -250,29 +248,28 @@ def test_the_plan_is_made_for_the_parts_that_are_asked_for():
     """The cheapest of all plans by the sum of its parts, where what is not asked for costs nothing."""
     leaves = Call((28, 28), (23, 23), 1, 11, channels=(96, 96, 96)).leaves(torch.float32)
     _, problem = state_transpose(*leaves.values(), 1, 11, 0, 96)
-    mixed = Plan("fft", "depthwise", "direct")
-    parts = [
-        select.estimate(*pair, problem)
-        for pair in (("depthwise", "input gradient"), ("fft", "output"), ("direct", "weight gradient"))
-    ]
-    assert select.estimate_plan(mixed, problem, False, False) == parts[0]
-    assert select.estimate_plan(mixed, problem, True, False) == pytest.approx(sum(parts[:2]))
-    assert select.estimate_plan(mixed, problem, False, True) == pytest.approx(parts[0] + parts[2])
-    assert select.estimate_plan(mixed, problem, True, True) == pytest.approx(sum(parts))
-    assert select.choose(problem, True, True).weight_gradient != "direct"
-    alone = select.choose(problem, False, False)
-    assert alone.input_gradient != "direct"
-    assert (alone.output, alone.weight_gradient) == ("direct", "direct")
+    mixed = Plan("fft", "direct", "direct")
+    pairs = (("direct", "transpose"), ("fft", "convolve"), ("direct", "correlate"))
+    times = [select.estimate(*pair, problem) for pair in pairs]
+    for of, expected in (
+        ((False, False), times[0]),
+        ((True, False), times[0] + times[1]),
+        ((False, True), times[0] + times[2]),
+        ((True, True), sum(times)),
+    ):
+        maps = select.maps_of("transpose", *of)
+        assert select.estimate_plan(mixed, problem, maps) == pytest.approx(expected)
+    alone = select.choose(problem, "transpose")
+    assert len({alone.convolve, alone.transpose, alone.correlate}) == 1
 
 
 def test_explain_names_the_parts_of_the_transposed_call(capsys, monkeypatch):
-    monkeypatch.setattr(select, "choose", lambda *_: Plan("fft", "depthwise", "direct"))
+    monkeypatch.setattr(select, "choose", lambda *_: Plan("fft", "native", "direct"))
     explain_method((4, 8, 28, 28), (8, 1, 23, 23), padding=11, groups=8, transposed=True)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "auto takes: output by depthwise, input gradient by fft, weight gradient by direct"
-    _, output, to_input, to_weight, both = next(line for line in lines if line.startswith("direct")).split()
+    assert lines[-1] == "auto takes: output by native, input gradient by fft, weight gradient by direct"
+    _, _, to_input, to_weight, both = next(line for line in lines if line.startswith("direct")).split()
     assert float(both) == pytest.approx(float(to_input) + float(to_weight), abs=0.011)
-    assert output != to_input
     with pytest.raises(ValueError, match="padding: expected numbers for a transposed convolution, got 'same'"):
         explain_method((4, 8, 28, 28), (8, 1, 23, 23), padding="same", groups=8, transposed=True)
 
@@ -311,10 +308,10 @@ REFUSED = [
     ),
     ({"output_padding": -1, "stride": 2}, r"output_padding: expected at least 0, got -1"),
     ({"method": "magic"}, r"method: expected one of 'auto', .* got 'magic'"),
-    ({"method": "fft", "stride": 2}, r"'fft' cannot run this call: .*stride \(2, 2\) would spread"),
+    ({"method": "fft", "stride": 2}, r"'fft' cannot run this call: .*stride \(2, 2\) leaves most"),
     (
-        {"method": "depthwise", "weight": torch.zeros(4, 3, 3, 3)},
-        r"'depthwise' cannot run this call: .* channels are 4 to 6 in 2 groups",
+        {"method": "native", "weight": torch.zeros(4, 3, 3, 3)},
+        r"'native' cannot run this call: .* channels are 6 and 4 in 2 groups",
     ),
     ({"method": "fft", "padding": 3}, r"'fft' cannot run this call: padding .* beyond the kernel \(3, 3\)"),
     ({"method": "triton"}, r"'triton' cannot run this call: "),

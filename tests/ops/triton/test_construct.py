@@ -7,7 +7,7 @@ from cases import answers, assert_as_exact_as
 from tests.ops.test_separable import leaves_of, own, steps
 from torchdcls import Dcls1d, Dcls2d
 from torchdcls.ops import separable
-from torchdcls.ops.triton.support import interpreted
+from torchdcls.ops.gpu import interpreted
 from torchdcls.profiles import PROFILES
 
 pytest.importorskip("triton")

@@ -1,12 +1,13 @@
 """Which kernels Triton makes, and that its programs compile for GPUs that need not be here."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from torchdcls import Profile
+from torchdcls.ops import gpu
 from torchdcls.ops.separable import EPSILON
 from torchdcls.ops.triton import support
 from torchdcls.ops.triton.support import can_construct
@@ -39,6 +40,7 @@ class OnGpu:
         (OnGpu(dtype=torch.float64), (5, 5), GAUSSIAN, False),
         (OnGpu(device=torch.device("cpu")), (5, 5), GAUSSIAN, False),
         (OnGpu(), (5, 5), Profile(torch.exp, 0.3, 0.2, "own"), False),
+        (OnGpu(), (5, 5), replace(GAUSSIAN, smallest_scale=0.5, name="own"), True),
     ],
 )
 def test_choices(weight, sizes, profile, wanted, monkeypatch):
@@ -47,7 +49,7 @@ def test_choices(weight, sizes, profile, wanted, monkeypatch):
 
 
 def test_not_without_triton(monkeypatch):
-    monkeypatch.setattr(support, "_installed", lambda: False)
+    monkeypatch.setattr(gpu, "_installed", lambda: False)
     assert not can_construct(OnGpu(), (5, 5), GAUSSIAN)
 
 

@@ -20,7 +20,7 @@ from torchdcls_train.data.image_set import ImageData, ImageSet
 from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
 
 REPOSITORY = Path(__file__).parents[3]
-EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls" / "train" / "data" / "embedded"
+EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls_train" / "data" / "embedded"
 FULL_DATA = pytest.mark.skipif(
     not DEBIAN_FOLDER.is_dir(), reason="needs the full Fashion-MNIST (apt-get install dataset-fashion-mnist)"
 )
@@ -474,7 +474,7 @@ def replace_by_file(folder: Path) -> None:
 BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (
         remove,
-        r"expected 'embedded', .*'cifar10' or a folder with train/ .* does not exist; check",
+        r"expected a folder with train/ .*, 'embedded', .* or 'cifar10', got .* does not exist; check",
     ),
     "a file": (replace_by_file, r"which is a file; pass the folder"),
     "empty": (lambda f: (remove(f), f.mkdir()), r"has no train/ \(no folders\); put"),

@@ -289,7 +289,9 @@ def test_shards_by_pattern(shards: Path) -> None:
     patterns["train_split"] += "|12"
     assert open_sources(config(f"wds/{shards}", **patterns)).train.count == 12  # type: ignore[union-attr]
     patterns["train_split"] = "train-{0000..0003}.tar"
-    with pytest.raises(ValueError, match=r"^train_images: expected a number, since nothing says how many"):
+    with pytest.raises(
+        ValueError, match=r"^train_images: expected a number, since 'wds/.*' does not say how many images 'train-"
+    ):
         open_sources(config(f"wds/{shards}", **patterns))
 
 
@@ -345,6 +347,27 @@ def test_a_shard_that_breaks_off_stops(shards: Path, size: int, message: str) ->
         contents(open_sources(config(f"wds/{shards}")).validation)
 
 
+@pytest.mark.parametrize("count", [None, 9])
+def test_a_shard_with_more_samples_than_its_index_says_stops(shards: Path, count: int | None) -> None:
+    """Before the last sample that the index tells of, so that a run that needs no more stops too."""
+    write_shard(shards / "train-0002.tar", range(6, 10))
+    train = open_sources(config(f"wds/{shards}", train_images=count)).train
+    assert isinstance(train, Stream)
+    train.training = False  # type: ignore[attr-defined]  # in order, without a buffer
+    taken = []
+    with pytest.raises(
+        DataError, match=r"^data: expected 3 samples in '.*train-0002\.tar', as its index says, got more"
+    ):
+        for encoded in train.read(Share(0, 0, 0, 0, 1, 0, 1)):
+            taken.append(number(encoded.image()))
+    assert taken == list(range(8))
+
+
+def test_a_shard_read_in_part_may_have_more(shards: Path) -> None:
+    write_shard(shards / "train-0002.tar", range(6, 10))
+    assert_holds(open_sources(config(f"wds/{shards}", train_images=8)), range(8), range(12, 16))
+
+
 def edit_info(folder: Path, split: str, **changes: Any) -> None:
     info = json.loads((folder / "_info.json").read_text())
     for key, value in changes.items():
@@ -386,8 +409,17 @@ BROKEN_SHARDS: dict[str, tuple[Any, dict[str, Any], str]] = {
         r"train_split: expected the shards of 'train' in '.*', got no 'train-0002\.tar'",
     ),
     "no shards": (lambda f: edit_info(f, "val", filenames=[]), {}, r"val_split: .* got no name of one"),
-    "no count": (lambda f: edit_info(f, "train", num_samples=0), {}, r"train_images: expected a number, since nothing"),
-    "data_dir": (lambda f: None, {"data_dir": Path("x")}, r"data_dir: expected None where data names a folder"),
+    "another count": (
+        lambda f: edit_info(f, "train", num_samples=9),
+        {},
+        r"train_split: expected num_samples 12 for 'train' of '.*', the sum of its shard_lengths, got 9; write",
+    ),
+    "no count": (
+        lambda f: edit_info(f, "train", num_samples=0),
+        {},
+        r"train_images: expected a number, since 'wds/.*' does not say how many images 'train'",
+    ),
+    "data_dir": (lambda f: None, {"data_dir": Path("x")}, r"data_dir: expected None where data is itself a folder"),
 }
 
 

@@ -12,7 +12,7 @@ from .api import (
     large_kernel_conv_transpose3d,
 )
 from .posing import Padding, check_output_padding, output_padding_for, padding_pairs
-from .select import METHODS, Method
+from .ways import METHODS, Method
 
 __all__ = [
     "METHODS",

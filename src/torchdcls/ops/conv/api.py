@@ -1,23 +1,24 @@
 """Convolution with a large kernel, whoever made it: checks, chooses a method, calls it. No arithmetic here."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from ... import _checks
 from ..autocast import autocast_disabled
-from . import select
-from .autograd import GRADIENTS, OUTPUTS, Convolution, convolve_transposed
-from .direct import convolve_direct, transpose_direct
+from . import direct, select
+from .autograd import Convolution, convolve_transposed
 from .layout import is_like_channels_last, to_channels_last
-from .matmul import convolve_matmul, transpose_matmul
 from .posing import Padding, state, state_transpose
-from .problem import Problem
-from .select import Method, Plan
+from .problem import Map, Problem
+from .select import Plan
+from .ways import METHODS, WAYS, Method, named
 
-_ALL_DIRECT = Plan.of_one("direct")
+_Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
 
 def large_kernel_conv(
@@ -37,14 +38,14 @@ def large_kernel_conv(
         weight: (out_channels, in_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch. padding="same" needs stride 1.
-        method: "direct" is torch's own, "depthwise" is torch's forward convolution in the layout in which it is fast,
-            for gradients too (on CPU, with a filter for each channel), "fft" multiplies spectra, "matmul" multiplies
-            small maps by a dense matrix, "triton" multiplies rows by banded matrices (on CUDA, with a filter for each
-            channel). "auto" takes for the output and for each gradient the one expected to be fastest, see
+        method: "direct" is torch's own, "native" the compiled kernels (on CPU, with a filter for each channel), "fft"
+            multiplies spectra by torch's operators, "triton" multiplies rows by banded matrices (on CUDA, with a filter
+            for each channel). "auto" takes for the output and for each gradient the one expected to be fastest, see
             `torchdcls.explain_method`. A method that is named never falls back to another. All agree to rounding, but:
-            "fft" rounds relative to the largest cells, so that exact zeros and the signs of cells near zero are lost,
-            and a NaN or an infinity spreads over the map or a tile of it. "depthwise", "matmul" and "triton" keep signs
-            and zeros, and may spread a NaN or an infinity. "direct" never does any of this.
+            where spectra are multiplied ("fft", and "native" for large kernels) results round relative to the largest
+            cells, so that exact zeros and the signs of cells near zero are lost, and a NaN or an infinity spreads over
+            the map or a tile of it. "triton" keeps signs and zeros, and may spread a NaN or an infinity. "direct" never
+            does any of this.
 
     Returns:
         (batch, out_channels, *map out), or without batch where the input had none.
@@ -53,10 +54,10 @@ def large_kernel_conv(
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
     """
-    _checks.one_of("method", method, select.METHODS)
+    _checks.one_of("method", method, METHODS)
     _check_kinds(input, weight=weight, bias=bias)
     weight, problem = state(input, weight, bias, stride, padding, groups)
-    return _convolve(input, weight, bias, problem, method)
+    return _convolve(input, weight, bias, problem, "convolve", method)
 
 
 def large_kernel_conv_transpose(
@@ -90,38 +91,43 @@ def large_kernel_conv_transpose(
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
     """
-    _checks.one_of("method", method, select.METHODS)
+    _checks.one_of("method", method, METHODS)
     _check_kinds(input, weight=weight, bias=bias)
     weight, problem = state_transpose(input, weight, bias, stride, padding, output_padding, groups)
-    return _convolve(input, weight, bias, problem, method)
+    return _convolve(input, weight, bias, problem, "transpose", method)
 
 
-def _convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, method: Method) -> Tensor:
+def _convolve(
+    input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, output: Map, method: Method
+) -> Tensor:
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
-        plan = select.choose(problem, tracked and input.requires_grad, tracked and weight.requires_grad)
+        plan = select.choose(problem, output, tracked and input.requires_grad, tracked and weight.requires_grad)
     else:
-        reason = select.unsupported_reason(method, problem)
+        reason = select.unsupported_reason(named(method), problem)
         if reason is not None:
             raise ValueError(f"method: {method!r} cannot run this call: {reason}. Use method='auto' or 'direct'")
         plan = Plan.of_one(method)
-    output = _run(batched, weight, bias, problem, plan)
-    return output if input.dim() == weight.dim() else output.squeeze(0)
+    made = _run(batched, weight, bias, problem, output, plan)
+    return made if input.dim() == weight.dim() else made.squeeze(0)
 
 
-def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
-    if plan == _ALL_DIRECT:
-        return (transpose_direct if problem.transposed else convolve_direct)(input, weight, bias, problem)
+def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, output: Map, plan: Plan) -> Tensor:
+    ways = plan.ways()
+    if all(way is WAYS[0] for way in ways):
+        if output == "transpose":
+            return direct.transpose(input, weight, problem, bias)
+        return direct.convolve(input, weight, bias, problem)
     device = input.device.type
     dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
-    # Triton's programs take half precision and sum in float32; what the others make on the way must be precise.
-    first = plan.input_gradient if problem.transposed else plan.output
-    inner = dtype if first == "triton" else torch.promote_types(dtype, torch.float32)
+    # What some make on the way must be precise: they are given float32.
+    whole = all(way.own_half or way is WAYS[0] for way in ways)
+    inner = dtype if whole else torch.promote_types(dtype, torch.float32)
     with autocast_disabled(device):
-        output = _apply(input, weight, bias, problem, plan, inner).to(dtype)
+        made = _apply(input, weight, bias, problem, output, plan, inner).to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
-    return to_channels_last(output) if is_like_channels_last(input) else output.contiguous()
+    return to_channels_last(made) if is_like_channels_last(input) else made.contiguous()
 
 
 def _check_kinds(input: Tensor, **others: Tensor | None) -> None:
@@ -141,147 +147,31 @@ def _autocasts(tensor: Tensor) -> bool:
 
 
 def _apply(
-    input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, plan: Plan, dtype: torch.dtype
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    problem: Problem,
+    output: Map,
+    plan: Plan,
+    dtype: torch.dtype,
 ) -> Tensor:
     bias = None if bias is None else bias.to(dtype)
-    if plan.output == "matmul":
-        product = transpose_matmul if problem.transposed else convolve_matmul
-        return product(input.to(dtype), weight.to(dtype), bias, problem)
     if torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
         # Forward-mode differentiation and exported programs go through the steps themselves.
         input, weight = input.to(dtype), weight.to(dtype)
-        if not problem.transposed:
-            return OUTPUTS[plan.output](input, weight, bias, problem)
-        made, _ = GRADIENTS[plan.input_gradient](None, weight, input, problem, True, False)
-        assert made is not None
-        return _with_bias(made, bias)
+        if output == "convolve":
+            return plan.of("convolve").convolve(input, weight, bias, problem)
+        return _with_bias(plan.of("transpose").transpose(input, weight, problem), bias)
     # For backward the narrower of both is kept, what came or what is computed with.
     input, weight = (tensor.to(dtype) if tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight))
-    if problem.transposed:
+    if output == "transpose":
         return _with_bias(convolve_transposed(input, weight, problem, plan, dtype), bias)
-    output: Tensor = Convolution.apply(input, weight, bias, problem, plan, dtype)  # type: ignore[no-untyped-call]
-    return output
+    made: Tensor = Convolution.apply(input, weight, bias, problem, plan, dtype)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:
     return output if bias is None else output + bias.view(-1, *(1 for _ in output.shape[2:]))
-
-
-def large_kernel_conv1d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = 0,
-    groups: int = 1,
-    *,
-    method: Method = "auto",
-) -> Tensor:
-    """`torch.nn.functional.conv1d` for kernels of any size, see `large_kernel_conv`.
-
-    Raises:
-        ValueError: As `large_kernel_conv`, or a weight that is not of 3 axes.
-    """
-    _checks.axis_count("weight", weight, 3)
-    return large_kernel_conv(input, weight, bias, stride, padding, groups, method=method)
-
-
-def large_kernel_conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = 0,
-    groups: int = 1,
-    *,
-    method: Method = "auto",
-) -> Tensor:
-    """`torch.nn.functional.conv2d` for kernels of any size, see `large_kernel_conv`.
-
-    Raises:
-        ValueError: As `large_kernel_conv`, or a weight that is not of 4 axes.
-    """
-    _checks.axis_count("weight", weight, 4)
-    return large_kernel_conv(input, weight, bias, stride, padding, groups, method=method)
-
-
-def large_kernel_conv3d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = 0,
-    groups: int = 1,
-    *,
-    method: Method = "auto",
-) -> Tensor:
-    """`torch.nn.functional.conv3d` for kernels of any size, see `large_kernel_conv`.
-
-    Raises:
-        ValueError: As `large_kernel_conv`, or a weight that is not of 5 axes.
-    """
-    _checks.axis_count("weight", weight, 5)
-    return large_kernel_conv(input, weight, bias, stride, padding, groups, method=method)
-
-
-def large_kernel_conv_transpose1d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    output_padding: int | Sequence[int] = 0,
-    groups: int = 1,
-    *,
-    method: Method = "auto",
-) -> Tensor:
-    """`torch.nn.functional.conv_transpose1d` for kernels of any size, see `large_kernel_conv_transpose`.
-
-    Raises:
-        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 3 axes.
-    """
-    _checks.axis_count("weight", weight, 3)
-    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
-
-
-def large_kernel_conv_transpose2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    output_padding: int | Sequence[int] = 0,
-    groups: int = 1,
-    *,
-    method: Method = "auto",
-) -> Tensor:
-    """`torch.nn.functional.conv_transpose2d` for kernels of any size, see `large_kernel_conv_transpose`.
-
-    Raises:
-        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 4 axes.
-    """
-    _checks.axis_count("weight", weight, 4)
-    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
-
-
-def large_kernel_conv_transpose3d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    output_padding: int | Sequence[int] = 0,
-    groups: int = 1,
-    *,
-    method: Method = "auto",
-) -> Tensor:
-    """`torch.nn.functional.conv_transpose3d` for kernels of any size, see `large_kernel_conv_transpose`.
-
-    Raises:
-        ValueError: As `large_kernel_conv_transpose`, or a weight that is not of 5 axes.
-    """
-    _checks.axis_count("weight", weight, 5)
-    return large_kernel_conv_transpose(input, weight, bias, stride, padding, output_padding, groups, method=method)
 
 
 def explain_method(
@@ -331,6 +221,7 @@ def explain_method(
     if channels_last:
         input = to_channels_last(input)
     weight = torch.empty(tuple(weight_shape), device="meta")
+    output: Map = "transpose" if transposed else "convolve"
     if transposed:
         if isinstance(padding, str):
             raise ValueError(f"padding: expected numbers for a transposed convolution, got {padding!r}")
@@ -338,4 +229,25 @@ def explain_method(
     else:
         _, problem = state(input, weight, None, stride, padding, groups)
     problem = dataclasses.replace(problem, device=torch.device(device).type)
-    print(select.explain(problem, training, training))
+    print(select.explain(problem, output, training, training))
+
+
+def _for_axes(function: _Function, dims: int) -> _Function:
+    """`function`, refused for weights of another number of axes."""
+
+    @functools.wraps(function)
+    def convolve(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        _checks.axis_count("weight", weight, dims + 2)
+        return function(input, weight, *args, **kwargs)
+
+    convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
+    convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
+    return cast(_Function, convolve)
+
+
+large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d = (
+    _for_axes(large_kernel_conv, dims) for dims in (1, 2, 3)
+)
+large_kernel_conv_transpose1d, large_kernel_conv_transpose2d, large_kernel_conv_transpose3d = (
+    _for_axes(large_kernel_conv_transpose, dims) for dims in (1, 2, 3)
+)

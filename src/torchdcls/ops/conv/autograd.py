@@ -12,25 +12,9 @@ from torch import Tensor
 
 from ..autocast import autocast_disabled
 from ..tracing import owned
-from .depthwise import convolve_depthwise, gradients_depthwise
-from .direct import convolve_direct, gradients_direct
-from .fft import convolve_fft, gradients_fft
 from .problem import Problem
 from .select import Plan
-from .triton.operators import convolve_triton, gradients_triton
-
-OUTPUTS = {
-    "direct": convolve_direct,
-    "depthwise": convolve_depthwise,
-    "fft": convolve_fft,
-    "triton": convolve_triton,
-}
-GRADIENTS = {
-    "direct": gradients_direct,
-    "depthwise": gradients_depthwise,
-    "fft": gradients_fft,
-    "triton": gradients_triton,
-}
+from .ways import named
 
 
 class Convolution(torch.autograd.Function):
@@ -44,7 +28,7 @@ class Convolution(torch.autograd.Function):
     ) -> Tensor:
         """Output, (batch, out_channels, *map out)."""
         with autocast_disabled(input.device.type):
-            return owned(OUTPUTS[plan.output](input.to(dtype), weight.to(dtype), bias, problem))
+            return owned(named(plan.convolve).convolve(input.to(dtype), weight.to(dtype), bias, problem))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -71,7 +55,7 @@ def convolve_transposed(input: Tensor, weight: Tensor, problem: Problem, plan: P
         input: (batch, out_channels, *map out) of the problem.
         weight: (out_channels, in_channels/groups, *kernel).
         problem: Sizes, stride, padding and groups of the convolution of which this is the transpose.
-        plan: Methods of that convolution's output and gradients, which here are gradient, output and gradient.
+        plan: Methods of that convolution's maps.
         dtype: In which it is made.
 
     Returns:
@@ -102,14 +86,16 @@ class _Gradients(torch.autograd.Function):
         weight, gradient = weight.to(dtype), gradient.to(dtype)
         to_input = to_weight = None
         with autocast_disabled(gradient.device.type):
-            if plan.input_gradient == plan.weight_gradient:
-                make = GRADIENTS[plan.input_gradient]
-                to_input, to_weight = make(input, weight, gradient, problem, of_input, of_weight)
+            both = named(plan.transpose).gradients if plan.transpose == plan.correlate else None
+            if of_input and of_weight and both is not None:
+                assert input is not None
+                to_input, to_weight = both(input, weight, gradient, problem)
             else:
                 if of_input:
-                    to_input, _ = GRADIENTS[plan.input_gradient](input, weight, gradient, problem, True, False)
+                    to_input = named(plan.transpose).transpose(gradient, weight, problem)
                 if of_weight:
-                    _, to_weight = GRADIENTS[plan.weight_gradient](input, weight, gradient, problem, False, True)
+                    assert input is not None
+                    to_weight = named(plan.correlate).correlate(input, gradient, problem)
         return (
             gradient.new_zeros(()) if to_input is None else owned(to_input),
             gradient.new_zeros(()) if to_weight is None else owned(to_weight),
@@ -134,9 +120,11 @@ class _Gradients(torch.autograd.Function):
         if of_weight and need_input:
             to_input, _ = _gradients(input, along_weight, gradient, *settings, True, False)
         if need_gradient:
-            parts = [(along_input, weight)] * of_input + [(input, along_weight)] * of_weight
-            outputs = [Convolution.apply(*part, None, *settings) for part in parts]  # type: ignore[no-untyped-call]
-            to_gradient = outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
+            if of_input:
+                to_gradient = Convolution.apply(along_input, weight, None, *settings)  # type: ignore[no-untyped-call]
+            if of_weight:
+                more = Convolution.apply(input, along_weight, None, *settings)  # type: ignore[no-untyped-call]
+                to_gradient = more if to_gradient is None else to_gradient + more
         return to_input, to_weight, to_gradient, None, None, None, None
 
 

@@ -1,20 +1,21 @@
-"""Direct convolution: torch's own."""
+"""Direct convolution: torch's own. It runs whatever torch runs, padded as it is asked for."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..tracing import shape_of
-from .native import CONVOLUTIONS, SLOW_WIDTH, THIN, TRANSPOSED_CONVOLUTIONS, WIDE, evenly_padded, safe_padding
-from .problem import Part, Problem
+from ..tracing import shape_of, traced_by_jit
+from .problem import Problem
+from .way import Part, Way
 
-# What a tap of a depthwise kernel takes at least where channels fill vectors of 16: of a kernel below `THIN` along the
-# last axis, of one below `WIDE`, and of one that is long along its first of three axes alone. Unit: nanoseconds.
-LEAST_THIN, LEAST_NARROW, LEAST_DEEP = 0.02, 0.01, 1.0
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED_CONVOLUTIONS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
+def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
     """`torch.nn.functional.convNd`, with padding that may differ before and after an axis.
 
     Args:
@@ -31,115 +32,129 @@ def convolve_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem:
     return CONVOLUTIONS[len(problem.kernel)](input, weight, bias, problem.stride, padding, 1, problem.groups)
 
 
-def gradients_direct(
-    input: Tensor | None, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `convolve_direct` without bias.
-
-    Args:
-        input: As given to `convolve_direct`, or None where the gradient of the weight is not asked for.
-        weight, problem: As given to `convolve_direct`.
-        gradient: Of the output, (batch, out_channels, *map out).
-        of_input, of_weight: Which gradients to make.
-
-    Returns:
-        Gradients of the input and of the weight, None where not asked for.
-    """
-    if input is None:
-        return transpose_direct(gradient, weight, None, problem), None
-    padding = safe_padding(problem)
-    padded = evenly_padded(input, problem.padding, padding)
-    dims = len(problem.kernel)
-    mask = [of_input, of_weight, False]
-    to_input, to_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, padded, weight, None, problem.stride, padding, [1] * dims, False, [0] * dims, problem.groups, mask
-    )
-    if of_input:
-        for axis, (size, (before, _), even) in enumerate(
-            zip(problem.map, problem.padding, padding, strict=True), start=2
-        ):
-            to_input = to_input.narrow(axis, before - even, size)
-    return to_input if of_input else None, to_weight if of_weight else None
-
-
-def transpose_direct(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
+def transpose(gradient: Tensor, weight: Tensor, problem: Problem, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.conv_transposeNd`, with padding that may differ before and after an axis.
 
     Args:
-        input: (batch, out_channels, *map out) of the problem, of which this is the transpose.
+        gradient: (batch, out_channels, *map out) of the problem, of which this is the transpose.
         weight: (out_channels, in_channels/groups, *kernel).
-        bias: (in_channels) or None.
         problem: Sizes, stride, padding and groups.
+        bias: (in_channels) or None.
 
     Returns:
         (batch, in_channels, *map) of the problem.
     """
     sizes, padding, beyond = problem.map, safe_padding(problem), []
     # Torch cuts both ends alike. What it leaves is made, and cut here.
-    rows = zip(sizes, problem.kernel, problem.stride, problem.padding, shape_of(input)[2:], strict=True)
+    rows = zip(sizes, problem.kernel, problem.stride, problem.padding, shape_of(gradient)[2:], strict=True)
     for size, taps, step, (before, after), cells in rows:
         beyond.append(size + before + after - (cells - 1) * step - taps)
-    transpose = TRANSPOSED_CONVOLUTIONS[len(sizes)]
-    output = transpose(input, weight, bias, problem.stride, padding, beyond, problem.groups)
+    output = TRANSPOSED_CONVOLUTIONS[len(sizes)](
+        gradient, weight, bias, problem.stride, padding, beyond, problem.groups
+    )
     for axis, (size, (before, after), even) in enumerate(zip(sizes, problem.padding, padding, strict=True), start=2):
         if before != even or after != even:
             output = output.narrow(axis, before - even, size)
     return output
 
 
-def least_time(problem: Problem, part: Part) -> float:
-    """What torch takes for a part at least, as the fit saw few thin kernels. Unit: nanoseconds (on two cores)."""
-    width, dims = problem.kernel[-1], len(problem.kernel)
-    if not problem.depthwise or width >= WIDE or dims == 1:
-        return 0.0
-    taps = problem.batch * math.prod(problem.outputs) * math.prod(problem.kernel) * (2 if part == "gradients" else 1)
-    if dims == 3:
-        return LEAST_DEEP * taps * problem.in_channels if problem.kernel[1:] == (1, 1) else 0.0
-    channels = -(-problem.in_channels // 16) * 16
-    return (LEAST_THIN if width < THIN else LEAST_NARROW) * taps * channels
+def correlate(input: Tensor, gradient: Tensor, problem: Problem) -> Tensor:
+    """Gradient of the weight of `convolve`, (out_channels, in_channels/groups, *kernel)."""
+    weight = gradient.new_empty((problem.out_channels, problem.in_channels // problem.groups, *problem.kernel))
+    return _backward(input, weight, gradient, problem, of_input=False)[1]
 
 
-def direct_operations(problem: Problem, part: Part) -> dict[str, float]:
-    """How many of which operations a part takes: what the cost rule multiplies by measured times."""
-    if part == "gradients":
-        both = direct_operations(problem, "input gradient"), direct_operations(problem, "weight gradient")
-        return both[0] | both[1]
+def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Gradients of the input and of the weight of `convolve`, by one call of torch's."""
+    return _backward(input, weight, gradient, problem, of_input=True)
+
+
+def _backward(
+    input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool
+) -> tuple[Tensor, Tensor]:
+    padding = safe_padding(problem)
+    padded = evenly_padded(input, problem.padding, padding)
     dims = len(problem.kernel)
-    inputs = problem.in_channels // problem.groups
-    taps = problem.batch * problem.out_channels * math.prod(problem.outputs) * math.prod(problem.kernel) * inputs
-    cells = problem.batch * (
-        problem.in_channels * math.prod(problem.map) + problem.out_channels * math.prod(problem.outputs)
+    settings = problem.stride, padding, [1] * dims, False, [0] * dims, problem.groups
+    to_input, to_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, padded, weight, None, *settings, [of_input, True, False]
     )
-    if problem.groups == 1 and not problem.depthwise:
-        kind = "dense"
-    else:
-        kind = "depthwise" if problem.depthwise else "grouped"
-        if dims < 3:
-            width = problem.kernel[-1]
-            limits = {THIN: "thin", SLOW_WIDTH: "narrow", WIDE: "slow"} if problem.depthwise else {WIDE: "narrow"}
-            kind += " " + next((name for limit, name in limits.items() if width < limit), "wide")
-        if problem.depthwise and problem.channels_last:
-            kind += " last"
-    kind = f"{dims}-D {kind}"
+    if of_input:
+        rows = zip(problem.map, problem.padding, padding, strict=True)
+        for axis, (size, (before, _), even) in enumerate(rows, start=2):
+            to_input = to_input.narrow(axis, before - even, size)
+    return to_input, to_weight
+
+
+def even_padding(padding: Sequence[tuple[int, int]]) -> list[int]:
+    """What torch can pad of (before, after): both ends of an axis alike."""
+    return [max(0, min(pads)) for pads in padding]
+
+
+def safe_padding(problem: Problem) -> list[int]:
+    """What torch may pad of a problem whose weight may get a gradient: no rows that oneDNN loses count of.
+
+    On AVX-512 the gradient of a two-dimensional weight is written beyond its end where the map has padding on top and
+    the kernel with its step is higher than the map (`compute_oh_loop_partial`, seen in oneDNN 3.7 to 3.12). Kernels of
+    more than 14 columns, and of one filter for each of several channels, take other routines. Exported and traced
+    programs, for maps of any size, are left as torch has them: they are made to be run, not to be trained.
+    """
+    even = even_padding(problem.padding)
+    for_any_map = torch.compiler.is_exporting() or traced_by_jit()
+    if problem.device != "cpu" or for_any_map or len(even) != 2 or not even[0]:
+        return even
+    taken = problem.kernel[1] <= 14 and (problem.groups == 1 or not problem.depthwise)
+    if taken and problem.kernel[0] + problem.stride[0] > problem.map[0]:
+        even[0] = 0
+    return even
+
+
+def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]], both: Sequence[int]) -> Tensor:
+    """The input with zeros for what remains to be padded when torch pads `both` ends of each axis.
+
+    Args:
+        input: (batch, channels, *map).
+        padding: Zeros before and after each axis; fewer than none are cells that are cut off.
+        both: How many of them torch adds, one integer per axis.
+    """
+    if all(before == after == even for (before, after), even in zip(padding, both, strict=True)):
+        return input
+    rest = [(before - even, after - even) for (before, after), even in zip(padding, both, strict=True)]
+    for each in (max, min):  # cut off last: more may go than there is before it is padded
+        pads = [each(0, cells) for pair in reversed(rest) for cells in pair]
+        if any(pads):
+            input = F.pad(input, pads)
+    return input
+
+
+def operations(problem: Problem, part: Part) -> dict[str, float]:
+    """Products by the routine of torch's that makes them, and cells."""
+    if part == "gradients":
+        both = operations(problem, "transpose"), operations(problem, "correlate")
+        return both[0] | both[1]
+    inputs = problem.in_channels // problem.groups
+    products = problem.batch * problem.out_channels * math.prod(problem.outputs) * math.prod(problem.kernel) * inputs
+    cells = problem.in_channels * math.prod(problem.map) + problem.out_channels * math.prod(problem.outputs)
+    # Measured is float32. Torch has no fast routine for float64 and float16, least of all for few channels a group.
+    factor = 1.0
+    if problem.dtype in (torch.float64, torch.float16):
+        factor = 10.0 if problem.groups > 1 else 3.0
+    kind = "depthwise" if problem.depthwise else "grouped" if problem.groups > 1 else "dense"
+    if problem.depthwise:
+        kind += " last" if problem.channels_last else ""
     name = f"direct {kind} {part}"
-    if "grouped" in kind:
-        # The channels of a group fill vectors or leave them empty, and the layout decides which routine torch has.
-        outputs = problem.out_channels // problem.groups
-        layout = f"{name} last" if problem.channels_last else name
-        return {
-            f"{name} call": 1.0,
-            f"{layout} tap": float(taps),
-            f"{layout} narrow input tap": taps / max(1, min(inputs, 16)),
-            f"{layout} narrow output tap": taps / max(1, min(outputs, 16)),
-            f"{name} cell": float(cells),
-            f"{name} weight": float(problem.out_channels * inputs * math.prod(problem.kernel)),
-        }
     return {
-        f"{name} call": 1.0,
-        f"{name} tap": float(taps),
-        f"{name} row tap": taps / problem.outputs[-1],
-        f"{name} line tap": taps / problem.kernel[-1],
-        f"{name} narrow tap": taps / max(1, min(inputs, problem.out_channels // problem.groups, 16)),
-        f"{name} cell": float(cells),
-        f"{name} weight": float(problem.out_channels * inputs * math.prod(problem.kernel)),
+        "direct call": 1.0,
+        f"{name} product": factor * products,
+        "direct cell": factor * problem.batch * cells,
     }
+
+
+DIRECT = Way(
+    name="direct",
+    convolve=convolve,
+    transpose=transpose,
+    correlate=correlate,
+    gradients=gradients,
+    operations=operations,
+)

@@ -9,16 +9,16 @@ Every map is transformed in blocks of the batch that stay in cache, a large map 
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..scratch import Scratch
-from .layout import is_channels_last
-from .problem import Part, Problem
-from .spectrum import FastTransform, MatrixTransform, Transform, correlate, kept_frequencies, multiply
+from ..tracing import sizes_are_known, special_tensors
+from .problem import Problem
+from .spectrum import FastTransform, MatrixTransform, Transform, correlate_spectra, kept_frequencies, multiply
+from .way import Part, Way
 
 # Up to this many cells around an axis a matrix product is faster than torch.fft (on CPU).
 MATRIX_LENGTH = 192
@@ -32,6 +32,10 @@ BLOCK_BYTES, BLOCK_BYTES_OF_GROUPS = 2**21, 2**28
 KERNEL_BYTES = 9 * 2**20
 # Of the spectrum of a kernel in groups, which is otherwise made for some groups after the others. Unit: bytes.
 MOST_KERNEL_BYTES = 2**28
+# What "auto" lets the spectrum of a kernel take. Unit: bytes.
+LARGEST_SPECTRUM_BYTES = 2**29
+# Taps along the longer axis beyond which "auto" takes it on CUDA, where Triton's products become more work.
+MOST_LENGTH = 63
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def _parts_of_groups(problem: Problem) -> list[tuple[Problem, slice, slice]]:
     return parts
 
 
-def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
+def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
     """Convolution for stride 1.
 
     Args:
@@ -144,135 +148,122 @@ def convolve_fft(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Pr
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         outputs = [
-            convolve_fft(input[:, inner], weight[outer], None if bias is None else bias[outer], part)
+            convolve(input[:, inner], weight[outer], None if bias is None else bias[outer], part)
             for part, inner, outer in parts
         ]
         return torch.cat(outputs, 1)
-    plan, scratch = tiling(problem), Scratch(input)
+    plan = tiling(problem)
     transform = plan.transform()
     start = (0,) * len(problem.kernel)
-    kernel = _KernelSpectrum(weight, problem, plan, scratch)
-    shape = (problem.batch, problem.out_channels, *problem.outputs)
-    output = _Maps(shape, is_channels_last(input), False, scratch)
-    for rows, tile in _blocks(problem, plan, scratch):
-        maps = transform.forward(_cells(input, rows, tile.window), tile.offset, scratch, "maps")
+    kernel = _KernelSpectrum(weight, problem, plan)
+    output = _Maps((problem.batch, problem.out_channels, *problem.outputs), False)
+    for rows, tile in _blocks(problem, plan):
+        maps = transform.forward(_cells(input, rows, tile.window), tile.offset)
         for part in kernel.parts:
-            product = multiply(maps, kernel.of(part), problem.groups, scratch, conjugate=True)
-
-            def cells(out: Tensor | None, product: Tensor = product, tile: Tile = tile, part: slice = part) -> Tensor:
-                made = transform.inverse(product, _sizes(tile.outputs), start, scratch, out)
-                if bias is None:
-                    return made
-                return made.add_(bias[part]) if scratch.usable else made + bias[part]
-
-            output.put(rows, tile.outputs, part, cells)
+            product = multiply(maps, kernel.of(part), problem.groups, conjugate=True)
+            cells = transform.inverse(product, _sizes(tile.outputs), start)
+            output.put(rows, tile.outputs, part, cells if bias is None else cells + bias[part])
     return output.whole()
 
 
-def gradients_fft(
-    input: Tensor | None, weight: Tensor, gradient: Tensor, problem: Problem, of_input: bool, of_weight: bool
+def transpose(gradient: Tensor, weight: Tensor, problem: Problem) -> Tensor:
+    """Gradient of the input of `convolve`, (batch, in_channels, *map)."""
+    to_input, _ = _gradients(None, weight, gradient, problem)
+    assert to_input is not None
+    return to_input
+
+
+def correlate(input: Tensor, gradient: Tensor, problem: Problem) -> Tensor:
+    """Gradient of the weight of `convolve`, (out_channels, in_channels/groups, *kernel)."""
+    _, to_weight = _gradients(input, None, gradient, problem)
+    assert to_weight is not None
+    return to_weight
+
+
+def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Gradients of the input and of the weight of `convolve`: three transforms of maps, not four."""
+    to_input, to_weight = _gradients(input, weight, gradient, problem)
+    assert to_input is not None and to_weight is not None
+    return to_input, to_weight
+
+
+def _gradients(
+    input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `convolve_fft` to input and weight: three transforms of maps where both are asked for.
-
-    Args:
-        input: As given to `convolve_fft`, or None where the gradient of the weight is not asked for.
-        weight, problem: As given to `convolve_fft`.
-        gradient: Of the output, (batch, out_channels, *map out).
-        of_input, of_weight: Which gradients to make.
-
-    Returns:
-        Gradients of the input and of the weight, None where not asked for.
-    """
+    # Of the input where there is a weight, of the weight where there is an input.
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         made = [
-            gradients_fft(
-                None if input is None else input[:, inner], weight[outer], gradient[:, outer], part, of_input, of_weight
+            _gradients(
+                None if input is None else input[:, inner],
+                None if weight is None else weight[outer],
+                gradient[:, outer],
+                part,
             )
             for part, inner, outer in parts
         ]
         to_inputs, to_weights = zip(*made, strict=True)
-        return torch.cat(to_inputs, 1) if of_input else None, torch.cat(to_weights) if of_weight else None
-    plan, scratch = tiling(problem), Scratch(gradient)
+        return None if weight is None else torch.cat(to_inputs, 1), None if input is None else torch.cat(to_weights)
+    plan = tiling(problem)
     transform = plan.transform()
     start = (0,) * len(problem.kernel)
-    kernel = _KernelSpectrum(weight, problem, plan, scratch)
-    overlap = plan.cells != problem.outputs
-    to_input = _Maps(
-        (problem.batch, problem.in_channels, *problem.map),
-        is_channels_last(gradient if input is None else input),
-        overlap,
-        scratch,
-    )
-    for rows, tile in _blocks(problem, plan, scratch):
-        outputs = transform.forward(_cells(gradient, rows, tile.outputs), start, scratch, "outputs")
-        if of_weight:
-            assert input is not None
-            maps = transform.forward(_cells(input, rows, tile.window), tile.offset, scratch, "maps")
+    kernel = _KernelSpectrum(weight, problem, plan)
+    to_input = _Maps((problem.batch, problem.in_channels, *problem.map), plan.cells != problem.outputs)
+    for rows, tile in _blocks(problem, plan):
+        outputs = transform.forward(_cells(gradient, rows, tile.outputs), start)
+        if input is not None:
+            maps = transform.forward(_cells(input, rows, tile.window), tile.offset)
             for part in kernel.parts:
                 kernel.add_gradient(part, maps, outputs[..., part])
-        if of_input:
+        if weight is not None:
             product: Tensor | None = None
             for part in kernel.parts:
-                product = multiply(
-                    outputs[..., part], kernel.of(part), problem.groups, scratch, transposed=True, onto=product
-                )
-
-            def cells(out: Tensor | None, product: Tensor | None = product, tile: Tile = tile) -> Tensor:
-                assert product is not None
-                return transform.inverse(product, _sizes(tile.window), tile.offset, scratch, out)
-
+                product = multiply(outputs[..., part], kernel.of(part), problem.groups, transposed=True, onto=product)
+            assert product is not None
+            cells = transform.inverse(product, _sizes(tile.window), tile.offset)
             to_input.put(rows, tile.window, slice(None), cells)
-    return to_input.whole() if of_input else None, kernel.gradient() if of_weight else None
+    return None if weight is None else to_input.whole(), None if input is None else kernel.gradient()
 
 
 class _KernelSpectrum:
     """A kernel's spectrum, or of one part of the output channels after the other, if the whole is large."""
 
-    def __init__(self, weight: Tensor, problem: Problem, plan: Tiling, scratch: Scratch) -> None:
-        self.weight, self.transform, self.scratch = weight, plan.transform(), scratch
+    def __init__(self, weight: Tensor | None, problem: Problem, plan: Tiling) -> None:
+        self.weight, self.transform = weight, plan.transform()
         self.start, self.groups = (0,) * len(problem.kernel), problem.groups
+        self.inputs, self.sizes = problem.in_channels // problem.groups, problem.kernel
         channels = problem.out_channels
-        step = plan.channels if scratch.usable else channels
+        step = channels if special_tensors() else plan.channels
         self.parts = [slice(first, min(first + step, channels)) for first in range(0, channels, step)]
         self.spectrum: Tensor | None = None
-        self.total: Tensor | None = None
-        self.made = weight.new_empty(weight.shape) if len(self.parts) > 1 else None
+        self.totals: dict[int, Tensor] = {}
 
     def of(self, part: slice) -> Tensor:
         """(1, planes, frequencies, out_channels of the part * in_channels/groups)."""
+        assert self.weight is not None
         if self.spectrum is None or len(self.parts) > 1:
-            self.spectrum = self.transform.forward(self._last(self.weight[part]), self.start, self.scratch, "kernel")
+            # (out, in, *kernel) -> (1, *kernel, out * in), a view
+            taps = self.weight[part].flatten(0, 1).movedim(0, -1).unsqueeze(0)
+            self.spectrum = self.transform.forward(taps, self.start)
         return self.spectrum
 
     def add_gradient(self, part: slice, maps: Tensor, outputs: Tensor) -> None:
-        """Adds to the gradient: from each block of maps for the whole kernel, or once for each part."""
-        spectrum = correlate(maps, outputs, self.groups, self.scratch, self.total)
-        if self.made is None:
-            self.total = spectrum
-        else:
-            self._cells(spectrum, self._last(self.made[part]))
+        """Adds what a block of maps gives to the gradient's spectrum."""
+        self.totals[part.start] = correlate_spectra(maps, outputs, self.groups, self.totals.get(part.start))
 
     def gradient(self) -> Tensor:
         """What the spectra added up to, (out_channels, in_channels/groups, *kernel)."""
-        if self.made is not None:
-            return self.made
-        assert self.total is not None
-        cells = self._cells(self.total, None).squeeze(0).movedim(-1, 0)
-        return cells.reshape(self.weight.shape).clone(memory_format=torch.contiguous_format)
-
-    def _cells(self, spectrum: Tensor, out: Tensor | None) -> Tensor:
-        return self.transform.inverse(spectrum, self.weight.shape[2:], self.start, self.scratch, out)
-
-    def _last(self, weight: Tensor) -> Tensor:
-        # (out, in, *kernel) -> (1, *kernel, out * in), a view
-        return weight.flatten(0, 1).movedim(0, -1).unsqueeze(0)
+        made = []
+        for total in self.totals.values():
+            cells = self.transform.inverse(total, self.sizes, self.start).squeeze(0).movedim(-1, 0)
+            made.append(torch.unflatten(cells, 0, (-1, self.inputs)))
+        return torch.cat(made).clone(memory_format=torch.contiguous_format)
 
 
-def _blocks(problem: Problem, plan: Tiling, scratch: Scratch) -> Iterator[tuple[slice, Tile]]:
-    # Where there is no scratch memory there are no blocks of the batch: a compiled graph holds for other batches too.
+def _blocks(problem: Problem, plan: Tiling) -> Iterator[tuple[slice, Tile]]:
+    # In a compiled graph there are no blocks of the batch: it holds for other batches too.
     rows = [slice(None)]
-    if scratch.usable:
+    if not special_tensors() and plan.rows < problem.batch:
         rows = [slice(first, first + plan.rows) for first in range(0, problem.batch, plan.rows)]
     yield from itertools.product(rows, _tiles(problem, plan))
 
@@ -306,34 +297,22 @@ def _sizes(region: tuple[slice, ...]) -> tuple[int, ...]:
 class _Maps:
     """Maps put together from parts, which add up where they overlap."""
 
-    def __init__(self, shape: Sequence[int], channels_last: bool, overlap: bool, scratch: Scratch) -> None:
+    def __init__(self, shape: Sequence[int], overlap: bool) -> None:
         self.batch, self.channels, *self.sizes = shape
-        self.channels_last = channels_last
         self.overlap = overlap
-        self.scratch = scratch
         self.maps: Tensor | None = None  # (batch, *sizes, channels)
 
-    def put(
-        self, rows: slice, region: tuple[slice, ...], channels: slice, make: Callable[[Tensor | None], Tensor]
-    ) -> None:
-        """Adds the (rows, *region, channels) that `make` gives, which may write them where it is told."""
-        if self.scratch.usable:
-            if self.maps is None:
-                self.maps = self._allocate()
-            place = self.maps[(rows, *region, channels)]
-            if place.is_contiguous() and not self.overlap:
-                make(place)
-                return
-            cells = make(self.scratch.take("cells", *place.shape))
-        else:
-            cells = make(None)
-            if list(_sizes(region)) == self.sizes:
-                self.maps = cells
-                return
-            if self.maps is None:
-                # Made from a part: under vmap it then has the hidden axis that the part has.
-                self.maps = cells.new_zeros((cells.shape[0], *self.sizes, self.channels))
-            place = self.maps[(rows, *region)]
+    def put(self, rows: slice, region: tuple[slice, ...], channels: slice, cells: Tensor) -> None:
+        """Adds (rows, *region, channels)."""
+        every = rows == slice(None)
+        if every and list(cells.shape[1:]) == [*self.sizes, self.channels]:
+            self.maps = cells
+            return
+        if self.maps is None:
+            # Made from a part: under vmap it then has the hidden axis that the part has.
+            batch = cells.shape[0] if every else self.batch
+            self.maps = cells.new_zeros((batch, *self.sizes, self.channels))
+        place = self.maps[(rows, *region, channels)]
         if self.overlap:
             place.add_(cells)
         else:
@@ -344,15 +323,8 @@ class _Maps:
         assert self.maps is not None
         return self.maps.movedim(-1, 1)
 
-    def _allocate(self) -> Tensor:
-        last = self.channels_last
-        shape = (self.batch, *self.sizes, self.channels) if last else (self.batch, self.channels, *self.sizes)
-        allocate = torch.zeros if self.overlap else torch.empty
-        maps = allocate(shape, dtype=self.scratch.dtype, device="cpu")  # where there is scratch memory
-        return maps if last else maps.movedim(1, -1)
 
-
-def fft_operations(problem: Problem, part: Part) -> dict[str, float]:
+def operations(problem: Problem, part: Part) -> dict[str, float]:
     """How many of which operations a part takes: what the cost rule multiplies by measured times."""
     plan = tiling(problem)
     tiles = math.prod(-(-out // cells) for out, cells in zip(problem.outputs, plan.cells, strict=True))
@@ -364,21 +336,20 @@ def fft_operations(problem: Problem, part: Part) -> dict[str, float]:
     weights = problem.out_channels * problem.in_channels // problem.groups
     kernel = (problem.kernel, weights, 1)
     transformed = {
-        "output": [maps_in, maps_out, kernel],
-        "input gradient": [maps_in, maps_out, kernel],
-        "weight gradient": [maps_in, maps_out, kernel],
+        "convolve": [maps_in, maps_out, kernel],
+        "transpose": [maps_in, maps_out, kernel],
+        "correlate": [maps_in, maps_out, kernel],
         "gradients": [maps_in, maps_in, maps_out, kernel, kernel],
     }[part]
     products = 2 if part == "gradients" else 1
-    kind = "matrix" if plan.by_matrix else "fast"
     frequencies = math.prod(plan.lengths)
     spectra = sum(channels * maps * frequencies for _, channels, maps in transformed)
     counts = {
-        f"fft {kind} call": 1.0,
-        f"fft {kind} block": float(
+        "fft call": 1.0,
+        "fft block": float(
             products * tiles * -(-problem.batch // plan.rows) * -(-problem.out_channels // plan.channels)
         ),
-        f"fft {kind} spectrum cell": float(spectra),
+        "fft spectrum cell": float(spectra),
     }
     if plan.by_matrix:
         for sizes, channels, maps in transformed:
@@ -392,9 +363,9 @@ def fft_operations(problem: Problem, part: Part) -> dict[str, float]:
         # Where channels of a group are few, the matrices of a frequency are too small to be fast.
         products_flops = 4.0 * products * problem.batch * tiles * frequencies * weights
         least = min(problem.batch * tiles, problem.in_channels // problem.groups, weights // problem.in_channels)
-        counts[f"fft {kind} channels flop"] = products_flops
-        counts[f"fft {kind} channels narrow flop"] = products_flops / least
-        counts[f"fft {kind} channels product"] = float(products * frequencies * problem.groups)
+        counts["fft channels flop"] = products_flops
+        counts["fft channels narrow flop"] = products_flops / least
+        counts["fft channels product"] = float(products * frequencies * problem.groups)
     if not problem.channels_last:
         counts["fft moved cell"] = float(
             sum(math.prod(sizes) * channels * maps for sizes, channels, maps in transformed[: 1 + products])
@@ -428,3 +399,36 @@ def good_size(length: int) -> int:
         if rest == 1:
             return size
         size += 1
+
+
+def unsupported(problem: Problem) -> str | None:
+    """Why spectra cannot run a problem, or None if they can."""
+    if any(step != 1 for step in problem.stride):
+        return f"the transform gives every output, and stride {problem.stride} leaves most of them out"
+    if any(max(pads) >= size for pads, size in zip(problem.padding, problem.kernel, strict=True)):
+        return f"padding {problem.padding} reaches beyond the kernel {problem.kernel}"
+    return None
+
+
+def undesired(problem: Problem) -> str | None:
+    """Why "auto" leaves spectra out although they can run, or None."""
+    longest = max(problem.kernel)
+    if problem.device == "cuda" and not (problem.depthwise and longest > MOST_LENGTH and sizes_are_known(problem.map)):
+        return f"it is expected to pay where depthwise kernels have more than {MOST_LENGTH} taps along an axis"
+    if kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
+        return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
+    return None
+
+
+FFT = Way(
+    name="fft",
+    convolve=convolve,
+    transpose=transpose,
+    correlate=correlate,
+    gradients=gradients,
+    unsupported=unsupported,
+    undesired=undesired,
+    operations=operations,
+    handicap=1.25,  # it takes more memory on its way, and is slower than expected where caches are small or shared
+    caution="loses signs and zeros, spreads NaN; direct never does",
+)

@@ -1,58 +1,155 @@
-"""Torch's own convolutions: one for each number of axes, how they pad, and where they are fast on CPU."""
+"""The compiled kernels of CPUs: depthwise convolution, direct or by spectra, whichever takes less."""
 
+import ctypes
 from collections.abc import Sequence
+from math import prod
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..tracing import traced_by_jit
-from .problem import Problem
+from ..caches import cached
+from ..native.library import DTYPES, LENGTH, library, missing, three, view
+from .operators import DepthwiseOperators, not_depthwise
+from .problem import Map, Problem
+from .rates import nanoseconds
+from .way import Part, Way
 
-# Depthwise kernels of at least `WIDE` taps along the last axis are fast in torch's forward convolution where channels
-# are last, and many times slower where they are not. Those of `SLOW_WIDTH` and more, but narrower, are slow where
-# channels are last. Torch's gradient of the weight is fast below `THIN`.
-THIN, SLOW_WIDTH, WIDE = 4, 11, 14
-CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-TRANSPOSED_CONVOLUTIONS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-
-
-def even_padding(padding: Sequence[tuple[int, int]]) -> list[int]:
-    """What torch can pad of (before, after): both ends of an axis alike."""
-    return [max(0, min(pads)) for pads in padding]
+MAPS: tuple[Map, ...] = ("convolve", "transpose", "correlate")
+ALGORITHMS = ("direct", "spectra")
+FAILURES = {1: "no memory for the work of a compiled kernel", 2: "sizes that a compiled kernel does not know"}
 
 
-def safe_padding(problem: Problem) -> list[int]:
-    """What torch may pad of a problem whose weight may get a gradient: no rows that oneDNN loses count of.
+class Sizes(ctypes.Structure):
+    """A `td_problem`: a convolution along z, y and x."""
 
-    On AVX-512 the gradient of a two-dimensional weight is written beyond its end where the map has padding on top and
-    the kernel with its step is higher than the map (`compute_oh_loop_partial`, seen in oneDNN 3.7 to 3.12). Kernels of
-    more than 14 columns, and of one filter for each of several channels, take other routines. Exported and traced
-    programs, for maps of any size, are left as torch has them: they are made to be run, not to be trained.
-    """
-    even = even_padding(problem.padding)
-    for_any_map = torch.compiler.is_exporting() or traced_by_jit()
-    if problem.device != "cpu" or for_any_map or len(even) != 2 or not even[0]:
-        return even
-    taken = problem.kernel[1] <= 14 and (problem.groups == 1 or not problem.depthwise)
-    if taken and problem.kernel[0] + problem.stride[0] > problem.map[0]:
-        even[0] = 0
-    return even
+    _fields_ = (
+        ("batch", LENGTH),
+        ("channels", LENGTH),
+        *((name, LENGTH * 3) for name in ("map", "outputs", "kernel", "stride", "before")),
+    )
 
 
-def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]], both: Sequence[int]) -> Tensor:
-    """The input with zeros for what remains to be padded when torch pads `both` ends of each axis.
+def _convolve(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], before: Sequence[int], output: Tensor
+) -> None:
+    _run("convolve", input, weight, output, stride, before)
+    if bias is not None:
+        output += bias.view(-1, *(1 for _ in stride))
 
-    Args:
-        input: (batch, channels, *map).
-        padding: Zeros before and after each axis; fewer than none are cells that are cut off.
-        both: How many of them torch adds, one integer per axis.
-    """
-    if all(before == after == even for (before, after), even in zip(padding, both, strict=True)):
-        return input
-    rest = [(before - even, after - even) for (before, after), even in zip(padding, both, strict=True)]
-    for each in (max, min):  # cut off last: more may go than there is before it is padded
-        pads = [each(0, cells) for pair in reversed(rest) for cells in pair]
-        if any(pads):
-            input = F.pad(input, pads)
-    return input
+
+def _transpose(gradient: Tensor, weight: Tensor, stride: Sequence[int], before: Sequence[int], output: Tensor) -> None:
+    _run("transpose", output, weight, gradient, stride, before)
+
+
+def _correlate(input: Tensor, gradient: Tensor, stride: Sequence[int], before: Sequence[int], output: Tensor) -> None:
+    _run("correlate", input, output, gradient, stride, before)
+
+
+def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, stride: Sequence[int], before: Sequence[int]) -> None:
+    # The tensors of a convolution, one of which is written.
+    kernels = library()
+    if kernels is None:
+        raise RuntimeError(f"method: expected 'native' to be there, got {missing()}")
+    shape = (*input.shape[:2], *(tuple(each) for each in (input.shape[2:], output.shape[2:], weight.shape[2:])))
+    sizes = *shape, tuple(stride), tuple(before)
+    twice = input.dtype == torch.float64
+    failed = kernels.td_run(
+        twice,
+        ALGORITHMS.index(algorithm(map, sizes, twice)),
+        MAPS.index(map),
+        ctypes.byref(_described(*sizes)),
+        *(ctypes.byref(view(tensor)) for tensor in (input, weight.transpose(0, 1), output)),
+    )
+    if failed:
+        raise RuntimeError(f"expected the compiled kernels to run {map} of {shape}, got {FAILURES[failed]}")
+
+
+@cached(maxsize=1024)
+def _described(
+    batch: int,
+    channels: int,
+    map: Sequence[int],
+    outputs: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    before: Sequence[int],
+) -> Sizes:
+    return Sizes(
+        batch, channels, three(map, 1), three(outputs, 1), three(kernel, 1), three(stride, 1), three(before, 0)
+    )
+
+
+@cached(maxsize=4096)
+def algorithm(map: Map, sizes: tuple[Any, ...], twice: bool) -> str:
+    """The algorithm that is expected to be faster, of `ALGORITHMS`."""
+    counts = _counts(map, sizes, twice)
+    return min(counts, key=lambda name: counts[name] * nanoseconds(_rate(map, name)))
+
+
+def _rate(map: Map, algorithm: str) -> str:
+    if algorithm == "spectra":
+        return "native spectra"
+    return f"native direct {'correlate' if map == 'correlate' else 'convolve'}"
+
+
+@cached(maxsize=4096)
+def _counts(map: Map, sizes: tuple[Any, ...], twice: bool) -> dict[str, float]:
+    kernels = library()
+    assert kernels is not None
+    return {
+        name: kernels.td_count(twice, index, MAPS.index(map), ctypes.byref(_described(*sizes)))
+        for index, name in enumerate(ALGORITHMS)
+    }
+
+
+def operations(problem: Problem, part: Part) -> dict[str, float]:
+    """Products, or additions and multiplications, of the algorithm that is taken; and cells read and written."""
+    if part == "gradients":
+        both = operations(problem, "transpose"), operations(problem, "correlate")
+        return {name: both[0].get(name, 0.0) + both[1].get(name, 0.0) for name in both[0] | both[1]}
+    sizes = (
+        *(problem.batch, problem.in_channels, problem.map, problem.outputs, problem.kernel, problem.stride),
+        tuple(problem.before),
+    )
+    twice = problem.dtype == torch.float64
+    taken = algorithm(part, sizes, twice)
+    cells = problem.batch * problem.in_channels * (prod(problem.map) + prod(problem.outputs))
+    factor = 2.0 if twice else 1.0  # half as many lanes
+    return {
+        "native call": 1.0,
+        _rate(part, taken): factor * _counts(part, sizes, twice)[taken],
+        "native cell" if problem.channels_last else "native moved cell": factor * cells,
+    }
+
+
+def unsupported(problem: Problem) -> str | None:
+    """Why the compiled kernels cannot run a problem, or None if they can."""
+    if problem.device not in ("cpu", "meta"):
+        return "it is compiled for CPUs"
+    absent = missing()
+    if absent is not None:
+        return absent
+    if not problem.depthwise:
+        return not_depthwise(problem)
+    if problem.dtype not in DTYPES:
+        return f"it knows no {problem.dtype}"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "it has no forward-mode derivative"
+    if torch.compiler.is_exporting():
+        return "an exported program has to run where this package is not"
+    return None
+
+
+_OPERATORS = DepthwiseOperators("native", ("CPU",), _convolve, _transpose, _correlate)
+NATIVE = Way(
+    name="native",
+    convolve=_OPERATORS.convolve,
+    transpose=_OPERATORS.transpose,
+    correlate=_OPERATORS.correlate,
+    unsupported=unsupported,
+    operations=operations,
+    own_half=True,
+    any_size=True,
+    caution="loses signs and zeros, spreads NaN where it takes spectra; direct never does",
+)

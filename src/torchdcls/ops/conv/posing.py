@@ -1,6 +1,5 @@
 """From the arguments of a call to the `Problem` that it poses, or to the reason why it poses none."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ... import _checks
+from ..caches import cached
 from ..tracing import shape_of, sizes_are_known, traced_by_jit, with_numbers
 from .layout import is_channels_last
 from .problem import Problem
@@ -179,14 +179,13 @@ def _posed_transpose(
         device=device,
         dtype=dtype,
         channels_last=channels_last,
-        transposed=True,
     )
     return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
 
 
 # By type too: `groups=True` is refused although it equals 1.
-_known_posed = functools.lru_cache(maxsize=1024, typed=True)(_posed)
-_known_posed_transpose = functools.lru_cache(maxsize=1024, typed=True)(_posed_transpose)
+_known_posed = cached(maxsize=1024, typed=True)(_posed)
+_known_posed_transpose = cached(maxsize=1024, typed=True)(_posed_transpose)
 
 
 def _checked_dims(input_shape: Sequence[int], weight_shape: Sequence[int], channels: str) -> int:

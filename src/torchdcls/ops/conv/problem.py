@@ -5,16 +5,16 @@ from typing import Any, Literal
 
 import torch
 
-# What a convolution consists of; "gradients" are both at once.
-Part = Literal["output", "input gradient", "weight gradient", "gradients"]
+# A convolution is one trilinear form of input, weight and gradient of the output. Each map gives one of the three from
+# the others: the output, its gradient in the input, its gradient in the weight.
+Map = Literal["convolve", "transpose", "correlate"]
 
 
 @dataclass(frozen=True)
 class Problem:
     """The sizes of one convolution call, and of what tensors; `padding` holds (before, after) pairs.
 
-    Where `transposed`, the call asks for the transpose of this convolution: it gives what would be the output, and gets
-    what would be the gradient of the input.
+    A transposed convolution is posed as the convolution that it is the transpose of.
     """
 
     batch: int
@@ -28,7 +28,6 @@ class Problem:
     device: str
     dtype: torch.dtype
     channels_last: bool = False
-    transposed: bool = False
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -37,34 +36,19 @@ class Problem:
         return tuple((size + sum(pads) - taps) // step + 1 for size, taps, step, pads in rows)
 
     @property
+    def before(self) -> list[int]:
+        """Zeros before each axis; how many come after it follows from the sizes."""
+        return [before for before, _ in self.padding]
+
+    @property
     def depthwise(self) -> bool:
         """Whether every channel is convolved by itself, with one filter."""
         return self.in_channels == self.groups == self.out_channels
 
     def fields(self) -> tuple[Any, ...]:
         """What `Problem(*fields)` makes it from."""
-        return (
-            self.batch,
-            self.in_channels,
-            self.out_channels,
-            self.groups,
-            self.map,
-            self.kernel,
-            self.stride,
-            self.padding,
-            self.device,
-            self.dtype,
-            self.channels_last,
-            self.transposed,
-        )
+        return tuple(vars(self).values())
 
     def with_kernel(self, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> "Problem":
         """The same problem with another kernel size and padding."""
         return replace(self, kernel=kernel, padding=padding)
-
-    def turned(self) -> "Problem":
-        """The problem whose output is the gradient of this one's input, for stride 1."""
-        padding = tuple((taps - 1 - a, taps - 1 - b) for taps, (a, b) in zip(self.kernel, self.padding, strict=True))
-        return replace(
-            self, in_channels=self.out_channels, out_channels=self.in_channels, map=self.outputs, padding=padding
-        )

@@ -1,51 +1,61 @@
 """Which method can run a convolution, which is expected to be the fastest, and why."""
 
-import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from ..caches import cached
 from ..tracing import constant_when_compiled, sizes_are_known, traced_by_jit
-from .costs import NANOSECONDS
-from .depthwise import depthwise_operations
-from .direct import direct_operations, least_time
-from .fft import fft_operations, kernel_bytes
-from .matmul import matmul_operations, matrix_bytes
-from .native import THIN
-from .problem import Part, Problem
-from .triton.support import unsupported as unsupported_by_triton
+from .problem import Map, Problem
+from .rates import nanoseconds
+from .way import Part, Way
+from .ways import WAYS, named
 
-Method = Literal["auto", "direct", "depthwise", "fft", "matmul", "triton"]
-METHODS: tuple[Method, ...] = ("auto", "direct", "depthwise", "fft", "matmul", "triton")
-# What is counted and measured: the methods of a CPU.
-OPERATIONS: dict[Method, Callable[[Problem, Part], dict[str, float]]] = {
-    "direct": direct_operations,
-    "depthwise": depthwise_operations,
-    "fft": fft_operations,
-    "matmul": matmul_operations,
-}
+# The least gain that is worth another plan than torch's own. Unit: nanoseconds.
+LEAST_GAIN = 1e5
+# The map that gives the gradient of the input of another.
+_BACK: dict[Map, Map] = {"convolve": "transpose", "transpose": "convolve"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The method of each part of a convolution. "matmul" makes all parts or none."""
+    """The method of each map of a convolution, by name."""
 
-    output: Method
-    input_gradient: Method
-    weight_gradient: Method
+    convolve: str
+    transpose: str
+    correlate: str
 
     @classmethod
-    def of_one(cls, method: Method) -> "Plan":
-        """The plan that makes all parts by one method."""
-        return cls(method, method, method)
+    def of_one(cls, name: str) -> "Plan":
+        """The plan that makes all maps by one method."""
+        return cls(name, name, name)
+
+    def of(self, map: Map) -> Way:
+        """The method of a map."""
+        name: str = getattr(self, map)
+        return named(name)
+
+    def ways(self) -> tuple[Way, Way, Way]:
+        """Those of all maps."""
+        return named(self.convolve), named(self.transpose), named(self.correlate)
 
 
-def unsupported_reason(method: Method, problem: Problem) -> str | None:
-    """Why `method` cannot run the problem, or None if it can. `auto` and the error of a named method both ask here."""
-    if method in ("auto", "direct"):
+def maps_of(output: Map, of_input: bool, of_weight: bool) -> tuple[Map, ...]:
+    """The maps that a call whose output is one asks for, with the gradients that are wanted: the output first."""
+    maps: tuple[Map, ...] = (output,)
+    if of_input:
+        maps += (_BACK[output],)
+    if of_weight:
+        maps += ("correlate",)
+    return maps
+
+
+def unsupported_reason(way: Way, problem: Problem) -> str | None:
+    """Why a way cannot run the problem, or None if it can. `auto` and the error of a named method both ask here."""
+    if way is WAYS[0]:
         return None
     if traced_by_jit():
         return (
@@ -58,126 +68,55 @@ def unsupported_reason(method: Method, problem: Problem) -> str | None:
         return "the batch is empty"
     if problem.in_channels == 0 or problem.out_channels == 0:
         return "there are no channels"
-    if method in ("depthwise", "triton") and not problem.depthwise:
-        ends = problem.in_channels, problem.out_channels
-        came, gone = reversed(ends) if problem.transposed else ends
-        channels = f"{came} to {gone} in {problem.groups} groups"
-        return f"it convolves each channel by itself, with one filter, and channels are {channels}"
-    if method == "fft":
-        if any(step != 1 for step in problem.stride):
-            waste = "spread the input among zeros" if problem.transposed else "throw most of them away"
-            return f"the transform gives every output, and stride {problem.stride} would {waste}"
-        if any(max(pads) >= size for pads, size in zip(problem.padding, problem.kernel, strict=True)):
-            return f"padding {problem.padding} reaches beyond the kernel {problem.kernel}"
-    return unsupported_by_triton(problem) if method == "triton" else None
+    return way.unsupported(problem)
 
 
-def undesired_reason(method: Method, problem: Problem) -> str | None:
-    """Why `auto` leaves `method` out although it could run, or None."""
-    if method == "direct":
-        return None
-    if problem.device not in _UNDESIRED:
-        return f"nothing is known of its speed on {problem.device}"
-    reason = _UNDESIRED[problem.device](method, problem)
-    if reason is not None:
+def reason_against(way: Way, problem: Problem) -> str | None:
+    """Why `auto` does not take a way, or None if it may."""
+    reason = unsupported_reason(way, problem)
+    if reason is not None or way is WAYS[0]:
         return reason
-    if method == "fft" and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
-        return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
-    if method == "matmul" and matrix_bytes(problem) > LARGEST_MATRIX_BYTES:
-        return f"its matrices would take more than {LARGEST_MATRIX_BYTES >> 20} MiB"
-    return None
+    if problem.device not in ("cpu", "cuda"):
+        return f"nothing is known of its speed on {problem.device}"
+    return way.undesired(problem)
 
 
-def _undesired_on_cpu(method: Method, problem: Problem) -> str | None:
-    if method == "triton":
-        return "its interpreter is for tests"
-    if method == "depthwise" and not HAS_ONEDNN:
-        return "this torch has no oneDNN, whose convolution it lives on"
-    if method == "depthwise" and problem.dtype == torch.float64:
-        return "oneDNN, whose convolution it lives on, knows no float64"
-    return None
-
-
-def _undesired_on_cuda(method: Method, problem: Problem) -> str | None:
-    longest = max(problem.kernel)
-    if method in ("depthwise", "matmul"):
-        return "it is made for CPUs"
-    if method == "triton" and longest < LEAST_LENGTH:
-        return f"torch's own is expected to be faster below {LEAST_LENGTH} taps along an axis"
-    if method == "triton" and longest > MOST_LENGTH:
-        return f"spectra are expected to be faster beyond {MOST_LENGTH} taps along an axis"
-    if method == "fft" and not (problem.depthwise and longest > MOST_LENGTH and sizes_are_known(problem.map)):
-        return f"it is expected to pay where depthwise kernels have more than {MOST_LENGTH} taps along an axis"
-    return None
-
-
-_UNDESIRED = {"cpu": _undesired_on_cpu, "cuda": _undesired_on_cuda}
-# What `auto` goes by on CUDA: what counts of operations and bytes let expect, not a measurement.
-LEAST_LENGTH, MOST_LENGTH = 9, 63
-HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-# Factors on estimates before they are compared. Direct is what one would have had, and must be clearly beaten; "fft"
-# and "matmul" take more memory on their way, and are slower than estimated where caches are small or shared.
-HANDICAPS: dict[Method, float] = {"direct": 1.0, "depthwise": 1.05, "fft": 1.25, "matmul": 1.25}
-# What `explain_method` says of results that are not torch's own where a map holds more than plain numbers.
-_CAUTIONS: dict[Method, str] = {
-    "fft": "   (loses signs and zeros, spreads NaN; direct never does)",
-    "matmul": "   (spreads NaN; direct never does)",
-}
-# The least gain that is worth another plan than direct. Unit: nanoseconds.
-LEAST_GAIN = 1e5
-# What `auto` lets the matrices of "matmul" and the spectrum of a kernel take.
-LARGEST_MATRIX_BYTES, LARGEST_SPECTRUM_BYTES = 2**28, 2**29
-
-
-@functools.lru_cache(maxsize=4096)
-def estimate(method: Method, part: Part, problem: Problem) -> float:
-    """Expected time of a part: each operation's count times what it costs. Unit: nanoseconds (on two cores)."""
-    counts = OPERATIONS[method](problem, part)
-    time = sum(count * NANOSECONDS.get(name, 0.0) for name, count in counts.items())
-    if method == "direct":
-        time = max(time, least_time(problem, part))
-    elif method == "depthwise" and part != "weight gradient":  # made by the same call of torch's
-        time = max(time, least_time(problem, "output"))
-    # Costs are those of float32. Torch's own convolution has no fast routine for float64 and float16, least of all for
-    # few channels a group; the other methods make float32 of float16.
-    if method == "direct" and problem.dtype in (torch.float64, torch.float16):
-        time *= 10 if problem.groups > 1 else 3
+@cached(maxsize=4096)
+def estimate(name: str, part: Part, problem: Problem) -> float:
+    """Expected time of a part: each operation's count times what it takes. Unit: nanoseconds (on two cores)."""
+    operations = named(name).operations
+    if operations is None:
+        return float("inf")
+    time = sum(count * nanoseconds(operation) for operation, count in operations(problem, part).items())
     # One gradient takes no longer than both, whatever was fitted.
-    return min(time, estimate(method, "gradients", problem)) if part.endswith(" gradient") else time
+    return min(time, estimate(name, "gradients", problem)) if part in ("transpose", "correlate") else time
 
 
-def estimate_plan(plan: Plan, problem: Problem, of_input: bool, of_weight: bool) -> float:
-    """Expected time of a plan with the gradients that are asked for, of a transposed call its. Unit: nanoseconds."""
-    if problem.transposed:
-        time = estimate(plan.input_gradient, "input gradient", problem)
-        time += estimate(plan.output, "output", problem) if of_input else 0.0
-        return time + (estimate(plan.weight_gradient, "weight gradient", problem) if of_weight else 0.0)
-    time = estimate(plan.output, "output", problem)
-    if of_input and of_weight and plan.input_gradient == plan.weight_gradient:
-        return time + estimate(plan.input_gradient, "gradients", problem)
-    if of_input:
-        time += estimate(plan.input_gradient, "input gradient", problem)
-    if of_weight:
-        time += estimate(plan.weight_gradient, "weight gradient", problem)
-    return time
+def estimate_plan(plan: Plan, problem: Problem, maps: tuple[Map, ...]) -> float:
+    """Expected time of the maps of a call, the output first. Unit: nanoseconds."""
+    parts: tuple[Part, ...] = maps
+    if maps[1:] == ("transpose", "correlate") and plan.transpose == plan.correlate:
+        parts = (maps[0], "gradients")
+    return sum(estimate(plan.of("transpose" if part == "gradients" else part).name, part, problem) for part in parts)
 
 
-def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) -> Plan:
+def choose(problem: Problem, output: Map, of_input: bool = False, of_weight: bool = False) -> Plan:
     """The plan expected to be the fastest.
 
-    On CPU: the one with the lowest estimate, after handicaps, among those that can run. On CUDA: "triton" for depthwise
-    kernels of many taps, "fft" for longer ones. Direct elsewhere, and in exported or traced programs: one node. A
-    graph compiled for maps of any size on CPU has no number to estimate with, and takes "depthwise" where that can run.
+    On CPU: the one with the lowest estimate, after handicaps, among those that can run. On CUDA: the last of the
+    methods that nothing speaks against. Torch's own elsewhere, and in exported or traced programs: one node. A graph
+    compiled for maps of any size has no number to estimate with, and takes a method that one node is enough for.
     """
+    own = Plan.of_one(WAYS[0].name)
     if torch.compiler.is_exporting() or traced_by_jit() or problem.device not in ("cpu", "cuda"):
-        return Plan.of_one("direct")
+        return own
     if problem.device == "cuda":
-        fastest_first: tuple[Method, ...] = ("triton", "fft", "direct")
-        return Plan.of_one(next(method for method in fastest_first if reason_against(method, problem) is None))
+        return Plan.of_one(next(each.name for each in reversed(WAYS) if reason_against(each, problem) is None))
     if not sizes_are_known(problem.map):
-        compiling = torch.compiler.is_compiling()  # make_fx records one node where it has no sizes
-        able = compiling and reason_against("depthwise", problem) is None and problem.kernel[-1] >= THIN
-        return Plan.of_one("depthwise" if able else "direct")
+        if not torch.compiler.is_compiling():  # make_fx records one node where it has no sizes
+            return own
+        able = (each.name for each in WAYS if each.any_size and reason_against(each, problem) is None)
+        return Plan.of_one(next(able, WAYS[0].name))
     if torch.compiler.is_compiling():
         # The batch may be any number there: a plan for the power of two that it fits in makes few graphs.
         batch = 0 if problem.batch == 0 else 1
@@ -185,79 +124,57 @@ def choose(problem: Problem, of_input: bool = False, of_weight: bool = False) ->
             batch *= 2
         problem = replace(problem, batch=batch)
     # Compilers take tuples for constants, and strings.
-    return Plan(*_cheapest(problem.fields(), of_input, of_weight))
+    return Plan(*_cheapest(problem.fields(), maps_of(output, of_input, of_weight)))
 
 
 @constant_when_compiled
-def _cheapest(fields: tuple[Any, ...], of_input: bool, of_weight: bool) -> tuple[Method, Method, Method]:
-    plan = _known_cheapest(Problem(*fields), of_input, of_weight)
-    return plan.output, plan.input_gradient, plan.weight_gradient
+def _cheapest(fields: tuple[Any, ...], maps: tuple[Map, ...]) -> tuple[str, str, str]:
+    plan = _known_cheapest(Problem(*fields), maps)
+    return plan.convolve, plan.transpose, plan.correlate
 
 
-@functools.lru_cache(maxsize=1024)
-def _known_cheapest(problem: Problem, of_input: bool, of_weight: bool) -> Plan:
+@cached(maxsize=1024)
+def _known_cheapest(problem: Problem, maps: tuple[Map, ...]) -> Plan:
     def cautious(plan: Plan) -> float:
-        methods = {plan.output, plan.input_gradient, plan.weight_gradient}
-        time = estimate_plan(plan, problem, of_input, of_weight) * max(HANDICAPS[method] for method in methods)
-        return time if methods == {"direct"} else time + LEAST_GAIN
+        ways = [plan.of(map) for map in maps]
+        time = estimate_plan(plan, problem, maps) * max(way.handicap for way in ways)
+        return time if all(way is WAYS[0] for way in ways) else time + LEAST_GAIN
 
-    return min(_plans(problem, of_input, of_weight), key=cautious)
-
-
-def _plans(problem: Problem, of_input: bool, of_weight: bool) -> list[Plan]:
-    plans = []
-    able = {method for method in ("depthwise", "fft", "matmul") if reason_against(method, problem) is None}
-    if "matmul" in able:
-        plans.append(Plan.of_one("matmul"))
-    mixed: list[Method] = ["direct", *(method for method in ("depthwise", "fft") if method in able)]
-    asked = (of_input, True, of_weight) if problem.transposed else (True, of_input, of_weight)
-    parts = itertools.product(*(mixed if wanted else mixed[:1] for wanted in asked))
-    return plans + [Plan(*methods) for methods in parts]
+    return min(_plans(problem, maps), key=cautious)
 
 
-def reason_against(method: Method, problem: Problem) -> str | None:
-    """Why `auto` does not take `method`, or None if it may."""
-    reason = unsupported_reason(method, problem)
-    return undesired_reason(method, problem) if reason is None else reason
+def _plans(problem: Problem, maps: tuple[Map, ...]) -> Iterator[Plan]:
+    # Maps that are not asked for are the output's, so that a plan of one method is one.
+    able = [way.name for way in WAYS if reason_against(way, problem) is None]
+    for names in itertools.product(able, repeat=len(maps)):
+        taken = dict(zip(maps, names, strict=True))
+        yield Plan(*(taken.get(map, names[0]) for map in ("convolve", "transpose", "correlate")))
 
 
-def explain(problem: Problem, of_input: bool, of_weight: bool) -> str:
+def explain(problem: Problem, output: Map, of_input: bool, of_weight: bool) -> str:
     """A table of what each method is expected to take, or why it cannot run, and what `auto` takes."""
-    made: list[tuple[str, list[Part], bool]] = [
-        ("output", ["output"], True),
-        ("input gradient", ["input gradient"], of_input),
-        ("weight gradient", ["weight gradient"], of_weight),
-        ("both gradients", ["gradients"], of_input and of_weight),
-    ]
-    plan = choose(problem, of_input, of_weight)
-    by_output, by_input = plan.output, plan.input_gradient
-    if problem.transposed:
-        # One is made long before the other: both gradients are the sum of each.
-        parts: tuple[list[Part], ...] = (
-            ["input gradient"],
-            ["output"],
-            ["weight gradient"],
-            ["output", "weight gradient"],
-        )
-        made = [(title, its, wanted) for (title, _, wanted), its in zip(made, parts, strict=True)]
-        by_output, by_input = by_input, by_output
-    asked = [(title, parts) for title, parts, wanted in made if wanted]
-    lines = [f"{'method':9}" + "".join(f"{title:>18}" for title, _ in asked) + "   (expected on two cores, ms)"]
-    for method in METHODS[1:]:
-        reason = reason_against(method, problem)
-        if reason is None and problem.device != "cpu":
-            lines.append(f"{method:9}  can run; times are known on CPU alone")
-        elif reason is None:
-            times = [sum(estimate(method, part, problem) for part in parts) / 1e6 for _, parts in asked]
-            caution = _CAUTIONS.get(method, "")
-            lines.append(f"{method:9}" + "".join(f"{time:18.2f}" for time in times) + caution)
+    maps = maps_of(output, of_input, of_weight)
+    titles = ["output", *(["input gradient"] if of_input else []), *(["weight gradient"] if of_weight else [])]
+    parts: list[tuple[Part, ...]] = [(map,) for map in maps]
+    columns = list(zip(titles, parts, strict=True))
+    if of_input and of_weight:
+        # Of a transposed convolution one is made long before the other.
+        columns.append(("both gradients", ("gradients",) if output == "convolve" else maps[1:]))
+    lines = [f"{'method':9}" + "".join(f"{title:>18}" for title, _ in columns) + "   (expected on two cores, ms)"]
+    for way in WAYS:
+        reason = reason_against(way, problem)
+        if reason is not None:
+            lines.append(f"{way.name:9}  not taken: {reason}")
+        elif problem.device != "cpu" or way.operations is None:
+            lines.append(f"{way.name:9}  can run; times are known on CPU alone")
         else:
-            lines.append(f"{method:9}  not taken: {reason}")
-    taken = [f"output by {by_output}"]
-    taken += [f"input gradient by {by_input}"] * of_input
-    taken += [f"weight gradient by {plan.weight_gradient}"] * of_weight
+            times = [sum(estimate(way.name, part, problem) for part in of) / 1e6 for _, of in columns]
+            caution = f"   ({way.caution})" if way.caution else ""
+            lines.append(f"{way.name:9}" + "".join(f"{time:18.2f}" for time in times) + caution)
+    plan = choose(problem, output, of_input, of_weight)
     if problem.device == "cpu":
-        handicaps = ", ".join(f"{method} by {factor}" for method, factor in HANDICAPS.items() if factor != 1)
-        lines.append(f"auto multiplies {handicaps}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
+        factors = ", ".join(f"{each.name} by {each.handicap}" for each in WAYS if each.handicap != 1)
+        lines.append(f"auto multiplies {factors}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
+    taken = [f"{title} by {plan.of(map).name}" for title, map in zip(titles, maps, strict=True)]
     lines.append(f"auto takes: {', '.join(taken)}")
     return "\n".join(lines)

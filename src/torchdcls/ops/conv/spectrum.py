@@ -9,13 +9,12 @@ any length, cells at any offset, gives only the cells that are wanted, and leave
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from ..scratch import Scratch
+from ..caches import cached
 from ..tracing import special_tensors
 
 
@@ -26,13 +25,11 @@ class Transform(Protocol):
     def lengths(self) -> tuple[int, ...]:
         """Cells around each axis."""
 
-    def forward(self, cells: Tensor, offsets: Sequence[int], scratch: Scratch, name: str) -> Tensor:
+    def forward(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
         """Spectrum of (batch, *sizes, channels) whose first cell sits at `offsets`, all others being zero."""
 
-    def inverse(
-        self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int], scratch: Scratch, out: Tensor | None
-    ) -> Tensor:
-        """The (batch, *sizes, channels) cells of a spectrum, the first one at `offsets`; written to `out`, if given."""
+    def inverse(self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int]) -> Tensor:
+        """The (batch, *sizes, channels) cells of a spectrum, the first one at `offsets`."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class MatrixTransform:
 
     lengths: tuple[int, ...]
 
-    def forward(self, cells: Tensor, offsets: Sequence[int], scratch: Scratch, name: str) -> Tensor:
+    def forward(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
         """See `Transform`. Each step maps (cell, plane) of one axis to (plane, frequency), the last axis first."""
         batch, sizes, channels = cells.shape[0], cells.shape[1:-1], cells.shape[-1]
         behind = channels
@@ -50,15 +47,12 @@ class MatrixTransform:
             matrix = _matrix(self.lengths[axis], sizes[axis], offsets[axis], last, False, cells.dtype, cells.device)
             columns, frequencies = sizes[axis] if last else 2 * sizes[axis], kept_frequencies(self.lengths[axis], last)
             before = batch * math.prod(sizes[:axis])
-            out = scratch.take(name if axis == 0 else f"step {axis}", before, 2 * frequencies, behind)
             cells = cells.reshape(before, columns, behind)
-            cells = torch.bmm(matrix.expand(before, 2 * frequencies, columns), cells, out=out)
+            cells = torch.bmm(matrix.expand(before, 2 * frequencies, columns), cells)
             behind *= frequencies
         return cells.view(batch, 2, -1, channels)
 
-    def inverse(
-        self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int], scratch: Scratch, out: Tensor | None
-    ) -> Tensor:
+    def inverse(self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int]) -> Tensor:
         """See `Transform`. Each step maps (plane, frequency) of one axis to (cell, plane)."""
         batch, _, frequencies, channels = spectrum.shape
         behind = frequencies * channels
@@ -69,11 +63,8 @@ class MatrixTransform:
             rows, columns = sizes[axis] if last else 2 * sizes[axis], 2 * kept_frequencies(length, last)
             before = batch * math.prod(sizes[:axis])
             behind //= columns // 2
-            step = scratch.take(f"step {axis}", before, rows, behind)
-            if last and out is not None:
-                step = out.view(before, rows, behind)
             cells = cells.reshape(before, columns, behind)
-            cells = torch.bmm(matrix.expand(before, rows, columns), cells, out=step)
+            cells = torch.bmm(matrix.expand(before, rows, columns), cells)
         return cells.view(batch, *sizes, channels)
 
 
@@ -83,7 +74,7 @@ class FastTransform:
 
     lengths: tuple[int, ...]
 
-    def forward(self, cells: Tensor, offsets: Sequence[int], scratch: Scratch, name: str) -> Tensor:
+    def forward(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
         """See `Transform`."""
         batch, sizes, channels = cells.shape[0], cells.shape[1:-1], cells.shape[-1]
         if any(offsets):
@@ -92,9 +83,7 @@ class FastTransform:
         spectrum: Tensor = torch.fft.rfftn(cells, s=self.lengths, dim=list(range(1, 1 + len(sizes))))
         return spectrum.reshape(batch, 1, -1, channels)
 
-    def inverse(
-        self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int], scratch: Scratch, out: Tensor | None
-    ) -> Tensor:
+    def inverse(self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int]) -> Tensor:
         """See `Transform`."""
         batch, _, _, channels = spectrum.shape
         dims = list(range(1, 1 + len(sizes)))
@@ -102,7 +91,7 @@ class FastTransform:
         cells: Tensor = torch.fft.irfftn(spectrum.reshape(batch, *half, channels), s=self.lengths, dim=dims)
         for dim, size, offset in zip(dims, sizes, offsets, strict=True):
             cells = cells.narrow(dim, offset, size)
-        return cells if out is None else out.copy_(cells)
+        return cells
 
 
 def kept_frequencies(length: int, last: bool) -> int:
@@ -114,7 +103,6 @@ def multiply(
     left: Tensor,
     right: Tensor,
     groups: int,
-    scratch: Scratch,
     *,
     conjugate: bool = False,
     transposed: bool = False,
@@ -126,7 +114,6 @@ def multiply(
         left: (batch, planes, frequencies, groups * in), spectrum of maps.
         right: (1, planes, frequencies, groups * out * in), or groups * in * out if `transposed`, spectrum of a kernel.
         groups: Groups of channels.
-        scratch: Where the product may be written.
         conjugate: Whether to take the complex conjugate of `right`.
         transposed: Whether `right` maps the other way.
         onto: What an earlier call gave, to be added to, where channels are summed.
@@ -135,49 +122,44 @@ def multiply(
         (batch, planes, frequencies, groups * out), summed over `in`.
     """
     if left.shape[-1] == right.shape[-1] == groups and onto is None:
-        return _multiply(left, right, conjugate, scratch)
+        return _multiply(left, right, conjugate)
     maps = _by_group(left, groups)
     matrices = _by_group(right, groups).squeeze(2)
     matrices = torch.unflatten(matrices, -1, (maps.shape[-1], -1) if transposed else (-1, maps.shape[-1]))
     matrices = matrices if transposed else matrices.transpose(-2, -1)
     total = None if onto is None else _by_group(onto, groups)
-    return _from_groups(_matmul(maps, matrices, "right" if conjugate else None, scratch, "product", total), groups)
+    return _from_groups(_matmul(maps, matrices, "right" if conjugate else None, total), groups)
 
 
-def correlate(left: Tensor, right: Tensor, groups: int, scratch: Scratch, onto: Tensor | None = None) -> Tensor:
+def correlate_spectra(left: Tensor, right: Tensor, groups: int, onto: Tensor | None = None) -> Tensor:
     """Spectrum of maps times the complex conjugate of another, summed over the batch: a kernel's spectrum.
 
     Args:
         left: (batch, planes, frequencies, groups * in).
         right: (batch, planes, frequencies, groups * out).
         groups: Groups of channels.
-        scratch: Where the sum may be written.
         onto: What an earlier call gave, to be added to.
 
     Returns:
         (1, planes, frequencies, groups * out * in).
     """
     if left.shape[-1] == right.shape[-1] == groups:
-        product = _multiply(left, right, True, scratch).sum(0, keepdim=True)
+        product = _multiply(left, right, True).sum(0, keepdim=True)
         return product if onto is None else onto + product
     maps = _by_group(right, groups).transpose(-2, -1)
     inputs = _by_group(left, groups)
     total = None if onto is None else torch.unflatten(_by_group(onto, groups).squeeze(2), -1, (maps.shape[2], -1))
-    product = _matmul(maps, inputs, "left", scratch, "correlation", total)
+    product = _matmul(maps, inputs, "left", total)
     return _from_groups(product.flatten(2).unsqueeze(2), groups)
 
 
-def _multiply(left: Tensor, right: Tensor, conjugate: bool, scratch: Scratch) -> Tensor:
+def _multiply(left: Tensor, right: Tensor, conjugate: bool) -> Tensor:
     if left.is_complex():
         return left * (right.conj_physical() if conjugate else right)
     sign = 1 if conjugate else -1
-    product = torch.mul(left, right[:, :1], out=scratch.take("product", *left.shape))
-    if scratch.usable:
-        product[:, 0].addcmul_(left[:, 1], right[:, 1], value=sign)
-        product[:, 1].addcmul_(left[:, 0], right[:, 1], value=-sign)
-    else:  # vmap knows no addcmul_
-        product[:, 0] += left[:, 1] * right[:, 1] * sign
-        product[:, 1] -= left[:, 0] * right[:, 1] * sign
+    product = left * right[:, :1]
+    product[:, 0] += left[:, 1] * right[:, 1] * sign
+    product[:, 1] -= left[:, 0] * right[:, 1] * sign
     return product
 
 
@@ -185,8 +167,6 @@ def _matmul(
     left: Tensor,
     right: Tensor,
     conjugate: Literal["left", "right"] | None,
-    scratch: Scratch,
-    name: str,
     onto: Tensor | None,
 ) -> Tensor:
     # (planes, matrices, a, b) x (planes, matrices, b, c) -> (planes, matrices, a, c)
@@ -198,19 +178,8 @@ def _matmul(
     if conjugate == "left":
         imaginary.reverse()
     first = [(left[0], right[0]), imaginary[0]]
-    if onto is not None and scratch.usable:
-        product = onto
-        for plane, factors in zip(product, first, strict=True):
-            plane.baddbmm_(*factors)
-    elif scratch.usable:
-        shape = (*left.shape[:3], right.shape[3])
-        kept = scratch.take(name, *shape)
-        product = left.new_empty(shape) if kept is None else kept
-        for plane, factors in zip(product, first, strict=True):
-            torch.bmm(*factors, out=plane)
-    else:
-        product = torch.stack([torch.bmm(*factors) for factors in first])
-        product = product if onto is None else onto + product
+    product = torch.stack([torch.bmm(*factors) for factors in first])
+    product = product if onto is None else onto + product
     product[0].baddbmm_(left[1], right[1], alpha=-1 if conjugate is None else 1)
     product[1].baddbmm_(*imaginary[1], alpha=1 if conjugate is None else -1)
     return product
@@ -234,7 +203,7 @@ def _matrix(
     return make(length, size, offset, last, inverse, dtype, device)
 
 
-@lru_cache(maxsize=256)
+@cached(maxsize=256)
 def _kept_matrix(
     length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:

@@ -1,13 +1,15 @@
 """The compiled library: found, loaded and told whose threads to use; and what it is called with."""
 
 import ctypes
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ..caches import cached
+from ..tracing import constant_when_compiled
 
 FILE = Path(__file__).with_name("_kernels.so")
 SWITCH = "TORCHDCLS_NATIVE"
@@ -38,7 +40,14 @@ def status() -> str:
     return _loaded()[1]
 
 
-@functools.cache
+@constant_when_compiled
+def missing() -> str | None:
+    """Why there are no compiled kernels, or None if there are."""
+    kernels, words = _loaded()
+    return words if kernels is None else None
+
+
+@cached(maxsize=1)
 def _loaded() -> tuple[ctypes.CDLL | None, str]:
     value = os.environ.get(SWITCH, "1")
     if value == "0":
@@ -49,8 +58,8 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         kernels = ctypes.CDLL(str(FILE))
     except OSError as error:
         return None, f"no compiled kernels: the library cannot be loaded ({error})"
-    kernels.td_variant.restype = ctypes.c_char_p
-    names = []
+    kernels.td_variant.restype, kernels.td_count.restype = ctypes.c_char_p, ctypes.c_double
+    names: list[str] = []
     while (name := kernels.td_variant(len(names))) is not None:
         names.append(name.decode())
     able = [name for index, name in enumerate(names) if kernels.td_variant_runs(index)]
@@ -80,7 +89,7 @@ def three(sizes: Sequence[int], missing: int) -> ctypes.Array[LENGTH]:
 
 
 def view(tensor: Tensor) -> TensorView:
-    """A map (batch, channels, *map) or a weight (channels, 1, *kernel) of one to three axes, of any strides."""
+    """A map (batch, channels, *map) or a weight (1, channels, *kernel) of one to three axes, of any strides."""
     batch, channel, *axes = tensor.stride()
     strides = (batch, channel, *(0 for _ in range(3 - len(axes))), *axes)
     return TensorView(tensor.data_ptr(), (LENGTH * 5)(*strides), DTYPES[tensor.dtype])

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...profiles import Profile, gaussian
+from ...profiles import Profile
+from ..gpu import current
 from . import kernels
 from .support import block
 
@@ -56,7 +56,7 @@ def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: boo
         "TWO": len(sizes) == 2,
         "SCALES": scales,
         "INVERSE": 1 / profile.smallest_scale,
-        "GAUSSIAN": profile.function is gaussian,
+        "GAUSSIAN": profile.device_form == "gaussian",
         # As in `gaussian`: where the product of two factors would leave the range of normal numbers.
         "LEAST": 1.001 * math.sqrt(torch.finfo(torch.float32).tiny),
         "EPSILON": epsilon,
@@ -71,7 +71,7 @@ def _launch(function: Any, tensors: Sequence[Tensor], sizes: Sequence[int], know
     weight = tensors[0]
     count = math.prod(weight.shape[:-1])
     if count:
-        with _on(weight.device):
+        with current(weight.device):
             numbers = weight.shape[-1], *_both_axes(sizes), weight.numel()
             function[(count,)](*tensors, *numbers, **known, num_warps=WARPS)
 
@@ -82,8 +82,3 @@ def _contiguous(weight: Tensor, position: Tensor, inverse: Tensor | None) -> tup
 
 def _both_axes(sizes: Sequence[int]) -> tuple[int, int]:
     return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
-
-
-def _on(device: torch.device) -> AbstractContextManager[object]:
-    # Triton launches on the current device, which need not be the tensors'.
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchdcls import Dcls2d, explain_method, large_kernel_conv2d
+from torchdcls.ops import gpu
 from torchdcls.ops.conv import select
 from torchdcls.ops.conv.problem import Problem
-from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned, tuning
+from torchdcls.ops.conv.triton import TRITON, Banded, BandedWeightGradient, Multiplied, pinned, tuning
 from torchdcls.ops.conv.triton.configurations import (
     SIDE,
     SPLIT_PROGRAMS,
@@ -20,7 +21,6 @@ from torchdcls.ops.conv.triton.configurations import (
     for_weight_gradient,
     patches_of,
 )
-from torchdcls.ops.triton import support
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -34,10 +34,10 @@ def problem(map=(56, 56), kernel=(23, 23), dtype=torch.bfloat16, device="cuda", 
 @pytest.fixture(autouse=True)
 def _triton_is_installed(monkeypatch):
     """Whether it is or not: no program runs here."""
-    monkeypatch.setattr(support, "_installed", lambda: True)
-    support._too_old.cache_clear()
+    monkeypatch.setattr(gpu, "_installed", lambda: True)
+    gpu._too_old.cache_clear()
     yield
-    support._too_old.cache_clear()
+    gpu._too_old.cache_clear()
 
 
 # What it cannot run
@@ -46,9 +46,9 @@ def _triton_is_installed(monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"out_channels": 192}, r"channels are 96 to 192 in 96 groups"),
+        ({"out_channels": 192}, r"channels are 96 and 192 in 96 groups"),
         ({"map": (9, 9, 9), "kernel": (3, 3, 3)}, r"along one or two axes, and the kernel has three"),
-        ({"stride": (2, 2)}, r"stride \(2, 2\) would throw most of them away"),
+        ({"stride": (2, 2)}, r"stride \(2, 2\) leaves most of them out"),
         ({"dtype": torch.float8_e5m2}, r"it knows no torch.float8_e5m2"),
         ({"dtype": torch.int64}, r"it needs real floating-point tensors"),
         ({"batch": 0}, r"the batch is empty"),
@@ -56,9 +56,9 @@ def _triton_is_installed(monkeypatch):
     ],
 )
 def test_refuses(changed, reason):
-    assert select.unsupported_reason("triton", problem()) is None
+    assert select.unsupported_reason(TRITON, problem()) is None
     with pytest.raises(AssertionError, match=reason):
-        raise AssertionError(select.unsupported_reason("triton", problem(**changed)))
+        raise AssertionError(select.unsupported_reason(TRITON, problem(**changed)))
 
 
 @pytest.mark.parametrize("value", [None, "0"])
@@ -70,26 +70,26 @@ def test_refuses_cpu_without_the_interpreter(value, monkeypatch):
     with pytest.raises(ValueError, match=message):
         large_kernel_conv2d(torch.ones(1, 2, 9, 9), torch.ones(2, 1, 5, 5), groups=2, method="triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert select.unsupported_reason("triton", problem(device="cpu")) is None
+    assert select.unsupported_reason(TRITON, problem(device="cpu")) is None
 
 
 def test_refuses_without_triton(monkeypatch):
-    monkeypatch.setattr(support, "_installed", lambda: False)
-    assert select.unsupported_reason("triton", problem()) == "Triton is not installed (it comes with torch for CUDA)"
+    monkeypatch.setattr(gpu, "_installed", lambda: False)
+    assert select.unsupported_reason(TRITON, problem()) == "Triton is not installed (it comes with torch for CUDA)"
 
 
 def test_refuses_old_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     asked = []
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: asked.append(1) or (7, 5))
-    select.unsupported_reason("triton", problem(batch=2))
-    assert select.unsupported_reason("triton", problem()) == "it needs a GPU of compute capability 8.0 or above"
+    select.unsupported_reason(TRITON, problem(batch=2))
+    assert select.unsupported_reason(TRITON, problem()) == "it needs a GPU of compute capability 8.0 or above"
     assert asked == [1]  # once, not at every call
 
 
 def test_refuses_other_makers_gpus(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert select.unsupported_reason("triton", problem()) == "it is made for NVIDIA GPUs"
+    assert select.unsupported_reason(TRITON, problem()) == "it is made for NVIDIA GPUs"
 
 
 def test_layers_without_numbers():
@@ -122,24 +122,24 @@ def test_layers_without_numbers():
     ids=str,
 )
 def test_auto_on_cuda(changed, method):
-    assert select.choose(problem(**changed), True, True) == select.Plan.of_one(method)
+    assert select.choose(problem(**changed), "convolve", True, True) == select.Plan.of_one(method)
 
 
 def test_auto_on_cpu_leaves_the_interpreter_alone(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert select.reason_against("triton", problem(device="cpu")) == "its interpreter is for tests"
+    assert select.reason_against(TRITON, problem(device="cpu")) == "its interpreter is for tests"
 
 
 def test_auto_differentiates_forward_by_another_method():
     with torch.autograd.forward_ad.dual_level():
-        assert select.choose(problem()) == select.Plan.of_one("direct")
+        assert select.choose(problem(), "convolve") == select.Plan.of_one("direct")
 
 
 def test_explains_cuda(capsys):
     explain_method((128, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96, device="cuda", dtype=torch.bfloat16)
     text = capsys.readouterr().out
     assert "triton     can run; times are known on CPU alone" in text
-    assert "depthwise  not taken: it is made for CPUs" in text
+    assert "native     not taken: it is compiled for CPUs" in text
     assert "fft        not taken: it is expected to pay where depthwise kernels have more than 63 taps" in text
     assert text.endswith("auto takes: output by triton, input gradient by triton, weight gradient by triton\n")
     assert "auto multiplies" not in text

@@ -1,7 +1,5 @@
 """What launches are told, and when there are none: the device functions are stand-ins, so that no program runs."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -11,9 +9,9 @@ pytest.importorskip("triton")
 import triton.language as tl
 
 from torchdcls import large_kernel_conv2d
+from torchdcls.ops import gpu
 from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, kernels, launch, pinned, tuning
 from torchdcls.ops.conv.triton.configurations import Sizes
-from torchdcls.ops.triton import support
 
 
 class Launched:
@@ -106,13 +104,6 @@ def test_sums_are_precise(launched, dtype, precision, sum):
     assert launched["banded"].told[0]["biases"] == 0
 
 
-def test_launches_go_to_the_tensors_gpu(monkeypatch):
-    current = []
-    monkeypatch.setattr(torch.cuda, "device", lambda device: current.append(device) or nullcontext())
-    with launch._on(torch.device("cuda", 1)), launch._on(torch.device("cpu")):
-        assert current == [torch.device("cuda", 1)]
-
-
 def test_banded_matrices_of_many_channels_are_made_in_parts(launched, monkeypatch):
     cells = BANDED.band_cells(Sizes(2, 20, (9, 7), (9, 7), (1, 1), (3, 3)))
     monkeypatch.setattr(launch, "MOST_BAND_CELLS", 8 * cells + 5)
@@ -174,7 +165,7 @@ def test_nothing_is_measured_while_a_region_is_traced(launched, monkeypatch):
 
     monkeypatch.setattr(tuning, "may_measure", lambda device: True)
     monkeypatch.setattr(tuning, "milliseconds", refuse)
-    monkeypatch.setattr(support, "_installed", lambda: True)
+    monkeypatch.setattr(gpu, "_installed", lambda: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with FakeTensorMode():
         input, weight = torch.empty(2, 16, 9, 7, requires_grad=True), torch.empty(16, 1, 9, 9, requires_grad=True)
@@ -186,28 +177,30 @@ def test_nothing_is_measured_while_a_region_is_traced(launched, monkeypatch):
         launch.convolve(maps(2, 16, 9, 7), maps(16, 1, 9, 9), None, [4, 4], maps(2, 16, 9, 7))
 
 
-# The operators, which exported graphs name
+# The operators, which compiled graphs name
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input": maps(2, 4, 9)}, r"input: expected 4 axes, got shape \(2, 4, 9\)"),
-        ({"weight": maps(3, 1, 3, 3)}, r"weight: expected \(4, 1, rows, columns\), got \(3, 1, 3, 3\)"),
+        ({"input": maps(2, 4)}, r"input: expected \(batch, channels, \*map\) of 1 to 3 axes, got shape \(2, 4\)"),
+        ({"weight": maps(4, 1, 3)}, r"weight: expected 4 axes, as input has, got shape \(4, 1, 3\)"),
+        ({"weight": maps(3, 1, 3, 3)}, r"weight: expected \(4, 1, \*kernel\), got \(3, 1, 3, 3\)"),
         ({"weight": maps(4, 1, 3, 3).half()}, r"weight: expected torch.float32 on cpu, as input is, got torch.float16"),
         (
             {"weight": maps(4, 1, 3, 3).to("meta")},
             r"weight: expected torch.float32 on cpu, .* got torch.float32 on meta",
         ),
         ({"bias": maps(3)}, r"bias: expected \(4,\), got \(3,\)"),
-        ({"padding": [1]}, r"padding: expected a number for rows and one for columns, got \(1,\)"),
-        ({"map_out": [9, 9, 9]}, r"map_out: expected a number for rows and one for columns"),
+        ({"before": [1]}, r"before: expected 2 numbers, one per axis, got \(1,\)"),
+        ({"sizes": [9, 9, 9]}, r"sizes: expected 2 numbers, one per axis"),
     ],
 )
 def test_the_operator_refuses_what_its_programs_would_read_beyond(launched, arguments, message):
-    right = {"input": maps(2, 4, 9, 9), "weight": maps(4, 1, 3, 3), "bias": None, "padding": [1, 1], "map_out": [9, 9]}
+    sizes = {"stride": [1, 1], "before": [1, 1], "sizes": [9, 9]}
+    right = {"input": maps(2, 4, 9, 9), "weight": maps(4, 1, 3, 3), "bias": None, **sizes}
     with pytest.raises(ValueError, match=message):
-        torch.ops.torchdcls.depthwise_conv(**{**right, **arguments})
+        torch.ops.torchdcls.triton_convolve(**{**right, **arguments})
     assert launched["banded"].told == launched["multiplied"].told == []
 
 
@@ -216,11 +209,12 @@ def test_the_operator_refuses_what_its_programs_would_read_beyond(launched, argu
     [
         ({"gradient": maps(2, 3, 9, 9)}, r"gradient: expected samples and channels of input, \(2, 4\)"),
         ({"gradient": maps(2, 4, 9, 9).double()}, r"gradient: expected torch.float32 on cpu"),
-        ({"kernel": [3]}, r"kernel: expected a number for rows and one for columns"),
+        ({"sizes": [3]}, r"sizes: expected 2 numbers, one per axis"),
     ],
 )
 def test_the_operator_of_the_gradient_refuses_too(launched, arguments, message):
-    right = {"input": maps(2, 4, 9, 9), "gradient": maps(2, 4, 9, 9), "padding": [1, 1], "kernel": [3, 3]}
+    sizes = {"stride": [1, 1], "before": [1, 1], "sizes": [3, 3]}
+    right = {"input": maps(2, 4, 9, 9), "gradient": maps(2, 4, 9, 9), **sizes}
     with pytest.raises(ValueError, match=message):
-        torch.ops.torchdcls.depthwise_conv_weight_gradient(**{**right, **arguments})
+        torch.ops.torchdcls.triton_correlate(**{**right, **arguments})
     assert launched["banded_weight_gradient"].told == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torchdcls import Dcls1d, Dcls2d, large_kernel_conv2d, large_kernel_conv_transpose2d
 from torchdcls.ops.conv.triton import Banded, BandedWeightGradient, Multiplied, pinned
 from torchdcls.ops.conv.triton.configurations import Sizes, for_output, for_weight_gradient
-from torchdcls.ops.triton.support import interpreted
+from torchdcls.ops.gpu import interpreted
 
 pytest.importorskip("triton")
 if not (torch.cuda.is_available() or interpreted()):
@@ -367,12 +367,13 @@ def test_operators_are_what_they_say(memory_format):
     input = torch.randn(2, 3, 6, 5, device=DEVICE).to(memory_format=memory_format)
     weight, bias = torch.randn(3, 1, 3, 3, device=DEVICE), torch.randn(3, device=DEVICE)
     gradient = torch.randn(2, 3, 6, 5, device=DEVICE).to(memory_format=memory_format)
-    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, bias, [1, 1], [6, 5]))
-    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv, (input, weight, None, [1, 1], [6, 5]))
-    output = torch.ops.torchdcls.depthwise_conv(input, weight, bias, [1, 1], [6, 5])
+    operators, sizes = torch.ops.torchdcls, ([1, 1], [1, 1])
+    torch.library.opcheck(operators.triton_convolve, (input, weight, bias, *sizes, [6, 5]))
+    torch.library.opcheck(operators.triton_convolve, (input, weight, None, *sizes, [6, 5]))
+    output = operators.triton_convolve(input, weight, bias, *sizes, [6, 5])
     assert output.is_contiguous(memory_format=memory_format)
-    arguments = input, gradient, [1, 1], [3, 3]
-    torch.library.opcheck(torch.ops.torchdcls.depthwise_conv_weight_gradient, arguments)
+    torch.library.opcheck(operators.triton_transpose, (gradient, weight, *sizes, [6, 5]))
+    torch.library.opcheck(operators.triton_correlate, (input, gradient, *sizes, [3, 3]))
 
 
 @pytest.mark.compiles

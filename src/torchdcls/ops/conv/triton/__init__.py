@@ -1,10 +1,11 @@
 """Depthwise convolution in Triton: `method="triton"`.
 
 Device code (`kernels`), how work is divided among programs (`configurations`), which division is taken (`tuning`),
-launches (`launch`), and the operators that torch's compiler sees (`operators`). The first launch imports Triton.
+launches (`launch`), what it can run (`support`) and its record (`way`). The first launch imports Triton.
 """
 
 from .configurations import Banded, BandedWeightGradient, Multiplied
 from .tuning import pinned
+from .way import TRITON
 
-__all__ = ["Banded", "BandedWeightGradient", "Multiplied", "pinned"]
+__all__ = ["TRITON", "Banded", "BandedWeightGradient", "Multiplied", "pinned"]

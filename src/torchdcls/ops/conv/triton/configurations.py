@@ -8,9 +8,10 @@ some repeat the products of others, in as many more registers.
 """
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
 import torch
+
+from ...caches import cached
 
 # Side of the smallest matrix product, and so of what a program sums over at once.
 SIDE = 16
@@ -158,7 +159,7 @@ class BandedWeightGradient(Blocks):
         return _parts(steps, max(1, steps * self.programs(sizes) // SPLIT_PROGRAMS))
 
 
-@lru_cache(maxsize=1024)
+@cached(maxsize=1024)
 def for_output(
     sizes: Sizes, dtype: torch.dtype, channels_last: bool, tight: bool = False
 ) -> tuple[Banded | Multiplied, ...]:
@@ -184,7 +185,7 @@ def for_output(
     return tuple(found)
 
 
-@lru_cache(maxsize=1024)
+@cached(maxsize=1024)
 def for_weight_gradient(
     sizes: Sizes, dtype: torch.dtype, channels_last: bool, tight: bool = False
 ) -> tuple[BandedWeightGradient, ...]:
@@ -216,7 +217,7 @@ def for_weight_gradient(
     return BandedWeightGradient(8, stages, channels, SIDE, *shape), BandedWeightGradient(16, 1, channels, SIDE, *shape)
 
 
-@lru_cache(maxsize=1024)
+@cached(maxsize=1024)
 def patches_of(blocks: Banded, sizes: Sizes) -> Patches:
     """Which patches a program of `kernels.banded` has."""
     down, across = _parts(sizes.map_out[0], blocks.rows), _parts(sizes.map_out[1], blocks.columns)
@@ -235,11 +236,6 @@ def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:
     first_of_last = (_parts(sizes.map_out[1], columns) - 1) * columns
     start = max(0, sizes.padding[1] - first_of_last)
     return start, max(start + 1, min(columns + sizes.kernel[1] - 1, sizes.map_in[1] + sizes.padding[1]))
-
-
-def power_above(size: int) -> int:
-    """The least power of two that is not below."""
-    return 1 << max(0, size - 1).bit_length()
 
 
 def _channels_last_output(dtype: torch.dtype, flat: bool, tight: bool) -> tuple[Banded, ...]:

@@ -1,7 +1,6 @@
 """Grids, arguments and memory of launches. The only importer of the device code."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from ...gpu import current, power_above
 from . import kernels
 from .configurations import (
     Banded,
@@ -19,7 +19,6 @@ from .configurations import (
     for_weight_gradient,
     met_columns,
     patches_of,
-    power_above,
 )
 from .tuning import choose
 
@@ -57,7 +56,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequen
             _multiply_banded(blocks, sizes, kind[1], input[:, one], weight[one], some, output[:, one])
 
     candidates = for_output(sizes, input.dtype, *kind)
-    with _on(input.device):
+    with current(input.device):
         launch(choose("output", candidates, _key(sizes, input, kind), launch, input.device))
 
 
@@ -102,7 +101,7 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
         )
 
     candidates = for_weight_gradient(sizes, input.dtype, *kind)
-    with _on(input.device):
+    with current(input.device):
         launch(choose("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
     return (parts[0] if len(parts) == 1 else parts.sum(0)).to(input.dtype)
 
@@ -204,8 +203,3 @@ def _sum_type(dtype: torch.dtype) -> Any:
 def _precision(dtype: torch.dtype) -> str:
     # Three products of tensor cores' own 19-bit numbers give nearly all of float32.
     return "tf32x3" if dtype == torch.float32 else "ieee"
-
-
-def _on(device: torch.device) -> AbstractContextManager[object]:
-    # Triton launches on the current device, which need not be the tensors'.
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -1,0 +1,103 @@
+"""What a result file says about where its numbers come from. It names neither a host nor a path."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# The checkout, where the package runs from one.
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def environment(command: str, packages: Iterable[str]) -> dict[str, Any]:
+    """The fields that every result file has: `date` (ISO 8601, UTC), `commit`, `dirty`, `command` and so on.
+
+    Args:
+        command: What makes the result again.
+        packages: Distributions whose versions matter.
+    """
+    # An installed copy may lie inside somebody else's checkout, whose commit says nothing.
+    from_checkout = (_CHECKOUT / "src" / "torchdcls").is_dir()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **(git_state(_CHECKOUT) if from_checkout else {"commit": None, "dirty": None}),
+        "command": command,
+        "machine": machine(),
+        "load": load(),
+        "versions": {"Python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file whole: a reader sees the old one or the new one, never half of one."""
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def repeatable(arguments: Sequence[str]) -> list[str]:
+    """The arguments that make the same result again, without `--out` and with the last part alone of every path."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--out":
+            next(rest, None)
+        elif not argument.startswith("--out="):
+            option, equals, value = argument.rpartition("=")
+            kept.append(option + equals + (Path(value).name if os.sep in value else value))
+    return kept
+
+
+def git_state(root: Path) -> dict[str, Any]:
+    """Commit of the tree at `root` and whether it differs from it, result files aside; None where there is no git."""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": changes != ""}
+
+
+def machine() -> dict[str, Any]:
+    """The machine in the words that a reader needs: processor, cores, memory (GiB), operating system."""
+    return {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gib": _memory_gib(), "os": _operating_system()}
+
+
+def load() -> float | None:
+    """Processes that wanted a core in the last minute, on average; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(encoding="utf-8"), re.MULTILINE)
+        if found is not None:
+            return found[1].strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _operating_system() -> str:
+    # Not platform.platform(): a kernel's release string may carry names of somebody's own.
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()

@@ -1,0 +1,129 @@
+"""Models of timm, with DCLS layers or without, that can be saved and loaded."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from fnmatch import fnmatch
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from ..._checks import nearest
+from ...conversion import convert
+from ...models.named import timm_model
+from ...models.stored import check_stored, making
+from .arguments import encoded
+from .mixin import DclsHubMixin, Reading
+from .repository import FOLDER
+
+# Set while a model is made of a file: a subclass's constructor may pass on anything, so the check is in TimmModel's.
+_READING: ContextVar[Reading | None] = ContextVar("_READING", default=None)
+_CONVERSION = tuple(name for name in inspect.signature(convert).parameters if name != "model")
+
+
+class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
+    """A model of timm, converted if asked to, that can be saved, loaded and pushed to the Hub.
+
+    Args:
+        model_name: Any of timm's names, those of `torchdcls.models` included.
+        conversion: Arguments of `torchdcls.convert`, plain values all of them: `where` is a pattern of layers' names
+            such as "*.conv2", or a list of them. None: timm's own layers.
+        num_classes: None for the model's own.
+        model_args: Other arguments of timm's model.
+        pretrained: Whether to start from timm's weights; not stored, as a saved model has its own.
+
+    Attributes:
+        model: timm's.
+
+    Raises:
+        ValueError: timm has no such model, or an argument is wrong.
+
+    Example:
+        >>> conversion = dict(dilated_kernel_size=17, kernel_count="iso", interpolation="bilinear")
+        >>> model = TimmModel("convnext_atto", conversion=conversion, num_classes=5)
+        >>> model.conversion
+        {'dilated_kernel_size': 17, 'kernel_count': 29, 'interpolation': 'bilinear'}
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        conversion: Mapping[str, Any] | None = None,
+        num_classes: int | None = None,
+        model_args: Mapping[str, Any] | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        reading = _READING.get()
+        if reading is not None:
+            pretrained = False  # its weights are in the folder
+            own = {} if "model_args" in reading.given else model_args or {}
+            for arguments in (own, {"num_classes": num_classes}):
+                check_stored(FOLDER, reading.file, model_name, arguments)
+        self.model = timm_model(model_name, num_classes=num_classes, pretrained=pretrained, model_args=model_args)
+        self.model_name = model_name
+        self.conversion = None if conversion is None else _converted(self.model, _plain(conversion))
+        if type(self).__init__ is TimmModel.__init__:  # a subclass has arguments of its own
+            self._hub_mixin_config = {
+                "model_name": model_name,
+                "conversion": self.conversion,
+                "num_classes": num_classes,
+                "model_args": None if model_args is None else dict(model_args),
+            }
+
+    @classmethod
+    def _made(cls, reading: Reading) -> Self:
+        token = _READING.set(reading)
+        try:
+            with making(FOLDER, reading.file, reading.elements):
+                return super()._made(reading)
+        finally:
+            _READING.reset(token)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As timm's model."""
+        output: Tensor = self.model(images)
+        return output
+
+    def _subject(self) -> str:
+        return f"timm's `{self.model_name}`: {super()._subject()}"
+
+    def _pipeline_tag(self) -> str:
+        return "image-classification" if getattr(self.model, "num_classes", 0) else "image-feature-extraction"
+
+
+def _plain(conversion: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `convert` that JSON can hold.
+
+    Raises:
+        ValueError: It has no such argument, or JSON cannot hold its value.
+    """
+    found = {}
+    for name, value in conversion.items():
+        if name not in _CONVERSION:
+            raise ValueError(
+                f"conversion: expected arguments of torchdcls.convert, got {name!r}; {nearest(name, _CONVERSION)}"
+            )
+        try:
+            found[name] = encoded(value)
+        except TypeError:
+            raise ValueError(
+                f"conversion: expected plain values, which JSON can hold, got {name} of type {type(value).__name__}; "
+                "write a class of your own with DclsHubMixin that makes it in __init__"
+            ) from None
+    return found
+
+
+def _converted(model: nn.Module, conversion: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts a model, and returns the arguments that make its layers again."""
+    patterns = conversion.get("where")
+    where = None if patterns is None else _matching([patterns] if isinstance(patterns, str) else patterns)
+    report = convert(model, **{**conversion, "where": where})
+    # The file has weights: nothing has to be fitted to others when it is read.
+    stored = {name: value for name, value in conversion.items() if name not in ("init", "weight_std")}
+    return {**stored, "kernel_count": report.kernel_count}
+
+
+def _matching(patterns: Sequence[str]) -> Any:
+    return lambda name, module: any(fnmatch(name, pattern) for pattern in patterns)

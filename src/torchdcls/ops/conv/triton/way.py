@@ -1,0 +1,61 @@
+"""The record of the method of GPUs. Launches are imported with the first one."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..layout import is_like_channels_last, to_channels_last
+from ..operators import DepthwiseOperators
+from ..problem import Problem
+from ..way import Way
+from .support import undesired, unsupported
+
+
+def _convolve(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], before: Sequence[int], output: Tensor
+) -> None:
+    from .launch import convolve
+
+    padding = [*(0 for _ in range(2 - len(before))), *before]
+    convolve(_rows(input), _rows(weight), bias, padding, _rows(output))
+
+
+def _transpose(gradient: Tensor, weight: Tensor, stride: Sequence[int], before: Sequence[int], output: Tensor) -> None:
+    # The same with the kernel turned.
+    around = [taps - 1 - cells for taps, cells in zip(weight.shape[2:], before, strict=True)]
+    _convolve(gradient, weight.flip(list(range(2, weight.dim()))), None, stride, around, output)
+
+
+def _correlate(input: Tensor, gradient: Tensor, stride: Sequence[int], before: Sequence[int], output: Tensor) -> None:
+    from .launch import differentiate
+
+    padding = [*(0 for _ in range(2 - len(before))), *before]
+    made = differentiate(_rows(input), _rows(gradient), padding, _rows(output).shape[2:])
+    output.copy_(made.view(output.shape))
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    # Of one axis, one row of two.
+    return tensor if tensor.dim() == 4 else tensor.unsqueeze(2)
+
+
+_OPERATORS = DepthwiseOperators("triton", ("CPU", "CUDA"), _convolve, _transpose, _correlate)
+
+
+def _gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    # One copy, where a loss gave the gradient another format, for two launches that read neighbours together.
+    if is_like_channels_last(input) != is_like_channels_last(gradient):
+        gradient = to_channels_last(gradient) if is_like_channels_last(input) else gradient.contiguous()
+    return _OPERATORS.transpose(gradient, weight, problem), _OPERATORS.correlate(input, gradient, problem)
+
+
+TRITON = Way(
+    name="triton",
+    convolve=_OPERATORS.convolve,
+    transpose=_OPERATORS.transpose,
+    correlate=_OPERATORS.correlate,
+    gradients=_gradients,
+    unsupported=unsupported,
+    undesired=undesired,
+    own_half=True,
+)

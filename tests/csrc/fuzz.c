@@ -1,0 +1,349 @@
+/* Random problems for the compiled kernels, against plain loops in double: `fuzz PROBLEMS [SEED]`.
+ *
+ * A tensor has exactly the memory that its sizes and strides span, between two pages that nobody may touch; under
+ * AddressSanitizer in a piece of heap of its own. What lies between its elements has to stay as it was. Tasks of a call
+ * are divided among threads of their own, which leave their memory behind for LeakSanitizer.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "torchdcls.h"
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__
+#endif
+#endif
+#if !defined(_WIN32) && !defined(__SANITIZE_ADDRESS__)
+#define GUARDED
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+const char *td_variant(int index);
+int td_variant_runs(int index);
+void td_choose(int index);
+void td_set_parallel(int32_t (*)(int64_t, int64_t, int64_t, td_range, void *));
+void td_clear(void);
+int td_run(int twice, int method, int map, const td_problem *, const td_tensor *input, const td_tensor *weight,
+           const td_tensor *output);
+
+/* --- Chance ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t state;
+
+static uint64_t chance(uint64_t below) {
+    uint64_t bits = state += 0x9e3779b97f4a7c15u;
+    bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+    bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+    return ((bits ^ (bits >> 31)) >> 11) % below;
+}
+
+static int64_t between(int64_t low, int64_t high) { return low + (int64_t)chance((uint64_t)(high - low + 1)); }
+
+/* --- Threads ----------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t begin, end;
+    td_range function;
+    void *context;
+} part;
+
+static void *run_part(void *given) {
+    part *all = given;
+    all->function(all->begin, all->end, all->context);
+    return NULL;
+}
+
+static int pieces;
+
+static int32_t in_threads(int64_t begin, int64_t end, int64_t grain, td_range function, void *context) {
+    (void)grain;
+    pthread_t threads[3];
+    part parts[3];
+    for (int i = 0; i < pieces; i++) {
+        const int64_t count = end - begin;
+        parts[i] = (part){begin + count * i / pieces, begin + count * (i + 1) / pieces, function, context};
+        if (pthread_create(&threads[i], NULL, run_part, &parts[i])) abort();
+    }
+    for (int i = 0; i < pieces; i++) pthread_join(threads[i], NULL);
+    return 0;
+}
+
+/* --- Tensors ----------------------------------------------------------------------------------------------------- */
+
+static const char *const DTYPES[] = {"float32", "float64", "bfloat16", "float16"};
+static const int64_t BYTES[] = {4, 8, 2, 2};
+/* What a result may be off, in the norm, of the sums of its products' sizes: of signs that cancel less is left. */
+static const double ROUNDING[] = {5e-7, 1e-15, 4e-3, 6e-4};
+
+typedef struct {
+    td_tensor is;
+    int64_t size[5], bytes;
+    char *pages;
+    size_t mapped;
+} tensor;
+
+static int64_t cells(const tensor *t) { return t->size[0] * t->size[1] * t->size[2] * t->size[3] * t->size[4]; }
+
+/* Where element `index` of the order (batch, channel, z, y, x) lies. */
+static int64_t place(const tensor *t, int64_t index) {
+    int64_t at = 0;
+    for (int i = 4; i >= 0; i--) {
+        at += index % t->size[i] * t->is.stride[i];
+        index /= t->size[i];
+    }
+    return at;
+}
+
+static double get(const tensor *t, int64_t index) {
+    const char *from = (const char *)t->is.data + place(t, index) * BYTES[t->is.dtype];
+    double twice;
+    float single;
+    uint16_t half;
+    switch (t->is.dtype) {
+    case TD_FLOAT64: return memcpy(&twice, from, 8), twice;
+    case TD_FLOAT32: return memcpy(&single, from, 4), single;
+    }
+    memcpy(&half, from, 2);
+    if (t->is.dtype == TD_BFLOAT16) {
+        const uint32_t bits = (uint32_t)half << 16;
+        return memcpy(&single, &bits, 4), single;
+    }
+    const int exponent = half >> 10 & 31, fraction = half & 1023;
+    const double size = exponent == 31  ? NAN
+                        : exponent == 0 ? ldexp(fraction, -24)
+                                        : ldexp(1024 + fraction, exponent - 25);
+    return half >> 15 ? -size : size;
+}
+
+/* A number of few digits, the same in every type. */
+static void put(tensor *t, int64_t index, double value) {
+    char *to = (char *)t->is.data + place(t, index) * BYTES[t->is.dtype];
+    const float single = (float)value;
+    uint32_t bits;
+    memcpy(&bits, &single, 4);
+    uint16_t half = (uint16_t)(bits >> 16);
+    if (t->is.dtype == TD_FLOAT16)
+        half = (uint16_t)((bits >> 16 & 0x8000) | (value == 0 ? 0 : ((bits >> 13) - (112 << 10)) & 0x7fff));
+    switch (t->is.dtype) {
+    case TD_FLOAT64: memcpy(to, &value, 8); break;
+    case TD_FLOAT32: memcpy(to, &single, 4); break;
+    default: memcpy(to, &half, 2);
+    }
+}
+
+static void make_memory(tensor *t) {
+#ifdef GUARDED
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), inside = ((size_t)t->bytes + page - 1) / page * page;
+    t->mapped = inside + 2 * page;
+    t->pages = mmap(NULL, t->mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (t->pages == MAP_FAILED || (inside && mprotect(t->pages + page, inside, PROT_READ | PROT_WRITE))) abort();
+    t->is.data = t->pages + page + (chance(2) ? 0 : inside - (size_t)t->bytes); /* at one end or at the other */
+#else
+    t->is.data = t->pages = malloc((size_t)t->bytes);
+    if (t->pages == NULL && t->bytes) abort();
+#endif
+    if (t->bytes) memset(t->is.data, 0xff, (size_t)t->bytes); /* NaN in every type */
+}
+
+static void drop_memory(tensor *t) {
+#ifdef GUARDED
+    munmap(t->pages, t->mapped);
+#else
+    free(t->pages);
+#endif
+}
+
+/* A tensor of axes in any order in memory, perhaps with room between them, and some maybe repeated if it is read. */
+static tensor make_tensor(const int64_t *size, int64_t dtype, int read) {
+    static const int FORMATS[3][5] = {{4, 3, 2, 1, 0}, {1, 4, 3, 2, 0}, {2, 1, 0, 4, 3}}; /* innermost first */
+    tensor t = {.is.dtype = dtype};
+    memcpy(t.size, size, sizeof t.size);
+    const int *order = FORMATS[chance(5) * 3 / 5];
+    int64_t step = chance(6) ? 1 : 2, last = 0;
+    for (int i = 0; i < 5; i++) {
+        const int axis = order[i];
+        const int repeated = read && chance(12) == 0;
+        t.is.stride[axis] = repeated ? 0 : step;
+        if (repeated) continue;
+        last += (size[axis] - 1) * step;
+        step = step * size[axis] + (chance(6) ? 0 : between(1, 3));
+    }
+    t.bytes = cells(&t) ? (last + 1) * BYTES[dtype] : 0;
+    make_memory(&t);
+    if (read)
+        for (int64_t i = 0; i < cells(&t); i++) put(&t, i, (double)between(-127, 127) / 128);
+    return t;
+}
+
+/* --- Problems ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    td_problem is;
+    int strided, outside; /* whether a stride is not 1; whether there is more padding than a tap meets a cell from */
+} problem;
+
+static problem draw(void) {
+    static const int64_t MOST[] = {60, 12, 6}, CHANNELS[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 33};
+    const int long_one = chance(6) == 0, axes = (int)between(1, 3), far = chance(8) == 0, strides = (int)chance(2);
+    problem p = {.is.batch = between(chance(10) ? 1 : 0, 3), .is.channels = CHANNELS[chance(long_one ? 3 : 10)]};
+    for (int i = 0; i < 3; i++) {
+        const int used = i >= 3 - axes, longest = long_one && i == 3 - axes;
+        const int64_t most = !used ? 1 : longest ? (axes == 1 ? 3000 : 300) : long_one ? 5 : MOST[axes - 1];
+        const int64_t map = between(1, most), kernel = between(1, longest ? 40 : most);
+        const int64_t step = used && strides ? between(1, 3) : 1, padding = kernel - 1 + (used && far ? 3 : 0);
+        int64_t before = between(0, padding), after = between(0, padding);
+        if (map + before + after < kernel) before = after = kernel - 1;
+        p.is.map[i] = map, p.is.kernel[i] = kernel, p.is.stride[i] = step, p.is.before[i] = before;
+        p.is.outputs[i] = (map + before + after - kernel) / step + 1;
+        p.strided |= step > 1;
+        /* A stride leaves cells behind the last output: what counts is which outputs there are. */
+        p.outside |= before >= kernel || p.is.outputs[i] - map - before + kernel - 1 >= kernel;
+    }
+    return p;
+}
+
+/* A cell of a result: the sum of its products, and the sum of their sizes. */
+typedef struct {
+    double sum, size;
+} cell;
+
+static void add(cell *to, double product) { to->sum += product, to->size += fabs(product); }
+
+/* All three results, one after the other: output, gradient of the input, gradient of the weight. */
+static cell *expected(const problem *given, const tensor *input, const tensor *weight, const tensor *gradient) {
+    const td_problem *p = &given->is;
+    const int64_t outputs = cells(gradient), inputs = cells(input), channels = p->channels;
+    cell *made = calloc((size_t)(outputs + inputs + cells(weight)) + 1, sizeof *made);
+    if (made == NULL) abort();
+    cell *taken = made + outputs, *learned = taken + inputs;
+    int64_t at = 0;
+    for (int64_t n = 0; n < p->batch; n++)
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t oz = 0; oz < p->outputs[0]; oz++)
+                for (int64_t oy = 0; oy < p->outputs[1]; oy++)
+                    for (int64_t ox = 0; ox < p->outputs[2]; ox++, at++) {
+                        const double g = get(gradient, at);
+                        int64_t tap = c * p->kernel[0] * p->kernel[1] * p->kernel[2];
+                        for (int64_t kz = 0; kz < p->kernel[0]; kz++)
+                            for (int64_t ky = 0; ky < p->kernel[1]; ky++)
+                                for (int64_t kx = 0; kx < p->kernel[2]; kx++, tap++) {
+                                    const int64_t z = oz * p->stride[0] + kz - p->before[0];
+                                    const int64_t y = oy * p->stride[1] + ky - p->before[1];
+                                    const int64_t x = ox * p->stride[2] + kx - p->before[2];
+                                    if (z < 0 || y < 0 || x < 0 || z >= p->map[0] || y >= p->map[1] || x >= p->map[2])
+                                        continue;
+                                    const int64_t plane = (n * channels + c) * p->map[0] + z;
+                                    const int64_t from = (plane * p->map[1] + y) * p->map[2] + x;
+                                    add(&made[at], get(input, from) * get(weight, tap));
+                                    add(&taken[from], g * get(weight, tap));
+                                    add(&learned[tap], g * get(input, from));
+                                }
+                    }
+    return made;
+}
+
+static void describe(const char *what, const tensor *t) {
+    printf("  %s: %s, sizes", what, DTYPES[t->is.dtype]);
+    for (int i = 0; i < 5; i++) printf(" %lld", (long long)t->size[i]);
+    printf(", strides");
+    for (int i = 0; i < 5; i++) printf(" %lld", (long long)t->is.stride[i]);
+    printf("\n");
+}
+
+static const char *const METHODS[] = {"direct", "fft"}, *const MAPS[] = {"convolve", "transpose", "correlate"};
+
+/* Whether a result is as expected, and nothing else was written. */
+static int agrees(const tensor *result, const cell *right, double bound) {
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < cells(result); i++) {
+        const double off = get(result, i) - right[i].sum;
+        error += off * off, size += right[i].size * right[i].size;
+    }
+    error = sqrt(error), size = sqrt(size);
+    if (!(error <= (size > 0 ? bound * size : 1e-3))) {
+        printf("an error of %g of %g\n", error, size);
+        return 0;
+    }
+    for (int64_t i = 0; i < cells(result); i++)
+        memset((char *)result->is.data + place(result, i) * BYTES[result->is.dtype], 0xff, (size_t)BYTES[result->is.dtype]);
+    for (int64_t i = 0; i < result->bytes; i++)
+        if (((unsigned char *)result->is.data)[i] != 0xff) {
+            printf("something between its elements was written\n");
+            return 0;
+        }
+    return 1;
+}
+
+static int try_problem(void) {
+    const problem p = draw();
+    const int64_t *m = p.is.map, *o = p.is.outputs, *k = p.is.kernel;
+    const int64_t sizes[3][5] = {{p.is.batch, p.is.channels, m[0], m[1], m[2]},
+                                 {1, p.is.channels, k[0], k[1], k[2]},
+                                 {p.is.batch, p.is.channels, o[0], o[1], o[2]}}; /* input, weight, output */
+    const int twice = chance(3) == 0, mixed = chance(4) == 0;
+    const int64_t one = twice ? TD_FLOAT64 : (int64_t[]){TD_FLOAT32, TD_FLOAT32, TD_BFLOAT16, TD_FLOAT16}[chance(4)];
+    tensor read[3], written[3];
+    for (int i = 0; i < 3; i++) {
+        read[i] = make_tensor(sizes[i], mixed ? (int64_t)chance(4) : one, 1);
+        written[i] = make_tensor(sizes[i], mixed ? (int64_t)chance(4) : one, 0);
+    }
+    cell *right = expected(&p, &read[0], &read[1], &read[2]);
+    const cell *results[3] = {right + cells(&read[2]), right + cells(&read[2]) + cells(&read[0]), right};
+    pieces = (int)between(1, 3);
+    int failed = 0;
+    for (int variant = 0; td_variant(variant) != NULL && !failed; variant++) {
+        if (!td_variant_runs(variant)) continue;
+        td_choose(variant);
+        for (int method = TD_DIRECT; method <= TD_FFT && !failed; method++)
+            for (int map = TD_CONVOLVE; map <= TD_CORRELATE && !failed; map++) {
+                const int result = (int[]){2, 0, 1}[map]; /* which of input, weight and output it writes */
+                const td_tensor *call[3];
+                for (int i = 0; i < 3; i++) call[i] = i == result ? &written[i].is : &read[i].is;
+                const int said = td_run(twice, method, map, &p.is, call[0], call[1], call[2]);
+                if (method == TD_FFT && (p.strided || p.outside)) {
+                    failed = said != TD_UNSUPPORTED;
+                    if (failed) printf("expected %d, got %d\n", TD_UNSUPPORTED, said);
+                } else if (said != TD_OK) {
+                    failed = printf("expected %d, got %d\n", TD_OK, said);
+                } else {
+                    /* Of spectra, cells and taps that meet nothing leave their rounding too. */
+                    const double own = (method == TD_FFT ? 4 : 1) * ROUNDING[twice ? TD_FLOAT64 : TD_FLOAT32];
+                    failed = !agrees(&written[result], results[result], fmax(own, ROUNDING[written[result].is.dtype]));
+                }
+                if (failed)
+                    printf("  %s, %s, %s, %s arithmetic\n", td_variant(variant), METHODS[method], MAPS[map], DTYPES[twice]);
+            }
+    }
+    if (failed) {
+        printf("  stride %lld %lld %lld, before %lld %lld %lld\n", (long long)p.is.stride[0], (long long)p.is.stride[1],
+               (long long)p.is.stride[2], (long long)p.is.before[0], (long long)p.is.before[1], (long long)p.is.before[2]);
+        for (int i = 0; i < 3; i++) describe((const char *[]){"input", "weight", "output"}[i], &read[i]);
+        for (int i = 0; i < 3; i++) describe((const char *[]){"input's", "weight's", "output's"}[i], &written[i]);
+    }
+    for (int i = 0; i < 3; i++) drop_memory(&read[i]), drop_memory(&written[i]);
+    free(right);
+    return failed;
+}
+
+int main(int count, char **arguments) {
+    const uint64_t problems = count > 1 ? strtoull(arguments[1], NULL, 10) : 100;
+    const uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : 0;
+    td_set_parallel(in_threads);
+    for (uint64_t number = 0; number < problems; number++) {
+        state = seed + (number << 32); /* a problem does not depend on those before */
+        if (try_problem()) {
+            printf("problem %llu of seed %llu\n", (unsigned long long)number, (unsigned long long)seed);
+            return 1;
+        }
+    }
+    td_clear();
+    for (int variant = 0; td_variant(variant) != NULL; variant++)
+        if (td_variant_runs(variant)) printf("%s ", td_variant(variant));
+    printf("agree on %llu problems\n", (unsigned long long)problems);
+    return 0;
+}
