@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import _checks
 from ..profiles import Interpolation, Profile
 from .autocast import autocast_disabled
-from .native.construct import can_construct, native_kernel
+from .fused import can_fuse, fused_kernel
 from .separable import separable_kernel
 from .tracing import shape_of, with_numbers
 
@@ -78,8 +78,8 @@ def construct_kernel(
         own_weight, position = weight.to(dtype), position.to(dtype)
         sigma = None if sigma is None else sigma.to(dtype)
         sizes = [size[dim] for dim in learned]
-        if can_construct(own_weight, position, sigma, profile):
-            kernel = native_kernel(own_weight, position, sigma, sizes, profile)
+        if can_fuse(own_weight, position, sigma, profile):
+            kernel = fused_kernel(own_weight, position, sigma, sizes, profile)
         else:
             inverse = None if sigma is None else 1 / profile.scale(sigma)
             kernel = separable_kernel(own_weight, position, inverse, sizes, profile)
