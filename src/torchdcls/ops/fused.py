@@ -35,10 +35,10 @@ def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Pr
     """Whether kernels of these elements are made by the compiled library: on CPU, of a profile with a device form."""
     return (
         weight.device.type == "cpu"
-        and weight.shape[-1] > 0
         and profile.device_form in FORMS
         and missing() is None
         and _are_numbers(weight, position, sigma)
+        and weight.shape[-1] > 0
     )
 
 
