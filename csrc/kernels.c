@@ -1,6 +1,7 @@
 /* All kernels for one instruction set and one type: compiled with TD_NAME, TD_VECTOR (bytes) and perhaps TD_DOUBLE. */
 #include "lanes.h"
 
+#include "construct.h"
 #include "direct.h"
 #include "fft.h"
 
@@ -13,4 +14,4 @@ static double count(int method, int map, const td_problem *problem) {
     return method == TD_FFT ? count_fft(map, problem) : count_direct(problem);
 }
 
-const td_kernels TD_NAME = {run, count};
+const td_kernels TD_NAME = {run, count, construct, construct_gradients};

@@ -114,3 +114,14 @@ EXPORT int td_run(int twice, int method, int map, const td_problem *problem, con
 EXPORT double td_count(int twice, int method, int map, const td_problem *problem) {
     return kernels(twice)->count(method, map, problem);
 }
+
+/* Dense kernels (kernels, *size) of elements. */
+EXPORT int td_construct(int twice, const td_elements *elements, void *kernel) {
+    return kernels(twice)->construct(elements, kernel);
+}
+
+/* Gradients of weight, position and sigma (NULL without sigma), from that of the kernels. */
+EXPORT int td_construct_gradients(int twice, const td_elements *elements, const void *gradient, void *to_weight,
+                                  void *to_position, void *to_sigma) {
+    return kernels(twice)->construct_gradients(elements, gradient, to_weight, to_position, to_sigma);
+}

@@ -1,4 +1,4 @@
-/* The C interface of the compiled kernels: depthwise convolution in one to three dimensions.
+/* The C interface of the compiled kernels: depthwise convolution in one to three dimensions, and kernels out of elements.
  *
  * A call is one of three maps of the same trilinear form, sum over o, k of g[o] * x[o * stride + k - before] * w[k]:
  *   CONVOLVE    output from input and weight
@@ -28,11 +28,24 @@ typedef struct {
     int64_t dtype;
 } td_tensor;
 
+/* Elements of dense kernels, each of `axes` learned axes, in the type of the call and without gaps. The scale along an
+ * axis is smallest_scale + |sigma|; `epsilon` is added to the mass by which an element is divided. */
+enum { TD_TRIANGLE, TD_GAUSSIAN };
+typedef struct {
+    int64_t profile, kernels, count, axes, size[3];
+    double smallest_scale, epsilon;
+    const void *weight;           /* (kernels, count) */
+    const void *position, *sigma; /* (axes, kernels, count); no sigma: 0 */
+} td_elements;
+
 /* What there is of one instruction set and one type. `count` tells how many operations a map takes. */
 typedef struct {
     int (*run)(int method, int map, const td_problem *, const td_tensor *input, const td_tensor *weight,
                const td_tensor *output);
     double (*count)(int method, int map, const td_problem *);
+    int (*construct)(const td_elements *, void *kernel);
+    int (*construct_gradients)(const td_elements *, const void *gradient, void *to_weight, void *to_position,
+                               void *to_sigma);
 } td_kernels;
 
 /* Calls function(begin, end, context) for parts of [0, count), on whatever threads there are. */

@@ -164,7 +164,7 @@ def below(module: str, *folders: str) -> bool:
 
 # What each file and folder of `ops` belongs to: one of the two ideas, the ground below both, or what joins them.
 IDEAS = {
-    "making kernels": {"kernel", "separable", "triton"},
+    "making kernels": {"fused", "kernel", "separable", "triton"},
     "convolving": {"conv", "padding"},
     "ground": {"autocast", "caches", "gpu", "native", "scratch", "tracing"},
     "joining": {"", "dcls_conv", "reference"},

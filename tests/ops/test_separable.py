@@ -294,3 +294,10 @@ def test_parts_leave_what_is_kept(made, monkeypatch):
 def test_an_element_alone_is_one_part():
     assert separable._parts(torch.ones(10**7), (1, 1)) == [slice(None)]
     assert separable._parts(torch.ones(0, 3, 2), (5,)) == [slice(None)]
+
+
+@pytest.mark.parametrize("sizes", [(5,), (4, 5), (2, 3, 4)], ids=str)
+def test_no_kernels_have_gradients(sizes):
+    leaves = leaves_of(sizes, shape=(0, 2, 3))
+    made = answers(lambda: own(leaves, sizes, PROFILES["gaussian"]), leaves)
+    assert made["output"].shape == (0, 2, *sizes) and made["position"].shape == (len(sizes), 0, 2, 3)

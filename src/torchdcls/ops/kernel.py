@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import _checks
 from ..profiles import Interpolation, Profile
 from .autocast import autocast_disabled
+from .fused import can_fuse, fused_kernel
 from .separable import separable_kernel
 from .tracing import shape_of, with_numbers
 
@@ -75,9 +76,14 @@ def construct_kernel(
 
     with autocast_disabled(weight.device.type):
         dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
-        inverse = None if sigma is None else 1 / profile.scale(sigma.to(dtype))
+        own_weight, position = weight.to(dtype), position.to(dtype)
+        sigma = None if sigma is None else sigma.to(dtype)
         sizes = [size[dim] for dim in learned]
-        kernel = separable_kernel(weight.to(dtype), position.to(dtype), inverse, sizes, profile)
+        if can_fuse(own_weight, position, sigma, profile):
+            kernel = fused_kernel(own_weight, position, sigma, sizes, profile)
+        else:
+            inverse = None if sigma is None else 1 / profile.scale(sigma)
+            kernel = separable_kernel(own_weight, position, inverse, sizes, profile)
         # (out, in/groups, *dense, *learned) -> axes in their own order.
         kernel = kernel.permute(0, 1, *(2 + (*dense, *learned).index(dim) for dim in range(len(size))))
         return kernel.to(weight.dtype).contiguous()

@@ -55,7 +55,8 @@ enlist(Scratch.clear)
 
 def _memory(count: int, dtype: torch.dtype) -> Tensor:
     # Mapped apart from the heap: kept pieces in the midst of it would leave no room for a model's large tensors.
-    length = max(1, count) * dtype.itemsize
+    count = max(1, count)
+    length = count * dtype.itemsize
     # Private: a forked process that writes here has a copy of its own.
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     memory = mmap.mmap(-1, length, **private)

@@ -1,0 +1,186 @@
+"""Kernels and their gradients on CPU, each in one call of the compiled library, which makes no tensor on the way.
+
+The formulas are those of `separable`, which serves where there is no library or a tensor is no numbers in memory, and
+has the gradients of gradients.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..profiles import Profile
+from .native.library import LENGTH, library, missing
+from .separable import EPSILON, separable_kernel
+from .tracing import constant_when_compiled, special_tensors
+
+# What `csrc/torchdcls.h` calls them.
+FORMS = {"triangle": 0, "gaussian": 1}
+_LIBRARY: Any = torch.library.Library("torchdcls", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+class _Elements(ctypes.Structure):
+    # A `td_elements`.
+    _fields_ = (
+        *((name, LENGTH) for name in ("profile", "kernels", "count", "axes")),
+        ("size", LENGTH * 3),
+        *((name, ctypes.c_double) for name in ("smallest_scale", "epsilon")),
+        *((name, ctypes.c_void_p) for name in ("weight", "position", "sigma")),
+    )
+
+
+def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Profile) -> bool:
+    """Whether kernels of these elements are made by the compiled library: on CPU, of a profile with a device form."""
+    return (
+        weight.device.type == "cpu"
+        and profile.device_form in FORMS
+        and missing() is None
+        and _are_numbers(weight, position, sigma)
+        and weight.shape[-1] > 0
+    )
+
+
+def _are_numbers(*tensors: Tensor | None) -> bool:
+    # Now, or when a compiled graph runs. An exported program has to run where this package is not.
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_exporting() and not _transformed()
+    plain = all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    return plain and not special_tensors()
+
+
+@constant_when_compiled
+def _transformed() -> bool:
+    return torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def fused_kernel(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], profile: Profile
+) -> Tensor:
+    """Kernel over the learned axes, for what `can_fuse`.
+
+    Args:
+        weight: (..., n), float32 or float64, as all tensors.
+        position: (axes, ..., n). Unit: grid cells.
+        sigma: The shape of `position`; None for the profile's smallest scale.
+        sizes: Cells along each axis.
+        profile: The interpolation.
+
+    Returns:
+        (..., *sizes).
+
+    Gradients:
+        To weight, position and sigma, of any order.
+    """
+    kernel: Tensor = _Fused.apply(weight, position, sigma, tuple(sizes), profile)  # type: ignore[no-untyped-call]
+    return kernel
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: tuple[int, ...], profile: Profile
+    ) -> Tensor:
+        ctx.save_for_backward(weight, position, sigma)
+        ctx.sizes, ctx.profile = sizes, profile
+        # Torch's compiler sees an operator; called from Python, one would take longer than a small kernel.
+        make = torch.ops.torchdcls.construct_kernel if torch.compiler.is_compiling() else _construct
+        settings: tuple[Any, ...] = sizes, profile.device_form, profile.smallest_scale
+        kernel: Tensor = make(weight, position, sigma, *settings)
+        return kernel
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, position, sigma = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is differentiated again
+            inverse = None if sigma is None else 1 / ctx.profile.scale(sigma)
+            kernel = separable_kernel(weight, position, inverse, ctx.sizes, ctx.profile)
+            wanted = ctx.needs_input_grad
+            leaves = [tensor for tensor, want in zip(ctx.saved_tensors, wanted, strict=False) if want]
+            made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=True))
+            return *(next(made) if want else None for want in wanted[:3]), None, None
+        settings = ctx.sizes, ctx.profile.device_form, ctx.profile.smallest_scale
+        make = torch.ops.torchdcls.construct_kernel_gradients if torch.compiler.is_compiling() else _gradients
+        to_weight, to_position, *to_sigma = make(weight, position, sigma, gradients[0], *settings)
+        return to_weight, to_position, to_sigma[0] if to_sigma else None, None, None
+
+
+def _construct(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str, smallest_scale: float
+) -> Tensor:
+    kernel = _like_kernel(weight, position, sigma, sizes, form, smallest_scale)
+    _call("td_construct", (weight, position, sigma), sizes, form, smallest_scale, kernel)
+    return kernel
+
+
+def _gradients(
+    weight: Tensor,
+    position: Tensor,
+    sigma: Tensor | None,
+    gradient: Tensor,
+    sizes: Sequence[int],
+    form: str,
+    smallest_scale: float,
+) -> list[Tensor]:
+    made = _like_gradients(weight, position, sigma, gradient, sizes, form, smallest_scale)
+    others = gradient.contiguous(), *made, *([None] if sigma is None else [])
+    _call("td_construct_gradients", (weight, position, sigma), sizes, form, smallest_scale, *others)
+    return made
+
+
+def _call(
+    name: str,
+    elements: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    form: str,
+    smallest_scale: float,
+    *others: Tensor | None,
+) -> None:
+    read = [None if tensor is None else tensor.contiguous() for tensor in elements]
+    weight = read[0]
+    assert weight is not None
+    described = _Elements(
+        *(FORMS[form], weight.shape[:-1].numel(), weight.shape[-1], len(sizes)),
+        *((LENGTH * 3)(*sizes), smallest_scale, EPSILON),
+        *map(_pointer, read),
+    )
+    call = getattr(library(), name)
+    if call(weight.dtype == torch.float64, ctypes.byref(described), *map(_pointer, others)):
+        raise RuntimeError(f"expected memory for kernels of {tuple(sizes)} by the compiled library, got none")
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _like_kernel(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str, smallest_scale: float
+) -> Tensor:
+    return weight.new_empty((*weight.shape[:-1], *sizes))
+
+
+def _like_gradients(
+    weight: Tensor,
+    position: Tensor,
+    sigma: Tensor | None,
+    gradient: Tensor,
+    sizes: Sequence[int],
+    form: str,
+    smallest_scale: float,
+) -> list[Tensor]:
+    return [tensor.new_empty(tensor.shape) for tensor in (weight, position, sigma) if tensor is not None]
+
+
+def _register(schema: str, run: Callable[..., Any], like: Callable[..., Any]) -> None:
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, run, "CPU")
+    torch.library.register_fake(f"torchdcls::{name}", like, lib=_LIBRARY)
+
+
+_ELEMENTS, _SETTINGS = "Tensor weight, Tensor position, Tensor? sigma", "int[] sizes, str form, float smallest_scale"
+_register(f"construct_kernel({_ELEMENTS}, {_SETTINGS}) -> Tensor", _construct, _like_kernel)
+_register(
+    f"construct_kernel_gradients({_ELEMENTS}, Tensor gradient, {_SETTINGS}) -> Tensor[]", _gradients, _like_gradients
+)
