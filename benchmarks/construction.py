@@ -103,28 +103,17 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
     for problem in result["problems"]:
         low, high = problem["spread"]
         ratio = f"{_short(problem['ratio'])} ({_short(low)} to {_short(high)})"
-        table.append(
-            [
-                problem["name"],
-                f"{problem['candidate_ms']:.2f}",
-                f"{problem['baseline_ms']:.0f}",
-                "no difference" if problem["verdict"] == "no difference" else ratio,
-                f"{problem['candidate_saved_bytes'] / MIB:.1f}",
-                f"{problem['baseline_saved_bytes'] / MIB:.1f}",
-            ]
-        )
+        if problem["verdict"] == "no difference":
+            ratio = "no difference"
+        table.append([problem["name"], f"{problem['candidate_ms']:.2f}", *_row(problem, ratio)])
     total = result["total"]
-    table.append(
-        [
-            f"all {total['layers']} layers",
-            f"{total['candidate_ms']:.0f}",
-            f"{total['baseline_ms']:.0f}",
-            "",
-            f"{total['candidate_saved_bytes'] / MIB:.1f}",
-            f"{total['baseline_saved_bytes'] / MIB:.1f}",
-        ]
-    )
+    table.append([f"all {total['layers']} layers", f"{total['candidate_ms']:.0f}", *_row(total, "")])
     return table
+
+
+def _row(entry: Mapping[str, Any], ratio: str) -> list[str]:
+    saved = [f"{entry[f'{side}_saved_bytes'] / MIB:.1f}" for side in ("candidate", "baseline")]
+    return [f"{entry['baseline_ms']:.0f}", ratio, *saved]
 
 
 def note(result: Mapping[str, Any]) -> str:

@@ -23,11 +23,14 @@ from torchdcls import clamp_positions_, convert, param_groups
 from torchdcls._tables import half_interval
 from torchdcls.profiles import Interpolation
 from torchdcls_train.comparison.config import BASELINE, CompareConfig
-from torchdcls_train.comparison.loop import evaluate, train
 from torchdcls_train.comparison.small import comparison_model
+from torchdcls_train.comparison.training import short_run, short_settings
+from torchdcls_train.data.held_batches import HeldBatches, ImageDraws
 from torchdcls_train.data.image_set import ImageData
-from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
+from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data
+from torchdcls_train.processes import Processes
 from torchdcls_train.progress import ProgressBar
+from torchdcls_train.validation import validate
 
 from .record import RESULTS, ROOT, record, write
 
@@ -107,16 +110,15 @@ def _train(
     model: nn.Module, data: ImageData, config: CompareConfig, seed: int, on_batch: Callable[[int], None]
 ) -> float:
     """Trains a model from nothing; its test accuracy in percent."""
-    mean, std = channel_mean_std(data.train.images)
-    *_, last = train(
-        model,
-        make_loader(data.train, config.batch_size, training=True, seed=seed, mean=mean, std=std),
-        config,
-        score=lambda model: evaluate(model, data.test, config.batch_size, mean, std, _CPU),
-        device=_CPU,
-        on_batch=on_batch,
-    )
+    *_, last = short_run(model, *_batches(data, config, seed), short_settings(config, seed), _CPU, on_images=on_batch)
     return last.accuracy
+
+
+def _batches(data: ImageData, config: CompareConfig, seed: int) -> tuple[HeldBatches, HeldBatches]:
+    """What to train on, and what to test on."""
+    mean, std = channel_mean_std(data.train.images)
+    training = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
+    return training, HeldBatches(data.test, config.batch_size, mean, std)
 
 
 def start(trained: nn.Module, arm: Arm, config: CompareConfig, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -153,29 +155,32 @@ def _fine_tune(
 ) -> Iterator[float]:
     """Trains on; test accuracy in percent before the first update and several times an epoch."""
     config = study.config
-    mean, std = channel_mean_std(data.train.images)
     # Other order and augmentation than the training before it had, the same for all arms.
-    loader = make_loader(data.train, config.batch_size, training=True, seed=seed + 1000, mean=mean, std=std)
+    loader, test = _batches(data, config, seed + 1000)
+
+    def accuracy() -> float:
+        return validate(model, test, Processes(_CPU), short_settings(config, seed)).top1
+
     total = study.epochs * len(loader)
     looks = {round(part * len(loader) / EVALUATIONS_AN_EPOCH) for part in range(EVALUATIONS_AN_EPOCH * study.epochs)}
     optimizer = torch.optim.AdamW(param_groups(model, lr, config.weight_decay))
     schedule = CosineLRScheduler(optimizer, t_initial=total, t_in_epochs=False)
     step = 0
     for _ in range(study.epochs):
-        for batch, labels in loader:
+        for batch in loader:
             if step in looks:
-                yield evaluate(model, data.test, config.batch_size, mean, std, _CPU)[1]
+                yield accuracy()
             model.train()
             schedule.step_update(step)
-            loss = F.cross_entropy(model(batch), labels, label_smoothing=config.label_smoothing)
+            loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if arm.interpolation == "bilinear":
                 clamp_positions_(model)
             step += 1
-            on_batch(len(labels))
-    yield evaluate(model, data.test, config.batch_size, mean, std, _CPU)[1]
+            on_batch(len(batch.labels))
+    yield accuracy()
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:

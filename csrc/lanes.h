@@ -36,11 +36,45 @@ static inline uint16_t to_bfloat16(float value) {
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16); /* to nearest, ties to even */
 }
 
+/* By integers, as not every compiler has a type for it, nor its own way to convert. */
+static inline float from_float16(uint16_t half) {
+    const uint32_t low = 113u << 23; /* the least normal number */
+    uint32_t bits = (uint32_t)(half & 0x7fff) << 13, sign = (uint32_t)(half & 0x8000) << 16;
+    float value, least_normal;
+    if (bits >= 31u << 23) bits += 112u << 23; /* infinity and NaN */
+    bits += 112u << 23;
+    if (bits < low) {
+        bits += 1u << 23;
+        memcpy(&value, &bits, sizeof value);
+        memcpy(&least_normal, &low, sizeof value);
+        value -= least_normal;
+        memcpy(&bits, &value, sizeof value);
+    }
+    bits |= sign;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint16_t to_float16(float value) {
+    uint32_t bits, sign;
+    memcpy(&bits, &value, sizeof bits);
+    sign = bits >> 16 & 0x8000, bits &= 0x7fffffff;
+    if (value != value) return (uint16_t)(sign | 0x7e00);
+    if (bits >= 143u << 23) return (uint16_t)(sign | 0x7c00);
+    if (bits < 113u << 23) { /* adding 0.5 rounds to the last digit of the numbers below */
+        memcpy(&value, &bits, sizeof value);
+        value += 0.5f;
+        memcpy(&bits, &value, sizeof bits);
+        return (uint16_t)(sign | (bits - (126u << 23)));
+    }
+    return (uint16_t)(sign | ((bits - (112u << 23) + 0xfff + (bits >> 13 & 1)) >> 13)); /* to nearest, ties to even */
+}
+
 static inline real fetched(const td_tensor *tensor, int64_t at) {
     switch (tensor->dtype) {
     case TD_FLOAT64: return (real)((const double *)tensor->data)[at];
     case TD_BFLOAT16: return (real)from_bfloat16(((const uint16_t *)tensor->data)[at]);
-    case TD_FLOAT16: return (real)((const _Float16 *)tensor->data)[at];
+    case TD_FLOAT16: return (real)from_float16(((const uint16_t *)tensor->data)[at]);
     default: return (real)((const float *)tensor->data)[at];
     }
 }
@@ -49,7 +83,7 @@ static inline void put(const td_tensor *tensor, int64_t at, real value) {
     switch (tensor->dtype) {
     case TD_FLOAT64: ((double *)tensor->data)[at] = (double)value; break;
     case TD_BFLOAT16: ((uint16_t *)tensor->data)[at] = to_bfloat16((float)value); break;
-    case TD_FLOAT16: ((_Float16 *)tensor->data)[at] = (_Float16)value; break;
+    case TD_FLOAT16: ((uint16_t *)tensor->data)[at] = to_float16((float)value); break;
     default: ((float *)tensor->data)[at] = (float)value;
     }
 }

@@ -4,6 +4,7 @@ It stands beside the package: whatever stands in it imports torch first.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -35,6 +36,9 @@ def main() -> int:
     """The console script: runs a command and returns its exit status."""
     words = sys.argv[1:]
     answer(words, version("torchdcls"))
+    # Threads that wait for the slowest of them sleep: those that spin hold the cores that it waits for, where another
+    # process is busy. OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from torchdcls.cli import main
 
     return main(words)

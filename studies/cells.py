@@ -139,11 +139,11 @@ Finished = Mapping[str, FinishedCell]
 def make_cell(
     config: StudyConfig,
     platform: Platform,
-    *,
     model: str,
     method: Method,
     candidate: Candidate,
     seed: int,
+    *,
     epochs: int | None = None,
     test: bool = False,
     kernel_count: int | None = None,

@@ -1,4 +1,4 @@
-"""Reading the YAML file of a study, the package's own by name."""
+"""Reading the YAML file of a study, those in `configs/` by name."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,7 +19,7 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def study_names() -> list[str]:
-    """Names of the package's own studies."""
+    """Names of the studies in `configs/`."""
     return sorted(_packaged())
 
 
@@ -84,7 +84,7 @@ def study_from(content: object) -> StudyConfig:
         return StudyConfig(**{name: _frozen(value) for name, value in settings.items()})
     except TypeError as error:
         # A number where a list belongs, or the like.
-        raise ValueError(f"config: expected values as in the package's own studies, got others: {error}") from None
+        raise ValueError(f"config: expected values as in studies/configs, got others: {error}") from None
 
 
 def content_of(config: StudyConfig) -> dict[str, Any]:

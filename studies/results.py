@@ -224,15 +224,7 @@ def _sweep_baseline(study: Study, model: str) -> SweepPoint | None:
     config = study.config
     candidate = Candidate(float(config.lr), float(config.weight_decay), None, None)
     for seed in config.sweeps.seeds:
-        made = make_cell(
-            config,
-            study.platform,
-            model=model,
-            method=BASELINE,
-            candidate=candidate,
-            seed=seed,
-            epochs=config.sweeps.epochs,
-        )
+        made = make_cell(config, study.platform, model, BASELINE, candidate, seed, epochs=config.sweeps.epochs)
         cell = study.finished.get(made.id)
         if cell is not None and cell.failure is None:
             return _sweep_point(model, BASELINE, None, [cell])

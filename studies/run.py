@@ -1,4 +1,4 @@
-"""A study from its settings to its page, going on where it was."""
+"""A study from its settings to its page: `python -m studies.run CONFIG`; the same command resumes it."""
 
 import shlex
 import sys
@@ -103,7 +103,7 @@ def study(
             _train_all(config, unfinished, images, device, recorder, command, console)
         except KeyboardInterrupt:
             state = "interrupted"
-            console.print("Interrupted; the same command goes on from the last finished cell")
+            console.print("Interrupted; rerun the same command to resume from the last finished cell")
     finally:
         recorder.close()
     results = results_of(now)
@@ -192,7 +192,7 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
         usage="python -m studies.run CONFIG [--out FOLDER] [--data-dir FOLDER] [--models MODEL ...] [--seeds SEED ...] "
         "[--status | --report]",
         description="Run a study: tune every method alike, compare them with paired seeds, and report what comes out. "
-        "The same command goes on where it was.",
+        "Rerun the same command to resume.",
     )
     parser.add_argument("config", type=str, help=f"{' or '.join(study_names())}, or a YAML file with settings")
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")

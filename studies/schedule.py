@@ -96,12 +96,12 @@ def make_schedule(config: StudyConfig, platform: Platform, finished: Finished) -
         candidates = config.candidates(method)
         # Where nothing else could be chosen there is nothing to find out.
         for candidate in candidates if len(candidates) > 1 else ():
-            cell = _tuning_cell(config, platform, model, method, candidate, seed)
+            cell = make_cell(config, platform, model, method, candidate, seed, epochs=config.tuning.epochs)
             entries.append(Entry("tune", model, method, cell.epochs, cell))
     for seed, (model, method) in product(config.seeds, pairs):
         final = None
         if (choice := choices.get((model, method))) is not None:
-            final = make_cell(config, platform, model=model, method=method, candidate=choice, seed=seed, test=True)
+            final = make_cell(config, platform, model, method, choice, seed, test=True)
         entries.append(Entry("final", model, method, config.epochs, final))
     for sweep in SWEEPS:
         entries += _sweep(config, platform, sweep)
@@ -130,16 +130,13 @@ def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: s
     Chosen is the one with the best mean accuracy on the validation images when all are finished; of equal ones that
     with the smaller loss, then the first. A candidate without others is chosen untrained.
     """
-    candidates = config.candidates(method)
-    scores = [
-        _mean_score(
-            [
-                finished.get(_tuning_cell(config, platform, model, method, candidate, seed).id)
-                for seed in config.tuning.seeds
-            ]
-        )
-        for candidate in candidates
-    ]
+    candidates, scores = config.candidates(method), []
+    for candidate in candidates:
+        cells = [
+            make_cell(config, platform, model, method, candidate, seed, epochs=config.tuning.epochs)
+            for seed in config.tuning.seeds
+        ]
+        scores.append(_mean_score([finished.get(cell.id) for cell in cells]))
     known = [(score.accuracy, -score.loss, -number) for number, score in enumerate(scores) if score is not None]
     all_known = len(known) == len(candidates)
     best = 0 if len(candidates) == 1 else -max(known)[2] if all_known else None
@@ -165,13 +162,6 @@ def _alike(score: Score | None, other: Score | None) -> bool:
     return score.accuracy == other.accuracy and math.isclose(score.loss, other.loss, rel_tol=1e-3)
 
 
-def _tuning_cell(
-    config: StudyConfig, platform: Platform, model: str, method: Method, candidate: Candidate, seed: int
-) -> Cell:
-    epochs = config.tuning.epochs
-    return make_cell(config, platform, model=model, method=method, candidate=candidate, seed=seed, epochs=epochs)
-
-
 def _sweep(config: StudyConfig, platform: Platform, sweep: Sweep) -> Iterator[Entry]:
     sweeps = config.sweeps
     models = sweeps.models or config.models
@@ -183,14 +173,6 @@ def _sweep(config: StudyConfig, platform: Platform, sweep: Sweep) -> Iterator[En
             kernel_size=int(value) if sweep == "kernel size" else sweeps.kernel_size,
             start=start if start == "whole" else float(start),
         )
-        cell = make_cell(
-            config,
-            platform,
-            model=model,
-            method=method,
-            candidate=candidate,
-            seed=seed,
-            epochs=sweeps.epochs,
-            kernel_count=int(value) if sweep == "kernel count" else None,
-        )
+        count = int(value) if sweep == "kernel count" else None
+        cell = make_cell(config, platform, model, method, candidate, seed, epochs=sweeps.epochs, kernel_count=count)
         yield Entry(sweep, model, method, cell.epochs, cell, value)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -10,11 +9,16 @@ from typing import Any
 import torch
 
 from torchdcls.conversion import parameter_count
-from torchdcls_train.comparison.loop import Epoch, score_batches, train
+from torchdcls_train.comparison.training import Epoch, short_run, short_settings
+from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
+from torchdcls_train.data.named import channel_mean_std
+from torchdcls_train.processes import Processes
+from torchdcls_train.settings import TrainConfig
+from torchdcls_train.validation import validate
 
 from .cells import Cell, FinishedCell, Score
 from .compiling import compile_in_pieces_
-from .images import Images, PlainBatches, TrainingBatches
+from .images import Images
 from .methods import build
 
 
@@ -36,7 +40,7 @@ def train_cell(
         images: The images of its study.
         device: Where to compute.
         origin: Where the numbers come from, of `environment`.
-        on_batch: Called with the number of images after each step.
+        on_batch: Called with the number of images after each update.
     """
     started = time.perf_counter()
     model, kernel_count = build(cell, images.channels, images.classes)
@@ -44,29 +48,21 @@ def train_cell(
     on_gpu = device.type == "cuda"
     if on_gpu:
         compile_in_pieces_(model)
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=cell.precision == "bfloat16")
-    validation = PlainBatches(images.validation, images.training, cell.batch_size, device)
+    settings = short_settings(cell, cell.seed, bilinear=cell.method == "bilinear", precision=cell.precision)
+    mean, std = channel_mean_std(images.training.images)
+    batches = HeldBatches(images.training, cell.batch_size, mean, std, BatchDraws(cell.seed))
+    validation = HeldBatches(images.validation, cell.batch_size, mean, std)
     curve: list[Epoch] = []
     failure = None
     try:
-        for epoch in train(
-            model,
-            TrainingBatches(images.training, cell.batch_size, cell.seed, device),
-            cell,
-            score=lambda model: score_batches(model, validation, device=device, precision=precision),
-            device=device,
-            on_batch=on_batch,
-            bilinear=cell.method == "bilinear",
-            precision=precision,
-            recorded=on_gpu,
-        ):
+        for epoch in short_run(model, batches, validation, settings, device, on_images=on_batch, cuda_graph=on_gpu):
             curve.append(epoch)
     except FloatingPointError as error:
         # A rate too high for one method is a result too, not the end of the study.
         failure = str(error)
     test = None
     if cell.test and failure is None:
-        test = _score(model, images, cell, device, precision)
+        test = _score(model, images, settings, device)
     return FinishedCell(
         id=cell.id,
         cell=cell,
@@ -82,8 +78,7 @@ def train_cell(
     )
 
 
-def _score(
-    model: torch.nn.Module, images: Images, cell: Cell, device: torch.device, precision: AbstractContextManager[object]
-) -> Score:
-    batches = PlainBatches(images.test, images.training, cell.batch_size, device)
-    return Score(*score_batches(model, batches, device=device, precision=precision))
+def _score(model: torch.nn.Module, images: Images, settings: TrainConfig, device: torch.device) -> Score:
+    batches = HeldBatches(images.test.to(device), settings.batch_size, *channel_mean_std(images.training.images))
+    scores = validate(model, batches, Processes(device), settings)
+    return Score(scores.loss, scores.top1)

@@ -183,6 +183,9 @@ def test_what_takes_a_tensor_says_that_it_got_none(function, value, message):
         (lambda: torchdcls.to_official(nn.ReLU()), r"state_dict: expected model.state_dict\(\), got ReLU"),
         (lambda: torchdcls.load_official(["a"]), "path_or_url: expected a file or an address, got list"),
         (lambda: torchdcls.Dcls1d(1, 1, 1, dtype="float32"), "dtype: expected a floating-point dtype, got 'float32'"),
+        (lambda: torchdcls.param_groups(nn.ReLU(), "1e-3", 0.05), "lr: expected a number, got '1e-3'"),
+        (lambda: torchdcls.fuse(nn.ReLU(), tolerance=None), "tolerance: expected a number, got None"),
+        (lambda: torchdcls.convert(nn.ReLU(), weight_std=[1], **_SIZES), "weight_std: expected a number, got list"),
         (lambda: torchdcls.Dcls1d(1, 1, 1, position_init=0.5), "position_init: expected .*, got 0.5"),
     ],
 )

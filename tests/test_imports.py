@@ -23,7 +23,7 @@ ORDER["inspection"] = ORDER["deployment"]
 # What results say of their origin, and the tables made of them.
 ORDER |= {"_environment": 0, "_tables": 0}
 # Rooms beside that order, and the last room of it that they may use.
-BESIDE = {"plots": "nn", "testing": "ops"}
+BESIDE = {"native": "ops", "plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
 # Packages that only some places may import.
 RESERVED = {
@@ -120,7 +120,7 @@ def test_the_walk_finds_the_imports_that_are_known():
     assert ("torchdcls.nn.dcls", "torchdcls._checks") in arrows
     assert ("torchdcls.ops.conv.api", "torchdcls.ops.conv.select") in arrows
     assert ("torchdcls_train.trainer", "torchdcls.optim") in arrows
-    assert ("studies.training", "torchdcls_train.comparison.loop") in arrows
+    assert ("studies.training", "torchdcls_train.comparison.training") in arrows
     assert ("benchmarks.study", "studies.page") in arrows
     assert len(LIBRARY) > 20
 
@@ -140,17 +140,17 @@ def test_imports_point_one_way(found):
     [
         ("torchdcls.ops.kernel", "torchdcls.nn.dcls", False),
         ("torchdcls.profiles", "torchdcls.ops.kernel", True),
-        ("torchdcls.conversion.replace", "torchdcls_train.comparison.loop", False),
+        ("torchdcls.conversion.replace", "torchdcls_train.comparison.training", False),
         ("torchdcls.deployment.export", "torchdcls_train.evaluate", True),
         ("torchdcls.nn.dcls", "torchdcls", False),
-        ("torchdcls_train.comparison.loop", "torchdcls.plots.curves", False),
+        ("torchdcls_train.comparison.training", "torchdcls.plots.curves", False),
         ("torchdcls.nn.dcls", "torchdcls.plots.curves", True),
-        ("torchdcls.plots.curves", "torchdcls_train.comparison.loop", True),
+        ("torchdcls.plots.curves", "torchdcls_train.comparison.training", True),
         ("torchdcls.cli.main", "torchdcls_train.commands", True),
         ("torchdcls", "studies.plan", True),
         ("torchdcls.ops.conv.rates", "benchmarks.fit", False),
         ("torchdcls_train.engine", "studies.training", True),
-        ("torchdcls_train.environment", "benchmarks.record", False),
+        ("torchdcls_train.checkpoint", "benchmarks.record", False),
         ("studies.page", "benchmarks.tables", False),
     ],
 )

@@ -10,14 +10,14 @@ from torchdcls import testing
 
 PUBLIC = """
     ConversionReport Dcls1d Dcls2d Dcls3d DclsTranspose1d DclsTranspose2d DclsTranspose3d FuseReport Profile __version__
-    clamp_positions_ construct_kernel convert
+    clamp_positions_ clear_caches construct_kernel convert
     dcls_conv dcls_conv1d dcls_conv2d dcls_conv3d
     dcls_conv_transpose dcls_conv_transpose1d dcls_conv_transpose2d dcls_conv_transpose3d
     explain_method fuse
     large_kernel_conv large_kernel_conv1d large_kernel_conv2d large_kernel_conv3d
     large_kernel_conv_transpose large_kernel_conv_transpose1d large_kernel_conv_transpose2d
     large_kernel_conv_transpose3d
-    load_official param_groups repulsion_loss to_official
+    load_official native param_groups repulsion_loss to_official
 """
 GENERIC = ["dcls_conv", "dcls_conv_transpose", "large_kernel_conv", "large_kernel_conv_transpose"]
 

@@ -4,7 +4,7 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, SupportsFloat, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 
 class WrongTypeError(TypeError, ValueError):
-    """An argument of a wrong type. Who reports all refused arguments alike, as the command line, catches ValueError."""
+    """An argument of a wrong type. It is a ValueError too for code that reports any refused argument."""
 
 
 def integer(name: str, value: object, minimum: int) -> int:
@@ -41,6 +41,12 @@ def integer(name: str, value: object, minimum: int) -> int:
     if number < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
     return int(number)
+
+
+def number(name: str, value: object) -> None:
+    """Refuses what is no real number, nor a tensor of one."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        raise WrongTypeError(f"{name}: expected a number, got {_kind(value)}")
 
 
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
@@ -181,6 +187,12 @@ def _plain(word: str) -> str:
 
 def _similarity(word: str, other: str) -> float:
     return difflib.SequenceMatcher(None, word, other).ratio()
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first few names of a list, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def alternatives(words: Iterable[object]) -> str:

@@ -17,6 +17,7 @@ def dcls_layers(model: nn.Module) -> list[DclsLayer]:
 
     Raises:
         ValueError: There are none.
+        TypeError: The model is no module.
     """
     _checks.module("model", model)
     layers = [module for module in model.modules() if isinstance(module, DclsLayer)]
@@ -45,6 +46,7 @@ def param_groups(
 
     Raises:
         ValueError: A number below 0 or not finite.
+        TypeError: The model is no module, or what should be a number is none.
 
     Source:
         Khalfaoui-Hassani et al., arXiv:2306.00817.
@@ -59,6 +61,7 @@ def param_groups(
     """
     _checks.module("model", model)
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("position_lr_scale", position_lr_scale)):
+        _checks.number(name, value)
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
     weights: list[nn.Parameter] = []
@@ -92,6 +95,7 @@ def clamp_positions_(model: nn.Module) -> None:
     Raises:
         ValueError: The model has no DCLS layers, or a parametrization without `right_inverse` computes positions that
             are off the grid.
+        TypeError: The model is no module.
     """
     for layer in dcls_layers(model):
         layer.clamp_position_()
@@ -115,6 +119,7 @@ def repulsion_loss(model: nn.Module) -> Tensor:
 
     Raises:
         ValueError: The model has no DCLS layers.
+        TypeError: The model is no module.
 
     Gradients:
         To positions. Elements at exactly the same place have none.

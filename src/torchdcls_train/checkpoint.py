@@ -7,8 +7,7 @@ same numbers in another order differ in the last bit.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from torchdcls._checks import first_names
+
+from .run_files import write_whole
+
 _FORMAT = "torchdcls checkpoint 1"
 _TENSOR = "tensor"
 _TUPLE = "tuple"
 _DTYPE = "dtype"
-_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Checkpoint:
         own = weights(model)
         missing, foreign = sorted(own.keys() - stored.keys()), sorted(stored.keys() - own.keys())
         other = [name for name in sorted(own.keys() & stored.keys()) if own[name].shape != stored[name].shape]
-        if missing or foreign or other:
+        if differences := mismatch(missing, foreign, other):
             raise ValueError(
-                f"checkpoint: '{self.path}' is of another model ({differences(missing, foreign, other)}); "
+                f"checkpoint: '{self.path}' is of another model ({differences}); "
                 f"it was made with model {self.about.get('config', {}).get('model')!r}"
             )
         with torch.no_grad():
@@ -63,7 +65,7 @@ class Checkpoint:
                 tensor.copy_(stored[name])
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Sets the state of an optimiser.
+        """Sets the state of an optimizer.
 
         Raises:
             ValueError: It has no such state, or one of other parameters.
@@ -79,30 +81,27 @@ class Checkpoint:
             restored["state"] = {int(index): values for index, values in restored["state"].items()}
             optimizer.load_state_dict(restored)
         except (ValueError, KeyError) as error:
-            raise ValueError(f"checkpoint: '{self.path}' is of another optimiser ({error})") from None
+            raise ValueError(f"checkpoint: '{self.path}' is of another optimizer ({error})") from None
 
 
-def differences(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
-    """In which tensors a file differs from a model: those it lacks, has besides, and has in other shapes."""
+def mismatch(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
+    """How the tensors of a file differ from a model's, empty where they don't: absent, added, of another shape."""
     kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
     return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
 
 
-def first_names(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name; those that several layers share once, under their first name."""
-    seen: set[int] = set()
-    found = {}
+    state = model.state_dict(keep_vars=True)
+    return {names[0]: state[names[0]].detach() for names in tensor_names(model)}
+
+
+def tensor_names(model: nn.Module) -> list[list[str]]:
+    """The names of each tensor of a state dict; those that layers share have several."""
+    found: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[name] = tensor.detach()
-    return found
+        found.setdefault(id(tensor), []).append(name)
+    return list(found.values())
 
 
 def save_checkpoint(
@@ -184,46 +183,6 @@ def file_format(path: Path) -> str:
             return str((file.metadata() or {}).get("format", ""))
     except (SafetensorError, OSError):
         return ""
-
-
-def write_whole(path: Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
-    """Has a file written under another name, synced and renamed.
-
-    Args:
-        path: The file.
-        write: Writes it under the name that it is called with.
-        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
-
-    Raises:
-        OSError: It cannot be written. What had this name before is still there, and nothing else is left.
-    """
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        write(unfinished)
-        # safetensors makes files that their owner alone can read.
-        unfinished.chmod(0o666 & ~_umask())
-        _sync(unfinished)
-        if previous is not None and path.exists():
-            path.replace(previous)
-        unfinished.replace(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"'{path}' cannot be written ({error})") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

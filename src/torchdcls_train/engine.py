@@ -4,7 +4,6 @@ import math
 import shlex
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -13,30 +12,29 @@ from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
+from torchdcls._checks import first_names
 from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
 from .averaged import better_part
 from .checkpoint import Checkpoint, save_checkpoint
-from .data.batches import Batch, TrainingBatches, ValidationBatches
+from .data.batches import Batch, TrainingBatches
 from .data.image_source import Images, Sources, Stream, image_count
 from .data.sources import open_sources
-from .data.transforms import preparation, training_transform, validation_transform
+from .data.transforms import preparation, training_transform
 from .data.unreadable import Unreadable
-from .folders import make_folder
 from .initial import load_initial_
 from .interruption import Interruption
-from .processes import Processes, default_workers, device_name, processes
+from .processes import Processes, device_name, processes
 from .progress import ProgressBar
-from .run_folder import RunFolder, check_same_data, check_same_run, element_statistics, new_run, resolved
+from .run_files import make_folder
+from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
 from .settings import TrainConfig
 from .threads import helpful_threads
-from .trainer import Place, Trainer, autocast, build_model
-from .validation import Scores, validate
-
-_NAMES_SHOWN = 4
+from .trainer import Done, Step, Trainer, build_model
+from .validation import Scores, reading_workers, validate, validation_batches
 
 
 @dataclass
@@ -127,8 +125,10 @@ def check(config: TrainConfig, *, name: str | None = None) -> str:
         sources = open_sources(config)
         num_classes = _num_classes(config, sources)
         model = _without_weights(config, num_classes)
-        training, _ = _batches(config, sources, model, group)
-        Trainer(replace(config, compile=False, ema=None), model, num_classes, training.updates_per_epoch, group)
+        training = _training_batches(config, sources.train, model, group)
+        validation_batches(config, sources.validation, model, group)
+        plain = replace(config, compile=False, ema=None)
+        Trainer(plain, model, training.updates_per_epoch, group, num_classes=num_classes)
         return _plan(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
 
 
@@ -180,8 +180,10 @@ class _Run:
             source, reset = config.initial_checkpoint, config.reset_head
             notes.append(load_initial_(model, source, reset_head=reset, classes=self._classes))
         model.to(group.device)
-        self.training, self.validation = _batches(config, sources, model, group)
-        self.trainer = Trainer(config, model, self._num_classes, self.training.updates_per_epoch, group)
+        self.training = _training_batches(config, sources.train, model, group)
+        self.validation = validation_batches(config, sources.validation, model, group)
+        updates = self.training.updates_per_epoch
+        self.trainer = Trainer(config, model, updates, group, num_classes=self._num_classes)
         self.progress = Progress()
         self._interruption = Interruption(says=group.main)
         self._data = sources.identity()
@@ -203,7 +205,7 @@ class _Run:
         }
         if group.main:
             make_folder(folder.path)
-            folder.begin(config, command, facts, self._place, self._updates)
+            folder.begin(config, command, facts, self._next, self._updates)
         group.wait()
         self._say(
             _plan(config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group)
@@ -215,8 +217,8 @@ class _Run:
         self.console.print(line, soft_wrap=True, highlight=False)
 
     @property
-    def _place(self) -> Place:
-        return Place(self.progress.epoch, self.progress.update)
+    def _next(self) -> Step:
+        return Step(self.progress.epoch, self.progress.update)
 
     @property
     def _updates(self) -> int:
@@ -253,42 +255,41 @@ class _Run:
 
     def _epoch(self, bar: ProgressBar) -> None:
         """The updates of an epoch that are still to be done."""
-        config, progress = self.config, self.progress
-        watch = _Watch(self.group, config.batch_size // config.micro_batch)
+        config, progress, first = self.config, self.progress, self._next
         unreadable = Unreadable(config.max_unreadable, self.training.updates_per_epoch * config.batch_size)
         unreadable.add(progress.update * config.batch_size, progress.unreadable, ())
-        self.trainer.train_mode()
         since, done_before = time.perf_counter(), progress.update
-        place = self._place
-        for batches in self._announced(bar, self.training.epoch(place.epoch, place.update)):
-            losses = self.trainer.update(batches, place)
-            watch.add(place, self.trainer.lr, losses, batches, self._interruption.asked)
-            place = Place(place.epoch, place.update + 1)
-            saves = config.checkpoint_every is not None and place.update % config.checkpoint_every == 0
-            last = place.update == self.training.updates_per_epoch
-            for done in watch.finished(wait=saves or last):
-                self._check(done)
-                failures = [failure for batch in done.batches for failure in batch.failures]
-                unreadable.add(config.batch_size, done.unreadable, failures)
-                progress.update += 1
-                progress.loss_sum += done.loss
-                progress.unreadable += done.unreadable
-                progress.row_loss_sum += done.loss
-                progress.row_updates += 1
-                if progress.update % config.log_every == 0 or progress.update == self.training.updates_per_epoch:
-                    images = (progress.update - done_before) * config.batch_size
-                    self._log_updates(done.lr, images / (time.perf_counter() - since))
-                    since, done_before = time.perf_counter(), progress.update
-            if saves or last or watch.stops:
+        every = config.checkpoint_every
+        for done in self.trainer.epoch(
+            self._announced(bar, self.training.epoch(first.epoch, first.update)),
+            first,
+            settle_every=every,
+            asked=lambda: self._interruption.asked,
+        ):
+            self._check(done)
+            failures = [failure for batch in done.batches for failure in batch.failures]
+            unreadable.add(config.batch_size, done.unreadable, failures)
+            progress.update += 1
+            progress.loss_sum += done.loss
+            progress.unreadable += done.unreadable
+            progress.row_loss_sum += done.loss
+            progress.row_updates += 1
+            last = progress.update == self.training.updates_per_epoch
+            if last or progress.update % config.log_every == 0:
+                images = (progress.update - done_before) * config.batch_size
+                self._log_updates(done.lr, images / (time.perf_counter() - since))
+                since, done_before = time.perf_counter(), progress.update
+            saves = every is not None and progress.update % every == 0 and not last
+            if done.settled and (saves or last or done.stops):
                 self._check_weights(done)
-            if (saves and not last) or watch.stops:
-                self._save()
-            if watch.stops:
-                self.group.wait()  # A process that has ended would have the others ended too.
-                raise KeyboardInterrupt
+                if saves or done.stops:
+                    self._save()
+                if done.stops:
+                    self.group.wait()  # A process that has ended would have the others ended too.
+                    raise KeyboardInterrupt
         if unreadable.count:
-            first = f", first {', '.join(unreadable.failures)}" if unreadable.failures else ""
-            bar.say(f"epoch {place.epoch + 1}: {unreadable.count} unreadable images left out{first}")
+            names = f", first {', '.join(unreadable.failures)}" if unreadable.failures else ""
+            bar.say(f"epoch {first.epoch + 1}: {unreadable.count} unreadable images left out{names}")
 
     def _announced(self, bar: ProgressBar, updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """The micro-batches of each update; what the first update of all waits for is said."""
@@ -353,16 +354,15 @@ class _Run:
     def _validate(self, model: nn.Module) -> Scores:
         # Batch norms of each process have statistics of their own; those of the first are saved.
         self.group.as_first(model.buffers())
-        precision = autocast(self.config, self.group.device)
-        return validate(model, self.validation, self.group, precision, self.config.channels_last)
+        return validate(model, self.validation, self.group, self.config)
 
-    def _check(self, done: "_Done") -> None:
+    def _check(self, done: Done) -> None:
         """Ends the run where a loss is not finite; all processes come here with the same sums."""
         if not math.isfinite(done.loss):
             names = [name for found in self.group.gather(done.names_not_finite()) for name in found]
             self._end(done, f"the loss of update {{}} is {done.loss}", names)
 
-    def _check_weights(self, done: "_Done") -> None:
+    def _check_weights(self, done: Done) -> None:
         """Ends the run before weights that are not finite are saved."""
         finite = torch.stack([parameter.isfinite().all() for parameter in self.trainer.model.parameters()])
         if not bool(finite.all()):
@@ -370,16 +370,15 @@ class _Run:
             names = [name for found in self.group.gather(names) for name in found]
             self._end(done, "weights after update {} are not finite", names)
 
-    def _end(self, done: "_Done", what: str, names: Sequence[str]) -> NoReturn:
+    def _end(self, done: Done, what: str, names: Sequence[str]) -> NoReturn:
         path = self.folder.path / "not_finite.txt"
         if self.group.main:
             path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        update = f"{done.place.update + 1} of epoch {done.place.epoch + 1}"
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (" ..." if len(names) > _NAMES_SHOWN else "")
+        update = f"{done.step.update + 1} of epoch {done.step.epoch + 1}"
         kept = f"is '{self.folder.last}'" if self.folder.last.exists() else "does not exist yet"
         raise FloatingPointError(
-            f"loss: {what.format(update)}, its images are {shown} (all of them in '{path}'); the last good checkpoint "
-            f"{kept}. Try a smaller --lr, --clip-grad 1, or --precision float32"
+            f"loss: {what.format(update)}, its images are {first_names(names)} (all of them in '{path}'); the last "
+            f"good checkpoint {kept}. Try a smaller --lr, --clip-grad 1, or --precision float32"
         )
 
     def _save(self) -> None:
@@ -411,20 +410,8 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint) -> list[str]:
         """Sets everything to what a checkpoint holds; returns what to tell about it."""
-        check_same_run(self.config, checkpoint)
-        updates = checkpoint.about.get("updates_per_epoch")
-        if updates is not None and updates != self.training.updates_per_epoch:
-            raise ValueError(
-                f"data: expected the data of '{checkpoint.path}' with {updates} updates an epoch, got "
-                f"{self.training.updates_per_epoch}; give the same data, or {new_run(checkpoint)}"
-            )
-        classes = checkpoint.about.get("classes")
-        if classes is not None and self._classes is not None and tuple(classes) != self._classes:
-            raise ValueError(
-                f"data: expected the classes of '{checkpoint.path}', got others "
-                f"({_difference(tuple(classes), self._classes)}); give the same data, or {new_run(checkpoint)}"
-            )
-        note = check_same_data(self._data, checkpoint)
+        updates = self.training.updates_per_epoch
+        note = check_resumable(checkpoint, self.config, updates, self._classes, self._data)
         checkpoint.load_optimizer(self.trainer.optimizer)
         checkpoint.load_weights(self.trainer.model)
         if self.trainer.ema is not None:
@@ -433,95 +420,23 @@ class _Run:
         self.progress = Progress(**checkpoint.about["progress"])
         self._scores = checkpoint.about.get("scores")
         done = f"the run of '{checkpoint.path}' has done all of its epochs; to train on, {new_run(checkpoint)}"
-        further = f"going on at epoch {self._place.epoch + 1}, update {self._place.update + 1}"
+        further = f"going on at epoch {self._next.epoch + 1}, update {self._next.update + 1}"
         return [done if self.progress.epoch == self.config.epochs else further, *([] if note is None else [note])]
 
 
-@dataclass(frozen=True)
-class _Done:
-    """An update whose loss is known: mean over all processes, and this one's micro-batches with theirs."""
-
-    place: Place
-    lr: float
-    loss: float
-    unreadable: int
-    losses: Sequence[float]
-    batches: Sequence[Batch]
-
-    def names_not_finite(self) -> list[str]:
-        pairs = zip(self.losses, self.batches, strict=True)
-        return [name for loss, batch in pairs if not math.isfinite(loss) for name in batch.names]
-
-
-class _Watch:
-    """Losses on their way from the device: of a GPU's updates each is looked at after the next, so that none waits.
-
-    Attributes:
-        stops: Whether a process was asked to end, as all of them hear after the same update.
-    """
-
-    def __init__(self, group: Processes, micro_batches: int) -> None:
-        self.stops = False
-        self._group, self._micro_batches = group, micro_batches
-        self._under_way: deque[tuple[Place, float, Sequence[Batch], Tensor, torch.cuda.Event | None]] = deque()
-
-    def add(self, place: Place, lr: float, losses: Tensor, batches: Sequence[Batch], stop: bool) -> None:
-        unreadable = sum(batch.unreadable for batch in batches)
-        # Filled on the device: a copy from the host would wait for it.
-        counts = losses.new_full((), unreadable), losses.new_full((), stop)
-        sums = self._group.sum(torch.stack([losses.sum(), *counts]))
-        values, event = torch.cat([sums, losses]), None
-        if values.is_cuda:
-            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            values, event = host.copy_(values, non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        self._under_way.append((place, lr, batches, values, event))
-
-    def finished(self, wait: bool) -> Iterator[_Done]:
-        """Updates whose losses have come, all of them if `wait` or if the run stops."""
-        while self._under_way and (wait or self.stops or len(self._under_way) > 1 or self._under_way[0][4] is None):
-            place, lr, batches, values, event = self._under_way.popleft()
-            if event is not None:
-                event.synchronize()
-            loss, unreadable, stop, *losses = values.tolist()
-            self.stops = self.stops or stop > 0
-            yield _Done(place, lr, loss / self._micro_batches, int(unreadable), losses, batches)
-
-
-def _batches(
-    config: TrainConfig, sources: Sources, model: nn.Module, group: Processes
-) -> tuple[TrainingBatches, ValidationBatches]:
-    """What to train and to validate on, normalised as the model expects."""
+def _training_batches(
+    config: TrainConfig, source: Images | Stream, model: nn.Module, group: Processes
+) -> TrainingBatches:
     expected = preparation(model)
-    on_gpu = group.device.type == "cuda"
-    training = TrainingBatches(
-        sources.train,
+    return TrainingBatches(
+        source,
         training_transform(config, expected.mean, expected.std, expected.interpolation),
         batch_size=config.batch_size,
         micro_batch=config.micro_batch,
-        rank=group.rank,
-        world=group.world,
-        workers=_workers(config, sources.train, group),
+        group=group,
+        workers=reading_workers(config, source, group),
         seed=config.seed,
-        pin_memory=on_gpu,
     )
-    validation = ValidationBatches(
-        sources.validation,
-        validation_transform(config, *expected),
-        batch=config.micro_batch,
-        rank=group.rank,
-        world=group.world,
-        workers=_workers(config, sources.validation, group),
-        pin_memory=on_gpu,
-    )
-    return training, validation
-
-
-def _workers(config: TrainConfig, source: Images | Stream, group: Processes) -> int:
-    if config.workers is not None:
-        return config.workers
-    most = source.readers(group.world) if isinstance(source, Stream) else default_workers()
-    return max(1, min(most, default_workers()))
 
 
 def _agreed(group: Processes, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
@@ -549,13 +464,6 @@ def _num_classes(config: TrainConfig, sources: Sources) -> int:
     if found is None:
         raise ValueError(f"num_classes: expected a number, as '{sources.name}' does not tell how many classes it has")
     return found
-
-
-def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
-    if len(expected) != len(came):
-        return f"{len(came)} in place of {len(expected)}"
-    one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
-    return f"{other!r} in place of {one!r}"
 
 
 def _named(scores: Scores, prefix: str) -> dict[str, float]:

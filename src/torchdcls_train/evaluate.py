@@ -11,17 +11,14 @@ from rich.console import Console
 from torch import nn
 
 from .comparison.compared import about_compared, evaluate_compared, load_compared
-from .data.batches import ValidationBatches
 from .data.image_folder import shortened
 from .data.image_source import image_count
 from .data.sources import open_sources
-from .data.transforms import preparation, validation_transform
-from .processes import default_workers, device_name, processes
+from .processes import device_name, processes
 from .progress import ProgressBar
 from .settings import EvalConfig, TrainConfig, Weights
 from .trained import read_trained
-from .trainer import autocast
-from .validation import Scores, class_numbers, validate
+from .validation import Scores, class_numbers, validate, validation_batches
 
 
 def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None = None) -> Scores:
@@ -54,21 +51,11 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
         sources = open_sources(settings)
         model.to(group.device)
         numbers = class_numbers(trained.classes, trained.num_classes, sources.classes, sources.num_classes)
-        batches = ValidationBatches(
-            sources.validation,
-            validation_transform(settings, *preparation(model)),
-            batch=settings.micro_batch,
-            rank=group.rank,
-            world=group.world,
-            workers=default_workers() if settings.workers is None else settings.workers,
-            pin_memory=group.device.type == "cuda",
-        )
+        batches = validation_batches(settings, sources.validation, model, group)
         count = image_count(sources.validation)
         with ProgressBar(console, None if count is None else count // group.world) as bar:
             renumbered = (replace(batch, labels=numbers[batch.labels]) for batch in batches)
-            scores = validate(
-                model, renumbered, group, autocast(settings, group.device), settings.channels_last, bar.advance
-            )
+            scores = validate(model, renumbered, group, settings, bar.advance)
         unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
         some = _some(sources.classes, trained.num_classes)
         console.print(

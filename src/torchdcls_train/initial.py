@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from torchdcls._checks import first_names
 from torchdcls.conversion import files, official
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import differences, file_format, first_names
+from .checkpoint import file_format, mismatch, tensor_names
 from .trained import read_trained
 
 
@@ -48,15 +49,25 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
         name, colon, rest = str(error).partition(": ")
         raise ValueError(f"initial_checkpoint: {rest if colon and name.isidentifier() else error}") from None
     head = _classifier(model) if reset_head else ()
-    names = _names(model)
+    names = tensor_names(model)
     kept = {name: tensor for name, tensor in found.state.items() if not _within(name, head)}
     wanted = [shared for shared in names if not _within(shared[0], head)]
     own = model.state_dict()
     missing = [shared[0] for shared in wanted if kept.keys().isdisjoint(shared)]
     foreign = sorted(kept.keys() - own.keys())
     other = [name for name in kept if name in own and kept[name].shape != own[name].shape]
-    if missing or foreign or other:
-        raise ValueError(_mismatch(path, found, missing, foreign, other, _classifier(model, strict=False)))
+    if differences := mismatch(missing, foreign, other):
+        head = _classifier(model, strict=False)
+        if all(_within(name, head) for name in (*missing, *foreign, *other)):
+            raise ValueError(
+                f"initial_checkpoint: expected as many classes as the data have, got '{path}' with a classifier for "
+                f"others ({differences}); --reset-head draws a new one"
+            )
+        of = "" if found.model is None else f", which is of {found.model}"
+        raise ValueError(
+            f"initial_checkpoint: expected weights of this model, got '{path}'{of} ({differences}); give the --model "
+            "and --model-args that the weights are of"
+        )
     state = OrderedDict(kept)
     state._metadata = getattr(found.state, "_metadata", {})  # type: ignore[attr-defined]
     try:
@@ -88,14 +99,6 @@ def _read(path: Path) -> _Found:
     return _Found(state, "a state dict" if part_name is None else f"its {part_name}")
 
 
-def _names(model: nn.Module) -> list[list[str]]:
-    """The names of each tensor of a state dict; those that layers share have several."""
-    found: dict[int, list[str]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), []).append(name)
-    return list(found.values())
-
-
 def _classifier(model: nn.Module, strict: bool = True) -> tuple[str, ...]:
     """Names of the layers that give the classes' scores."""
     settings: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
@@ -109,24 +112,3 @@ def _classifier(model: nn.Module, strict: bool = True) -> tuple[str, ...]:
 
 def _within(name: str, layers: Sequence[str]) -> bool:
     return any(name.startswith(f"{layer}.") for layer in layers)
-
-
-def _mismatch(
-    path: Path,
-    found: _Found,
-    missing: Sequence[str],
-    foreign: Sequence[str],
-    other: Sequence[str],
-    classifier: Sequence[str],
-) -> str:
-    listed = differences(missing, foreign, other)
-    if all(_within(name, classifier) for name in (*missing, *foreign, *other)):
-        return (
-            f"initial_checkpoint: expected as many classes as the data have, got '{path}' with a classifier for others "
-            f"({listed}); --reset-head draws a new one"
-        )
-    of = f", which is of {found.model}" if found.model is not None else ""
-    return (
-        f"initial_checkpoint: expected weights of this model, got '{path}'{of} ({listed}); give the --model and "
-        "--model-args that the weights are of"
-    )

@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +22,14 @@ class Processes:
     """This process among those of a run.
 
     Args:
+        device: Where it computes.
         rank: Its number over all machines; number 0 writes and prints.
         world: How many there are.
-        device: Where it computes.
     """
 
-    rank: int
-    world: int
     device: torch.device
+    rank: int = 0
+    world: int = 1
 
     @property
     def main(self) -> bool:
@@ -41,6 +41,12 @@ class Processes:
         if self.world > 1:
             dist.all_reduce(values)
         return values
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Sums numbers over all processes, in double precision."""
+        if self.world == 1:
+            return list(numbers)
+        return self.sum(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
 
     def as_first(self, tensors: Iterable[Tensor]) -> None:
         """Sets tensors to those of the first process, in place."""
@@ -79,7 +85,7 @@ def processes(device: str) -> Iterator[Processes]:
                 f"expected one process, or processes that torchrun started, got {started} started by something else; "
                 "start one torchrun on each machine"
             )
-        yield Processes(0, 1, find_device(device))
+        yield Processes(find_device(device))
         return
     _end_with_parent()
     local = int(os.environ["LOCAL_RANK"])
@@ -95,7 +101,7 @@ def processes(device: str) -> Iterator[Processes]:
             )
     on_gpu = found.type == "cuda"
     dist.init_process_group("nccl" if on_gpu else "gloo", device_id=found if on_gpu else None)
-    yield Processes(dist.get_rank(), dist.get_world_size(), found)
+    yield Processes(found, dist.get_rank(), dist.get_world_size())
     # Not after an error: NCCL would wait for the others, and torchrun for the end of this process.
     dist.destroy_process_group()
 

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,9 +13,10 @@ from torch import nn
 from torchdcls._environment import environment
 from torchdcls.nn import DclsLayer
 
-from .checkpoint import Checkpoint, load_checkpoint, write_whole
+from .checkpoint import Checkpoint, load_checkpoint
+from .run_files import append_json_line, lock_folder, read_json_lines, write_json, write_text
 from .settings import TrainConfig
-from .trainer import Place
+from .trainer import Step
 
 # What may differ between a run and its continuation: nothing that decides what is computed.
 _FREE = {
@@ -70,37 +69,33 @@ class RunFolder:
         found = next((path for path in (self.last, self.previous) if holds_a_run and path.exists()), None)
         return None if found is None else load_checkpoint(found)
 
-    def begin(self, config: TrainConfig, command: str, facts: Mapping[str, Any], place: Place, updates: int) -> None:
-        """Writes what is known before the first update, and cuts what was logged after the place of a checkpoint.
+    def begin(self, config: TrainConfig, command: str, facts: Mapping[str, Any], first: Step, updates: int) -> None:
+        """Writes what is known before the first update, and cuts what was logged after a checkpoint.
 
         Args:
             config: Settings.
             command: What the user typed.
             facts: What else the record should say: device, processes, parameters, data.
-            place: Where the run begins or goes on.
+            first: The update that it begins or resumes with.
             updates: Updates that were done before.
         """
         self.last.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.path)
+        self._lock = lock_folder(self.path)
         settings = resolved(config)
         record = {**environment(command, _PACKAGES), **facts, "config": settings}
         if updates > 0:
             before = self.path / "run.json"
-            first = json.loads(before.read_text(encoding="utf-8")) if before.exists() else record
-            since = {"epoch": place.epoch, "update": place.update}
-            record = {**first, "resumed": [*first.get("resumed", []), {**since, **record}]}
-        self._write("run.json", json.dumps(record, indent=2) + "\n")
-        self._write("config.yaml", yaml.safe_dump(settings, sort_keys=False))
-        self._cut(place, updates)
+            begun = json.loads(before.read_text(encoding="utf-8")) if before.exists() else record
+            record = {**begun, "resumed": [*begun.get("resumed", []), {**asdict(first), **record}]}
+        write_json(self.path / "run.json", record)
+        write_text(self.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+        self._cut(first, updates)
         if config.tensorboard:
             self._board = _summary_writer(self.path / "tensorboard", updates)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`, and its numbers to TensorBoard."""
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # a checkpoint may count on it
+        append_json_line(self._metrics, row)  # before the checkpoint that counts on it
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("kind", "epoch", "updates"):
@@ -117,14 +112,7 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; one that was being written when the run was killed is left out."""
-        rows = []
-        if self._metrics.exists():
-            for line in self._metrics.read_text(encoding="utf-8").splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return rows
+        return read_json_lines(self._metrics)
 
     def close(self) -> None:
         """Ends TensorBoard's file, and lets others have the folder."""
@@ -133,37 +121,11 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
 
-    def _cut(self, place: Place, updates: int) -> None:
+    def _cut(self, first: Step, updates: int) -> None:
         def stays(row: Mapping[str, Any]) -> bool:
-            return bool(row["epoch"] < place.epoch if row["kind"] == "epoch" else row["updates"] <= updates)
+            return bool(row["epoch"] < first.epoch if row["kind"] == "epoch" else row["updates"] <= updates)
 
-        self._write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows() if stays(row)))
-
-    def _write(self, name: str, text: str) -> None:
-        write_whole(self.path / name, lambda unfinished: _write_text(unfinished, text))
-
-
-def _locked(folder: Path) -> IO[str] | None:
-    """Keeps other runs out of a folder until this process ends, where the system can."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    file = (folder / ".lock").open("w", encoding="utf-8")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.close()
-        raise ValueError(
-            f"out: expected a folder that no other run writes to, got '{folder}'; wait for it, or end it"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return file
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in self.rows() if stays(row)))
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
@@ -176,51 +138,69 @@ def resolved(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
-def check_same_run(config: TrainConfig, checkpoint: Checkpoint) -> None:
-    """Refuses to go on with settings that would compute something else.
-
-    Raises:
-        ValueError: A setting differs.
-    """
-    # As JSON gives them back.
-    own = json.loads(json.dumps(resolved(config)))
-    # Settings that are newer than the checkpoint were as they are by default.
-    defaults = {setting.name: setting.default for setting in fields(TrainConfig)}
-    stored = {**json.loads(json.dumps(defaults)), **checkpoint.about.get("config", {})}
-    other = [name for name in own if name not in _FREE and own[name] != stored.get(name)]
-    if other:
-        changes = "; ".join(f"{name} was {stored.get(name)!r}, is {own[name]!r}" for name in other)
-        raise ValueError(
-            f"resume: expected the settings of '{checkpoint.path}', got others ({changes}); give the same ones, or "
-            f"{new_run(checkpoint)}"
-        )
-
-
-def check_same_data(identity: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint) -> str | None:
-    """Refuses to resume with other images or labels.
+def check_resumable(
+    checkpoint: Checkpoint,
+    config: TrainConfig,
+    updates_per_epoch: int,
+    classes: tuple[str, ...] | None,
+    identity: Mapping[str, Mapping[str, Any]],
+) -> str | None:
+    """Refuses to resume with settings or data that would compute something else.
 
     Args:
-        identity: By what the images are known, as `Sources.identity` says.
         checkpoint: What to resume from.
+        config: Settings.
+        updates_per_epoch: Number of updates in an epoch.
+        classes: Names of the data's classes, if they are known.
+        identity: By what the images are known, as `Sources.identity` says.
 
     Returns:
         A note, where the checkpoint does not say which images it was made with.
 
     Raises:
-        ValueError: They are others.
+        ValueError: A setting, the number of updates, the classes, images or labels differ.
     """
-    stored = checkpoint.about.get("data")
-    if stored is None:
-        return f"note: '{checkpoint.path}' does not say which images it was made with, so they are not compared"
-    for split, own in identity.items():
-        if own != stored[split]:
-            counts = f"{own['images']} in the place of {stored[split]['images']}"
-            how = "as many, of other names or labels" if own["images"] == stored[split]["images"] else counts
+    about = checkpoint.about
+
+    def refuse_if(differ: bool, name: str, what: str, difference: str) -> None:
+        if differ:
             raise ValueError(
-                f"data: expected the {split} images of '{checkpoint.path}', got others ({how}); give the same ones, or "
-                f"{new_run(checkpoint)}"
+                f"{name}: expected the {what} of '{checkpoint.path}', got others ({difference}); give the same ones, "
+                f"or {new_run(checkpoint)}"
             )
+
+    # As JSON gives them back. Settings that are newer than the checkpoint were as they are by default.
+    own, defaults = (
+        json.loads(json.dumps(settings))
+        for settings in (resolved(config), {setting.name: setting.default for setting in fields(TrainConfig)})
+    )
+    stored = {**defaults, **about.get("config", {})}
+    changes = [
+        f"{name} was {stored.get(name)!r}, is {value!r}"
+        for name, value in own.items()
+        if name not in _FREE and value != stored.get(name)
+    ]
+    refuse_if(bool(changes), "resume", "settings", "; ".join(changes))
+    updates = about.get("updates_per_epoch", updates_per_epoch)
+    refuse_if(updates != updates_per_epoch, "data", "updates an epoch", f"{updates_per_epoch} in place of {updates}")
+    before = tuple(about.get("classes") or ())
+    if before and classes is not None and before != classes:
+        refuse_if(True, "data", "classes", _difference(before, classes))
+    if about.get("data") is None:
+        return f"note: '{checkpoint.path}' does not say which images it was made with, so they are not compared"
+    for split, images in identity.items():
+        there = about["data"][split]
+        counts = f"{images['images']} in place of {there['images']}"
+        how = "as many, of other names or labels" if images["images"] == there["images"] else counts
+        refuse_if(images != there, "data", f"{split} images", how)
     return None
+
+
+def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
+    if len(expected) != len(came):
+        return f"{len(came)} in place of {len(expected)}"
+    one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
+    return f"{other!r} in place of {one!r}"
 
 
 def new_run(checkpoint: Checkpoint) -> str:

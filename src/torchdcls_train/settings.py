@@ -75,7 +75,7 @@ class TrainConfig:
     scale: tuple[float, float] = setting((0.08, 1.0), "range of the random crop's share of the image's area")
     ratio: tuple[float, float] = setting((3 / 4, 4 / 3), "range of the random crop's aspect ratio")
     hflip: float = setting(0.5, "probability of a mirrored image")
-    color_jitter: float | None = setting(None, "strength of colour jitter, without effect beside auto_augment")
+    color_jitter: float | None = setting(None, "strength of color jitter, without effect beside auto_augment")
     auto_augment: str | None = setting(None, "timm's augmentation policy, such as rand-m9-mstd0.5-inc1")
     random_erasing: float = setting(0.0, "probability that a rectangle is erased")
     mixup: float = setting(0.0, "alpha of mixup; 0 for none")
@@ -88,7 +88,7 @@ class TrainConfig:
     epochs: int = setting(300, "passes over the training images")
     batch_size: int = setting(4096, "images per update, of all processes together")
     micro_batch: int = setting(128, "images that a process takes at once; it takes as many as make up batch_size")
-    optimizer: str = setting("adamw", "timm's name of the optimiser")
+    optimizer: str = setting("adamw", "timm's name of the optimizer")
     lr: float = setting(4e-3, "base learning rate at a batch of lr_batch images")
     lr_batch: int | None = setting(
         4096, "the rate grows with the batch: it is lr * batch_size / lr_batch (null: it is lr for any batch)"

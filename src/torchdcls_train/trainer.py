@@ -1,9 +1,13 @@
-"""One update of a model: losses of micro-batches, gradients of all processes, the optimiser, the averaged weights."""
+"""The updates of a model: losses of micro-batches, gradients of all processes, the optimizer, the averaged weights."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import timm
@@ -20,6 +24,7 @@ from torchdcls._checks import nearest
 from torchdcls.nn import DclsLayer
 from torchdcls.optim import clamp_positions_, param_groups, repulsion_loss
 
+from .cuda_graph import GraphedUpdate
 from .data.batches import Batch
 from .data.seeds import seed_of
 from .processes import Processes
@@ -59,11 +64,43 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Place:
+class Step:
     """An update of a run: its epoch and its number within it, both counted from 0."""
 
     epoch: int
     update: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """An update whose loss is known.
+
+    Args:
+        step: Which one.
+        lr: Its base learning rate.
+        loss: Mean over the micro-batches of all processes.
+        unreadable: Images of all processes that could not be read.
+        losses: Of this process's micro-batches.
+        batches: These.
+        settled: Whether no later update has begun, so that the model is as this one left it.
+        stops: Whether a process was asked to end, as all of them hear after the same update.
+        begins: Whether it was the first that a CUDA graph repeated.
+    """
+
+    step: Step
+    lr: float
+    loss: float
+    unreadable: int
+    losses: Sequence[float]
+    batches: Sequence[Batch]
+    settled: bool
+    stops: bool
+    begins: bool
+
+    def names_not_finite(self) -> list[str]:
+        """Names of the images of this process whose losses are not finite."""
+        pairs = zip(self.losses, self.batches, strict=True)
+        return [name for loss, batch in pairs if not math.isfinite(loss) for name in batch.names]
 
 
 class Average:
@@ -103,20 +140,28 @@ class Trainer:
     Args:
         config: Settings.
         model: On the device of `group`; trained in place.
-        num_classes: Number of classes.
         updates_per_epoch: Number of updates in an epoch.
         group: The processes that train it together.
+        num_classes: Number of classes; mixup and cutmix need it.
+        cuda_graph: Whether updates are replayed as a CUDA graph (`GraphedUpdate`).
 
     Attributes:
         compiles: Whether the first update compiles the model.
         on_images: Called with the number of images of all processes after each micro-batch.
 
     Raises:
-        ValueError: timm has no such optimiser, or a setting needs what the model lacks.
+        ValueError: timm has no such optimizer, or a setting needs what the model lacks or a CUDA graph cannot hold.
     """
 
     def __init__(
-        self, config: TrainConfig, model: nn.Module, num_classes: int, updates_per_epoch: int, group: Processes
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        updates_per_epoch: int,
+        group: Processes,
+        *,
+        num_classes: int | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         self.config, self.model, self.group = config, model, group
         self.updates_per_epoch = updates_per_epoch
@@ -124,7 +169,9 @@ class Trainer:
         if not learns_positions and (config.clamp_positions or config.repulsion_from is not None):
             name = "clamp_positions" if config.clamp_positions else "repulsion_from"
             raise ValueError(f"{name}: expected a model with DCLS layers, got {config.model} without any")
-        self.optimizer = _optimizer(config, model)
+        if cuda_graph and (group.world > 1 or config.micro_batch < config.batch_size or config.mixup or config.cutmix):
+            raise ValueError("cuda_graph: expected one process, one micro-batch an update, no mixup and no cutmix")
+        self.optimizer = _optimizer(config, model, cuda_graph)
         warmup = round(config.warmup_epochs * updates_per_epoch)
         self.schedule = CosineLRScheduler(
             self.optimizer,
@@ -147,51 +194,138 @@ class Trainer:
         self.compiles = group.device.type != "cpu" if config.compile is None else config.compile
         if self.compiles:
             self._wrapped.compile()
+        self._cuda_graph = cuda_graph
+        # By whether elements repel each other.
+        self._graphed: dict[bool, GraphedUpdate] = {}
         self.on_images: Callable[[int], None] = lambda images: None
 
-    def update(self, batches: Sequence[Batch], place: Place) -> Tensor:
+    def epoch(
+        self,
+        updates: Iterable[Sequence[Batch]],
+        first: Step,
+        *,
+        settle_every: int | None = None,
+        asked: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Done]:
+        """Does the updates of an epoch, each while a GPU still works on the one before.
+
+        Args:
+            updates: For each update the micro-batches of this process.
+            first: The update to begin with.
+            settle_every: After every so many updates of the epoch it waits for their losses, as after the last.
+            asked: Whether this process was asked to end. It waits after the update in which one was.
+
+        Yields:
+            The updates in turn, each as soon as its loss is known.
+        """
+        self._wrapped.train()
+        under_way: deque[tuple[partial[Done], Tensor, torch.cuda.Event | None]] = deque()
+        micro_batches, stops = self.config.batch_size // self.config.micro_batch, False
+        for number, batches in enumerate(updates, start=first.update):
+            step = Step(first.epoch, number)
+            losses = self.update(batches, step)
+            begins = any(update.begins for update in self._graphed.values())
+            done = partial(Done, step, self.lr, batches=batches, begins=begins)
+            under_way.append((done, *self._on_their_way(losses, batches, asked())))
+            settles = begins or number + 1 == self.updates_per_epoch
+            settles = settles or (settle_every is not None and (number + 1) % settle_every == 0)
+            while under_way and (settles or stops or len(under_way) > 1 or under_way[0][2] is None):
+                done, values, event = under_way.popleft()
+                if event is not None:
+                    event.synchronize()
+                loss, unreadable, stop, *each = values.tolist()
+                stops = stops or stop > 0
+                yield done(
+                    loss=loss / micro_batches,
+                    unreadable=int(unreadable),
+                    losses=each,
+                    settled=not under_way,
+                    stops=stops,
+                )
+
+    def update(self, batches: Sequence[Batch], step: Step) -> Tensor:
         """Does one update.
 
         Args:
             batches: This process's micro-batches.
-            place: Decides on the learning rate and on what is random.
+            step: Decides on the learning rate and on what is random.
 
         Returns:
             (len(batches)), the loss of each, detached, on the device.
         """
-        config, device = self.config, self.group.device
-        self.schedule.step_update(place.epoch * self.updates_per_epoch + place.update)
+        config = self.config
+        self.schedule.step_update(step.epoch * self.updates_per_epoch + step.update)
+        repels = config.repulsion_from is not None and step.epoch >= config.repulsion_from
+        if self._cuda_graph:
+            if repels not in self._graphed:
+                # There is no way back from the second to the first, whose memory is then free.
+                self._graphed = {repels: GraphedUpdate(partial(self._graphed_update, repels), self.optimizer)}
+            losses = self._graphed[repels](*self._prepared(batches[0], step))
+            self.on_images(len(batches[0].labels))
+        else:
+            losses = self._plain_update(batches, step, repels)
+        if self.ema is not None:
+            self.ema.update()
+        return losses
+
+    def _plain_update(self, batches: Sequence[Batch], step: Step, repels: bool) -> Tensor:
         self.optimizer.zero_grad()
-        repels = config.repulsion_from is not None and place.epoch >= config.repulsion_from
         losses = []
         for batch in batches:
-            _seed(config.seed, place.epoch, place.update, batch.micro_batch)
-            images = batch.images.to(device, non_blocking=True)
-            if config.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            labels = batch.labels.to(device, non_blocking=True)
+            images, labels = self._prepared(batch, step)
             # Gradients are summed over processes once an update, with those of the last micro-batch.
             last = batch is batches[-1]
             with nullcontext() if last or self.group.world == 1 else self._wrapped.no_sync():  # type: ignore[operator]
-                loss = self._loss(images, labels)
-                objective = loss / len(batches)
-                if repels and last:
-                    objective = objective + repulsion_loss(self.model) ** 2
-                objective.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+                losses.append(self._backward(images, labels, len(batches), repels and last))
             self.on_images(len(labels) * self.group.world)
-        if config.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
-        self.optimizer.step()
-        if config.clamp_positions:
-            clamp_positions_(self.model)
-        if self.ema is not None:
-            self.ema.update()
+        self._move_parameters()
         return torch.stack(losses)
 
-    def train_mode(self) -> None:
-        """To be called before the updates of an epoch."""
-        self._wrapped.train()
+    def _graphed_update(self, repels: bool, images: Tensor, labels: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
+        loss = self._backward(images, labels, 1, repels)
+        self._move_parameters()
+        return loss[None]
+
+    def _prepared(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
+        """Images and labels on the device; what is random from here on depends on the place of the batch alone."""
+        _seed(self.config.seed, step.epoch, step.update, batch.micro_batch)
+        images = batch.images.to(self.group.device, non_blocking=True)
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, batch.labels.to(self.group.device, non_blocking=True)
+
+    def _backward(self, images: Tensor, labels: Tensor, micro_batches: int, repels: bool) -> Tensor:
+        loss = self._loss(images, labels)
+        objective = loss / micro_batches
+        if repels:
+            objective = objective + repulsion_loss(self.model) ** 2
+        objective.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _move_parameters(self) -> None:
+        if self.config.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        if self.config.clamp_positions:
+            clamp_positions_(self.model)
+
+    def _on_their_way(
+        self, losses: Tensor, batches: Sequence[Batch], stop: bool
+    ) -> tuple[Tensor, torch.cuda.Event | None]:
+        """Sum of all losses, unreadable images and processes that stop, then the losses; and when they have come."""
+        unreadable = sum(batch.unreadable for batch in batches)
+        # Filled on the device: a copy from the host would wait for it.
+        counts = losses.new_full((), unreadable), losses.new_full((), stop)
+        sums = self.group.sum(torch.stack([losses.sum(), *counts]))
+        values = torch.cat([sums, losses])
+        if not values.is_cuda:
+            return values, None
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        host.copy_(values, non_blocking=True)
+        event.record()
+        return host, event
 
     @property
     def lr(self) -> float:
@@ -215,14 +349,15 @@ def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
-def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+def _optimizer(config: TrainConfig, model: nn.Module, cuda_graph: bool) -> torch.optim.Optimizer:
     groups = param_groups(model, config.scaled_lr, config.weight_decay, config.position_lr_scale)
     known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
         raise ValueError(
             f"optimizer: expected a name that timm knows, got {config.optimizer!r}; {nearest(config.optimizer, known)}"
         )
-    return create_optimizer_v2(groups, config.optimizer, lr=config.scaled_lr, weight_decay=config.weight_decay)
+    graphed: dict[str, Any] = {"capturable": True, "fused": True} if cuda_graph else {}
+    return create_optimizer_v2(groups, config.optimizer, config.scaled_lr, config.weight_decay, **graphed)
 
 
 def _seed(*place: int) -> None:

@@ -7,9 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data.batches import Batch
+from .data.batches import Batch, ValidationBatches
 from .data.image_folder import shortened
-from .processes import Processes
+from .data.image_source import Images, Stream
+from .data.transforms import preparation, validation_transform
+from .processes import Processes, default_workers
+from .settings import TrainConfig
+from .trainer import autocast
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,33 @@ class Scores:
     unreadable: int
 
 
+def validation_batches(
+    config: TrainConfig, source: Images | Stream, model: nn.Module, group: Processes
+) -> ValidationBatches:
+    """The images that a run is validated on, prepared as its model expects."""
+    return ValidationBatches(
+        source,
+        validation_transform(config, *preparation(model)),
+        batch=config.micro_batch,
+        group=group,
+        workers=reading_workers(config, source, group),
+    )
+
+
+def reading_workers(config: TrainConfig, source: Images | Stream, group: Processes) -> int:
+    """Processes that read a source: as many as asked for, else as many as the machine and the source have room for."""
+    if config.workers is not None:
+        return config.workers
+    most = source.readers(group.world) if isinstance(source, Stream) else default_workers()
+    return max(1, min(most, default_workers()))
+
+
 @torch.no_grad()
 def validate(
     model: nn.Module,
     batches: Iterable[Batch],
     group: Processes,
-    precision: torch.autocast,
-    channels_last: bool,
+    config: TrainConfig,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> Scores:
     """Scores a model on images that the processes divide among them.
@@ -38,36 +62,37 @@ def validate(
         model: Put into evaluation mode.
         batches: This process's images.
         group: The processes.
-        precision: Context of the forward pass.
-        channels_last: Memory format of maps.
+        config: Precision and memory format are its.
         on_batch: Called with the number of images after each batch.
 
     Raises:
         ValueError: No image can be read.
     """
     model.eval()
-    # Loss, right at first, right among five, images, unreadable.
-    sums = torch.zeros(5, device=group.device)
+    seen, unreadable = 0, 0
+    # Of each batch the loss, and how many are right at first and among five. They are read at the end: a GPU that is
+    # asked for a number has nothing to do until the next batch comes.
+    sums: list[Tensor] = []
     for batch in batches:
-        sums[4] += batch.unreadable
+        unreadable += batch.unreadable
         if len(batch.labels) == 0:
             continue
-        images, labels = batch.images.to(group.device), batch.labels.to(group.device)
-        if channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with precision:
-            scores = model(images)
+        pixels, labels = batch.images.to(group.device), batch.labels.to(group.device)
+        if config.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with autocast(config, group.device):
+            scores = model(pixels)
         scores = scores.float()
-        best = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
-        sums[0] += F.cross_entropy(scores, labels, reduction="sum")
-        sums[1] += best[:, 0].sum()
-        sums[2] += best.sum()
-        sums[3] += len(labels)
+        among = scores.topk(min(5, scores.shape[1])).indices == labels[:, None]
+        total = F.cross_entropy(scores, labels, reduction="sum")
+        sums.append(torch.stack([total, (scores.argmax(1) == labels).sum(), among.sum()]))
+        seen += len(labels)
         on_batch(len(labels))
-    loss, first, five, images, unreadable = group.sum(sums).tolist()
+    read = torch.stack(sums).tolist() if sums else [[0.0] * 3]
+    loss, first, five, images, failed = group.total([*map(sum, zip(*read, strict=True)), seen, unreadable])
     if images == 0:
-        raise ValueError(f"data: expected a validation image that can be read, got {int(unreadable)} that cannot")
-    return Scores(loss / images, 100 * first / images, 100 * five / images, int(images), int(unreadable))
+        raise ValueError(f"data: expected a validation image that can be read, got {int(failed)} that cannot")
+    return Scores(loss / images, 100 * first / images, 100 * five / images, int(images), int(failed))
 
 
 def class_numbers(

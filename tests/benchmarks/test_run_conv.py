@@ -18,7 +18,12 @@ pytest.importorskip("DCLS")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    layers = {"stage": Layer(2, 6, 5, 1), "larger kernel": Layer(2, 6, 7, 1, against=5)}
+    layers = {
+        "stage": Layer(2, 6, 5, 1),
+        "inference": Layer(2, 6, 5, 1, training=False, channels_last=False),
+        "larger kernel": Layer(2, 6, 7, 1, against=5, by_torch=False),
+        "sound": Shape(1, 2, 2, 2, (40,), (9,), False),
+    }
     monkeypatch.setattr(conv, "PROBLEMS", {**layers, "auto": "random shapes", "kernel sizes": "sizes"})
     monkeypatch.setattr(conv, "draw_shapes", lambda *_: [Shape(1, 2, 2, 2, (9,), (5,), False)])
     monkeypatch.setattr(conv, "SIZES", (3, 5))
@@ -35,13 +40,13 @@ def run(benchmark: str, folder: Path) -> dict[str, Any]:
 
 def test_layers(tmp_path: Path) -> None:
     result = run("conv", tmp_path)
-    assert [entry["name"] for entry in result["comparisons"]] == ["stage", "larger kernel"]
+    assert [entry["name"] for entry in result["comparisons"]] == ["stage", "inference", "larger kernel", "sound"]
     assert all(entry["candidate_ms"] > 0 for entry in result["comparisons"])
     (entry,) = result["auto"]
     methods = {"torch", *CPU_METHODS}
     assert set(entry["ms"]) == methods
     assert [set(entry["ms"]) >= methods for entry in result["sizes"]] == [True, True]
-    assert len(conv.rows(result)) == 3
+    assert len(conv.rows(result)) == 5
     assert "On 1 random shapes" in conv.note(result)
     pictures.draw_speed(result, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 10_000

@@ -304,9 +304,9 @@ def test_slopes_of_the_descent_are_those_of_the_objective():
     old = torch.randn(2, 3, 5, 5, dtype=torch.float64)
     place = grid(9, 5, "gaussian")
     position, sigma = torch.rand(2, 3, 4, dtype=torch.float64) * 4 - 2, torch.rand(2, 3, 4, dtype=torch.float64)
-    descent = fit._Descent(old, fit.Elements(position, sigma), place)
+    descent = fit._Descent(old, fit.Placement(position, sigma), place)
     leaves = torch.stack([position, sigma]).requires_grad_()
-    fit.objective(old, fit.Elements(leaves[0], leaves[1]), place).sum().backward()
+    fit.objective(old, fit.Placement(leaves[0], leaves[1]), place).sum().backward()
     expected = leaves.grad.permute(2, 0, 1, 3).flatten(1)
     torch.testing.assert_close(-2 * descent.downhill, expected)
 
@@ -345,7 +345,7 @@ def test_weights_stay_bounded():
         model = one_stage(smooth_kernels(1, 32))
         twin, _ = keep(model, count=40, interpolation=interpolation)
         assert twin[0].weight.abs().max() < 20 * model[0].weight.abs().max()
-    twice = fit.Elements(torch.zeros(2, 1, 2, dtype=torch.float64), torch.zeros(2, 1, 2, dtype=torch.float64))
+    twice = fit.Placement(torch.zeros(2, 1, 2, dtype=torch.float64), torch.zeros(2, 1, 2, dtype=torch.float64))
     weight = fit.least_squares(torch.ones(1, 1, 3, 3, dtype=torch.float64), twice, grid(7, 3, "bilinear"))
     torch.testing.assert_close(weight, torch.full((1, 1, 2), 0.5, dtype=torch.float64))
 

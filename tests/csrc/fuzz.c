@@ -260,15 +260,21 @@ static void describe(const char *what, const tensor *t) {
 
 static const char *const METHODS[] = {"direct", "fft"}, *const MAPS[] = {"convolve", "transpose", "correlate"};
 
-/* Whether a result is as expected, and nothing else was written. */
-static int agrees(const tensor *result, const cell *right, double bound) {
+static double norm(const tensor *t) {
+    double squares = 0;
+    for (int64_t i = 0; i < cells(t); i++) squares += get(t, i) * get(t, i);
+    return sqrt(squares);
+}
+
+/* Whether a result is as expected, but for `relative` of the sizes and `absolute`, and nothing else was written. */
+static int agrees(const tensor *result, const cell *right, double relative, double absolute) {
     double error = 0, size = 0;
     for (int64_t i = 0; i < cells(result); i++) {
         const double off = get(result, i) - right[i].sum;
         error += off * off, size += right[i].size * right[i].size;
     }
     error = sqrt(error), size = sqrt(size);
-    if (!(error <= (size > 0 ? bound * size : 1e-3))) {
+    if (!(error <= relative * size + absolute)) {
         printf("an error of %g of %g\n", error, size);
         return 0;
     }
@@ -297,6 +303,7 @@ static int try_problem(void) {
     }
     cell *right = expected(&p, &read[0], &read[1], &read[2]);
     const cell *results[3] = {right + cells(&read[2]), right + cells(&read[2]) + cells(&read[0]), right};
+    const double norms[3] = {norm(&read[0]), norm(&read[1]), norm(&read[2])};
     pieces = (int)between(1, 3);
     int failed = 0;
     for (int variant = 0; td_variant(variant) != NULL && !failed; variant++) {
@@ -315,8 +322,10 @@ static int try_problem(void) {
                     failed = printf("expected %d, got %d\n", TD_OK, said);
                 } else {
                     /* Of spectra, cells and taps that meet nothing leave their rounding too. */
-                    const double own = (method == TD_FFT ? 4 : 1) * ROUNDING[twice ? TD_FLOAT64 : TD_FLOAT32];
-                    failed = !agrees(&written[result], results[result], fmax(own, ROUNDING[written[result].is.dtype]));
+                    const double own = ROUNDING[twice ? TD_FLOAT64 : TD_FLOAT32];
+                    const double spread = own * norms[(result + 1) % 3] * norms[(result + 2) % 3];
+                    failed = !agrees(&written[result], results[result], fmax(own, ROUNDING[written[result].is.dtype]),
+                                     method == TD_FFT ? spread : 0);
                 }
                 if (failed)
                     printf("  %s, %s, %s, %s arithmetic\n", td_variant(variant), METHODS[method], MAPS[map], DTYPES[twice]);

@@ -10,7 +10,7 @@ from studies.config import StudyConfig
 from studies.files import study_from
 from studies.records import Data, Study
 from studies.schedule import make_schedule
-from torchdcls_train.comparison.loop import Epoch
+from torchdcls_train.comparison.training import Epoch
 
 TOY: Mapping[str, Any] = {
     "models": ["convnext"],

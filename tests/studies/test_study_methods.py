@@ -8,12 +8,11 @@ from torch import nn
 
 from studies.cells import Cell, make_cell
 from studies.config import METHODS, Candidate, Method
-from studies.images import PlainBatches, TrainingBatches, load_images
+from studies.images import load_images
 from studies.methods import DenseConv2d, build
 from tests.studies.made_study import PLATFORM, toy
 from torchdcls import Dcls2d
 from torchdcls.conversion import parameter_count
-from torchdcls_train.data.image_set import ImageSet
 
 CPU = torch.device("cpu")
 
@@ -91,45 +90,6 @@ def test_split_is_disjoint_balanced_and_always_the_same() -> None:
     assert torch.equal(parts.double().sum(0), others.double().sum(0))
     with pytest.raises(ValueError, match="validation_images: expected fewer than the 60 training images, got 60"):
         load_images(toy(validation_images=60))
-
-
-def test_batches_depend_on_the_seed_alone() -> None:
-    images = load_images(toy()).training
-
-    def take(seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        batches = TrainingBatches(images, 20, seed, CPU)
-        torch.rand(seed + 1)  # what others draw doesn't matter
-        return [batch for _ in range(2) for batch in batches]
-
-    first, again, other = take(0), take(0), take(1)
-    assert len(first) == 4
-    assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(first, again, strict=True))
-    assert not torch.equal(first[0][0], other[0][0])
-    assert not torch.equal(first[0][0], first[2][0])  # another pass, other images
-
-
-def test_augmentation_shifts_and_mirrors_and_nothing_else() -> None:
-    """Each image of a batch is one of the 18 that shifts by a cell and mirrors make; labels follow."""
-    pictures = torch.randint(1, 255, (6, 3, 10, 8), dtype=torch.uint8)
-    images = ImageSet(pictures, torch.arange(6))
-    batches = TrainingBatches(images, 6, 0, CPU)
-    scale = PlainBatches(images, images, 6, CPU)._scale
-    padded = nn.functional.pad(pictures, (1, 1, 1, 1))
-    seen = set()
-    for _ in range(40):
-        ((batch, labels),) = batches
-        assert sorted(labels.tolist()) == list(range(6))
-        for image, label in zip(batch, labels.tolist(), strict=True):
-            possible = {
-                (row, column, flip): padded[label, :, row : row + 10, column : column + 8].flip(2 if flip else ())
-                for row in range(3)
-                for column in range(3)
-                for flip in (False, True)
-            }
-            matches = [key for key, value in possible.items() if torch.allclose(scale(value), image)]
-            assert matches
-            seen.add(matches[0])
-    assert len(seen) == 18
 
 
 def test_ids() -> None:

@@ -27,7 +27,7 @@ from studies.results import results_of
 from studies.run import print_status, report, study
 from tests.studies.made_study import ENVIRONMENT, TOY, made_study, toy
 from torchdcls_train.comparison import small as comparison
-from torchdcls_train.comparison.loop import train
+from torchdcls_train.comparison.training import short_run
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 # One epoch is over in a moment; all that takes time is making models.
@@ -175,12 +175,12 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
         count += 1
         if count == 3:
             raise KeyboardInterrupt
-        return train(*args, **kwargs)
+        return short_run(*args, **kwargs)
 
-    monkeypatch.setattr(training, "train", stopping)
+    monkeypatch.setattr(training, "short_run", stopping)
     state, printed = quietly(toy(), tmp_path)
     assert state == "interrupted"
-    assert "goes on from the last finished cell" in printed
+    assert "rerun the same command to resume from the last finished cell" in printed
     assert len(lines_of(tmp_path)) == 2
     assert "not complete: 2 of 12 trainings" in (tmp_path / "results.md").read_text()
     assert quietly(toy(), tmp_path)[0] == "finished"
@@ -293,7 +293,7 @@ def test_bfloat16_is_what_the_forward_pass_runs_in(guarded: Guarded) -> None:
         config = toy(precision=precision)
         (candidate, *_) = config.candidates("7x7")
         platform = platform_of(config, torch.device("cpu"))
-        cell = make_cell(config, platform, model="convnext", method="7x7", candidate=candidate, seed=0)
+        cell = make_cell(config, platform, "convnext", "7x7", candidate, seed=0)
         result = training.train_cell(cell, images.load_images(config), torch.device("cpu"), ENVIRONMENT)
         found[precision] = [epoch["train_loss"] for epoch in result.epochs]
     assert found["float32"] != found["bfloat16"]

@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.torchdcls_train import runs
-from torchdcls_train import engine, trained
+from torchdcls_train import engine, trained, validation
 from torchdcls_train.averaged import PARTS, better_part, taken_part
 from torchdcls_train.checkpoint import load_checkpoint
 from torchdcls_train.engine import train
 from torchdcls_train.evaluate import evaluate, load_model
 from torchdcls_train.settings import EvalConfig, TrainConfig
-from torchdcls_train.trainer import Place, Trainer
+from torchdcls_train.trainer import Step, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -276,9 +276,9 @@ def test_what_is_not_finite_ends_the_run(
     """In the second update of the second epoch; checkpoints are written after each."""
     out, one_update, seen = tmp_path / "run", Trainer.update, []
 
-    def update(trainer: Trainer, batches: Any, place: Place) -> torch.Tensor:
-        losses = one_update(trainer, batches, place)
-        if place == Place(1, 1):
+    def update(trainer: Trainer, batches: Any, step: Step) -> torch.Tensor:
+        losses = one_update(trainer, batches, step)
+        if step == Step(1, 1):
             seen.extend(name for batch in batches for name in batch.names)
             if broken == "weights":
                 next(trainer.model.parameters()).data.fill_(math.inf)
@@ -374,7 +374,7 @@ def test_two_runs_do_not_write_to_one_folder(images: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("added", r"the training images of .*, got others \(25 in the place of 24\)"),
+        ("added", r"the training images of .*, got others \(25 in place of 24\)"),
         ("moved", r"the training images of .*, got others \(as many, of other names or labels\)"),
         ("renamed", r"the validation images of .*, got others \(as many, of other names or labels\)"),
     ],
@@ -530,7 +530,7 @@ def test_a_cpu_is_not_compiled_for_and_its_cores_are_not_outnumbered(
     """Unless it is asked for."""
     compiled: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    monkeypatch.setattr(engine, "default_workers", lambda: 1)
+    monkeypatch.setattr(validation, "default_workers", lambda: 1)
     usual = {"epochs": 1, "compile": None, "workers": None}
     _, printed = quietly(runs.config(images, tmp_path / "run", **usual))
     record = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -59,18 +59,18 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Elements:
+class Placement:
     """Positions and sigmas, each (axes, rows, elements); a sigma is 0 at least, and 0 where the profile has none."""
 
     position: Tensor
     sigma: Tensor
 
-    def of(self, rows: Tensor) -> "Elements":
+    def of(self, rows: Tensor) -> "Placement":
         """Those of some rows."""
-        return Elements(self.position[:, rows], self.sigma[:, rows])
+        return Placement(self.position[:, rows], self.sigma[:, rows])
 
 
-def fit(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
+def fit(old: Tensor, count: int, grid: Grid) -> tuple[Placement, Tensor]:
     """Elements and weights that make the old kernels with least squared error.
 
     With as many elements as an old kernel has taps there is one on each. With fewer, a start is chosen, from where
@@ -78,7 +78,7 @@ def fit(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
 
     Args:
         old: (layers, rows, *cells), float64.
-        count: Elements per row.
+        count: Placement per row.
         grid: Where kernels lie.
 
     Returns:
@@ -90,17 +90,17 @@ def fit(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
         # The same places for all rows: all kernels are layers of one.
         elements = _rounded(_on_taps(grid, old.device))
         weight = least_squares(old.flatten(0, 1).unsqueeze(1), elements, grid).reshape(layers, rows, grid.taps)
-        return Elements(elements.position.expand(-1, rows, -1), elements.sigma.expand(-1, rows, -1)), weight
+        return Placement(elements.position.expand(-1, rows, -1), elements.sigma.expand(-1, rows, -1)), weight
     largest = (1 + 2 * len(grid.sizes)) * count
-    fitted, weights = [], []
+    fitted = []
     for part in torch.split(old, max(1, PART_NUMBERS // largest**2), dim=1):
-        fitted.append(_rounded(descended(part, chosen(part, count, grid), grid)))
-        weights.append(least_squares(part, fitted[-1], grid))
-    position, sigma = (torch.cat([getattr(part, name) for part in fitted], 1) for name in ("position", "sigma"))
-    return Elements(position, sigma), torch.cat(weights, 1)
+        elements = _rounded(descended(part, chosen(part, count, grid), grid))
+        fitted.append((elements.position, elements.sigma, least_squares(part, elements, grid)))
+    position, sigma, weight = (torch.cat(parts, 1) for parts in zip(*fitted, strict=True))
+    return Placement(position, sigma), weight
 
 
-def least_squares(old: Tensor, elements: Elements, grid: Grid) -> Tensor:
+def least_squares(old: Tensor, elements: Placement, grid: Grid) -> Tensor:
     """Weights with which elements make the old kernels best, (layers, rows, elements).
 
     It is the least squares solution where elements are apart; weights of those that are nearly the same stay bounded.
@@ -114,7 +114,7 @@ def least_squares(old: Tensor, elements: Elements, grid: Grid) -> Tensor:
     return weight
 
 
-def objective(old: Tensor, elements: Elements, grid: Grid) -> Tensor:
+def objective(old: Tensor, elements: Placement, grid: Grid) -> Tensor:
     """What a fit makes small, for each row: squared error plus `RIDGE` times the energies of elements, at its least."""
     columns = _columns(elements, grid)
     with_old = _products_with(old, columns, grid)
@@ -122,7 +122,7 @@ def objective(old: Tensor, elements: Elements, grid: Grid) -> Tensor:
     return old.square().flatten(2).sum((0, 2)) - (with_old * weight).sum((0, 2))
 
 
-def chosen(old: Tensor, count: int, grid: Grid) -> Elements:
+def chosen(old: Tensor, count: int, grid: Grid) -> Placement:
     """A start, chosen one by one: each time the element with which least is left of all of a row's kernels."""
     elements, _ = _choices(old, count, grid)
     return elements
@@ -141,7 +141,7 @@ def left_by_count(old: Tensor, grid: Grid) -> Tensor:
     return left.clamp_min(0)
 
 
-def _choices(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
+def _choices(old: Tensor, count: int, grid: Grid) -> tuple[Placement, Tensor]:
     """Elements chosen one by one, and by how much each lowers the squared error of each layer, (count, layers).
 
     Source:
@@ -151,7 +151,7 @@ def _choices(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
     sigmas = SIGMAS if grid.profile.start is not None else SIGMAS[:1]
     position = places.repeat(1, len(sigmas)).unsqueeze(1)
     sigma = position.new_tensor(sigmas).repeat_interleave(places.shape[1]).expand_as(position)
-    columns = _columns(Elements(position, sigma), grid)
+    columns = _columns(Placement(position, sigma), grid)
     products = _products(columns)[0]  # (candidates, candidates), the same for all rows
 
     # Of each candidate only what it has beyond those chosen counts: its energy, and what it has in common with the old
@@ -174,10 +174,10 @@ def _choices(old: Tensor, count: int, grid: Grid) -> tuple[Elements, Tensor]:
         energy = energy - part.square()
         parts = torch.cat([parts, part.unsqueeze(1)], 1)
     picks = torch.stack(taken, -1)
-    return Elements(position[:, 0, picks], sigma[:, 0, picks]), torch.stack(gained)
+    return Placement(position[:, 0, picks], sigma[:, 0, picks]), torch.stack(gained)
 
 
-def descended(old: Tensor, start: Elements, grid: Grid) -> Elements:
+def descended(old: Tensor, start: Placement, grid: Grid) -> Placement:
     """Elements moved and spread from a start so that the objective falls in every row, weights following.
 
     Source:
@@ -209,7 +209,7 @@ class _Descent:
     Unknowns are in the order of the derivatives of `_columns`: one kind after the other, each of all elements.
     """
 
-    def __init__(self, old: Tensor, elements: Elements, grid: Grid) -> None:
+    def __init__(self, old: Tensor, elements: Placement, grid: Grid) -> None:
         self.elements, self.grid = elements, grid
         self.count = count = elements.position.shape[-1]
         columns = _columns(elements, grid, derivatives=True)
@@ -224,7 +224,7 @@ class _Descent:
         slope = with_old[..., count:] - _times(self.mixed, self.weight)
         self.downhill = (self.weight.repeat(1, 1, self.kinds) * slope).sum(0)
 
-    def step(self, damping: Tensor) -> Elements:
+    def step(self, damping: Tensor) -> Placement:
         """Elements after a step, short for a large damping (rows), half a cell at most."""
         # Of the derivatives only what no change of weights can make counts.
         beyond = self.products[:, self.count :, self.count :] - self.mixed @ torch.cholesky_solve(
@@ -244,7 +244,7 @@ class _Descent:
         return _inside(self.elements.position + move[:axes], sigma, self.grid)
 
 
-def _beside(old: Tensor, elements: Elements, grid: Grid) -> Elements:
+def _beside(old: Tensor, elements: Placement, grid: Grid) -> Placement:
     # Off the cells, along each axis to the side that leaves less.
     downhill = []
     for side in (OFF_CELL, -OFF_CELL):
@@ -256,7 +256,7 @@ def _beside(old: Tensor, elements: Elements, grid: Grid) -> Elements:
     return _inside(elements.position + sides, elements.sigma, grid)
 
 
-def _on_taps(grid: Grid, device: torch.device) -> Elements:
+def _on_taps(grid: Grid, device: torch.device) -> Placement:
     # A little to the middle of the old kernel, where nothing is lost over its edge: the weights can be exact.
     places = grid.places(1.0, device)
     middle = places.mean(1, keepdim=True)
@@ -264,7 +264,7 @@ def _on_taps(grid: Grid, device: torch.device) -> Elements:
     return _inside(position.unsqueeze(1), torch.zeros_like(position).unsqueeze(1), grid)
 
 
-def _inside(position: Tensor, sigma: Tensor, grid: Grid) -> Elements:
+def _inside(position: Tensor, sigma: Tensor, grid: Grid) -> Placement:
     # On the grid, and off its cells.
     cell = position.round()
     gap = position - cell
@@ -272,14 +272,14 @@ def _inside(position: Tensor, sigma: Tensor, grid: Grid) -> Elements:
     for axis, size in enumerate(grid.sizes):
         off = OFF_CELL if size > 1 else 0.0
         position[axis].clamp_(off - size // 2, size - 1 - size // 2 - off)
-    return Elements(position, sigma.clamp(0.0, float(max(grid.sizes))))
+    return Placement(position, sigma.clamp(0.0, float(max(grid.sizes))))
 
 
-def _rounded(elements: Elements) -> Elements:
-    return Elements(elements.position.float().double(), elements.sigma.float().double())
+def _rounded(elements: Placement) -> Placement:
+    return Placement(elements.position.float().double(), elements.sigma.float().double())
 
 
-def _columns(elements: Elements, grid: Grid, derivatives: bool = False) -> list[Tensor]:
+def _columns(elements: Placement, grid: Grid, derivatives: bool = False) -> list[Tensor]:
     """What elements of weight 1 make, as one factor per axis, (rows, elements, cells).
 
     With `derivatives`, the derivatives with respect to the position along each axis, and then to the sigma along each

@@ -110,6 +110,7 @@ def fuse(
     Raises:
         ValueError: The model has no DCLS layers, is itself one, has one of a subclass that computes something else, or
             an argument is out of range. It is as it was.
+        TypeError: An argument of a wrong type.
 
     Example:
         >>> import torch
@@ -122,6 +123,7 @@ def fuse(
     """
     _checks.module("model", model)
     _checks.one_of("positions", positions, ("exact", "round"))
+    _checks.number("tolerance", tolerance)
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance: expected a number from 0 to below 1, got {tolerance!r}")
     if isinstance(model, DclsLayer):

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
+from .._checks import alternatives
 from ..ops.separable import EPSILON
 from ..profiles import Interpolation
 
@@ -195,22 +196,20 @@ def kernel_count(state_dict: Mapping[str, Tensor]) -> int:
     return counts.pop()
 
 
-def sharing(state_dict: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """Each layer of an authors' state dict, and the first one whose positions and sigmas are the same.
+def sharing(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each layer of an authors' state dict the first one whose positions and sigmas are the same.
 
     Files repeat what layers share.
     """
-    found: list[tuple[str, str]] = []
+    leaders: dict[str, str] = {}
     for layer in layers(state_dict, "P"):
         named = [name for name in THEIR_NAMES.values() if f"{layer}.{name}" in state_dict]
-        leaders = dict.fromkeys(leader for _, leader in found)
-        same = (
-            leader
-            for leader in leaders
-            if all(torch.equal(state_dict[f"{leader}.{name}"], state_dict[f"{layer}.{name}"]) for name in named)
-        )
-        found.append((layer, next(same, layer)))
-    return found
+
+        def same(leader: str, layer: str = layer, named: list[str] = named) -> bool:
+            return all(torch.equal(state_dict[f"{leader}.{name}"], state_dict[f"{layer}.{name}"]) for name in named)
+
+        leaders[layer] = next(filter(same, dict.fromkeys(leaders.values())), layer)
+    return leaders
 
 
 def reach(state_dict: Mapping[str, Tensor]) -> float:
@@ -218,9 +217,9 @@ def reach(state_dict: Mapping[str, Tensor]) -> float:
     return float(torch.cat([state_dict[f"{layer}.P"].abs().flatten() for layer in layers(state_dict, "P")]).median())
 
 
-def layout(state_dict: Mapping[str, Tensor]) -> Layout | None:
-    """Whose names a state dict of the authors uses, or None."""
-    return next((found for found, (sign, _) in _SIGNS.items() if sign in state_dict), None)
+def layout(state_dict: Mapping[str, Tensor], *, of_timm: bool = False) -> Layout | None:
+    """Whose names a state dict uses, the authors' or timm's for the same models; or None."""
+    return next((found for found, signs in _SIGNS.items() if signs[of_timm] in state_dict), None)
 
 
 def check_version(version: str | None, state_dict: Mapping[str, Tensor]) -> Version:
@@ -229,14 +228,12 @@ def check_version(version: str | None, state_dict: Mapping[str, Tensor]) -> Vers
     Raises:
         ValueError: See above.
     """
-    choices = ("max", "gauss") if layers(state_dict, "SIG") else ("v0", "v1")
-    for choice in choices:
-        if version == choice:
-            return choice  # type: ignore[return-value]
-    raise ValueError(
-        f"version: expected {choices[0]!r} or {choices[1]!r}, as the layers have "
-        f"{'a' if 'max' in choices else 'no'} SIG, got {version!r}"
-    )
+    sigma = bool(layers(state_dict, "SIG"))
+    choices = {name: name for name, kind in INTERPOLATIONS.items() if (kind != "bilinear") == sigma}
+    if version not in choices:
+        has = f"the layers have {'a' if sigma else 'no'} SIG"
+        raise ValueError(f"version: expected {alternatives(choices)}, as {has}, got {version!r}")
+    return choices[version]
 
 
 def timm_names(keys: Collection[str], names: Layout, model: nn.Module) -> dict[str, str]:
@@ -253,24 +250,18 @@ def timm_names(keys: Collection[str], names: Layout, model: nn.Module) -> dict[s
     plain = [key for key in keys if not key.endswith((".P", ".SIG"))]
     # timm's own function renames. It looks at values and may reshape them: it gets numbers to know them by.
     numbered = {key: torch.tensor([at, -1]) for at, key in enumerate(plain)}
-    try:
-        renamed = {plain[int(number[0])]: key for key, number in _timm_filter(names, numbered, model).items()}
-    except KeyError as error:
-        raise ValueError(f"it has a key that becomes {error.args[0]}, which is not there") from None
+    if names != "resnet":  # whose names are timm's
+        from timm import models
+
+        try:
+            numbered = getattr(models, names).checkpoint_filter_fn(numbered, model)
+        except KeyError as error:
+            raise ValueError(f"it has a key that becomes {error.args[0]}, which is not there") from None
+    renamed = {plain[int(number[0])]: key for key, number in numbered.items()}
     for ours, theirs in THEIR_NAMES.items():
         for layer in layers(keys, theirs):
             weight = renamed.get(f"{layer}.weight", f"{layer}.weight")
             renamed[f"{layer}.{theirs}"] = weight.removesuffix("weight") + ours
-    return renamed
-
-
-def _timm_filter(names: Layout, state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    from timm.models import convnext, fastvit, metaformer
-
-    modules = {"convnext": convnext, "metaformer": metaformer, "fastvit": fastvit}
-    if names not in modules:
-        return state_dict
-    renamed: dict[str, Tensor] = modules[names].checkpoint_filter_fn(state_dict, model)
     return renamed
 
 
@@ -338,7 +329,7 @@ def to_official(
     """
     if not isinstance(state_dict, Mapping):
         raise _checks.WrongTypeError(f"state_dict: expected model.state_dict(), got {type(state_dict).__name__}")
-    names = next((found for found, (_, sign) in _SIGNS.items() if sign in state_dict), None)
+    names = layout(state_dict, of_timm=True)
     converted = layers(state_dict, "position")
     if names is None or not converted:
         raise ValueError(
@@ -349,8 +340,7 @@ def to_official(
         shape = tuple(state_dict[f"{layer}.position"].shape)
         if len(shape) != 4 or shape[0] != 2:
             raise ValueError(f"state_dict: expected positions along two axes, got {layer}.position of shape {shape}")
-    rules = (*_ORIGINAL[names], *(_fastvit_network(state_dict) if names == "fastvit" else ()))
-
+    rules = [*_ORIGINAL[names], *(_fastvit_network(state_dict) if names == "fastvit" else [])]
     reordered: dict[tuple[Any, ...], Tensor] = {}
     theirs: dict[str, Tensor] = {}
     for key, value in state_dict.items():

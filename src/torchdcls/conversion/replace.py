@@ -3,7 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
@@ -38,6 +38,15 @@ class Job:
     kernel_size: tuple[int, ...]
     stage: str
     key: Hashable
+
+
+@dataclass
+class _Group:
+    """Layers that share their positions, and names and weights of the convolutions whose places they take."""
+
+    names: list[str] = field(default_factory=list)
+    layers: list[DclsNd] = field(default_factory=list)
+    kernels: list[Tensor] = field(default_factory=list)
 
 
 def convert(
@@ -92,6 +101,7 @@ def convert(
     Raises:
         ValueError: An argument is out of range, nothing would be replaced, the model itself is the convolution, "iso"
             leaves less than one element, or there are no finite weights to keep. The model is as it was.
+        TypeError: An argument of a wrong type. The model is as it was.
 
     Example:
         >>> import torch
@@ -108,8 +118,10 @@ def convert(
     kernel_count = _checks.element_count(kernel_count)
     if not callable(share):
         _checks.one_of("share", share, ("stage", "none"))
-    if weight_std is not None and not 0 < weight_std < float("inf"):
-        raise ValueError(f"weight_std: expected a positive number or None, got {weight_std!r}")
+    if weight_std is not None:
+        _checks.number("weight_std", weight_std)
+        if not 0 < weight_std < float("inf"):
+            raise ValueError(f"weight_std: expected a positive number or None, got {weight_std!r}")
     _checks.one_of("init", init, ("random", "keep"))
     if init == "keep" and weight_std is not None:
         raise ValueError(f"weight_std: expected None with init='keep', which draws no weights, got {weight_std!r}")
@@ -127,19 +139,21 @@ def convert(
         kernel_count = iso_kernel_count(jobs, profile, learned_dims)
 
     layers: dict[nn.Module, DclsNd] = {}
-    first: dict[Hashable, DclsNd] = {}
+    groups: dict[Hashable, _Group] = defaultdict(_Group)
     for job in jobs:
         layer = _layer_like(job, kernel_count, profile, learned_dims, position_init, weight_std, method)
-        leader = first.setdefault(job.key, layer)
-        layer.position, layer.sigma = leader.position, leader.sigma
+        group = groups[job.key]
+        group.names.append(job.name)
+        group.layers.append(layer)
+        group.kernels.append(job.module.weight)
+        layer.position, layer.sigma = group.layers[0].position, group.layers[0].sigma
         layers[job.module] = layer
     residuals: dict[str, float] = {}
     warning = None
     if init == "keep":
-        groups = _together(jobs, layers)
-        for group, made, kernels in groups:
-            residuals |= zip((job.name for job in group), warm_start_(made, kernels), strict=True)
-        warning = _lost(groups, residuals)
+        for group in groups.values():
+            residuals |= zip(group.names, warm_start_(group.layers, group.kernels), strict=True)
+        warning = _lost(list(groups.values()), residuals)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
     swap_modules_(model, layers)
@@ -260,32 +274,18 @@ def iso_kernel_count(jobs: Sequence[Job], profile: Profile, learned_dims: Sequen
     return int(count)
 
 
-Sharing = Sequence[tuple[list[Job], list[DclsNd], list[Tensor]]]
-
-
-def _together(jobs: Sequence[Job], layers: dict[nn.Module, DclsNd]) -> Sharing:
-    """Jobs whose layers share positions, together, with these layers and the weights of what they replace."""
-    groups: dict[Hashable, list[Job]] = defaultdict(list)
-    for job in jobs:
-        groups[job.key].append(job)
-    return [
-        (group, [layers[job.module] for job in group], [job.module.weight for job in group])
-        for group in groups.values()
-    ]
-
-
-def _lost(groups: Sharing, residuals: dict[str, float]) -> str | None:
+def _lost(groups: Sequence[_Group], residuals: dict[str, float]) -> str | None:
     """What to say where little is kept of the weights that were to be kept, with the count that would do."""
     mean = sum(residuals.values()) / len(residuals)
     if mean <= LARGEST_RESIDUAL:
         return None
-    by_count = [row for _, layers, kernels in groups for row in residuals_by_count(layers, kernels)]
+    by_count = [row for group in groups for row in residuals_by_count(group.layers, group.kernels)]
     # A layer with an element on each tap gains nothing by more.
     means = [
         sum(row[min(at, len(row) - 1)] for row in by_count) / len(by_count) for at in range(max(map(len, by_count)))
     ]
     enough = next((count for count, left in enumerate(means, start=1) if left <= LARGEST_RESIDUAL), None)
-    count = groups[0][1][0].kernel_count
+    count = groups[0].layers[0].kernel_count
     way_out = (
         "no kernel_count is enough, as new kernels are too small for the old ones: give a larger dilated_kernel_size"
         if enough is None

@@ -135,6 +135,7 @@ def inspect_model(
 
     Raises:
         ValueError: The model cannot be run on the example, or an argument is out of range.
+        TypeError: An argument of a wrong type.
 
     Example:
         >>> import torch

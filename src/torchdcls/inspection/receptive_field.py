@@ -67,7 +67,8 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
         What the last tensor that still is a map depends on.
 
     Raises:
-        ValueError: The model is no module, or the first input no tensor.
+        ValueError: There is no input.
+        TypeError: The model is no module, or the first input no tensor.
 
     Example:
         >>> import torch

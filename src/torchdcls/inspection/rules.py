@@ -421,13 +421,8 @@ def _reduced(call: Call) -> Trace:
 def _mirrored(call: Call) -> Trace:
     trace = call.main
     for at in call.dimensions("dims"):
-        (factor, *more) = trace.dimensions[at] or (Factor(1),)
-        if not axes_of(trace.dimensions[at]):
-            continue
-        if more or factor.span is None:
-            return trace.lost(call.shape, call.where)
-        last = factor.size - 1
-        trace = trace.with_dimension(at, (replace(factor, span=factor.span.window(last, last, -1)),))
+        last = call.shape[at] - 1
+        trace = _windowed(call, trace, at, last, last, -1)
     return trace
 
 

@@ -57,7 +57,8 @@ def load_official(
     host, names = _host(path, state_dict)
     _check_size(path, state_dict, size)
     sharing = {
-        names[f"{layer}.weight"].removesuffix(".weight"): leader for layer, leader in official.sharing(state_dict)
+        names[f"{layer}.weight"].removesuffix(".weight"): leader
+        for layer, leader in official.sharing(state_dict).items()
     }
     model: nn.Module = model_entrypoint(host.name)(**host.arguments)
     convert(

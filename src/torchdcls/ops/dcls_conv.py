@@ -36,8 +36,8 @@ def dcls_conv(
 
     Args:
         input: (batch, in_channels, *map), or without batch.
-        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`. They
-            decide between 1-D, 2-D and 3-D: learned axes, the first of `position`, plus dense axes of `weight`.
+        weight, position, sigma, interpolation, learned_dims: The elements, see `torchdcls.construct_kernel`. The number
+            of their axes, learned and dense, decides between 1-D, 2-D and 3-D.
         bias: (out_channels) or None.
         stride, padding, groups: As in torch.
         dilated_kernel_size: Size of the dense kernel, one integer or one per axis.
@@ -115,7 +115,7 @@ def _kernel(
 
 
 def _for_axes(function: _Function, dims: int) -> _Function:
-    """`function`, refused for elements of another number of axes."""
+    """`function` for elements of `dims` axes alone."""
 
     @functools.wraps(function)
     def convolve(input: Tensor, weight: Tensor, position: Tensor, *args: Any, **kwargs: Any) -> Tensor:

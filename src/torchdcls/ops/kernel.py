@@ -48,6 +48,7 @@ def construct_kernel(
 
     Raises:
         ValueError: Shapes, sizes or interpolation that do not fit.
+        TypeError: An argument of a wrong type.
 
     Gradients:
         To weight, position and sigma, of any order.

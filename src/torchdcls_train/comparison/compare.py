@@ -15,17 +15,19 @@ from rich.table import Table
 from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
+from ..data.held_batches import HeldBatches, ImageDraws
 from ..data.image_set import ImageData, balanced
-from ..data.named import channel_mean_std, images_per_epoch, load_data, make_loader
+from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
+from ..run_files import write_text
 from ..threads import helpful_threads
 from .compared import save_compared
 from .config import CompareConfig, Method
-from .loop import evaluate, train
-from .models import build_model
+from .models import method_model
 from .pictures import StageView, draw_pictures, stage_views
 from .record import Record, comparison_rows, markdown, notice, verdicts
+from .training import short_run, short_settings
 
 
 def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
@@ -57,7 +59,9 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     if (folder / "results.json").exists():
         raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
     for method in config.methods:
-        build_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
+        method_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
+    if device.type == "cuda":
+        data = replace(data, train=data.train.to(device), test=data.test.to(device))
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     record = Record(folder, config, command, data, device_name(device), torch.get_num_threads())
     console.print(
@@ -113,22 +117,17 @@ def _run(
     record: Record,
     progress: ProgressBar,
 ) -> list[StageView]:
-    model, report = build_model(config, method, data, seed)
+    model, report = method_model(config, method, data, seed)
     before = stage_views(model)
     model.to(device)
     record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
     title = f"{method}, seed {seed}"
     progress.describe(title)
     mean, std = channel_mean_std(data.train.images)
-    epochs = train(
-        model,
-        make_loader(data.train, config.batch_size, training=True, seed=seed, mean=mean, std=std),
-        config,
-        score=lambda model: evaluate(model, data.test, config.batch_size, mean, std, device),
-        device=device,
-        on_batch=progress.advance,
-        bilinear=method == "bilinear",
-    )
+    settings = short_settings(config, seed, bilinear=method == "bilinear")
+    batches = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
+    watched = HeldBatches(data.test, config.batch_size, mean, std)
+    epochs = short_run(model, batches, watched, settings, device, on_images=progress.advance)
     for epoch in epochs:
         record.add(epoch)
         progress.say(
@@ -138,7 +137,7 @@ def _run(
     checkpoints = record.path.parent / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"{method}-seed{seed}.safetensors"
-    save_compared(path, model, config, method, seed, data, mean, std)
+    save_compared(path, model, config, method, seed, data)
     return stage_views(model, before=before)
 
 
@@ -147,7 +146,7 @@ def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[S
     written = [folder / "results.json"]
     if body:
         written.append(folder / "table.md")
-        written[-1].write_text(markdown(result) + "\n", encoding="utf-8")
+        write_text(written[-1], markdown(result) + "\n")
         table = Table(*header)
         for row in body:
             table.add_row(*row)

@@ -1,8 +1,8 @@
 """The models that a comparison has trained: their files, and their scores."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,84 +10,84 @@ import torch
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
-from torch import Tensor, nn
+from torch import nn
 
 from ..data import NAMED
-from ..data.batches import Batch
-from ..data.image_set import ImageData
-from ..data.named import load_data, make_loader
+from ..data.held_batches import HeldBatches
+from ..data.image_set import ImageData, ImageSet
+from ..data.named import channel_mean_std, load_data
 from ..processes import Processes, device_name, find_device
 from ..progress import ProgressBar
-from ..settings import EvalConfig
+from ..run_files import write_whole
+from ..settings import EvalConfig, TrainConfig
 from ..validation import Scores, class_numbers, validate
 from .config import CompareConfig, Method
-from .models import Shape, build_model
+from .models import method_model
 
 _FORMAT = "torchdcls comparison 1"
 
 
-def save_compared(
-    path: Path,
-    model: nn.Module,
-    config: CompareConfig,
-    method: Method,
-    seed: int,
-    data: ImageData,
-    mean: Tensor,
-    std: Tensor,
-) -> None:
-    """Writes a model's weights under its own names, with all that is needed to make and to score it.
+@dataclass(frozen=True)
+class Compared:
+    """What the file of a trained model says of it: all that is needed to make it and to score it.
 
     Args:
-        path: The file.
-        model: The model.
-        config: Settings of its comparison, checked.
+        config: Settings of its comparison, checked, without the folder of the run.
         method: Its method.
         seed: Its seed.
-        data: What it was trained on.
-        mean: (C,) of its training images.
-        std: (C,) of its training images.
+        channels: Channels of its images.
+        image_size: Height and width of its images. Unit: pixels.
+        classes: Names of its classes.
+        mean: Of each channel of the training images.
+        std: Likewise.
     """
+
+    config: Mapping[str, Any]
+    method: Method
+    seed: int
+    channels: int
+    image_size: int
+    classes: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+def save_compared(
+    path: Path, model: nn.Module, config: CompareConfig, method: Method, seed: int, data: ImageData
+) -> None:
+    """Writes a model's weights under its own names, and what `Compared` says; `data` is what it was trained on."""
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     if config.data not in NAMED:
         settings["data"] = str(Path(config.data).expanduser().resolve())
-    about = {
-        "config": {name: value for name, value in settings.items() if name != "out"},
-        "method": method,
-        "seed": seed,
-        "channels": data.channels,
-        "image_size": data.image_size,
-        "classes": list(data.classes),
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-    }
-    # A file that is being written has another name, so that an interruption leaves no broken checkpoint.
-    unfinished = path.with_suffix(".part")
-    save_model(model, str(unfinished), {"format": _FORMAT, "about": json.dumps(about)})
-    unfinished.replace(path)
+    del settings["out"]
+    mean, std = channel_mean_std(data.train.images)
+    about = Compared(settings, method, seed, data.channels, data.image_size, data.classes, mean.tolist(), std.tolist())
+    metadata = {"format": _FORMAT, "about": json.dumps(asdict(about))}
+    write_whole(path, lambda unfinished: save_model(model, str(unfinished), metadata))
 
 
-def about_compared(path: Path) -> Mapping[str, Any] | None:
+def about_compared(path: Path) -> Compared | None:
     """What a file says about its model, None where it is none of a comparison."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return json.loads(metadata["about"]) if metadata.get("format") == _FORMAT else None  # type: ignore[no-any-return]
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
+        return Compared(**json.loads(metadata["about"])) if metadata.get("format") == _FORMAT else None
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
         return None  # who reads checkpoints says what is wrong
 
 
-def load_compared(path: Path, about: Mapping[str, Any]) -> nn.Module:
+def load_compared(path: Path, about: Compared) -> nn.Module:
     """The model of a file, on the CPU, in evaluation mode.
 
     Raises:
         ValueError: The file is of a version with other settings, or of another model.
     """
-    settings = about["config"]
     try:
-        config = CompareConfig(**settings)
-        shape = Shape(about["channels"], len(about["classes"]), about["image_size"])
-        model, _ = build_model(config, about["method"], shape, about["seed"])
+        model, _ = method_model(CompareConfig(**about.config), about.method, about, about.seed)
         load_model(model, str(path))
     except (TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -98,7 +98,7 @@ def load_compared(path: Path, about: Mapping[str, Any]) -> nn.Module:
     return model.eval()
 
 
-def evaluate_compared(path: Path, about: Mapping[str, Any], config: EvalConfig, console: Console | None) -> Scores:
+def evaluate_compared(path: Path, about: Compared, config: EvalConfig, console: Console | None) -> Scores:
     """Scores a model of a comparison on test images, prepared as in its run, and prints the result.
 
     Raises:
@@ -116,29 +116,24 @@ def evaluate_compared(path: Path, about: Mapping[str, Any], config: EvalConfig, 
     device = find_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    run = about["config"]
+    run = about.config
     folder = run["data_dir"] if config.data in (None, run["data"]) else None
     data_dir = config.data_dir or (None if folder is None else Path(folder))
     most = config.max_image_pixels or run["max_image_pixels"]
-    data = load_data(config.data or run["data"], data_dir, about["image_size"], least_classes=1, max_image_pixels=most)
-    if data.channels not in (1, about["channels"]):
-        raise ValueError(f"data: expected images of {about['channels']} channels, got {data.channels} in '{data.name}'")
-    test = replace(data.test, images=data.test.images.expand(-1, about["channels"], -1, -1))
-    numbers = class_numbers(about["classes"], len(about["classes"]), data.classes, data.num_classes)
+    data = load_data(config.data or run["data"], data_dir, about.image_size, least_classes=1, max_image_pixels=most)
+    if data.channels not in (1, about.channels):
+        raise ValueError(f"data: expected images of {about.channels} channels, got {data.channels} in '{data.name}'")
+    numbers = class_numbers(about.classes, about.num_classes, data.classes, data.num_classes)
+    test = ImageSet(data.test.images.expand(-1, about.channels, -1, -1), numbers[data.test.labels])
+    batches = HeldBatches(
+        test, config.micro_batch or run["batch_size"], torch.tensor(about.mean), torch.tensor(about.std)
+    )
     model = load_compared(path, about).to(device)
-
-    def batches() -> Iterator[Batch]:
-        mean, std = torch.tensor(about["mean"]), torch.tensor(about["std"])
-        size = config.micro_batch or run["batch_size"]
-        loader = make_loader(test, size, training=False, seed=0, mean=mean, std=std)
-        for number, (images, labels) in enumerate(loader):
-            yield Batch(images, numbers[labels], (), (), number)
-
-    with ProgressBar(console, len(data.test)) as bar:
-        plain = torch.autocast(device.type, enabled=False)
-        scores = validate(model, batches(), Processes(0, 1, device), plain, False, bar.advance)
+    with ProgressBar(console, len(test)) as bar:
+        plain = TrainConfig(precision="float32", channels_last=False)
+        scores = validate(model, batches, Processes(device), plain, bar.advance)
     console.print(
-        f"{run['model']} with {about['method']} layers, seed {about['seed']}, on {data.name}: top-1 {scores.top1:.2f} "
+        f"{run['model']} with {about.method} layers, seed {about.seed}, on {data.name}: top-1 {scores.top1:.2f} "
         f"%, top-5 {scores.top5:.2f} %, loss {scores.loss:.4f} ({scores.images:,} test images; {device_name(device)})",
         highlight=False,
         soft_wrap=True,

@@ -54,7 +54,7 @@ class CompareConfig:
     )
     position_radius: float = setting(
         3.0,
-        "positions start uniformly within this many cells of the centre along each axis; 0 for the papers' start "
+        "positions start uniformly within this many cells of the center along each axis; 0 for the papers' start "
         "(normal, standard deviation 0.5), from which a short run has no time to spread",
     )
     batch_size: int = setting(64, "images per step")

@@ -1,28 +1,29 @@
 """The models of a comparison."""
 
-from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from torchdcls.conversion import ConversionReport, convert
 
-from ..data.image_set import ImageData
 from .config import BASELINE, CompareConfig, Method
 from .small import comparison_model
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What a model must know of the images it is for: their channels, classes, and pixels per side."""
+class Shape(Protocol):
+    """What a model must know of the images it is for."""
 
-    channels: int
-    num_classes: int
-    image_size: int
+    @property
+    def channels(self) -> int: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def image_size(self) -> int: ...
 
 
-def build_model(
-    config: CompareConfig, method: Method, data: ImageData | Shape, seed: int
+def method_model(
+    config: CompareConfig, method: Method, data: Shape, seed: int
 ) -> tuple[nn.Module, ConversionReport | None]:
     """The model of a method; other weights than those of depthwise layers are the same for all methods.
 

@@ -1,6 +1,5 @@
 """The record of a comparison: what is written to its run folder, and the table made from it."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,10 @@ from torchdcls._environment import environment
 from torchdcls._tables import half_interval, markdown_table
 
 from ..data.image_set import ImageData
-from ..folders import make_folder
+from ..run_files import make_folder, write_json
 from .config import BASELINE, CompareConfig
-from .loop import Epoch
 from .small import SMALL_MODELS
+from .training import Epoch
 
 # With fewer, an interval over seeds would say more than they can.
 _SEEDS_FOR_A_VERDICT = 3
@@ -83,9 +82,7 @@ class Record:
 
     def write(self) -> None:
         """Writes `results.json`; a reader sees the old file or the new one, never half of one."""
-        unfinished = self.path.with_suffix(".json.part")
-        unfinished.write_text(json.dumps(self.result, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(self.path)
+        write_json(self.path, self.result)
 
 
 def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
+from ..processes import Processes
 from .image_source import DataError, Images, Share, Stream, image_count
 from .reading import (
     Loaded,
@@ -34,7 +35,7 @@ class Batch:
     """Images that a process takes at once.
 
     Args:
-        images: (B, C, H, W) float32, normalised.
+        images: (B, C, H, W) float32, normalized.
         labels: (B,) int64, the class numbers.
         names: Where each image comes from.
         failures: Names of images that could not be read, with the reason: other images stand in their place in
@@ -67,11 +68,9 @@ class TrainingBatches:
         transform: Makes (C, H, W) float32 of an image, drawing from the generators of Python, NumPy and torch (CPU).
         batch_size: Images per update, of all processes together.
         micro_batch: Images that a process takes at once.
-        rank: Number of the process.
-        world: Number of processes.
+        group: The processes.
         workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
         seed: Of order and augmentation.
-        pin_memory: Put batches into memory from which a GPU copies faster.
 
     Attributes:
         updates_per_epoch: Number of updates in an epoch.
@@ -89,12 +88,11 @@ class TrainingBatches:
         *,
         batch_size: int,
         micro_batch: int,
-        rank: int,
-        world: int,
+        group: Processes,
         workers: int,
         seed: int,
-        pin_memory: bool,
     ) -> None:
+        rank, world = group.rank, group.world
         _check_micro_batch(batch_size, micro_batch, world)
         count = image_count(source)
         if count is None or count < batch_size:
@@ -107,11 +105,11 @@ class TrainingBatches:
             total = self.updates_per_epoch * len(self._numbers)
             share = Share(seed, 0, 0, rank, world, 0, max(1, workers))
             dataset = StreamedMicroBatches(source, transform, micro_batch, total, share)
-            self._begin, self._loader = dataset.begin, _loader(dataset, None, workers, pin_memory)
+            self._begin, self._loader = dataset.begin, _loader(dataset, None, workers, group)
         else:
             plan = _Plan(len(source), seed, batch_size, micro_batch, self._numbers)
             self._begin = plan.begin
-            self._loader = _loader(MicroBatches(source, transform, seed), plan, workers, pin_memory)
+            self._loader = _loader(MicroBatches(source, transform, seed), plan, workers, group)
         self.workers = workers
 
     def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:
@@ -143,10 +141,8 @@ class ValidationBatches:
         source: Images, or a stream of them.
         transform: Makes (C, H, W) float32 of an image.
         batch: Images per batch; the last batches may be smaller.
-        rank: Number of the process.
-        world: Number of processes.
+        group: The processes.
         workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
-        pin_memory: Put batches into memory from which a GPU copies faster.
     """
 
     def __init__(
@@ -155,20 +151,19 @@ class ValidationBatches:
         transform: Transform,
         *,
         batch: int,
-        rank: int,
-        world: int,
+        group: Processes,
         workers: int,
-        pin_memory: bool,
     ) -> None:
+        rank, world = group.rank, group.world
         if isinstance(source, Stream):
             dataset = StreamedPlainBatches(source, transform, batch, Share(0, 0, 0, rank, world, 0, 1))
             # More readers than shards would have nothing to read.
             workers = min(workers, max(1, source.readers(world)))
-            self._loader = _loader(dataset, None, workers, pin_memory)
+            self._loader = _loader(dataset, None, workers, group)
         else:
             mine = range(rank, len(source), world)
             chunks = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-            self._loader = _loader(PlainBatches(source, transform), chunks, workers, pin_memory)
+            self._loader = _loader(PlainBatches(source, transform), chunks, workers, group)
 
     def __iter__(self) -> Iterator[Batch]:
         # One batch is held back, so that what the last ones could not read has a batch to be told with.
@@ -189,17 +184,17 @@ class ValidationBatches:
             )
 
 
+@dataclass
 class _Plan:
     """Which images the micro-batches of a process have, in the order in which they are taken."""
 
-    def __init__(self, count: int, seed: int, batch_size: int, micro_batch: int, numbers: range) -> None:
-        self.count = count
-        self.seed = seed
-        self.batch_size = batch_size
-        self.micro_batch = micro_batch
-        self.numbers = numbers
-        self.epoch = 0
-        self.first_update = 0
+    count: int
+    seed: int
+    batch_size: int
+    micro_batch: int
+    numbers: range
+    epoch: int = 0
+    first_update: int = 0
 
     def begin(self, epoch: int, done: int) -> int:
         """Plans an epoch behind its first `done` micro-batches; none are left to drop."""
@@ -216,7 +211,7 @@ class _Plan:
                 yield Place(epoch, order[start : start + self.micro_batch].tolist())
 
 
-def _loader(dataset: Any, order: Any, workers: int, pin_memory: bool) -> DataLoader[Any]:
+def _loader(dataset: Any, order: Any, workers: int, group: Processes) -> DataLoader[Any]:
     """A loader of what the dataset itself has made batches of."""
     return DataLoader(
         dataset,
@@ -224,7 +219,7 @@ def _loader(dataset: Any, order: Any, workers: int, pin_memory: bool) -> DataLoa
         sampler=order,
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=pin_memory,
+        pin_memory=group.device.type == "cuda",  # from there a GPU copies faster
         collate_fn=_unchanged,
         worker_init_fn=_out_of_the_group,
         # Without one of its own the loader draws from torch's, which belongs to whoever trains.

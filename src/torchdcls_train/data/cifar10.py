@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10
 
-from ..folders import check_folder
 from .downloads import downloaded
+from .image_folder import check_folder
 from .image_set import ImageSet
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

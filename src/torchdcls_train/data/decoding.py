@@ -16,7 +16,7 @@ _WAY_OUT = "scale them to 8 bits, or to 16 bits without a sign"
 
 
 def decode(file: BinaryIO | Path, max_pixels: int = MAX_IMAGE_PIXELS, *, upright: bool = False) -> Image.Image:
-    """The image of a file, of several the first, with one (greyscale) or three channels of eight bits.
+    """The image of a file, of several the first, with one (grayscale) or three channels of eight bits.
 
     Other channels, transparency among them, are dropped. Of 16 bits the upper eight are kept, whatever the values are:
     65535 is white, and 12 bits in a file of 16 are nearly black (at most 15 of 255) unless they are scaled before.

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torchvision.datasets import FashionMNIST
 
-from ..folders import check_folder
 from .downloads import downloaded
 from .idx import read_idx
+from .image_folder import check_folder
 from .image_set import ImageSet
 
 EMBEDDED_FILE = "fashion_mnist_subset.npz"

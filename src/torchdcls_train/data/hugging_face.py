@@ -9,20 +9,10 @@ from timm.data.readers.reader_factory import create_reader
 
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
-from .image_source import (
-    DataError,
-    Encoded,
-    ReaderImages,
-    Share,
-    Sources,
-    Stream,
-    check_count,
-    checked_label,
-    chosen_splits,
-)
+from .image_source import DataError, Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
 
-# What reading a dataset raises, from a name that nobody knows to a column that is not there, has no end.
+# What reading a dataset raises, from an unknown name to a missing column, has no end.
 _ANYTHING = Exception
 
 
@@ -137,12 +127,8 @@ class _DatasetStream(Stream):
         self.classes: tuple[str, ...] | None = tuple(getattr(features[self.reader.target_key], "names", ())) or None
         self.num_classes = config.num_classes if self.classes is None else len(self.classes)
         described = (self.reader.builder.info.splits or {}).get(split)
-        there = (described.num_examples if described is not None else None) or None
-        prefix = "train" if training else "val"
-        given: int | None = getattr(config, f"{prefix}_images")
-        if given is not None and there is not None:
-            check_count(f"{prefix}_images", given, there)
-        self.count = given or there
+        self.there = (described.num_examples if described is not None else None) or None
+        self.count = (config.train_images if training else config.val_images) or self.there
         self.shards: int = rows.num_shards
         self._rows: Any = None
         self._rows_of: tuple[int, ...] = ()

@@ -16,14 +16,12 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
-from torchdcls._checks import also_nearest, alternatives
+from torchdcls._checks import also_nearest, alternatives, first_names
 
 from ..settings import MAX_IMAGE_PIXELS
 from . import NAMED
 from .decoding import decode, reason
 from .image_set import ImageData, ImageSet
-
-_NAMES_SHOWN = 3
 
 
 class _Split(NamedTuple):
@@ -38,7 +36,7 @@ def read_image_folder(
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
-    folder is greyscale. Class numbers are the places of train/'s folder names in alphabetical order.
+    folder is grayscale. Class numbers are the places of train/'s folder names in alphabetical order.
 
     Args:
         folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder per class.
@@ -59,17 +57,28 @@ def read_image_folder(
     check_classes(train_folder, classes, test_folder, _class_names(test_folder))
 
     class_to_index = {name: index for index, name in enumerate(classes)}
-    train = _decode_split(train_folder, class_to_index, image_size, max_image_pixels)
-    test = _decode_split(test_folder, class_to_index, image_size, max_image_pixels)
+    train, test = (
+        _decode_split(split_folder, class_to_index, image_size, max_image_pixels)
+        for split_folder in (train_folder, test_folder)
+    )
     unreadable = [*train.unreadable, *test.unreadable]
     _report_unreadable(unreadable, folder)
     _check_readable(train_folder, train, classes, test_folder, test)
 
-    # One channel only where it loses nothing: a single coloured image makes all of them RGB.
+    # One channel only where it loses nothing: a single color image makes all of them RGB.
     channels = max(image.shape[0] for image in (*train.images, *test.images))
-    return ImageData(
-        _stack(train, channels), _stack(test, channels), classes, folder.resolve().name, skipped=len(unreadable)
+    train_set, test_set = (
+        ImageSet(torch.stack([image.expand(channels, -1, -1) for image in split.images]), torch.tensor(split.labels))
+        for split in (train, test)
     )
+    return ImageData(train_set, test_set, classes, folder.resolve().name, skipped=len(unreadable))
+
+
+def check_folder(setting: str, expected: str, folder: Path) -> None:
+    """Refuses what is no folder; `setting` begins the message, `expected` says what it was to be."""
+    if not folder.is_dir():
+        came = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{setting}: expected {expected}, got '{folder}', which {came}")
 
 
 def check_data_folder(folder: Path, layout: str, others: Sequence[str] = ()) -> None:
@@ -132,11 +141,10 @@ def _check_readable(
 ) -> None:
     for split_folder, split in ((train_folder, train), (test_folder, test)):
         if not split.images:
-            count = len(split.unreadable)
             found = "no image files"
-            if count:
-                found = f"{count} files of which none can be read, first '{split.unreadable[0][0].name}' "
-                found += f"({split.unreadable[0][1]})"
+            if split.unreadable:
+                first, why = split.unreadable[0]
+                found = f"{len(split.unreadable)} files of which none can be read, first '{first.name}' ({why})"
             raise ValueError(
                 f"data: expected images in the class folders of '{split_folder}', got {found}; "
                 f"the formats read are {' '.join(IMG_EXTENSIONS)}"
@@ -174,7 +182,7 @@ def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size
 
 
 def _decode(path: Path, image_size: int, max_image_pixels: int) -> Tensor:
-    """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is greyscale."""
+    """One image as (1 or 3, image_size, image_size) uint8: one channel where the file is grayscale."""
     image = decode(path, max_image_pixels, upright=True)
     # Cropping first gives the same picture as resizing the short side first, and a panorama costs no more.
     square = v2.functional.center_crop(image, [min(image.size)])
@@ -183,24 +191,13 @@ def _decode(path: Path, image_size: int, max_image_pixels: int) -> Tensor:
     return pixels
 
 
-def _stack(split: _Split, channels: int) -> ImageSet:
-    images = torch.stack([image.expand(channels, -1, -1) for image in split.images])
-    return ImageSet(images, torch.tensor(split.labels))
-
-
 def _report_unreadable(unreadable: Sequence[tuple[Path, str]], folder: Path) -> None:
     if unreadable:
-        names = [f"'{path.relative_to(folder)}' ({why})" for path, why in unreadable[:_NAMES_SHOWN]]
-        more = len(unreadable) - len(names)
         noun = "image" if len(unreadable) == 1 else "images"
-        print(
-            f"Left out {len(unreadable)} unreadable {noun} of '{folder}': {', '.join(names)}"
-            + (f" and {more} more" if more else ""),
-            file=sys.stderr,
-        )
+        names = first_names([f"'{path.relative_to(folder)}' ({why})" for path, why in unreadable])
+        print(f"Left out {len(unreadable)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)
 
 
 def shortened(names: Sequence[str]) -> str:
     """The first few names in quotes, and how many more there are."""
-    more = len(names) - _NAMES_SHOWN
-    return ", ".join(f"'{name}'" for name in names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return first_names([f"'{name}'" for name in names])

@@ -36,6 +36,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def to(self, device: torch.device) -> "ImageSet":
+        """The same on a device."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class ImageData:

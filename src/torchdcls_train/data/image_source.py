@@ -51,17 +51,12 @@ class Images(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Part:
-    """Some of the images of a source.
+    """The images of a source that have these indices."""
 
-    Args:
-        source: The images.
-        indices: Which of them.
-    """
-
-    def __init__(self, source: Images, indices: Sequence[int]) -> None:
-        self.source = source
-        self.indices = indices
+    source: Images
+    indices: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -130,11 +125,13 @@ class Encoded(NamedTuple):
 class Stream(ABC):
     """Images that are read one after the other, in shards that are divided among processes and their readers.
 
-    Args:
-        count: Number of images, None where nobody knows.
+    Attributes:
+        count: Number of images that are taken, None where it is unknown.
+        there: Number of images that there are, None where it is unknown.
     """
 
     count: int | None
+    there: int | None
 
     @abstractmethod
     def readers(self, world: int) -> int:
@@ -154,7 +151,7 @@ class Stream(ABC):
 
 
 def image_count(source: Images | Stream) -> int | None:
-    """Number of images, None where nobody knows."""
+    """Number of images, None where it is unknown."""
     return source.count if isinstance(source, Stream) else len(source)
 
 
@@ -189,7 +186,7 @@ class ReaderImages:
 
     Args:
         reader: Gives an open file and a label for an index.
-        num_classes: Labels are below it; None where nobody knows.
+        num_classes: Labels are below it; None where it is unknown.
         name: Names images "name[index]"; None takes the paths of their files.
         max_pixels: The most pixels of an image that are decoded.
     """
@@ -251,12 +248,6 @@ def checked_label(label: object, num_classes: int | None, name: str) -> int:
             "target_key says where labels are, num_classes how many there can be"
         )
     return number
-
-
-def check_count(setting: str, count: int, there: int) -> None:
-    """Refuses more images than there are."""
-    if count > there:
-        raise ValueError(f"{setting}: expected at most {there}, as many as there are, got {count}")
 
 
 def chosen_splits(train: str | None, validation: str | None, present: Sequence[str], place: str) -> tuple[str, str]:

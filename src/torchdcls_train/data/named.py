@@ -1,4 +1,4 @@
-"""Images for training and testing, held in memory as tensors, and the loader that feeds them to a model.
+"""Images for training and testing, held in memory as tensors.
 
 Four sources: the subset of Fashion-MNIST inside the package, the whole of Fashion-MNIST, CIFAR-10, and a folder of
 images.
@@ -7,8 +7,7 @@ images.
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 from torchvision.transforms import v2
 
 from torchdcls._checks import integer
@@ -95,105 +94,9 @@ def channel_mean_std(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(std > 0, std, 1.0).float()
 
 
-def make_loader(
-    images: ImageSet, batch_size: int, *, training: bool, seed: int, mean: Tensor, std: Tensor
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Loader of normalised batches: images (B, C, H, W) float32 and labels (B,) int64.
-
-    For training the images are shuffled, cropped at random after padding by a fourteenth of their size, and mirrored at
-    random; a last batch that is not full is left out, except where it is the only one. For testing they come as they
-    are, all of them, in order.
-
-    Order and augmentation depend on `seed` alone: they neither draw from torch's global generator nor change it. Every
-    pass over the loader continues the random numbers of the one before. For an epoch that can be repeated by itself
-    make a loader for it, with a seed of its own; nothing is copied.
-
-    Args:
-        images: What to load.
-        batch_size: Images per batch, at least 1.
-        training: Shuffle and augment.
-        seed: Seed of order and augmentation; without effect for testing.
-        mean: (C,) subtracted from the images on the scale of 0 to 1, usually the training set's.
-        std: (C,) positive, divided by afterwards.
-
-    Raises:
-        ValueError: `batch_size` is below 1, or `mean` or `std` is not (C,), finite and (`std`) positive.
-    """
-    batch_size = integer("batch_size", batch_size, 1)
-    _check_mean_std(images.images.shape[1], mean, std)
-    order = Generator().manual_seed(seed)
-    # Augmentation draws from a stream of its own, started from the loader's.
-    augmentation_seed = int(torch.randint(2**62, (), generator=order))
-    return DataLoader(
-        _AugmentedImages(images, augmentation_seed) if training else _PlainImages(images),
-        batch_size,
-        shuffle=training,
-        drop_last=training and len(images) >= batch_size,
-        generator=order,
-        collate_fn=_NormalisedBatch(mean, std),
-    )
-
-
 def images_per_epoch(images: ImageSet, batch_size: int) -> int:
-    """How many images a pass over the training loader takes: those of a last batch that is not full are left out."""
+    """How many images a pass of training takes: those of a last batch that is not full are left out."""
     return len(images) // batch_size * batch_size or len(images)
-
-
-class _PlainImages(Dataset[tuple[Tensor, Tensor]]):
-    """The images as they are, with their labels."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images.images[index], self.images.labels[index]
-
-
-class _AugmentedImages(_PlainImages):
-    """The images shifted and mirrored at random, from a stream of random numbers that belongs to this object."""
-
-    def __init__(self, images: ImageSet, seed: int) -> None:
-        super().__init__(images)
-        height, width = images.images.shape[-2:]
-        self.augment = v2.Compose(
-            [v2.RandomCrop((height, width), padding=max(1, min(height, width) // 14)), v2.RandomHorizontalFlip()]
-        )
-        self.stream = Generator().manual_seed(seed).get_state()
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
-        # torchvision's transforms draw from the global generator and take no other: lend it this stream for a batch.
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.stream)
-            batch = [(self.augment(image), label) for image, label in map(self.__getitem__, indices)]
-            self.stream = torch.get_rng_state()
-        return batch
-
-
-class _NormalisedBatch:
-    """Stacks images and labels, then scales and normalises the whole batch at once."""
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.transform = v2.Compose(
-            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean=mean.tolist(), std=std.tolist())]
-        )
-
-    def __call__(self, samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        images, labels = zip(*samples, strict=True)
-        return self.transform(torch.stack(images)), torch.stack(labels)
-
-
-def _check_mean_std(channels: int, mean: Tensor, std: Tensor) -> None:
-    for name, value in (("mean", mean), ("std", std)):
-        if tuple(value.shape) != (channels,) or not bool(value.isfinite().all()):
-            raise ValueError(
-                f"{name}: expected {channels} finite numbers, one per channel, got {value.tolist()} "
-                f"of shape {tuple(value.shape)}"
-            )
-    if not bool((std > 0).all()):
-        raise ValueError(f"std: expected positive numbers, got {std.tolist()}")
 
 
 def _named(name: str, train: ImageSet, test: ImageSet, classes: tuple[str, ...], image_size: int | None) -> ImageData:

@@ -5,6 +5,7 @@ An image that cannot be read is replaced by another in training, and left out in
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -54,13 +55,13 @@ class _Found(NamedTuple):
     seed: int | None = None  # of its augmentation
 
 
+@dataclass(eq=False)
 class MicroBatches(Dataset[Any]):
     """Augmented images of a source that can be read in any order."""
 
-    def __init__(self, source: Images, transform: Transform, seed: int) -> None:
-        self.source = source
-        self.transform = transform
-        self.seed = seed
+    source: Images
+    transform: Transform
+    seed: int
 
     def __getitem__(self, place: Place) -> Loaded | Refused:
         try:
@@ -81,15 +82,17 @@ class MicroBatches(Dataset[Any]):
         raise DataError(f"data: expected readable images, got {_TRIES} of which none can be read, first {failure}")
 
 
+@dataclass(eq=False)
 class StreamedMicroBatches(IterableDataset[Any]):
-    """Augmented images of a stream."""
+    """Augmented images of a stream, `total` micro-batches of all readers of a process in an epoch."""
 
-    def __init__(self, stream: Stream, transform: Transform, micro_batch: int, total: int, share: Share) -> None:
-        self.stream = stream
-        self.transform = transform
-        self.micro_batch = micro_batch
-        self.total = total
-        self.share = share
+    stream: Stream
+    transform: Transform
+    micro_batch: int
+    total: int
+    share: Share
+
+    def __post_init__(self) -> None:
         # Epoch and micro-batches to leave out: readers that live on see what is written here before an epoch.
         self.start = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -139,12 +142,12 @@ class StreamedMicroBatches(IterableDataset[Any]):
                 raise DataError("data: expected training images in every shard, got shards without one")
 
 
+@dataclass(eq=False)
 class PlainBatches(Dataset[Any]):
     """Images of a source that can be read in any order, without those that cannot be read."""
 
-    def __init__(self, source: Images, transform: Transform) -> None:
-        self.source = source
-        self.transform = transform
+    source: Images
+    transform: Transform
 
     def __getitem__(self, indices: Sequence[int]) -> Loaded | Refused:
         try:
@@ -153,14 +156,14 @@ class PlainBatches(Dataset[Any]):
             return Refused(str(error))
 
 
+@dataclass(eq=False)
 class StreamedPlainBatches(IterableDataset[Any]):
     """Images of a stream, without those that cannot be read."""
 
-    def __init__(self, stream: Stream, transform: Transform, batch: int, share: Share) -> None:
-        self.stream = stream
-        self.transform = transform
-        self.batch = batch
-        self.share = share
+    stream: Stream
+    transform: Transform
+    batch: int
+    share: Share
 
     def __iter__(self) -> Iterator[Loaded | Refused]:
         encoded = self.stream.read(_of_this_reader(self.share))

@@ -16,11 +16,10 @@ import webdataset
 from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
 
-from ..folders import check_folder
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
-from .image_folder import shortened
-from .image_source import DataError, Encoded, Share, Sources, Stream, check_count, checked_label, chosen_splits
+from .image_folder import check_folder, shortened
+from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits
 from .seeds import seed_of
 
 
@@ -103,14 +102,14 @@ class _ShardStream(Stream):
         lengths = reader.split_info.shard_lengths
         # A shard that was cut off between two samples looks complete but for this.
         self.lengths = dict(zip(self.shards, lengths, strict=True)) if len(lengths) == len(self.shards) else {}
-        self._wanted, there = self.lengths, sum(self.lengths.values())
-        if self.lengths and given is None and self.count not in (None, there):
+        self.there = sum(self.lengths.values()) or None
+        if given is None and self.count is not None and self.there not in (None, self.count):
             raise ValueError(
-                f"{prefix}_split: expected num_samples {there} for '{split}' of '{folder}', the sum of its "
+                f"{prefix}_split: expected num_samples {self.there} for '{split}' of '{folder}', the sum of its "
                 f"shard_lengths, got {self.count}; write the index again"
             )
-        if self.lengths and given is not None:
-            check_count(f"{prefix}_images", given, there)
+        self._wanted = self.lengths
+        if given is not None and self.lengths:
             self._wanted = _first(self.lengths, given)
             self.shards = list(self._wanted)
         self.training = training
@@ -195,7 +194,7 @@ def _tar_samples(shard: Path) -> Iterator[Mapping[str, Any]]:
             count += 1
             yield sample
     except Exception as error:
-        # No unreadable image to replace: nobody knows how many of them are lost.
+        # No unreadable image to replace: how many of them are lost is unknown.
         raise DataError(
             f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
             f"({type(error).__name__}); fetch it again"

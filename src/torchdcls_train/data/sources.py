@@ -17,7 +17,7 @@ from . import NAMED
 from .fingerprint import fingerprint
 from .image_folder import check_classes, check_data_folder, shortened
 from .image_set import ImageSet, balanced_indices
-from .image_source import Images, Part, ReaderImages, Sources, Stream, check_count, chosen_splits, image_count
+from .image_source import Images, Part, ReaderImages, Sources, Stream, chosen_splits, image_count
 from .named import load_data
 
 
@@ -50,7 +50,7 @@ def open_sources(config: TrainConfig) -> Sources:
         raise ValueError(
             f"train_images: expected a number, since '{config.data}' does not say how many images '{split}' has"
         )
-    _check_classes(config, sources)
+    _check_num_classes(config, sources)
     return replace(
         sources,
         train=_part("train_images", config.train_images, sources.train),
@@ -165,7 +165,7 @@ def _read_folder(folder: Path, config: TrainConfig, class_map: dict[str, int] | 
     return reader
 
 
-def _check_classes(config: TrainConfig, sources: Sources) -> None:
+def _check_num_classes(config: TrainConfig, sources: Sources) -> None:
     if sources.classes is None:
         return
     there = len(sources.classes)
@@ -178,8 +178,10 @@ def _check_classes(config: TrainConfig, sources: Sources) -> None:
 
 def _part(setting: str, count: int | None, source: Images | Stream) -> Images | Stream:
     """As many images as asked for, the same number of each class; streams see to it themselves."""
-    if count is None or isinstance(source, Stream) or count == len(source):
+    there = source.there if isinstance(source, Stream) else len(source)
+    if count is not None and there is not None and count > there:
+        raise ValueError(f"{setting}: expected at most {there}, as many as there are, got {count}")
+    if count is None or isinstance(source, Stream) or count == there:
         return source
-    check_count(setting, count, len(source))
     indices = balanced_indices(torch.tensor(source.class_numbers()), count).sort().values
     return Part(source, indices.tolist())

@@ -30,7 +30,7 @@ def preparation(model: nn.Module) -> Preparation:
 def training_transform(
     config: TrainConfig, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"
 ) -> Callable[[Image.Image], Tensor]:
-    """Random crop, mirroring, colour or a policy, normalisation, and erasing.
+    """Random crop, mirroring, color or a policy, normalization, and erasing.
 
     Args:
         config: Settings.
@@ -74,7 +74,7 @@ def training_transform(
 def validation_transform(
     config: TrainConfig, mean: Sequence[float], std: Sequence[float], interpolation: str, crop_pct: float
 ) -> Callable[[Image.Image], Tensor]:
-    """Resizing, the central crop, and normalisation.
+    """Resizing, the central crop, and normalization.
 
     Args:
         config: Settings.
@@ -97,7 +97,7 @@ def validation_transform(
 
 
 def _keep_a_bit_(transform: Any) -> None:
-    # At their strongest timm's policies keep none of a colour's bits, a black image, which Pillow 13 refuses.
+    # At their strongest timm's policies keep none of a color's bits, a black image, which Pillow 13 refuses.
     for step in transform.transforms:
         policies = [getattr(step, "ops", []), *getattr(step, "policy", [])]
         for operation in (operation for policy in policies for operation in policy):

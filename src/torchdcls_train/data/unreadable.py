@@ -1,6 +1,7 @@
 """How many images of an epoch could not be read, and when that is too many."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from .image_source import DataError
 
@@ -9,6 +10,7 @@ _FEWEST = 1000
 _NAMES_SHOWN = 3
 
 
+@dataclass
 class Unreadable:
     """Counts the unreadable images of one epoch, so that one that goes wrong late is not excused by those before.
 
@@ -17,12 +19,11 @@ class Unreadable:
         images: Images of the epoch, of all processes together.
     """
 
-    def __init__(self, allowed: float, images: int) -> None:
-        self.allowed = allowed
-        self.images = images
-        self.seen = 0
-        self.count = 0
-        self.failures: tuple[str, ...] = ()
+    allowed: float
+    images: int
+    seen: int = field(default=0, init=False)
+    count: int = field(default=0, init=False)
+    failures: tuple[str, ...] = field(default=(), init=False)
 
     def add(self, seen: int, unreadable: int, failures: Sequence[str]) -> None:
         """Counts further images.

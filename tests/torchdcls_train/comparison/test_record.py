@@ -10,8 +10,8 @@ import torch
 
 from torchdcls._tables import half_interval
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.loop import Epoch
 from torchdcls_train.comparison.record import Record, comparison_rows, finished_runs, markdown, verdicts
+from torchdcls_train.comparison.training import Epoch
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 

@@ -17,6 +17,7 @@ from torchdcls_train.data.seeds import generators_kept, seed_generators, seed_of
 from torchdcls_train.data.sources import open_sources
 from torchdcls_train.data.transforms import training_transform, validation_transform
 from torchdcls_train.data.unreadable import Unreadable
+from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
 
 MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -70,14 +71,18 @@ class _MadeEncoded(Encoded):
 
 
 def training(source: Images | Stream, **settings: Any) -> TrainingBatches:
-    given = {"transform": training_transform(CONFIG, MEAN, STD), "batch_size": 8, "micro_batch": 2, "rank": 0}
-    return TrainingBatches(source, **{**given, "world": 1, "workers": 0, "seed": 0, "pin_memory": False, **settings})
+    given = {"transform": training_transform(CONFIG, MEAN, STD), "batch_size": 8, "micro_batch": 2}
+    return TrainingBatches(source, **{**given, "workers": 0, "seed": 0, **grouped(settings)})
 
 
 def validation(source: Images | Stream, **settings: Any) -> ValidationBatches:
     transform = validation_transform(CONFIG, MEAN, STD, "bicubic", 0.9)
-    given = {"transform": transform, "batch": 4, "rank": 0, "world": 1, "workers": 0, "pin_memory": False}
-    return ValidationBatches(source, **{**given, **settings})
+    return ValidationBatches(source, **{"transform": transform, "batch": 4, "workers": 0, **grouped(settings)})
+
+
+def grouped(settings: dict[str, Any]) -> dict[str, Any]:
+    group = Processes(torch.device("cpu"), settings.pop("rank", 0), settings.pop("world", 1))
+    return {**settings, "group": group}
 
 
 def plain(image: Image.Image) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Data sources, their errors, and the loader."""
+"""Data sources and their errors."""
 
 import gzip
 import importlib.util
@@ -17,7 +17,7 @@ from torchdcls_train.data import fashion_mnist
 from torchdcls_train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
 from torchdcls_train.data.idx import read_idx
 from torchdcls_train.data.image_set import ImageData, ImageSet
-from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data, make_loader
+from torchdcls_train.data.named import channel_mean_std, load_data
 
 REPOSITORY = Path(__file__).parents[3]
 EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls_train" / "data" / "embedded"
@@ -362,13 +362,6 @@ def test_photographs_are_turned_upright(folder: Path) -> None:
     assert images[:, :, 4:].min() == 200
 
 
-@pytest.mark.parametrize(("count", "expected"), [(100, 64), (128, 128), (10, 10)])
-def test_images_per_epoch_are_those_of_the_loader(count: int, expected: int) -> None:
-    images = ImageSet(torch.zeros(count, 1, 8, 8, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
-    loader = make_loader(images, 64, training=True, seed=0, mean=torch.zeros(1), std=torch.ones(1))
-    assert sum(len(labels) for _, labels in loader) == images_per_epoch(images, 64) == expected
-
-
 def test_large_images_are_reduced_with_averaging(folder: Path) -> None:
     board = np.indices((64, 64)).sum(axis=0) % 2 * 255
     for path in folder.rglob("*.png"):
@@ -507,7 +500,7 @@ def test_broken_folders_are_explained(folder: Path, case: str) -> None:
         load_data(folder)
 
 
-# Image sets and the loader
+# Image sets
 
 
 def test_image_set_is_checked() -> None:
@@ -533,109 +526,3 @@ def test_mean_and_std_per_channel() -> None:
 def test_std_of_a_constant_channel_is_one() -> None:
     mean, std = channel_mean_std(torch.full((2, 1, 8, 8), 51, dtype=torch.uint8))
     assert mean.tolist() == pytest.approx([0.2]) and std.tolist() == [1.0]
-
-
-@pytest.fixture
-def images() -> ImageSet:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(1, 256, (10, 3, 12, 12), dtype=torch.uint8, generator=generator)
-    return ImageSet(pixels, torch.arange(10))
-
-
-MEAN, STD = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
-
-
-def epoch(images: ImageSet, seed: int = 0, training: bool = True, batch_size: int = 4) -> list[torch.Tensor]:
-    loader = make_loader(images, batch_size, training=training, seed=seed, mean=MEAN, std=STD)
-    return [tensor for batch in loader for tensor in batch]
-
-
-def equal(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
-    return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
-
-
-def test_test_loader_gives_everything_in_order(images: ImageSet) -> None:
-    loader = make_loader(images, 4, training=False, seed=0, mean=MEAN, std=STD)
-    batches = list(loader)
-    assert [len(labels) for _, labels in batches] == [4, 4, 2] and len(loader) == 3
-    assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
-    got = torch.cat([pixels for pixels, _ in batches])
-    expected = (images.images / 255 - MEAN[:, None, None]) / STD[:, None, None]
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got, expected)
-
-
-def test_training_loader_shuffles_and_drops_the_rest(images: ImageSet) -> None:
-    labels = epoch(images)[1::2]
-    assert [len(batch) for batch in labels] == [4, 4]
-    seen = torch.cat(labels).tolist()
-    assert len(set(seen)) == 8 and seen != sorted(seen)
-
-
-def test_training_loader_never_has_zero_batches(images: ImageSet) -> None:
-    assert [len(batch) for batch in epoch(images, batch_size=64)[1::2]] == [10]
-    assert [len(batch) for batch in epoch(images, batch_size=10)[1::2]] == [10]
-
-
-def test_augmentation_is_a_shift_by_at_most_the_padding_or_its_mirror(images: ImageSet) -> None:
-    # 12 // 14 is 0; the padding is at least 1.
-    padded = torch.nn.functional.pad(images.images, (1, 1, 1, 1))
-    seen = set()
-    loader = make_loader(images, 10, training=True, seed=0, mean=torch.zeros(3), std=torch.ones(3))
-    for _ in range(20):
-        for pixels, labels in loader:
-            for image, label in zip((pixels * 255).round().byte(), labels, strict=True):
-                moves = {
-                    (top, left, mirrored)
-                    for top in range(3)
-                    for left in range(3)
-                    for mirrored in (False, True)
-                    if torch.equal(
-                        image.flip(-1) if mirrored else image, padded[label, :, top : top + 12, left : left + 12]
-                    )
-                }
-                assert len(moves) == 1
-                seen |= moves
-    assert len(seen) == 18
-
-
-def test_same_seed_same_epochs_other_seed_others(images: ImageSet) -> None:
-    assert equal(epoch(images, seed=3), epoch(images, seed=3))
-    assert not equal(epoch(images, seed=3), epoch(images, seed=4))
-
-
-def test_second_epoch_differs_and_repeats(images: ImageSet) -> None:
-    loaders = [make_loader(images, 4, training=True, seed=3, mean=MEAN, std=STD) for _ in range(2)]
-    (first, second), again = ([[t for b in loader for t in b] for _ in range(2)] for loader in loaders)
-    assert not equal(first, second)
-    assert equal(first, again[0]) and equal(second, again[1])
-
-
-def test_loader_and_global_generator_leave_each_other_alone(images: ImageSet) -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = epoch(images)
-    assert torch.equal(torch.get_rng_state(), before)
-
-    torch.manual_seed(2)
-    second = []
-    for batch in make_loader(images, 4, training=True, seed=0, mean=MEAN, std=STD):
-        second += batch
-        torch.rand(5)  # a model's dropout between two batches
-    assert equal(first, second)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1, 2.5, float("nan")])
-def test_batch_size_is_checked(images: ImageSet, batch_size: int) -> None:
-    with pytest.raises(ValueError, match=r"batch_size: expected"):
-        make_loader(images, batch_size, training=True, seed=0, mean=MEAN, std=STD)
-
-
-def test_mean_and_std_are_checked(images: ImageSet) -> None:
-    for mean in (MEAN[:1], MEAN[None], torch.tensor([0.1, float("nan"), 0.3])):
-        with pytest.raises(ValueError, match=r"mean: expected 3 finite numbers, one per channel"):
-            make_loader(images, 4, training=True, seed=0, mean=mean, std=STD)
-    with pytest.raises(ValueError, match=r"std: expected 3 finite numbers, one per channel"):
-        make_loader(images, 4, training=True, seed=0, mean=MEAN, std=STD[:2])
-    with pytest.raises(ValueError, match=r"std: expected positive numbers"):
-        make_loader(images, 4, training=True, seed=0, mean=MEAN, std=STD - 0.5)

@@ -5,24 +5,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Update = Callable[[Tensor, Tensor], Tensor]
-
-# Calls that are made as they come: programs are compiled and measured, and the optimiser's state is made.
+# Calls that are made as they come: programs are compiled and measured, and the optimizer's state is made.
 PLAIN_CALLS = 2
 
 
-class Recorded:
-    """An update whose work is recorded once as a CUDA graph and replayed.
+class GraphedUpdate:
+    """An update whose kernels are captured once as a CUDA graph and replayed.
 
-    A small model's update is thousands of operations of microseconds each, and Python asks for them more slowly than a
-    GPU does them. Every call is an update; none is made for the recording alone.
+    A small model's update is thousands of kernels of microseconds each, which Python launches more slowly than a GPU
+    runs them. Every call is an update; none is made for the capture alone.
 
     Args:
-        update: From images and labels, both on the GPU, to the loss. It must not look at a number on the GPU.
+        update: From images and labels, both on the GPU, to losses. It must not look at a number on the GPU.
         optimizer: What it calls, with `capturable=True`. Its groups may have another "lr" for every call.
     """
 
-    def __init__(self, update: Update, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, update: Callable[[Tensor, Tensor], Tensor], optimizer: torch.optim.Optimizer) -> None:
         self._update, self._optimizer = update, optimizer
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -40,13 +38,13 @@ class Recorded:
             labels: Likewise.
 
         Returns:
-            The loss, to be read before the next call.
+            The losses, to be read before the next call.
         """
         self._calls += 1
         if self._calls <= PLAIN_CALLS:
             return self._aside(images, labels)
         if self._graph is None:
-            self._record(images, labels)
+            self._capture(images, labels)
         if images.shape != self._images.shape:
             return self._update(images, labels)
         self._images.copy_(images)
@@ -55,18 +53,18 @@ class Recorded:
             rate.fill_(group["lr"])
         assert self._graph is not None
         self._graph.replay()
-        return self._loss
+        return self._losses
 
     def _aside(self, images: Tensor, labels: Tensor) -> Tensor:
-        # What is made before a recording belongs to another stream than the default one.
+        # What is made before a capture belongs to another stream than the default one.
         aside = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(images.device))
         with torch.cuda.stream(aside):
-            loss = self._update(images, labels)
+            losses = self._update(images, labels)
         torch.cuda.current_stream(images.device).wait_stream(aside)
-        return loss
+        return losses
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
+    def _capture(self, images: Tensor, labels: Tensor) -> None:
         groups = self._optimizer.param_groups
         self._images, self._labels = images.clone(), labels.clone()
         wanted = [group["lr"] for group in groups]
@@ -76,6 +74,6 @@ class Recorded:
         self._optimizer.zero_grad()  # gradients are then made in the graph's own memory
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._loss = self._update(self._images, self._labels)
+            self._losses = self._update(self._images, self._labels)
         for group, lr in zip(groups, wanted, strict=True):
             group["lr"] = lr

@@ -1,8 +1,8 @@
-"""Updates that are recorded and replayed come to what plain ones come to."""
+"""Updates that are captured and replayed come to what plain ones come to."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from torchdcls import Dcls2d
-from torchdcls_train.comparison.loop import Epoch, train
-from torchdcls_train.comparison.recorded import PLAIN_CALLS, Recorded
+from torchdcls_train import trainer
+from torchdcls_train.comparison.config import CompareConfig
+from torchdcls_train.comparison.training import Epoch, short_run, short_settings
+from torchdcls_train.cuda_graph import PLAIN_CALLS, GraphedUpdate
+from torchdcls_train.data.batches import Batch
+from torchdcls_train.settings import TrainConfig
 
 
 class StandInGraph(TorchDispatchMode):
@@ -64,7 +68,6 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[StandInGraph]:
         with graph:
             yield
 
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", StandInGraph)
     monkeypatch.setattr(torch.cuda, "graph", record)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: StandInStream())
@@ -73,13 +76,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[StandInGraph]:
     return StandInGraph.made
 
 
-@dataclass
-class Settings:
-    epochs: int | None = 3
-    lr: float = 1e-2
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.1
-    warmup_epochs: float = 1.0
+def settings(interpolation: str, **changes: Any) -> TrainConfig:
+    asked = CompareConfig(epochs=3, batch_size=6, lr=1e-2, warmup_epochs=1.0)
+    return replace(short_settings(asked, 0, bilinear=interpolation == "bilinear"), **changes)
 
 
 class Batches:
@@ -93,9 +92,10 @@ class Batches:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for size in self.sizes:
-            yield torch.randn(size, 2, 9, 9, generator=self.random), torch.randint(3, (size,), generator=self.random)
+            images = torch.randn(size, 2, 9, 9, generator=self.random)
+            yield Batch(images, torch.randint(3, (size,), generator=self.random), (), (), 0)
 
 
 def model(interpolation: Any) -> nn.Module:
@@ -107,36 +107,31 @@ def model(interpolation: Any) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(162, 3))
 
 
-def trained(interpolation: str, device: str, recorded: bool) -> tuple[nn.Module, list[Epoch]]:
-    made = model(interpolation).to(device)
-    epochs = train(
-        made,
-        Batches(),
-        Settings(),
-        score=lambda model: (0.0, float(sum(p.detach().double().sum() for p in model.parameters()))),
-        device=torch.device(device),
-        on_batch=lambda images: None,
-        bilinear=interpolation == "bilinear",
-        recorded=recorded,
-    )
-    return made, list(epochs)
+def trained(interpolation: str, device: str, cuda_graph: bool, **changes: Any) -> tuple[nn.Module, list[Epoch]]:
+    made, batches = model(interpolation).to(device), Batches()
+    changed = settings(interpolation, **changes)
+    return made, list(short_run(made, batches, list(Batches()), changed, torch.device(device), cuda_graph=cuda_graph))
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "gaussian"])
+@pytest.mark.parametrize(("interpolation", "changes"), [("bilinear", {}), ("gaussian", {"clip_grad": 0.1, "ema": 0.9})])
 def test_replayed_training_is_plain_training(
-    interpolation: str, graphs: list[StandInGraph], monkeypatch: pytest.MonkeyPatch
+    interpolation: str, changes: dict[str, Any], graphs: list[StandInGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rates that change with every step, batches of another size, and the repulsion that begins in between."""
+    """Rates that change with every update, batches of another size, and the repulsion that begins in between."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        # What torch calls capturable it has on GPUs alone; a fused optimiser counts its steps in tensors on CPUs too.
-        adamw = torch.optim.AdamW
-        monkeypatch.setattr(torch.optim, "AdamW", lambda groups, capturable, fused: adamw(groups, fused=True))
-    wanted, plain = trained(interpolation, device, recorded=False)
-    got, replayed = trained(interpolation, device, recorded=True)
+        # What torch calls capturable it has on GPUs alone; a fused optimizer counts its steps in tensors on CPUs too.
+        create = trainer.create_optimizer_v2
+        monkeypatch.setattr(
+            trainer,
+            "create_optimizer_v2",
+            lambda *args, capturable=False, fused=True: create(*args, fused=True),
+        )
+    wanted, plain = trained(interpolation, device, False, **changes)
+    got, replayed = trained(interpolation, device, True, **changes)
     for one, other in zip(plain, replayed, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
-        assert one.accuracy == pytest.approx(other.accuracy, rel=1e-5)
+        assert (one.loss, one.accuracy) == pytest.approx((other.loss, other.accuracy), rel=1e-5)
     # What is done once, in the first epoch, is no part of the speed.
     assert replayed[0].images_per_second != pytest.approx(sum(Batches.sizes) / replayed[0].seconds)
     assert replayed[2].images_per_second == pytest.approx(sum(Batches.sizes) / replayed[2].seconds)
@@ -144,9 +139,15 @@ def test_replayed_training_is_plain_training(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
     if device == "cpu":
         # Of bilinear elements one before they repel each other and one after.
-        steps = [1, 2] if interpolation == "bilinear" else [3]
+        epochs = [1, 2] if interpolation == "bilinear" else [3]
         full = len(Batches.sizes) - 1
-        assert [graph.replays for graph in graphs] == [epochs * full - PLAIN_CALLS for epochs in steps]
+        assert [graph.replays for graph in graphs] == [count * full - PLAIN_CALLS for count in epochs]
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch": 3}, {"mixup": 0.8}, {"cutmix": 1.0}])
+def test_what_a_graph_cannot_hold_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^cuda_graph: expected one process, one micro-batch"):
+        trained("gaussian", "cpu", True, **changes)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -161,6 +162,6 @@ def test_a_real_graph() -> None:
         optimizer.step()
         return loss.detach()
 
-    step = Recorded(update, optimizer)
+    step = GraphedUpdate(update, optimizer)
     losses = [step(torch.ones(3, device="cuda"), torch.ones(1, device="cuda")).item() for _ in range(6)]
     assert losses == sorted(losses, reverse=True) and len(set(losses)) == 6

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from torchdcls_train import folders
-from torchdcls_train.folders import make_folder
+from torchdcls_train import run_files
+from torchdcls_train.run_files import make_folder
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
@@ -28,6 +28,6 @@ def test_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(dir: Path) -> None:
         raise OSError(30, "Read-only file system", str(dir))
 
-    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(run_files.tempfile, "TemporaryFile", refuse)
     with pytest.raises(ValueError, match=rf"got '{tmp_path}' \(read-only file system\); take another one$"):
         make_folder(tmp_path)

@@ -1,0 +1,120 @@
+"""The files of a run: whole or not at all, or a line at a time, and on the disk when the call returns."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from safetensors import SafetensorError
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a run where it is not there, and tries to write to it.
+
+    Raises:
+        ValueError: It cannot be made or written to, such as on a read-only disk.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else (error.strerror or str(error)).lower()
+        raise ValueError(
+            f"out: expected a folder that can be written to, got '{folder}' ({reason}); take another one"
+        ) from None
+
+
+def lock_folder(folder: Path) -> IO[str] | None:
+    """Keeps other runs out of a folder until the file that it returns is closed, where the system can.
+
+    Raises:
+        ValueError: Another run has the folder.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    file = (folder / ".lock").open("w", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise ValueError(
+            f"out: expected a folder that no other run writes to, got '{folder}'; wait for it, or end it"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
+def write_whole(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
+    """Has a file written under another name, synced and renamed.
+
+    Args:
+        path: The file.
+        write: Writes it under the name that it is called with.
+        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
+
+    Raises:
+        OSError: It cannot be written. What had this name before is still there, and nothing else is left.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        write(unfinished)
+        # safetensors makes files that their owner alone can read.
+        unfinished.chmod(0o666 & ~_umask())
+        _sync(unfinished)
+        if previous is not None and path.exists():
+            path.replace(previous)
+        unfinished.replace(path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"'{path}' cannot be written ({error})") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of text, as `write_whole`."""
+    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file of JSON, as `write_whole`."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def append_json_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Adds a line to a file of JSON lines."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines, none where there is no file, up to one that was not written to its end."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
