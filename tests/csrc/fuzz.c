@@ -437,7 +437,7 @@ static int try_elements(void) {
                                         written[POSITION].is.data, e.sigma == NULL ? NULL : written[SIGMA].is.data);
         /* A factor is off by its distance squared, in rounding units. */
         for (int i = 0; i < ELEMENT_TENSORS && !failed; i++)
-            if (i != SIGMA || e.sigma != NULL) failed = !agrees(&written[i], right[i], 20 * ROUNDING[dtype]);
+            if (i != SIGMA || e.sigma != NULL) failed = !agrees(&written[i], right[i], 20 * ROUNDING[dtype], 1e-25);
         if (failed) printf("  %s, %s\n", td_variant(variant), DTYPES[dtype]);
     }
     if (failed)
