@@ -10,6 +10,7 @@
 
 #ifdef TD_DOUBLE
 typedef int64_t integer;
+typedef uint64_t bits;
 enum { FRACTION = 52, TERMS = 13 };
 #define LOG2_HIGH 6.93145751953125e-1 /* of few bits: multiples of it are exact */
 #define LOG2_LOW 1.42860682030941723212e-6
@@ -18,6 +19,7 @@ enum { FRACTION = 52, TERMS = 13 };
 #define ROUNDING DBL_EPSILON
 #else
 typedef int32_t integer;
+typedef uint32_t bits;
 enum { FRACTION = 23, TERMS = 7 };
 #define LOG2_HIGH 0.693359375f
 #define LOG2_LOW -2.12194440e-4f
@@ -25,6 +27,7 @@ enum { FRACTION = 23, TERMS = 7 };
 #define ROUNDING FLT_EPSILON
 #endif
 typedef integer ivec __attribute__((vector_size(TD_VECTOR), may_alias));
+typedef bits uvec __attribute__((vector_size(TD_VECTOR), may_alias));
 
 #ifdef __clang__
 #define SHUFFLE(from, lanes) __builtin_shufflevector(from, lanes)
@@ -73,7 +76,7 @@ static inline vec exponential(vec x) {
 #pragma GCC unroll 12
     for (int i = 14 - TERMS; i < 12; i++) series = series * r + inverse_factorials[i];
     const vec value = series * (r * r) + r + 1;
-    return (vec)((ivec)value + ((ivec)shifted << FRACTION));
+    return (vec)((uvec)value + ((uvec)shifted << FRACTION));
 }
 
 enum { BLOCK = 8, FOUR = 4 };               /* sums in registers; rows that a gradient is read by */

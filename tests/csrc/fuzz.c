@@ -30,6 +30,9 @@ void td_set_parallel(int32_t (*)(int64_t, int64_t, int64_t, td_range, void *));
 void td_clear(void);
 int td_run(int twice, int method, int map, const td_problem *, const td_tensor *input, const td_tensor *weight,
            const td_tensor *output);
+int td_construct(int twice, const td_elements *, void *kernel);
+int td_construct_gradients(int twice, const td_elements *, const void *gradient, void *to_weight, void *to_position,
+                           void *to_sigma);
 
 /* --- Chance ------------------------------------------------------------------------------------------------------ */
 
@@ -339,13 +342,119 @@ static int try_problem(void) {
     return failed;
 }
 
+/* --- Elements ---------------------------------------------------------------------------------------------------- */
+
+enum { WEIGHT, POSITION, SIGMA, KERNEL, ELEMENT_TENSORS };
+
+static tensor make_row(int64_t count, int64_t dtype) {
+    tensor t = {.is = {.stride = {0, 0, 0, 0, 1}, .dtype = dtype}, .size = {1, 1, 1, 1, count}, .bytes = count * BYTES[dtype]};
+    make_memory(&t);
+    return t;
+}
+
+/* The profile, its derivative, and the scale of an element along an axis. */
+static double profile(const td_elements *of, double u) {
+    return of->profile == TD_GAUSSIAN ? exp(-u * u / 2) : fmax(0, 1 - fabs(u));
+}
+
+static double slope(const td_elements *of, double u) {
+    return of->profile == TD_GAUSSIAN ? -u * exp(-u * u / 2) : fabs(u) < 1 ? (u < 0) - (u > 0) : 0;
+}
+
+/* By the definition: all of a kernel's cells for each element, its kernel first and then its gradients. */
+static void expect_element(const td_elements *of, const tensor *read, int64_t kernel, int64_t element, cell **made) {
+    const int64_t elements = of->kernels * of->count, at = kernel * of->count + element;
+    int64_t cells = 1, order[3] = {1, 1, 1};
+    for (int64_t axis = of->axes - 1; axis >= 0; axis--) order[axis] = cells, cells *= of->size[axis];
+    const double weight = get(&read[WEIGHT], at);
+    double mass = of->epsilon, level = 0, rough = 0, u[3], scale[3];
+    for (int pass = 0; pass < 3; pass++) /* the mass; the kernel and the gradient of the weight; the others */
+        for (int64_t i = 0; i < cells; i++) {
+            double factor = 1, derivative[3] = {1, 1, 1};
+            for (int64_t axis = 0; axis < of->axes; axis++) {
+                const double sigma = of->sigma == NULL ? 0 : get(&read[SIGMA], axis * elements + at);
+                scale[axis] = of->smallest_scale + fabs(sigma);
+                const int64_t place = i / order[axis] % of->size[axis] - of->size[axis] / 2;
+                u[axis] = ((double)place - get(&read[POSITION], axis * elements + at)) / scale[axis];
+                for (int64_t other = 0; other < of->axes; other++)
+                    derivative[other] *= other == axis ? slope(of, u[axis]) : profile(of, u[axis]);
+                factor *= profile(of, u[axis]);
+            }
+            const double gradient = get(&read[KERNEL], kernel * cells + i);
+            if (pass == 0) mass += factor;
+            if (pass == 1) {
+                add(&made[KERNEL][kernel * cells + i], weight / mass * factor);
+                add(&made[WEIGHT][at], gradient * factor / mass);
+                level += gradient * factor / mass, rough += fabs(gradient) * factor / mass;
+            }
+            for (int64_t axis = 0; pass == 2 && axis < of->axes; axis++) {
+                const double along = weight / mass * derivative[axis] / -scale[axis];
+                const double sign = of->sigma != NULL && get(&read[SIGMA], axis * elements + at) < 0 ? -1 : 1;
+                cell *const to[] = {&made[POSITION][axis * elements + at], &made[SIGMA][axis * elements + at]};
+                for (int which = 0; which < (of->sigma == NULL ? 1 : 2); which++) {
+                    const double times = along * (which ? u[axis] * sign : 1);
+                    to[which]->sum += (gradient - level) * times;
+                    to[which]->size += (fabs(gradient) + rough) * fabs(times);
+                }
+            }
+        }
+}
+
+static int try_elements(void) {
+    static const int64_t MOST[] = {200, 30, 9};
+    const int twice = chance(3) == 0;
+    td_elements e = {.profile = (int64_t)chance(2), .kernels = between(0, chance(8) ? 5 : 70), .axes = between(1, 3),
+                     .count = between(1, chance(8) ? 5 : 70), .smallest_scale = 0.25 + 0.25 * (double)chance(4),
+                     .epsilon = 1e-7};
+    const int64_t elements = e.kernels * e.count, dtype = twice ? TD_FLOAT64 : TD_FLOAT32;
+    int64_t all = e.kernels;
+    for (int64_t axis = 0; axis < e.axes; axis++) all *= e.size[axis] = between(1, MOST[e.axes - 1]);
+    const int64_t counts[] = {elements, e.axes * elements, e.axes * elements, all};
+    tensor read[ELEMENT_TENSORS], written[ELEMENT_TENSORS];
+    cell *right[ELEMENT_TENSORS];
+    for (int i = 0; i < ELEMENT_TENSORS; i++) {
+        read[i] = make_row(counts[i], dtype), written[i] = make_row(counts[i], dtype);
+        right[i] = calloc((size_t)counts[i] + 1, sizeof **right);
+        if (right[i] == NULL) abort();
+        for (int64_t at = 0; at < counts[i]; at++) {
+            /* Positions are odd, and scales even: no cell is at a kink of the triangle. */
+            const int64_t size = e.size[i == POSITION ? at / elements : 0], reach = 64 * (size + 2);
+            const int64_t number = i == POSITION ? 2 * between(-reach, reach) + 1 : 2 * between(-127, 127);
+            put(&read[i], at, (double)number / 256);
+        }
+    }
+    if (chance(2)) e.sigma = read[SIGMA].is.data;
+    e.weight = read[WEIGHT].is.data, e.position = read[POSITION].is.data;
+    for (int64_t kernel = 0; kernel < e.kernels; kernel++)
+        for (int64_t element = 0; element < e.count; element++) expect_element(&e, read, kernel, element, right);
+    pieces = (int)between(1, 3);
+    int failed = 0;
+    for (int variant = 0; td_variant(variant) != NULL && !failed; variant++) {
+        if (!td_variant_runs(variant)) continue;
+        td_choose(variant);
+        failed = td_construct(twice, &e, written[KERNEL].is.data) |
+                 td_construct_gradients(twice, &e, read[KERNEL].is.data, written[WEIGHT].is.data,
+                                        written[POSITION].is.data, e.sigma == NULL ? NULL : written[SIGMA].is.data);
+        /* A factor is off by its distance squared, in rounding units. */
+        for (int i = 0; i < ELEMENT_TENSORS && !failed; i++)
+            if (i != SIGMA || e.sigma != NULL) failed = !agrees(&written[i], right[i], 20 * ROUNDING[dtype], 1e-25);
+        if (failed) printf("  %s, %s\n", td_variant(variant), DTYPES[dtype]);
+    }
+    if (failed)
+        printf("  profile %lld, %lld kernels of %lld elements, %lld axes of %lld %lld %lld, %s sigma\n",
+               (long long)e.profile, (long long)e.kernels, (long long)e.count, (long long)e.axes, (long long)e.size[0],
+               (long long)e.size[1], (long long)e.size[2], e.sigma == NULL ? "no" : "with");
+    for (int i = 0; i < ELEMENT_TENSORS; i++) drop_memory(&read[i]), drop_memory(&written[i]), free(right[i]);
+    return failed;
+}
+
 int main(int count, char **arguments) {
     const uint64_t problems = count > 1 ? strtoull(arguments[1], NULL, 10) : 100;
     const uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : 0;
     td_set_parallel(in_threads);
     for (uint64_t number = 0; number < problems; number++) {
         state = seed + (number << 32); /* a problem does not depend on those before */
-        if (try_problem()) {
+        if (try_problem() || try_elements()) {
             printf("problem %llu of seed %llu\n", (unsigned long long)number, (unsigned long long)seed);
             return 1;
         }

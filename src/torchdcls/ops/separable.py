@@ -251,7 +251,7 @@ def _gradients(
     to_factors = {right: _product(left, rows, scratch.take("to right", *factors[right].shape))}
     to_left = torch.matmul(factors[right], rows.transpose(-2, -1), out=scratch.take("to left", *left.shape))
     for axis, left in zip(reversed(products.others), reversed(products.lefts[:-1]), strict=True):
-        to_left = to_left.unflatten(-1, (-1, sizes[axis]))
+        to_left = to_left.reshape(*to_left.shape[:-1], to_left.shape[-1] // sizes[axis], sizes[axis])
         to_factor = torch.mul(to_left, left.unsqueeze(-1), out=scratch.take(f"to {axis}", *to_left.shape))
         to_factors[axis] = to_factor.squeeze(-2) if left.shape[-1] == 1 else to_factor.sum(-2)
         to_left = to_left.mul_(factors[axis].unsqueeze(-2)).sum(-1)
