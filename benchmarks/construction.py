@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from torchdcls import construct_kernel
-from torchdcls.ops.separable import forget
 
 from .memory import saved_bytes
 from .parity import check_parity
@@ -169,7 +168,7 @@ def _sides(problem: ConstructionProblem, dtype: torch.dtype) -> tuple[Side, Side
     cotangent = torch.randn(problem.channels, 1, *problem.dilated_kernel_size, generator=generator, dtype=dtype)
 
     def ours(weight: Tensor, position: Tensor, sigma: Tensor) -> Tensor:
-        forget()  # a layer's positions have moved since its last call
+
         return construct_kernel(weight, position, sigma, problem.dilated_kernel_size, "gaussian")
 
     # Groups 1 and one input channel: what a depthwise layer of DCLS gives its construction.

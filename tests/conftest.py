@@ -5,8 +5,6 @@ import sys
 import pytest
 import torch
 
-from torchdcls.ops.scratch import Scratch
-
 # torch lists what a device context acts on at its first use; it must not find a `torch.empty` that a test replaced.
 with torch.device("meta"):
     torch.empty(0)
@@ -37,12 +35,5 @@ def _poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
         return make_poisoned
 
-    take = Scratch.take
-
-    def take_poisoned(*args, **kwargs):
-        piece = take(*args, **kwargs)
-        return piece if piece is None else piece.fill_(float("nan"))
-
-    monkeypatch.setattr(Scratch, "take", take_poisoned)
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch, "empty_strided"), (torch.Tensor, "new_empty")):
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))

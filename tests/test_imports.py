@@ -166,7 +166,7 @@ def below(module: str, *folders: str) -> bool:
 IDEAS = {
     "making kernels": {"fused", "kernel", "separable", "triton"},
     "convolving": {"conv", "padding"},
-    "ground": {"autocast", "caches", "gpu", "native", "scratch", "tracing"},
+    "ground": {"autocast", "caches", "gpu", "native", "tracing"},
     "joining": {"", "dcls_conv", "reference"},
 }
 

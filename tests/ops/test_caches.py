@@ -15,10 +15,9 @@ from cases import CPU_METHODS
 
 import torchdcls
 from torchdcls import Dcls2d, clear_caches, large_kernel_conv2d, large_kernel_conv_transpose2d
-from torchdcls.ops import gpu, separable
+from torchdcls.ops import gpu
 from torchdcls.ops.caches import LastResult, cached
 from torchdcls.ops.conv.triton import configurations, tuning
-from torchdcls.ops.scratch import Scratch
 
 SOURCE = Path(torchdcls.__file__).parent
 
@@ -58,12 +57,12 @@ def test_every_cache_is_filled_and_freed():
     clear_caches()
     layer = fill()
     assert [name for name, function in functions.items() if not function.cache_info().currsize] == []
-    assert layer._cache._kept is not None and separable._kept.last._kept is not None
-    assert tuning._measured and Scratch._kept.__dict__
+    assert layer._cache._kept is not None
+    assert tuning._measured
     clear_caches()
     assert [name for name, function in functions.items() if function.cache_info().currsize] == []
-    assert layer._cache._kept is None and separable._kept.last._kept is None
-    assert not tuning._measured and not Scratch._kept.__dict__
+    assert layer._cache._kept is None
+    assert not tuning._measured
 
 
 def test_results_are_the_same_afterwards():
@@ -78,11 +77,13 @@ def test_what_other_threads_made_last_is_freed_too():
     made, cleared, found = threading.Event(), threading.Event(), []
 
     def work():
-        Dcls2d(4, 4, 3, dilated_kernel_size=5, groups=4).kernel()
-        found.append(separable._kept.last._kept)
+        layer = Dcls2d(4, 4, 3, dilated_kernel_size=5, groups=4).eval()
+        with torch.no_grad():
+            layer(torch.zeros(1, 4, 7, 7))
+        found.append(layer._cache._kept)
         made.set()
         cleared.wait()
-        found.append(separable._kept.last._kept)
+        found.append(layer._cache._kept)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -6,7 +6,6 @@ from cases import answers, assert_equal_to_rounding, cauchy, normal
 
 from torchdcls import Profile
 from torchdcls.ops import separable
-from torchdcls.ops.scratch import Scratch
 from torchdcls.ops.separable import separable_kernel
 from torchdcls.profiles import PROFILES
 
@@ -41,9 +40,8 @@ def own(leaves, sizes, profile):
 
 
 def steps(leaves, sizes, profile):
-    scratch = Scratch(leaves["weight"], usable=False)
     tensors = leaves["weight"], leaves["position"], leaves.get("inverse")
-    return separable._kernel(*tensors, sizes, profile, scratch)
+    return separable._kernel(*tensors, sizes, profile)
 
 
 @every_profile
@@ -111,21 +109,8 @@ def test_gradcheck_and_gradgradcheck(sizes, profile, inverse):
     assert torch.autograd.gradgradcheck(call, tuple(leaves.values()))
 
 
-@every_profile
-def test_later_kernels_leave_results_alone(profile):
-    """Scratch memory is used again, and no result lies in it."""
-    for sizes, shape in (((5,), (1,)), ((3, 4), (2, 3)), ((1, 3), (1, 1)), ((2, 3, 2), (2, 3))):
-        leaves, other = leaves_of(sizes, shape=shape), leaves_of(sizes, shape=(4, *shape))
-        results = answers(lambda: own(leaves, sizes, profile), leaves)  # noqa: B023
-        before = {name: tensor.clone() for name, tensor in results.items()}
-        answers(lambda: own(other, sizes, profile), other)  # noqa: B023
-        assert all(torch.equal(results[name], before[name]) for name in results)
-        pieces = {piece.untyped_storage().data_ptr() for piece in Scratch._kept.__dict__.values()}
-        assert not any(tensor.untyped_storage().data_ptr() in pieces for tensor in results.values())
-
-
 def test_a_kernel_made_between_forward_and_backward_does_not_matter():
-    """What backward reads is the elements, not what forward left in scratch memory."""
+    """What backward reads is the elements, not what forward made on its way."""
     leaves, other = leaves_of((3, 4)), leaves_of((3, 4), shape=(3, 2, 4))
     expected = answers(lambda: steps(leaves, (3, 4), PROFILES["gaussian"]), leaves)
 
@@ -165,74 +150,7 @@ def test_slopes_leave_their_arguments_alone(name):
     assert torch.equal(value, before[1])
 
 
-# What layers of a stage share
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The sizes of which distances and factors are made, one entry each time."""
-    made, distances = [], separable._distances
-    monkeypatch.setattr(separable, "_distances", lambda *args: made.append(args[2]) or distances(*args))
-    separable.forget()
-    yield made
-    separable.forget()
-
-
-every_own_profile = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-
-
-@every_own_profile
-@pytest.mark.parametrize("inverse", [True, False], ids=["scales", "smallest scale"])
-def test_layers_that_share_elements_share_their_spread(profile, inverse, made):
-    """Three layers of a stage, forward, then backward."""
-    leaves = leaves_of((3, 4), inverse)
-    weights = {f"weight {layer}": normal(2, 1, 3, seed=layer) for layer in range(3)}
-    shared = {name: leaf for name, leaf in leaves.items() if name != "weight"}
-
-    def stage(convolve):
-        return torch.stack([convolve({**shared, "weight": weight}, (3, 4), profile) for weight in weights.values()])
-
-    actual = answers(lambda: stage(own), {**shared, **weights})
-    assert len(made) == 1
-    assert_equal_to_rounding(actual, answers(lambda: stage(steps), {**shared, **weights}))
-
-
-@pytest.mark.parametrize("changed", ["position", "inverse"])
-def test_elements_changed_in_place_spread_anew(changed, made):
-    leaves, profile = leaves_of((3, 4)), PROFILES["gaussian"]
-    own(leaves, (3, 4), profile)
-    with torch.no_grad():
-        leaves[changed].data[0, 0, 0, 0] += 0.25  # leaves no version behind
-    actual = answers(lambda: own(leaves, (3, 4), profile), leaves)
-    assert len(made) == 2
-    assert_equal_to_rounding(actual, answers(lambda: steps(leaves, (3, 4), profile), leaves))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"sizes": (4, 3)},
-        {"profile": PROFILES["triangle"]},
-        {"inverse": False},
-        {"dtype": torch.float32},
-        {"shape": (1, 2, 3)},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_other_settings_spread_anew(change, made):
-    """There and back again."""
-    first = {"sizes": (3, 4), "profile": PROFILES["bilinear"], "inverse": True, "dtype": torch.float64}
-    for settings in (first, {**first, **change}, first):
-        sizes, profile = settings["sizes"], settings["profile"]
-        options = {name: value for name, value in settings.items() if name not in ("sizes", "profile")}
-        leaves = leaves_of((3, 4), **options)
-        expected = steps(leaves, sizes, profile)
-        made.clear()
-        torch.testing.assert_close(own(leaves, sizes, profile), expected)
-        assert len(made) == 1
-
-
-def test_a_function_of_ones_own_is_asked_every_time(made):
+def test_a_function_of_ones_own_is_asked_every_time():
     """It may depend on more than its argument."""
     heat = [1.0]
     profile = Profile(lambda u: torch.exp(-u * u / heat[0]), 0.3, 0.2, "annealed")
@@ -240,29 +158,8 @@ def test_a_function_of_ones_own_is_asked_every_time(made):
     before = own(leaves, (3, 4), profile)
     heat[0] = 2.0
     after = own(leaves, (3, 4), profile)
-    assert len(made) == 2
     assert not torch.allclose(before, after)
     torch.testing.assert_close(after, steps(leaves, (3, 4), profile))
-
-
-def test_what_is_large_is_not_kept(made, monkeypatch):
-    monkeypatch.setattr(separable, "LARGEST_BYTES", 2 * 6 * 7 * 8 - 1)
-    for _ in range(2):
-        own(leaves_of((3, 4)), (3, 4), PROFILES["gaussian"])
-    assert len(made) == 2
-    monkeypatch.setattr(separable, "LARGEST_BYTES", 2 * 6 * 7 * 8)
-    for _ in range(2):
-        own(leaves_of((3, 4)), (3, 4), PROFILES["gaussian"])
-    assert len(made) == 3
-
-
-def test_what_is_kept_in_inference_mode_serves_training(made):
-    leaves, profile = leaves_of((3, 4)), PROFILES["gaussian"]
-    with torch.inference_mode():
-        own(leaves, (3, 4), profile)
-    actual = answers(lambda: own(leaves, (3, 4), profile), leaves)
-    assert len(made) == 1
-    assert_equal_to_rounding(actual, answers(lambda: steps(leaves, (3, 4), profile), leaves))
 
 
 # Kernels of many elements
@@ -278,17 +175,6 @@ def test_kernels_made_in_parts(sizes, profile, inverse, monkeypatch):
     monkeypatch.setattr(separable, "PART_CELLS", 2 * 2 * 3 * max(sizes))
     assert [part.start for part in separable._parts(leaves["weight"], sizes)] == [0, 2, 4]
     assert_equal_to_rounding(answers(lambda: own(leaves, sizes, profile), leaves), expected)
-
-
-def test_parts_leave_what_is_kept(made, monkeypatch):
-    """No part is asked for again before the others have been."""
-    small, large, profile = leaves_of((3, 4)), leaves_of((3, 4), shape=(5, 2, 3)), PROFILES["gaussian"]
-    own(small, (3, 4), profile)
-    monkeypatch.setattr(separable, "PART_CELLS", 2 * 2 * 3 * 4)
-    answers(lambda: own(large, (3, 4), profile), large)
-    made.clear()
-    own(small, (3, 4), profile)
-    assert made == []
 
 
 def test_an_element_alone_is_one_part():

@@ -17,9 +17,8 @@ _CLEARED: list[Callable[[], object]] = []
 def clear_caches() -> None:
     """Frees all that this package keeps from call to call. No result changes: the next calls make it again.
 
-    Kept are the kernels of layers in evaluation, the factors and the working memory of the last kernels, how calls are
-    carried out, and on GPUs the launch configurations that were measured to be the fastest. Factors and kernels of
-    other threads are freed too, working memory is that of the calling thread.
+    Kept are the kernels of layers in evaluation, how calls are carried out, the working memory that compiled kernels have
+    for the calling thread, and on GPUs the launch configurations that were measured to be the fastest.
 
     Example:
         >>> import torch, torchdcls

@@ -5,23 +5,18 @@ share = weight / (mass + epsilon):
 
     kernel[y, x] = sum_k share[k] * factor_y[k, y] * factor_x[k, x]
 
-Nothing but the elements is kept for backward: to make the factors again costs less than to keep them. Layers that share
-positions and scales, as those of a stage do, share the factors too: the ones made last are kept. On GPUs a program of
-`triton/` makes each kernel, and one its gradients: a hundred launches would take longer than what they do.
+Nothing but the elements is kept for backward: to make the factors again costs less than to keep them. On GPUs a program
+of `triton/` makes each kernel, and one its gradients: a hundred launches would take longer than what they do.
 """
 
 import math
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..profiles import PROFILES, Profile
-from .caches import LastResult
-from .scratch import LARGEST_BYTES, Scratch
+from ..profiles import Profile
 from .tracing import owned, shape_of, special_tensors
 from .triton.support import can_construct
 
@@ -50,75 +45,24 @@ def separable_kernel(
         To weight, position and inverse, of any order.
     """
     if special_tensors():
-        return _kernel(weight, position, inverse, sizes, profile, Scratch(weight))
+        return _kernel(weight, position, inverse, sizes, profile)
     kernel: Tensor = _Separable.apply(weight, position, inverse, tuple(sizes), profile)  # type: ignore[no-untyped-call]
     return kernel
 
 
-def _kernel(
-    weight: Tensor,
-    position: Tensor,
-    inverse: Tensor | None,
-    sizes: Sequence[int],
-    profile: Profile,
-    scratch: Scratch,
-    whole: bool = True,
-) -> Tensor:
-    return _Products(weight, _spread(position, inverse, sizes, profile, scratch, whole).factors, scratch).kernel()
+def _kernel(weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile) -> Tensor:
+    factors = [profile.function(distance) for distance in _distances(position, inverse, sizes, profile)]
+    return _Products(weight, factors).kernel()
 
 
-@dataclass(frozen=True)
-class _Spread:
-    """How elements spread along each axis, (..., n, cells): distances in units of the scale, and factors."""
-
-    distances: list[Tensor]
-    factors: list[Tensor]
-
-
-class _OfThread(threading.local):
-    def __init__(self) -> None:
-        self.last = LastResult[_Spread]()
-
-
-_kept = _OfThread()
-
-
-def forget() -> None:
-    """Drops what this thread made last, as if the next elements were others."""
-    _kept.last.clear()
-
-
-def _spread(
-    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch, whole: bool
-) -> _Spread:
-    def made(scratch: Scratch | None) -> _Spread:
-        distances = _distances(position, inverse, sizes, profile, scratch)
-        return _Spread(distances, [profile.function(distance) for distance in distances])
-
-    def lasting() -> _Spread:
-        with torch.inference_mode(False), torch.no_grad():
-            return made(None)
-
-    spread_bytes = 2 * position[0].numel() * sum(sizes) * position.element_size()
-    pure = profile in PROFILES.values()  # a function of somebody's own may depend on more than its argument
-    # A part of the elements is not kept: the next one would take its place before anybody asks again.
-    if not (whole and scratch.usable and pure) or spread_bytes > LARGEST_BYTES:
-        return made(scratch)
-    return _kept.last.get([position, inverse], (tuple(sizes), profile), lasting)
-
-
-def _distances(
-    position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, scratch: Scratch | None
-) -> list[Tensor]:
+def _distances(position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile) -> list[Tensor]:
     # (..., n, cells) for each axis, in units of the scale
     position = _near(position, inverse, profile)
     distances = []
     for axis, cells in enumerate(sizes):
         cell = torch.arange(cells, dtype=position.dtype, device=position.device) - cells // 2
-        out = None if scratch is None else scratch.take(f"distance {axis}", *position.shape[1:], cells)
-        distance = torch.sub(cell, position[axis].unsqueeze(-1), out=out)
         scale: Tensor | float = 1 / profile.smallest_scale if inverse is None else inverse[axis].unsqueeze(-1)
-        distances.append(torch.mul(distance, scale, out=out))
+        distances.append((cell - position[axis].unsqueeze(-1)) * scale)
     return distances
 
 
@@ -135,7 +79,7 @@ def _near(position: Tensor, inverse: Tensor | None, profile: Profile) -> Tensor:
 class _Products:
     """What weights and factors, each (..., n, cells), make on the way to a kernel."""
 
-    def __init__(self, weight: Tensor, factors: Sequence[Tensor], scratch: Scratch) -> None:
+    def __init__(self, weight: Tensor, factors: Sequence[Tensor]) -> None:
         self.factors = factors
         self.sizes = [shape_of(factor)[-1] for factor in factors]
         self.masses = [factor.sum(-1) for factor in factors]
@@ -146,21 +90,19 @@ class _Products:
         self.others = [axis for axis in range(len(factors)) if axis != self.right]
         self.lefts = [self.share.unsqueeze(-1)]  # each (..., n, product of the sizes so far)
         for axis in self.others:
-            so_far = self.lefts[-1].unsqueeze(-1)
-            out = scratch.take(f"left {axis}", *so_far.shape[:-1], self.sizes[axis])
-            self.lefts.append(torch.mul(so_far, factors[axis].unsqueeze(-2), out=out).flatten(-2))
+            self.lefts.append((self.lefts[-1].unsqueeze(-1) * factors[axis].unsqueeze(-2)).flatten(-2))
 
     def kernel(self) -> Tensor:
         """(..., *sizes)."""
-        kernel = _product(self.lefts[-1].transpose(-2, -1), self.factors[self.right], None)
+        kernel = _product(self.lefts[-1].transpose(-2, -1), self.factors[self.right])
         *channels, _, last = shape_of(kernel)
         kernel = kernel.reshape(*channels, *(self.sizes[axis] for axis in self.others), last)
         return kernel.movedim(-1, self.right - len(self.sizes))
 
 
-def _product(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
+def _product(left: Tensor, right: Tensor) -> Tensor:
     # Many tiny matrix products are slow, and where nothing is summed there is no need of them.
-    return torch.mul(left, right, out=out) if shape_of(left)[-1] == 1 else torch.matmul(left, right, out=out)
+    return left * right if shape_of(left)[-1] == 1 else left @ right
 
 
 class _Separable(torch.autograd.Function):
@@ -174,13 +116,12 @@ class _Separable(torch.autograd.Function):
             from .triton.launch import construct
 
             return construct(weight, position, inverse, sizes, profile, EPSILON)
-        scratch = Scratch(weight)
         parts = _parts(weight, sizes)
         if len(parts) == 1:
-            return owned(_kernel(weight, position, inverse, sizes, profile, scratch))
+            return owned(_kernel(weight, position, inverse, sizes, profile))
         kernel = weight.new_empty(*weight.shape[:-1], *sizes)
         for part in parts:
-            kernel[part] = _kernel(*_elements_of(part, weight, position, inverse), sizes, profile, scratch, whole=False)
+            kernel[part] = _kernel(*_elements_of(part, weight, position, inverse), sizes, profile)
         return kernel
 
     @staticmethod
@@ -193,9 +134,8 @@ class _Separable(torch.autograd.Function):
                 settings = ctx.sizes, ctx.profile, EPSILON
                 return *made_by_triton(weight, position, inverse, *settings, gradients[0]), None, None
             slices = _parts(weight, ctx.sizes)
-            settings = ctx.sizes, ctx.profile, len(slices) == 1
             parts = [
-                _gradients(*_elements_of(part, weight, position, inverse), *settings, gradients[0][part])
+                _gradients(*_elements_of(part, weight, position, inverse), ctx.sizes, ctx.profile, gradients[0][part])
                 for part in slices
             ]
             if len(parts) == 1:
@@ -209,7 +149,7 @@ class _Separable(torch.autograd.Function):
                 None,
             )
         # A gradient that is differentiated again goes through the steps themselves.
-        kernel = _kernel(weight, position, inverse, ctx.sizes, ctx.profile, Scratch(weight, usable=False))
+        kernel = _kernel(weight, position, inverse, ctx.sizes, ctx.profile)
         leaves = [tensor for tensor, want in zip(ctx.saved_tensors, wanted, strict=False) if want]
         made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=True))
         return *(next(made) if want else None for want in wanted[:3]), None, None
@@ -235,24 +175,22 @@ def _gradients(
     inverse: Tensor | None,
     sizes: tuple[int, ...],
     profile: Profile,
-    whole: bool,
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    scratch = Scratch(weight)
-    spread = _spread(position, inverse, sizes, profile, scratch, whole)
-    factors = spread.factors
-    products = _Products(weight, factors, scratch)
+    distances = _distances(position, inverse, sizes, profile)
+    factors = [profile.function(distance) for distance in distances]
+    products = _Products(weight, factors)
     right = products.right
     cells = math.prod(sizes[axis] for axis in products.others)
     rows = gradient.movedim(right - len(sizes), -1).reshape(*weight.shape[:-1], cells, sizes[right])
 
     # Through the matrix product, to each (..., n, cells).
     left = products.lefts[-1]
-    to_factors = {right: _product(left, rows, scratch.take("to right", *factors[right].shape))}
-    to_left = torch.matmul(factors[right], rows.transpose(-2, -1), out=scratch.take("to left", *left.shape))
+    to_factors = {right: _product(left, rows)}
+    to_left = torch.matmul(factors[right], rows.transpose(-2, -1))
     for axis, left in zip(reversed(products.others), reversed(products.lefts[:-1]), strict=True):
         to_left = to_left.reshape(*to_left.shape[:-1], to_left.shape[-1] // sizes[axis], sizes[axis])
-        to_factor = torch.mul(to_left, left.unsqueeze(-1), out=scratch.take(f"to {axis}", *to_left.shape))
+        to_factor = to_left * left.unsqueeze(-1)
         to_factors[axis] = to_factor.squeeze(-2) if left.shape[-1] == 1 else to_factor.sum(-2)
         to_left = to_left.mul_(factors[axis].unsqueeze(-2)).sum(-1)
 
@@ -262,7 +200,7 @@ def _gradients(
     to_position = torch.empty_like(position)
     to_inverse = None if inverse is None else torch.empty_like(inverse)
     least = torch.finfo(position.dtype).tiny
-    for axis, distance in enumerate(spread.distances):
+    for axis, distance in enumerate(distances):
         to_own_mass = math.prod((mass for other, mass in enumerate(products.masses) if other != axis), start=to_mass)
         to_factor = to_factors[axis].add_(to_own_mass.unsqueeze(-1))
         if profile.slope is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..caches import cached
+from ..caches import cached, enlist
 from ..tracing import constant_when_compiled
 
 FILE = Path(__file__).with_name("_kernels.so")
@@ -67,6 +67,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
     if taken not in able:
         return None, f"no compiled kernels: {SWITCH} is expected to be 0, 1 or one of {', '.join(able)}, got {value!r}"
     kernels.td_choose(names.index(taken))
+    enlist(kernels.td_clear)
     kernels.td_set_parallel.argtypes = [ctypes.c_void_p]
     parallel = _torch_parallel_for()
     kernels.td_set_parallel(parallel)
