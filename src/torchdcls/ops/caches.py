@@ -17,8 +17,8 @@ _CLEARED: list[Callable[[], object]] = []
 def clear_caches() -> None:
     """Frees all that this package keeps from call to call. No result changes: the next calls make it again.
 
-    Kept are the kernels of layers in evaluation, how calls are carried out, the working memory that compiled kernels have
-    for the calling thread, and on GPUs the launch configurations that were measured to be the fastest.
+    Kept are the kernels of layers in evaluation, how calls are carried out, the working memory of compiled kernels for
+    the calling thread, and on GPUs the launch configurations that were measured to be the fastest.
 
     Example:
         >>> import torch, torchdcls
