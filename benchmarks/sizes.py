@@ -20,7 +20,7 @@ from torchdcls.profiles import Interpolation
 from torchdcls_train.comparison.small import comparison_model
 
 from .parity import check_parity
-from .timing import compare_in_turns
+from .timing import compare_in_turns, ratio_words
 
 SUMMARY = "training steps of the studies' small ConvNeXt by kernel size, against 7x7"
 PACKAGES: tuple[str, ...] = ("torch", "timm", "torchdcls")
@@ -45,11 +45,6 @@ PROBLEMS = {
     for interpolation in ("bilinear", "gaussian")
     for size in (5, 9, 17, 23, PIXELS)
 }
-
-
-def problems() -> Mapping[str, SizeProblem]:
-    """The problems by name."""
-    return PROBLEMS
 
 
 def verify(names: Sequence[str]) -> None:
@@ -85,9 +80,8 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
     table = [["small ConvNeXt, a training step", "torchdcls", "7x7", "times as fast"]]
     for entry in result["problems"]:
-        low, high = entry["spread"]
         times = [f"{entry[side]:.0f} ms" for side in ("candidate_ms", "baseline_ms")]
-        table.append([entry["problem"], *times, f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"])
+        table.append([entry["problem"], *times, ratio_words(entry)])
     return table
 
 

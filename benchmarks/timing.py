@@ -109,9 +109,11 @@ def compare_in_turns(
 
 
 def ratio_words(entry: Mapping[str, Any]) -> str:
-    """How many times as fast the candidate of a result's entry was, with the spread."""
+    """How many times as fast the candidate of a result's entry was by the medians beside it, with the turns' spread."""
     low, high = entry["spread"]
-    return f"{entry['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    if entry["verdict"] == "no difference":
+        return f"no difference ({low:.2f} to {high:.2f})"
+    return f"{entry['baseline_ms'] / entry['candidate_ms']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def time_in_turns(
