@@ -156,8 +156,11 @@ def _apply(
     dtype: torch.dtype,
 ) -> Tensor:
     bias = None if bias is None else bias.to(dtype)
-    if torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
-        # Forward-mode differentiation and exported programs go through the steps themselves.
+    differentiated = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
+    )
+    if not differentiated or torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
+        # So do forward-mode differentiation and exported programs go through the steps themselves.
         input, weight = input.to(dtype), weight.to(dtype)
         if output == "convolve":
             return plan.of("convolve").convolve(input, weight, bias, problem)

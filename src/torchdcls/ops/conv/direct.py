@@ -29,6 +29,8 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
     """
     padding = safe_padding(problem)
     input = evenly_padded(input, problem.padding, padding)
+    # Torch's gradients refuse some weights in another order, channels_last too ("grad_weight must be contiguous").
+    weight = weight.contiguous()
     return CONVOLUTIONS[len(problem.kernel)](input, weight, bias, problem.stride, padding, 1, problem.groups)
 
 
@@ -50,7 +52,7 @@ def transpose(gradient: Tensor, weight: Tensor, problem: Problem, bias: Tensor |
     for size, taps, step, (before, after), cells in rows:
         beyond.append(size + before + after - (cells - 1) * step - taps)
     output = TRANSPOSED_CONVOLUTIONS[len(sizes)](
-        gradient, weight, bias, problem.stride, padding, beyond, problem.groups
+        gradient, weight.contiguous(), bias, problem.stride, padding, beyond, problem.groups
     )
     for axis, (size, (before, after), even) in enumerate(zip(sizes, problem.padding, padding, strict=True), start=2):
         if before != even or after != even:
@@ -77,7 +79,7 @@ def _backward(
     dims = len(problem.kernel)
     settings = problem.stride, padding, [1] * dims, False, [0] * dims, problem.groups
     to_input, to_weight, _ = torch.ops.aten.convolution_backward(
-        gradient, padded, weight, None, *settings, [of_input, True, False]
+        gradient, padded, weight.contiguous(), None, *settings, [of_input, True, False]
     )
     if of_input:
         rows = zip(problem.map, problem.padding, padding, strict=True)

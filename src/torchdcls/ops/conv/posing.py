@@ -78,8 +78,7 @@ def _narrowed(weight: Tensor, taps: Sequence[tuple[int, int]]) -> Tensor:
     for axis, (start, size) in enumerate(taps, start=2):
         if size != shape_of(weight)[axis]:
             weight = weight.narrow(axis, start, size)
-    # Torch's gradients refuse some weights in another order, channels_last too ("grad_weight must be contiguous").
-    return weight.contiguous()
+    return weight
 
 
 def _posed(
