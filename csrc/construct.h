@@ -35,6 +35,15 @@ typedef bits uvec __attribute__((vector_size(TD_VECTOR), may_alias));
 #define SHUFFLE(from, lanes) __builtin_shuffle(from, lanes)
 #endif
 
+/* Keeps compilers from reading memory again for each product with a vector. */
+#if defined(__x86_64__)
+#define IN_A_REGISTER(value) __asm__("" : "+v"(value))
+#elif defined(__aarch64__)
+#define IN_A_REGISTER(value) __asm__("" : "+w"(value))
+#else
+#define IN_A_REGISTER(value) ((void)0)
+#endif
+
 static inline ivec lane_numbers(void) {
     static const integer numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     ivec lane;
@@ -271,10 +280,13 @@ __attribute__((always_inline)) static inline void add_block(const construction *
     const integer *starts = (const integer *)s->start, *ends = (const integer *)s->end;
     for (int64_t x = 0; x < c->row; x += width * LANES) {
         int64_t meeting = 0;
-        for (int64_t i = 0; i < count; i++) {
-            w->meeting[meeting] = i;
-            meeting += (starts[w->element[i]] < x + width * LANES) & (ends[w->element[i]] > x);
-        }
+        if (c->row <= 4 * width * LANES) /* to look costs more than a few products by zero */
+            for (; meeting < count; meeting++) w->meeting[meeting] = meeting;
+        else
+            for (int64_t i = 0; i < count; i++) {
+                w->meeting[meeting] = i;
+                meeting += (starts[w->element[i]] < x + width * LANES) & (ends[w->element[i]] > x);
+            }
         if (meeting == 0) continue;
         vec sums[BLOCK];
         for (int r = 0; r < height; r++)
@@ -371,7 +383,8 @@ __attribute__((always_inline)) static inline void sum_rows(const construction *c
     const real *moment = (const real *)(inner->moment + e * inner->length);
     vec *to = w->sums + e * SUMS * row;
     real *at = (real *)to + x;
-    for (int i = 0; i < SUMS; i++)
+    const int alone = c->axis[0] < 0; /* one plane */
+    for (int i = 0; i < SUMS && !alone; i++)
         for (int j = 0; j < width; j++) *(loose *)(at + i * c->row + j * LANES) = (vec){0};
     for (int64_t z = first_z; z < last_z; z++) {
         vec sums[3][4] = {0};
@@ -381,23 +394,30 @@ __attribute__((always_inline)) static inline void sum_rows(const construction *c
             for (int r = 0; r < FOUR; r++, cells += c->row)
 #pragma GCC unroll 4
                 for (int j = 0; j < width; j++) {
-                    const vec gradient = *(const loose *)(cells + j * LANES);
+                    vec gradient = *(const loose *)(cells + j * LANES);
+                    IN_A_REGISTER(gradient);
                     sums[0][j] += factor[y + r] * gradient;
                     sums[1][j] += slope[y + r] * gradient;
                     if (scales) sums[2][j] += moment[y + r] * gradient;
                 }
-        const real by_factor = ((const real *)(outer->factor + e * outer->length))[z];
-        for (int j = 0; j < width; j++) {
-            *(loose *)(at + FACTORS * c->row + j * LANES) += by_factor * sums[0][j];
-            *(loose *)(at + SLOPES_1 * c->row + j * LANES) += by_factor * sums[1][j];
-            if (scales) *(loose *)(at + MOMENTS_1 * c->row + j * LANES) += by_factor * sums[2][j];
+        if (alone) {
+            for (int j = 0; j < width; j++) {
+                *(loose *)(at + FACTORS * c->row + j * LANES) = sums[0][j];
+                *(loose *)(at + SLOPES_1 * c->row + j * LANES) = sums[1][j];
+                if (scales) *(loose *)(at + MOMENTS_1 * c->row + j * LANES) = sums[2][j];
+            }
+            return;
         }
-        if (c->axis[0] < 0) continue;
+        const real by_factor = ((const real *)(outer->factor + e * outer->length))[z];
         const real by_slope = ((const real *)(outer->slope + e * outer->length))[z];
         const real by_moment = ((const real *)(outer->moment + e * outer->length))[z];
         for (int j = 0; j < width; j++) {
+            *(loose *)(at + FACTORS * c->row + j * LANES) += by_factor * sums[0][j];
             *(loose *)(at + SLOPES_0 * c->row + j * LANES) += by_slope * sums[0][j];
-            if (scales) *(loose *)(at + MOMENTS_0 * c->row + j * LANES) += by_moment * sums[0][j];
+            *(loose *)(at + SLOPES_1 * c->row + j * LANES) += by_factor * sums[1][j];
+            if (!scales) continue;
+            *(loose *)(at + MOMENTS_0 * c->row + j * LANES) += by_moment * sums[0][j];
+            *(loose *)(at + MOMENTS_1 * c->row + j * LANES) += by_factor * sums[2][j];
         }
     }
 }
