@@ -30,10 +30,10 @@ from .record import RESULTS, record, write
 from .shapes import FIT_SEED, Shape, draw_shapes
 from .tables import newest_result
 
-COUNT = 360
+COUNT = 220
 PARTS: tuple[Part, ...] = ("convolve", "transpose", "correlate", "gradients")
 # Longest single run that is repeated. Unit: seconds.
-LONGEST = 0.5
+LONGEST = 0.15
 # More than a cache holds. Cells of 4 bytes.
 _ELSEWHERE = torch.zeros(2**23)
 

@@ -14,6 +14,11 @@ typedef float real;
 
 #define LANES ((int64_t)(TD_VECTOR / sizeof(real)))
 typedef real vec __attribute__((vector_size(TD_VECTOR), may_alias));
+#ifdef TD_DOUBLE
+typedef int64_t whole_number __attribute__((vector_size(TD_VECTOR)));
+#else
+typedef int32_t whole_number __attribute__((vector_size(TD_VECTOR)));
+#endif
 typedef real loose __attribute__((vector_size(TD_VECTOR), may_alias, aligned(sizeof(real))));
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -92,9 +97,22 @@ static inline void put(const td_tensor *tensor, int64_t at, real value) {
  * channel are zero. */
 static void load_row(const td_tensor *tensor, int64_t at, int64_t lanes, int64_t count, vec *to, int64_t step) {
     const int64_t channel = tensor->stride[1], cell = tensor->stride[4];
-    if (lanes == LANES && channel == 1 && tensor->dtype == TD_NATIVE) {
+    if (channel == 1 && tensor->dtype == TD_NATIVE) {
         const real *from = (const real *)tensor->data + at;
-        for (int64_t x = 0; x < count; x++) to[x * step] = *(const loose *)(from + x * cell);
+        /* Whole vectors are read as long as they end within the row. */
+        int64_t x = 0, whole = lanes == LANES ? count : cell > 0 ? count - blocks(LANES - lanes, cell) : 0;
+        vec mine;
+        for (int64_t c = 0; c < LANES; c++) mine[c] = c < lanes;
+        const whole_number mask = mine != (vec){0};
+        if (lanes == LANES)
+            for (; x < whole; x++) to[x * step] = *(const loose *)(from + x * cell);
+        else
+            for (; x < whole; x++) to[x * step] = (vec)((whole_number)*(const loose *)(from + x * cell) & mask);
+        for (; x < count; x++) {
+            vec some = {0};
+            memcpy(&some, from + x * cell, (size_t)lanes * sizeof(real));
+            to[x * step] = some;
+        }
         return;
     }
     if (lanes < LANES)
@@ -114,9 +132,12 @@ static void load_row(const td_tensor *tensor, int64_t at, int64_t lanes, int64_t
 /* The way back: lanes that have no channel are left out. */
 static void store_row(const td_tensor *tensor, int64_t at, int64_t lanes, int64_t count, const vec *from, int64_t step) {
     const int64_t channel = tensor->stride[1], cell = tensor->stride[4];
-    if (lanes == LANES && channel == 1 && tensor->dtype == TD_NATIVE) {
+    if (channel == 1 && tensor->dtype == TD_NATIVE) {
         real *to = (real *)tensor->data + at;
-        for (int64_t x = 0; x < count; x++) *(loose *)(to + x * cell) = from[x * step];
+        if (lanes == LANES)
+            for (int64_t x = 0; x < count; x++) *(loose *)(to + x * cell) = from[x * step];
+        else
+            for (int64_t x = 0; x < count; x++) memcpy(to + x * cell, from + x * step, (size_t)lanes * sizeof(real));
         return;
     }
     const real *lane = (const real *)from;
