@@ -5,7 +5,7 @@
  * fewer cells than the kernel's has taps they exchange their roles: `one` are the cells, last first, and `row` the taps.
  */
 
-enum { WIDTH = 8, RUN = 64 };              /* sums in registers, half of the 16 that AVX2 has; products of one */
+enum { WIDTH = 8, RUN = 32 };              /* sums in registers, half of the 16 that AVX2 has; products of one */
 enum { TILE_BYTES = 1 << 18, PARTS = 16 }; /* what a tile's input may take; sums that a gradient is made of */
 
 /* Rows to be summed, of `many` and `one` alike: how many, and how far apart each of both lies from the next. */

@@ -1,7 +1,7 @@
 /* Convolution by spectra: transforms of whole maps, or of tiles of them (overlap-save).
  *
  * Sizes have the factors 2, 3 and 5. Two rows are transformed as the real and the imaginary part of one, and parted as
- * half spectra of `half` bins. Columns are transformed one at a time in a line that stays in the first cache; the
+ * half spectra of `half` bins; of a map that is one row they are two tiles of it, never of two samples. Columns are transformed one at a time in a line that stays in the first cache; the
  * outermost transformed axis is transformed, multiplied and transformed back in one go. An axis along which the kernel
  * has one tap is not transformed: such axes come first, and the batch is one more of them where both are free.
  *
@@ -28,6 +28,7 @@ typedef struct {
     transform plan[3];
     int64_t batch, channels, half, blocks, parts, units, columns; /* columns: bins that the fused axis is gone through at */
     int64_t rows[3];                                              /* of a work space, along z and y */
+    int twin; /* rows are tiles of a map of one row, two at a time */
     int map, depth; /* depth: how many axes are transformed, 1 to 3; x always is */
     td_tensor input, weight, output;
     vec *spectra; /* of the kernels, or sums of a correlation: (block or block and part, columns, size of the fused axis) */
@@ -164,6 +165,11 @@ static void load_wrapped(const td_tensor *tensor, int64_t at, int64_t lanes, str
     if (until < x.count) load_row(tensor, at + until * tensor->stride[4], lanes, x.count - until, to, 2);
 }
 
+/* From a row's first cell to that of the other row of its pair. */
+static int64_t beside(const fft_call *call, const td_tensor *tensor, const stretch *at) {
+    return call->twin ? (at[3].first - at[2].first) * tensor->stride[4] : tensor->stride[3];
+}
+
 /* Half spectra of a tensor's rows, (z, y, bin), y counted from the stretch's first. `room` holds two lines. */
 static void load_rows(const fft_call *call, const td_tensor *tensor, int64_t n, int64_t c, int64_t lanes,
                       const stretch *at, vec *work, vec *room) {
@@ -175,7 +181,10 @@ static void load_rows(const fft_call *call, const td_tensor *tensor, int64_t n, 
             const int64_t from = offset(tensor, n, c, at[0].first + z, at[1].first + y, at[2].first);
             memset(room, 0, (size_t)(2 * size) * sizeof(vec));
             load_wrapped(tensor, from, lanes, at[2], size, room);
-            if (paired) load_wrapped(tensor, from + tensor->stride[3], lanes, at[2], size, room + 1);
+            if (paired) {
+                const stretch x = at[call->twin ? 3 : 2];
+                load_wrapped(tensor, from + beside(call, tensor, at), lanes, x, size, room + 1);
+            }
             const vec *both = transformed(plan, room, room + 2 * size);
             vec *one = work + 2 * half * (z * call->rows[1] + y), *other = one + 2 * half;
             for (int64_t k = 0; k < half; k++) {
@@ -211,7 +220,8 @@ static void store_rows(const fft_call *call, const td_tensor *tensor, int64_t n,
             const vec *both = transformed(plan, room, room + 2 * size);
             const int64_t to = offset(tensor, n, c, at[0].first + z, at[1].first + y, at[2].first);
             store_row(tensor, to, lanes, at[2].count, both + 1, 2);
-            if (paired) store_row(tensor, to + tensor->stride[3], lanes, at[2].count, both, 2);
+            if (paired)
+                store_row(tensor, to + beside(call, tensor, at), lanes, at[call->twin ? 3 : 2].count, both, 2);
         }
 }
 
@@ -280,20 +290,30 @@ static void spectrum(const fft_call *call, const stretch *at, vec *work, vec *ro
 
 /* --- The three maps ---------------------------------------------------------------------------------------------- */
 
+static void stretch_axis(const fft_axis *axis, int64_t tile, stretch *input, stretch *output) {
+    const int64_t start = tile * axis->tile, count = least(axis->tile, axis->outputs - start);
+    const int64_t base = start - axis->before;
+    *output = (stretch){start, count, 0};
+    if (!axis->transformed) { /* one tap: outputs are cells, or beyond them */
+        *input = (stretch){start, count, 0};
+        return;
+    }
+    const int64_t first = most(0, base), until = least(axis->map, base + count + axis->kernel - 1);
+    *input = (stretch){first, most(0, until - first), (first - base) % axis->size};
+}
+
+/* Of z, y and x, and of the second tile of x where there are twins. */
 static void stretches(const fft_call *call, int64_t index, stretch *input, stretch *output) {
     for (int i = 2; i >= 0; i--) {
         const fft_axis *axis = &call->axis[i];
-        const int64_t start = index % axis->tiles * axis->tile, count = least(axis->tile, axis->outputs - start);
-        const int64_t base = start - axis->before;
-        index /= axis->tiles;
-        output[i] = (stretch){start, count, 0};
-        if (!axis->transformed) { /* one tap: outputs are cells, or beyond them */
-            input[i] = (stretch){start, count, 0};
-            continue;
-        }
-        const int64_t first = most(0, base), until = least(axis->map, base + count + axis->kernel - 1);
-        input[i] = (stretch){first, most(0, until - first), (first - base) % axis->size};
+        const int twins = i == 2 && call->twin;
+        const int64_t units = twins ? blocks(axis->tiles, 2) : axis->tiles, tile = index % units * (twins ? 2 : 1);
+        index /= units;
+        stretch_axis(axis, tile, &input[i], &output[i]);
+        if (twins && tile + 1 < axis->tiles) stretch_axis(axis, tile + 1, &input[3], &output[3]);
+        if (twins) input[3].count = tile + 1 < axis->tiles ? input[3].count : -1;
     }
+    if (call->twin) input[1].count = output[1].count = input[3].count < 0 ? 1 : 2;
 }
 
 static int64_t room_size(const fft_call *call) {
@@ -346,7 +366,7 @@ static void spectral_convolve_range(int64_t begin, int64_t end, void *context) {
         const int64_t block = task / call->units, c = block * LANES, lanes = least(LANES, call->channels - c);
         const int64_t unit = task % call->units, n = unit % call->batch;
         const vec *kernel = call->spectra + block * bins(call);
-        stretch in[3], out[3];
+        stretch in[4], out[4];
         stretches(call, unit / call->batch, in, out);
         load_rows(call, &call->input, n, c, lanes, in, work, room);
         if (call->depth == 3) middle(call, in, work, room);
@@ -399,7 +419,7 @@ static void spectral_correlate_range(int64_t begin, int64_t end, void *context) 
         memset(sums, 0, (size_t)bins(call) * sizeof(vec));
         for (int64_t unit = part * call->units / call->parts; unit < (part + 1) * call->units / call->parts; unit++) {
             const int64_t n = unit % call->batch;
-            stretch in[3], out[3];
+            stretch in[4], out[4];
             stretches(call, unit / call->batch, in, out);
             load_rows(call, &call->input, n, c, lanes, in, work, room);
             load_rows(call, &call->output, n, c, lanes, out, other, room);
@@ -468,16 +488,17 @@ static void gradient_range(int64_t begin, int64_t end, void *context) {
 static double transform_cost(int64_t size, int64_t tiles) { return (double)tiles * (double)size * (log2((double)size) + 2); }
 
 /* The size of an axis's transform and of its tiles: in one piece, or in tiles of at most about `most_size` cells. */
-static void divide_axis(fft_axis *axis, int64_t most_size) {
+static void divide_axis(fft_axis *axis, int64_t most_size, int twin) {
     const int64_t after = axis->outputs + axis->kernel - 1 - axis->map - axis->before;
     const int64_t whole = most(axis->kernel, most(axis->outputs, axis->map + most(axis->before, after)));
     axis->size = smooth(whole);
     axis->tile = axis->outputs;
-    double best = axis->size <= most_size ? transform_cost(axis->size, 1) : INFINITY;
+    double best = axis->size <= most_size ? transform_cost(axis->size, 1) : INFINITY; /* twins: of a pair of tiles */
     for (int64_t size = smooth(axis->kernel + 1); size <= most(most_size, smooth(2 * axis->kernel)) && size < whole;
          size = smooth(size + 1)) {
         const int64_t tile = least(axis->outputs, size - axis->kernel + 1);
-        const double cost = transform_cost(size, blocks(axis->outputs, tile));
+        const int64_t tiles = blocks(axis->outputs, tile);
+        const double cost = transform_cost(size, twin ? blocks(tiles, 2) : tiles);
         if (cost < best) best = cost, axis->size = size, axis->tile = tile;
     }
     axis->tiles = blocks(axis->outputs, axis->tile);
@@ -514,17 +535,12 @@ static int lay_out(fft_call *call, int map, const td_problem *p) {
             if (call->axis[i].transformed && !call->axis[i + 1].transformed) exchange(call, i, i + 1);
     call->axis[2].transformed = 1;
     call->depth = 1 + call->axis[1].transformed + call->axis[0].transformed;
-    if (call->depth == 1 && call->axis[0].outputs == 1) { /* rows of two samples make pairs */
-        exchange(call, 0, 1);
-        call->axis[1].map = call->axis[1].outputs = call->batch;
-        call->input.stride[3] = call->input.stride[0], call->output.stride[3] = call->output.stride[0];
-        call->batch = 1;
-    }
+    call->twin = call->depth == 1 && call->axis[0].outputs == 1 && call->axis[1].outputs == 1;
     static const int64_t longest[4] = {0, 1 << 14, 192, 48};
     int64_t cells = 1;
     for (int i = 2; i >= 0; i--) {
         fft_axis *axis = &call->axis[i];
-        if (axis->transformed) divide_axis(axis, longest[call->depth]);
+        if (axis->transformed) divide_axis(axis, longest[call->depth], call->twin);
         else { /* few cells at once: the others wait for their turn */
             axis->size = 1;
             axis->tile = most(1, least(axis->outputs, SPECTRUM_BYTES / (int64_t)sizeof(vec) / cells / 2));
@@ -540,10 +556,12 @@ static int lay_out(fft_call *call, int map, const td_problem *p) {
         call->rows[i] = axis->transformed ? least(axis->size, most(axis->tile + axis->kernel - 1, axis->kernel)) : axis->tile;
         if (axis->transformed && i > fused_axis(call)) call->rows[i] = axis->size;
     }
+    if (call->twin) call->rows[1] = 2;
     call->columns = call->half * (call->depth == 3 ? call->axis[1].size : 1);
     call->scale = (real)0.25;
     for (int i = 0; i < 3; i++) call->scale /= (real)call->axis[i].size;
-    call->units = call->batch * call->axis[0].tiles * call->axis[1].tiles * call->axis[2].tiles;
+    call->units = call->batch * call->axis[0].tiles * call->axis[1].tiles *
+                  (call->twin ? blocks(call->axis[2].tiles, 2) : call->axis[2].tiles);
     call->blocks = blocks(call->channels, LANES);
     call->parts = map == TD_CORRELATE ? most(1, least(call->units, PARTS / call->blocks)) : 1;
     return TD_OK;
@@ -571,6 +589,7 @@ static double count_fft(int map, const td_problem *p) {
         in[i] = least(axis->map, axis->transformed ? axis->tile + axis->kernel - 1 : axis->tile);
         out[i] = axis->tile, taps[i] = axis->kernel;
     }
+    if (call.twin) in[1] = out[1] = 2;
     const double maps = steps(&call, in) + steps(&call, out) + 2 * (double)bins(&call);
     return (double)(call.blocks * LANES) * ((double)call.units * maps + steps(&call, taps));
 }

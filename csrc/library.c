@@ -45,6 +45,9 @@ static int runs(int variant) {
 /* Name of variant `index`, best first, or NULL beyond the last. */
 EXPORT const char *td_variant(int index) { return index >= 0 && index < COUNT ? variants[index].name : NULL; }
 
+/* Which TD_INTERFACE the library was compiled with. */
+EXPORT int td_interface(void) { return TD_INTERFACE; }
+
 /* Whether this processor runs variant `index`. */
 EXPORT int td_variant_runs(int index) { return index >= 0 && index < COUNT && runs(index); }
 
@@ -107,6 +110,11 @@ static const td_kernels *kernels(int twice) { return twice ? variants[chosen].tw
 
 EXPORT int td_run(int twice, int method, int map, const td_problem *problem, const td_tensor *input,
                   const td_tensor *weight, const td_tensor *output) {
+    for (int axis = 0; axis < 3; axis++)
+        if (problem->map[axis] < 1 || problem->outputs[axis] < 1 || problem->kernel[axis] < 1 || problem->stride[axis] < 1)
+            return TD_UNSUPPORTED;
+    if (problem->batch < 0 || problem->channels < 0) return TD_UNSUPPORTED;
+    if (problem->channels == 0) return TD_OK;
     return kernels(twice)->run(method, map, problem, input, weight, output);
 }
 

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { TD_INTERFACE = 1 }; /* one more with every change of this file, as in library.py */
 enum { TD_CONVOLVE, TD_TRANSPOSE, TD_CORRELATE };
 enum { TD_FLOAT32, TD_FLOAT64, TD_BFLOAT16, TD_FLOAT16 };
 enum { TD_DIRECT, TD_FFT };

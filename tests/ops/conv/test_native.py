@@ -86,6 +86,49 @@ def test_results_do_not_depend_on_the_number_of_threads(algorithm, last):
         assert torch.equal(one, made[1][name]) or name == "bias", name
 
 
+@pytest.mark.parametrize("size", ["1-D", "long", "prime", "thin", "3-D"])
+def test_samples_do_not_know_each_other(algorithm, size):
+    """A large sample, or one that is not finite, leaves the other to the bit."""
+    map, kernel, padding = SIZES[size]
+    leaves = {name: leaf.detach() for name, leaf in leaves_of(3, map, kernel, torch.float32).items()}
+    alone = large_kernel_conv(**{**leaves, "input": leaves["input"][1:]}, padding=padding, groups=3, method="native")
+    for factor in (1e6, torch.nan):
+        leaves["input"][0] *= factor
+        beside = large_kernel_conv(**leaves, padding=padding, groups=3, method="native")
+        assert torch.equal(beside[1:], alone)
+
+
+def test_maps_of_no_cells():
+    """Outputs of padding alone, and gradients of nothing."""
+    input, weight = torch.zeros(1, 2, 0, requires_grad=True), torch.randn(2, 1, 3, requires_grad=True)
+    output = large_kernel_conv(input, weight, padding=2, groups=2, method="native")
+    assert torch.equal(output, torch.zeros(1, 2, 2))
+    to_input, to_weight = torch.autograd.grad(output.sum(), (input, weight))
+    assert to_input.shape == input.shape and torch.equal(to_weight, torch.zeros(2, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        ("native_convolve", (torch.ones(1, 2, 5), torch.ones(2, 1, 3), None, [0], [1], [5])),
+        ("native_transpose", (torch.ones(1, 2, 5), torch.ones(2, 1, 3), [0], [1], [5])),
+        ("native_correlate", (torch.ones(1, 2, 5), torch.ones(1, 2, 5), [-1], [1], [3])),
+    ],
+)
+def test_operators_refuse_strides_of_nothing(operator, arguments):
+    with pytest.raises(ValueError, match="stride: expected at least 1 along each axis"):
+        getattr(torch.ops.torchdcls, operator)(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_rounded_once_with_its_bias(algorithm, dtype):
+    leaves = {n: t.detach() for n, t in leaves_of(5, (13, 11), (7, 5), dtype).items()}
+    leaves["bias"] = torch.full((5,), 4.0, dtype=dtype)
+    output = large_kernel_conv(**leaves, padding=(3, 2), groups=5, method="native")
+    truth = F.conv2d(*(leaf.double() for leaf in leaves.values()), padding=(3, 2), groups=5)
+    assert ((output.double() - truth).abs() <= 0.51 * torch.finfo(dtype).eps * truth.abs() + 1e-6).all()
+
+
 def test_an_output_has_the_memory_format_of_its_input():
     leaves = leaves_of(4, (6, 5), (3, 3), last=True)
     output = large_kernel_conv2d(**leaves, padding=1, groups=4, method="native")

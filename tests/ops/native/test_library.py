@@ -60,6 +60,13 @@ def test_says_that_there_was_no_compiler(monkeypatch, tmp_path, reloaded):
     )
 
 
+def test_a_library_of_another_version_is_not_used(monkeypatch, reloaded):
+    monkeypatch.setattr(library, "INTERFACE", -1)
+    monkeypatch.setenv(library.SWITCH, "1")
+    if library.FILE.exists():
+        assert missing() == "no compiled kernels: the library is of another version; install the package anew"
+
+
 def test_says_what_the_loader_says(monkeypatch, tmp_path, reloaded):
     (tmp_path / "broken.so").write_bytes(b"no library")
     monkeypatch.setattr(library, "FILE", tmp_path / "broken.so")

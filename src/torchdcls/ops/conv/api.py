@@ -44,8 +44,8 @@ def large_kernel_conv(
             `torchdcls.explain_method`. A method that is named never falls back to another. All agree to rounding, but:
             where spectra are multiplied ("fft", and "native" for large kernels) results round relative to the largest
             cells, so that exact zeros and the signs of cells near zero are lost, and a NaN or an infinity spreads over
-            the map or a tile of it. "triton" keeps signs and zeros, and may spread a NaN or an infinity. "direct" never
-            does any of this.
+            the map or a tile of it. "triton", and "native" for small kernels, keep signs and zeros, and may spread a
+            NaN or an infinity to neighbors. "direct" never does any of this.
 
     Returns:
         (batch, out_channels, *map out), or without batch where the input had none.

@@ -33,9 +33,15 @@ class Sizes(ctypes.Structure):
 def _convolve(
     input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], before: Sequence[int], output: Tensor
 ) -> None:
-    _run("convolve", input, weight, output, stride, before)
-    if bias is not None:
-        output += bias.view(-1, *(1 for _ in stride))
+    if bias is None:
+        _run("convolve", input, weight, output, stride, before)
+        return
+    # Half precision is rounded once, after the bias.
+    sums = output if output.itemsize >= 4 else torch.empty_like(output, dtype=torch.float32)
+    _run("convolve", input, weight, sums, stride, before)
+    sums += bias.view(-1, *(1 for _ in stride))
+    if sums is not output:
+        output.copy_(sums)
 
 
 def _transpose(gradient: Tensor, weight: Tensor, stride: Sequence[int], before: Sequence[int], output: Tensor) -> None:
@@ -48,6 +54,9 @@ def _correlate(input: Tensor, gradient: Tensor, stride: Sequence[int], before: S
 
 def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, stride: Sequence[int], before: Sequence[int]) -> None:
     # The tensors of a convolution, one of which is written.
+    if not (input.numel() and weight.numel() and output.numel()):
+        {"convolve": output, "transpose": input, "correlate": weight}[map].zero_()
+        return
     kernels = library()
     if kernels is None:
         raise RuntimeError(f"method: expected 'native' to be there, got {missing()}")

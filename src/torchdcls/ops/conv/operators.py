@@ -182,6 +182,8 @@ def _check_sizes(input: Tensor, **sizes: Sequence[int]) -> None:
     for name, of_axes in sizes.items():
         if len(of_axes) != input.dim() - 2:
             raise ValueError(f"{name}: expected {input.dim() - 2} numbers, one per axis, got {tuple(of_axes)}")
+    if any(step < 1 for step in sizes["stride"]):
+        raise ValueError(f"stride: expected at least 1 along each axis, got {tuple(sizes['stride'])}")
 
 
 def _mapped_map(

@@ -13,6 +13,8 @@ from ..tracing import constant_when_compiled
 
 FILE = Path(__file__).with_name("_kernels.so")
 SWITCH = "TORCHDCLS_NATIVE"
+INTERFACE = 1  # TD_INTERFACE of csrc/torchdcls.h, as these structures are
+_IN_USE: list[ctypes.CDLL] = []
 # What `csrc/torchdcls.h` calls them.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 LENGTH = ctypes.c_int64
@@ -35,7 +37,7 @@ def status() -> str:
     Example:
         >>> import torchdcls
         >>> print(torchdcls.native.status())  # doctest: +SKIP
-        compiled kernels for avx512, on torch's threads
+        compiled kernels for avx512, on the threads of torch
     """
     return _loaded()[1]
 
@@ -58,6 +60,8 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         kernels = ctypes.CDLL(str(FILE))
     except OSError as error:
         return None, f"no compiled kernels: the library cannot be loaded ({error})"
+    if not hasattr(kernels, "td_interface") or kernels.td_interface() != INTERFACE:
+        return None, "no compiled kernels: the library is of another version; install the package anew"
     kernels.td_variant.restype, kernels.td_count.restype = ctypes.c_char_p, ctypes.c_double
     names: list[str] = []
     while (name := kernels.td_variant(len(names))) is not None:
@@ -67,11 +71,19 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
     if taken not in able:
         return None, f"no compiled kernels: {SWITCH} is expected to be 0, 1 or one of {', '.join(able)}, got {value!r}"
     kernels.td_choose(names.index(taken))
-    enlist(kernels.td_clear)
+    _IN_USE.append(kernels)
     kernels.td_set_parallel.argtypes = [ctypes.c_void_p]
     parallel = _torch_parallel_for()
     kernels.td_set_parallel(parallel)
     return kernels, f"compiled kernels for {taken}, on {'one thread' if parallel is None else 'the threads of torch'}"
+
+
+def _free() -> None:
+    while _IN_USE:
+        _IN_USE.pop().td_clear()
+
+
+enlist(_free)
 
 
 def _torch_parallel_for() -> int | None:
