@@ -527,8 +527,7 @@ def _rows_of_active(neurons: Tensor, rows: Tensor) -> Tensor:
     """`neurons @ rows`, of which only the rows of inputs that are not 0 are read."""
     batch = neurons.reshape(-1, neurons.shape[-1])
     active = batch != 0
-    starts = active.sum(-1).cumsum(0).roll(1)
-    starts[0] = 0
+    starts = F.pad(active.sum(-1).cumsum(0), (1, 0))[:-1]
     values = batch[active]
     made = F.embedding_bag(active.nonzero()[:, 1], rows, starts, mode="sum", per_sample_weights=values)
     return made.reshape(*neurons.shape[:-1], rows.shape[-1])
