@@ -11,8 +11,8 @@ class Source:
     """Tensors at this version, and settings: equal while nothing that is made of them would be different."""
 
     def __init__(self, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> None:
-        self._tensors = tensors  # kept, so that no other tensor has their identity
-        self._key = settings, [(id(tensor), tensor._version, tensor.data_ptr()) for tensor in tensors]
+        self._kept = [tensor.detach() for tensor in tensors]  # so that no other tensor comes to stand where they do
+        self._key = settings, [(tensor._version, tensor.data_ptr()) for tensor in tensors]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source) and self._key == other._key
