@@ -296,6 +296,14 @@ def test_compiled(kind):
     assert layer.position.grad.count_nonzero() > 0
 
 
+@kinds
+def test_on_meta_and_exported_and_mapped(kind):
+    assert kind(3, 4, 6, tail=1, device="meta")(torch.empty(2, 3, 9, device="meta")).shape == (2, 4, 10)
+    layer, input = kind(3, 4, 6).eval(), torch.randn(2, 3, 9)
+    torch.testing.assert_close(torch.export.export(layer, (input,)).module()(input), layer(input))
+    torch.testing.assert_close(torch.func.vmap(layer)(input), layer(input))
+
+
 def test_repr():
     shown = "SynapticDelays(3, 4, max_delay=6, interpolation=gaussian, tail=2, bias=True, time_first=True)"
     assert repr(SynapticDelays(3, 4, 6, tail=2, bias=True, time_first=True)) == shown

@@ -213,6 +213,8 @@ def test_delay_matrix(kind):
     other = SynapticDelays(3, 4, 6)
     other.delay = matrix
     assert torch.equal(delay_matrix(other), matrix)
+    matrix.fill_diagonal_(9)  # memory of its own for each pair
+    assert (matrix == 9).sum() == 3
 
 
 def test_delay_matrix_of_several_delays():

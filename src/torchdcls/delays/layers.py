@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import _checks
 from ..nn import DclsLayer
+from ..ops.autocast import autocast_is_on
 from ..ops.conv import Method, large_kernel_conv
 from ..ops.kernel import construct_kernel
 from ..ops.tracing import special_tensors
@@ -341,7 +342,7 @@ class DelayLayer(DclsLayer):
         return torch.cat((due[..., : self.max_delay] + pending, due[..., self.max_delay :]), -1)
 
     def _check_dtype(self, input: Tensor) -> None:
-        if torch.is_autocast_enabled(input.device.type) and input.is_floating_point():
+        if autocast_is_on(input.device.type) and input.is_floating_point():
             return
         if input.dtype != self.weight.dtype:
             raise ValueError(f"input: expected the dtype of weight, {self.weight.dtype}, got {input.dtype}")
