@@ -202,6 +202,7 @@ def test_wrong_input(kind, input, said):
     ("settings", "error", "said"),
     [
         ({"max_delay": -1}, ValueError, "max_delay: expected at least 0, got -1"),
+        ({"max_delay": 0, "kernel_count": 2}, ValueError, "max_delay: expected at least 1 for kernel_count=2, got 0"),
         ({"in_features": 0}, ValueError, "in_features: expected at least 1, got 0"),
         ({"sigma_init": -1.0}, ValueError, "sigma_init: expected a finite number of at least 0, got -1.0"),
         ({"tail": -1}, ValueError, "tail: expected at least 0, got -1"),

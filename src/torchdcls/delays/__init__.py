@@ -2,6 +2,7 @@
 
 from .checkpoints import from_snn_delays
 from .layers import AxonalDelays, DelayLayer, DendriticDelays, SynapticDelays
+from .recurrent import RecurrentDelays, RecurrentState
 from .rounding import round_delays_, rounded_delays
 from .schedule import SigmaSchedule
 from .state import DelayState
@@ -12,6 +13,8 @@ __all__ = [
     "DelayLayer",
     "DelayState",
     "DendriticDelays",
+    "RecurrentDelays",
+    "RecurrentState",
     "SigmaSchedule",
     "SynapseTable",
     "SynapticDelays",

@@ -110,6 +110,8 @@ class DelayLayer(DclsLayer):
             TypeError: An argument of a wrong type.
         """
         steps = _checks.integer("max_delay", max_delay, 0) + 1
+        if steps == 1 and _checks.integer("kernel_count", kernel_count, 1) > 1:
+            raise ValueError(f"max_delay: expected at least 1 for kernel_count={kernel_count}, got {max_delay}")
         super().__init__(
             in_channels=_checks.integer("in_features", in_features, 1),
             out_channels=_checks.integer("out_features", out_features, 1),
@@ -264,7 +266,7 @@ class DelayLayer(DclsLayer):
             ValueError: Another shape or dtype, or no time step.
             TypeError: No tensor.
         """
-        neurons = self._neurons_then_time(input)
+        neurons = self.neurons_then_time(input)
         return self._in_layout(self._leave(self._delayed(self._enter(neurons), self.tail)))
 
     def stream(self, input: Tensor, state: DelayState | None = None) -> tuple[Tensor, DelayState]:
@@ -282,7 +284,7 @@ class DelayLayer(DclsLayer):
             ValueError: Another shape or dtype, no time step, or a state of other inputs.
             TypeError: No tensor, or no state.
         """
-        neurons = self._neurons_then_time(input)
+        neurons = self.neurons_then_time(input)
         steps = neurons.shape[-1]
         due = self._with_pending(self._delayed(self._enter(neurons), self.max_delay), state)
         return self._in_layout(self._leave(due[..., :steps])), DelayState(due[..., steps:])
@@ -313,9 +315,14 @@ class DelayLayer(DclsLayer):
         self._check_dtype(input)
         source = self._source()
         kept = state.taps if isinstance(state, DelayState) and source is not None and state.source == source else None
-        taps = self._step_taps() if kept is None else kept
+        taps = self.step_taps() if kept is None else kept
+        output, state = self.step_with(taps, input, state)
+        return output, DelayState(state.pending, taps, source)
+
+    def step_with(self, taps: Tensor, input: Tensor, state: DelayState | None) -> tuple[Tensor, DelayState]:
+        """`step` with what `step_taps` made, whatever became of the parameters since, and without checks of `input`."""
         due = self._with_pending(self._step_due(self._enter(input.unsqueeze(-1)).squeeze(-1), taps), state)
-        return self._leave(due[..., :1]).squeeze(-1), DelayState(due[..., 1:], taps, source)
+        return self._leave(due[..., :1]).squeeze(-1), DelayState(due[..., 1:])
 
     def _source(self) -> Source | None:
         """What the taps of a step are made of, or None where that cannot be told."""
@@ -347,7 +354,8 @@ class DelayLayer(DclsLayer):
         if input.dtype != self.weight.dtype:
             raise ValueError(f"input: expected the dtype of weight, {self.weight.dtype}, got {input.dtype}")
 
-    def _neurons_then_time(self, input: Tensor) -> Tensor:
+    def neurons_then_time(self, input: Tensor) -> Tensor:
+        """An input that was checked, (batch, in_features, time) whatever its layout; see `forward`."""
         _checks.tensor("input", input)
         layout = "(time, batch, {})" if self.time_first else "(batch, {}, time)"
         neurons = input.movedim(0, -1) if self.time_first and input.dim() else input
@@ -376,8 +384,8 @@ class DelayLayer(DclsLayer):
         """-> (batch, out_features, time)."""
         raise NotImplementedError
 
-    def _step_taps(self) -> Tensor:
-        """What `_step_due` needs of the parameters."""
+    def step_taps(self) -> Tensor:
+        """What a step needs of the parameters, for any number of steps."""
         raise NotImplementedError
 
     def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
@@ -427,7 +435,7 @@ class SynapticDelays(DelayLayer):
     def _leave(self, delayed: Tensor) -> Tensor:
         return delayed if self.bias is None else delayed + self.bias.unsqueeze(-1)
 
-    def _step_taps(self) -> Tensor:
+    def step_taps(self) -> Tensor:
         # Of an input, (in_features, out_features * steps): its synapses are one row.
         return self.kernel().flip(-1).transpose(0, 1).flatten(1)
 
@@ -459,7 +467,7 @@ class _SharedDelays(DelayLayer):
         taps = self._kept(self._channel_taps, *self._settings()).unsqueeze(1)
         return large_kernel_conv(padded, taps, groups=len(taps), method=self.method)
 
-    def _step_taps(self) -> Tensor:
+    def step_taps(self) -> Tensor:
         return self._channel_taps().flip(-1)
 
     def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
