@@ -2,6 +2,7 @@
 
 from .checkpoints import from_snn_delays
 from .layers import AxonalDelays, DelayLayer, DendriticDelays, SynapticDelays
+from .nir_graph import from_nir, to_nir
 from .recurrent import RecurrentDelays, RecurrentState
 from .rounding import round_delays_, rounded_delays
 from .schedule import SigmaSchedule
@@ -19,7 +20,9 @@ __all__ = [
     "SynapseTable",
     "SynapticDelays",
     "delay_matrix",
+    "from_nir",
     "from_snn_delays",
     "round_delays_",
     "rounded_delays",
+    "to_nir",
 ]
