@@ -6,6 +6,7 @@ from .nir_graph import from_nir, to_nir
 from .recurrent import RecurrentDelays, RecurrentState
 from .rounding import round_delays_, rounded_delays
 from .schedule import SigmaSchedule
+from .sparsity import integer_loss, sparsify_delays_, sparsify_weights_
 from .state import DelayState
 from .table import SynapseTable, delay_matrix
 
@@ -22,7 +23,10 @@ __all__ = [
     "delay_matrix",
     "from_nir",
     "from_snn_delays",
+    "integer_loss",
     "round_delays_",
     "rounded_delays",
+    "sparsify_delays_",
+    "sparsify_weights_",
     "to_nir",
 ]

@@ -133,7 +133,7 @@ class DelayLayer(DclsLayer):
         if isinstance(init, str):
             _checks.one_of("init", init, ("uniform",))
         else:
-            start = self._center - self._checked_delay("init", init).reshape(self.position.shape)
+            start = self.undelayed - self._checked_delay("init", init).reshape(self.position.shape)
             self.position_init = start
             self._write_position(start, "to begin with, got positions")
 
@@ -187,11 +187,11 @@ class DelayLayer(DclsLayer):
             ValueError: Set to delays that are not finite, beyond the window, or of another shape.
             TypeError: Set to what is neither a number nor a tensor.
         """
-        return self._center - self._placed().reshape(self.delay_shape)
+        return self.undelayed - self._placed().reshape(self.delay_shape)
 
     @delay.setter
     def delay(self, delay: Tensor) -> None:
-        self._write_position((self._center - delay).reshape(self.position.shape), "to set, got positions")
+        self._write_position((self.undelayed - delay).reshape(self.position.shape), "to set, got positions")
 
     def _checked_delay(self, name: str, value: object) -> Tensor:
         if not isinstance(value, Tensor):
@@ -217,8 +217,8 @@ class DelayLayer(DclsLayer):
         return given
 
     @property
-    def _center(self) -> int:
-        # The delay at position 0.
+    def undelayed(self) -> int:
+        """The position of an element without delay, which is also the delay of one at position 0."""
         return self.max_delay - (self.max_delay + 1) // 2
 
     def reset_parameters(self) -> None:
@@ -226,12 +226,12 @@ class DelayLayer(DclsLayer):
         super().reset_parameters()
         if not isinstance(self.position_init, Tensor):  # an even window is not symmetric about position 0
             drawn = torch.empty_like(self.position).uniform_(0, self.max_delay)
-            self._write_position(self._center - drawn, "to draw, got positions")
+            self._write_position(self.undelayed - drawn, "to draw, got positions")
 
     def _placed(self) -> Tensor:
         """Positions on the grid, which pass gradients on to wherever they are; rounded ones have none."""
         position = self.position
-        inside = position.detach().clamp(self._center - self.max_delay, self._center)
+        inside = position.detach().clamp(self.undelayed - self.max_delay, self.undelayed)
         return inside.round() if self.rounding.is_on else position - position.detach() + inside
 
     def _taps(self, weight: Tensor) -> Tensor:

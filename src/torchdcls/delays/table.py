@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from .. import _checks
 from .layers import DelayLayer
@@ -82,7 +83,8 @@ class SynapseTable:
 
         Raises:
             ValueError: Neurons that the layer does not have, more rows for a pair than its `kernel_count`, delays
-                beyond its window, or delays that differ where the layer has one for several synapses.
+                beyond its window, delays that differ where the layer has one for several synapses, or weights where
+                its mask has none.
             TypeError: The layer is none of delays.
         """
         _check_layer(layer)
@@ -114,9 +116,19 @@ class SynapseTable:
             raise ValueError(
                 f"delay: expected synapses that share a delay, as those of {type(layer).__name__}, got others"
             )
+        old_weight, old_delay = layer.weight.detach().clone(), layer.delay.detach().clone()
         layer.delay = delay.reshape(layer.delay_shape)
-        with torch.no_grad():
-            layer.weight.copy_(weight)
+        new = weight.to(layer.weight)
+        if parametrize.is_parametrized(layer, "weight"):
+            layer.weight = new  # type: ignore[assignment]  # a property, which asks the inverse
+        elif "weight" in layer._parameters:
+            with torch.no_grad():
+                layer.weight.copy_(new)
+        if not torch.equal(layer.weight, new):
+            layer.delay = old_delay
+            if parametrize.is_parametrized(layer, "weight"):
+                layer.weight = old_weight  # type: ignore[assignment]
+            raise ValueError("weight: expected weights that the layer can have, got others than those of its mask")
 
     def save(self, path: str | Path) -> None:
         """Writes the table, with a header of names: pre, post, weight, delay. Numbers read back are the same.
