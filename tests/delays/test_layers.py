@@ -149,6 +149,9 @@ def test_delays_are_read_and_set(kind):
     started.delay = 1.5
     started.reset_parameters()
     torch.testing.assert_close(started.delay.detach(), values)
+    started.position_init = ("normal", 0)
+    started.reset_parameters()
+    assert (started.position == 0).all()
 
 
 @kinds

@@ -80,6 +80,7 @@ def test_active_delays_are_learned(kind):
     original = layer.parametrizations.position.original
     layer(torch.randn(2, 8, 20)).square().mean().backward()
     assert torch.equal(original.grad.flatten() != 0, kept)
+    assert score.flatten()[kept].min() > score.flatten()[~kept].max()
     assert (score.grad != 0).all()
     (gradient,) = torch.autograd.grad(layer(torch.ones(1, 8, 9)).sum(), [score], retain_graph=True)
     assert gradient.isfinite().all()

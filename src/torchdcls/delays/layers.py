@@ -122,7 +122,7 @@ class DelayLayer(DclsLayer):
             bias=bias,
             interpolation=interpolation,
             learned_dims=None,
-            position_init=("uniform", steps // 2),
+            position_init=("uniform", steps // 2),  # over the whole window, see reset_parameters
             sigma_init=sigma_init,
             method=method,
             device=device,
@@ -224,7 +224,8 @@ class DelayLayer(DclsLayer):
     def reset_parameters(self) -> None:
         """Draws weight and bias as torch's convolutions do, and delays by `init`."""
         super().reset_parameters()
-        if not isinstance(self.position_init, Tensor):  # an even window is not symmetric about position 0
+        # An even window is not symmetric about position 0.
+        if not isinstance(self.position_init, Tensor) and self.position_init == ("uniform", (self.max_delay + 1) // 2):
             drawn = torch.empty_like(self.position).uniform_(0, self.max_delay)
             self._write_position(self.undelayed - drawn, "to draw, got positions")
 
