@@ -1,7 +1,8 @@
 """Learned delays for spiking networks and sequences."""
 
 from .checkpoints import from_snn_delays
-from .layers import AxonalDelays, DelayLayer, DendriticDelays, SynapticDelays
+from .kinds import AxonalDelays, DendriticDelays, SynapticDelays
+from .layer import DelayLayer
 from .nir_graph import from_nir, to_nir
 from .recurrent import RecurrentDelays, RecurrentState
 from .rounding import round_delays_, rounded_delays

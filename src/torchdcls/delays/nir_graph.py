@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from .layers import AxonalDelays, DelayLayer, DendriticDelays
+from .kinds import AxonalDelays, DendriticDelays
+from .layer import DelayLayer
 from .table import SynapseTable
 
 _Edges = Mapping[str, Sequence[str]]

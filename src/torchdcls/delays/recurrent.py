@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
-from .layers import DelayLayer
+from .layer import DelayLayer
 from .state import DelayState
 
 # (current, state) -> (spikes, state), with a state of None at first.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from .. import _checks
-from .layers import DelayLayer
+from .layer import DelayLayer
 
 
 def delay_layers(model: nn.Module) -> dict[str, DelayLayer]:

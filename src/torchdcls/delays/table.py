@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from .. import _checks
-from .layers import DelayLayer
+from .layer import DelayLayer
 from .rounding import rounded_delays
 
 _COLUMNS = ("pre", "post", "weight", "delay")
