@@ -8,7 +8,7 @@ from collections.abc import Sequence
 OPTIONAL = (
     *("timm", "torchvision", "numpy", "matplotlib", "rich", "safetensors", "jsonargparse", "yaml", "PIL"),
     *("triton", "DCLS", "hypothesis", "pytest", "tensorboard", "tqdm", "scipy", "webdataset", "datasets"),
-    *("onnx", "onnxscript", "onnx_ir", "onnxruntime", "huggingface_hub"),
+    *("onnx", "onnxscript", "onnx_ir", "onnxruntime", "huggingface_hub", "pyarrow", "nir"),
 )
 _BLOCK = """
 import sys

@@ -17,8 +17,9 @@ SOURCE = ROOT / "src" / "torchdcls"
 # profiles, _checks, _extras <- ops <- nn <- conversion <- models <- deployment <- cli
 ROOMS = ("ops", "nn", "conversion", "models", "deployment", "cli")
 ORDER = {"profiles": 0, "_checks": 0, "_extras": 0, **{name: number for number, name in enumerate(ROOMS, start=1)}}
-# Beside conversion, and beside deployment; neither knows the other.
+# Beside conversion, models and deployment; neither of two knows the other.
 ORDER["optim"] = ORDER["conversion"]
+ORDER["delays"] = ORDER["models"]
 ORDER["inspection"] = ORDER["deployment"]
 # What results say of their origin, and the tables made of them.
 ORDER |= {"_environment": 0, "_tables": 0}

@@ -49,6 +49,15 @@ def number(name: str, value: object) -> None:
         raise WrongTypeError(f"{name}: expected a number, got {_kind(value)}")
 
 
+def at_least_0(name: str, value: object) -> float:
+    """`value` as a float, refused below 0 and where it is not finite."""
+    number(name, value)
+    found = float(value)  # type: ignore[arg-type]  # a number, as was asked
+    if not 0 <= found < float("inf"):
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+    return found
+
+
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
     """One integer for all axes, or one for each of `count` axes, as a tuple of `count`."""
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -61,9 +61,7 @@ def param_groups(
     """
     _checks.module("model", model)
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("position_lr_scale", position_lr_scale)):
-        _checks.number(name, value)
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+        _checks.at_least_0(name, value)
     weights: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
     positions: list[nn.Parameter] = []

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from torchdcls import Dcls1d, Dcls2d, Dcls3d
+from torchdcls import Dcls1d, Dcls2d, Dcls3d, DclsTranspose2d
 from torchdcls.nn.init import check_position_init, position_start_
 
 
@@ -143,3 +143,26 @@ def test_refuses_a_tensor_that_does_not_broadcast():
 def test_positions_that_are_no_numbers(value):
     with pytest.raises(ValueError, match="position_init: expected finite positions"):
         check_position_init(torch.tensor([0.0, value]))
+
+
+@pytest.mark.parametrize("make", [Dcls1d, Dcls2d, Dcls3d, DclsTranspose2d])
+def test_sigmas_start_where_they_are_asked_to(make):
+    layer = make(2, 2, 3, dilated_kernel_size=5, sigma_init=2.5)
+    assert (layer.sigma == 2.5).all() and layer.sigma.shape == layer.position.shape
+    layer.sigma_init = 0
+    layer.reset_parameters()
+    assert layer.sigma.count_nonzero() == 0
+    assert (make(2, 2, 3, dilated_kernel_size=5).sigma == 0.23).all()
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
+def test_sigmas_cannot_start_below_0(value):
+    with pytest.raises(ValueError, match=r"^sigma_init: expected a finite number of at least 0, got"):
+        Dcls1d(2, 2, 3, dilated_kernel_size=5, sigma_init=value)
+
+
+def test_a_start_of_sigmas_needs_sigmas():
+    with pytest.raises(ValueError, match=r"^sigma_init: expected None, as bilinear interpolation has no sigma"):
+        Dcls1d(2, 2, 3, dilated_kernel_size=5, interpolation="bilinear", sigma_init=1)
+    with pytest.raises(TypeError, match=r"^sigma_init: expected a number, got 'wide'"):
+        Dcls1d(2, 2, 3, dilated_kernel_size=5, sigma_init="wide")

@@ -44,6 +44,7 @@ class DclsNd(DclsLayer):
         *,
         learned_dims: Sequence[int] | None = None,
         position_init: PositionInit = ("normal", 0.5),
+        sigma_init: float | None = None,
         method: Method = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -70,6 +71,7 @@ class DclsNd(DclsLayer):
                 are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
             position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
                 broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
+            sigma_init: Where every sigma starts, at least 0, in grid cells. None: where the interpolation has it start.
             method: How to convolve, see `torchdcls.large_kernel_conv`: "auto", "direct", "depthwise",
                 "fft", "matmul" or "triton".
             device: Where parameters are made.
@@ -97,6 +99,7 @@ class DclsNd(DclsLayer):
             interpolation=interpolation,
             learned_dims=learned_dims,
             position_init=position_init,
+            sigma_init=sigma_init,
             method=method,
             device=device,
             dtype=dtype,

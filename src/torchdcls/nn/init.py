@@ -1,4 +1,4 @@
-"""Where the positions of elements start."""
+"""Where the positions and sigmas of elements start."""
 
 import math
 from typing import Literal
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
+from ..profiles import Profile
 
 # ("normal", standard deviation) or ("uniform", radius), in grid cells, or the positions themselves.
 PositionInit = tuple[Literal["normal", "uniform"], float] | Tensor
@@ -32,6 +33,21 @@ def check_position_init(position_init: PositionInit) -> PositionInit:
         "position_init: expected ('normal', standard deviation), ('uniform', radius) with a width of at least 0 cells, "
         f"or a tensor of positions, got {position_init!r}"
     )
+
+
+def check_sigma_init(sigma_init: object, profile: Profile) -> float | None:
+    """`sigma_init` if sigmas of this interpolation can start there.
+
+    Raises:
+        ValueError: It is negative or not finite, or the interpolation has no sigma.
+        TypeError: It is no number.
+    """
+    if sigma_init is None:
+        return None
+    value = _checks.at_least_0("sigma_init", sigma_init)
+    if profile.start is None:
+        raise ValueError(f"sigma_init: expected None, as {profile.name} interpolation has no sigma, got {value!r}")
+    return value
 
 
 def position_start_(position: Tensor, position_init: PositionInit) -> Tensor:

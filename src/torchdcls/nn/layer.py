@@ -14,7 +14,7 @@ from ..ops.conv import METHODS, Method, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
 from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
 from ..profiles import Interpolation, Profile
-from .init import PositionInit, check_position_init, position_start_
+from .init import PositionInit, check_position_init, check_sigma_init, position_start_
 
 # What the metadata of a state dict call a layer's `kernel_text`.
 _KERNEL = "dcls kernel"
@@ -27,7 +27,7 @@ class DclsLayer(nn.Module):
 
     Args:
         in_channels, out_channels, kernel_count, stride, dilated_kernel_size, groups, bias: See `DclsNd`.
-        interpolation, learned_dims, position_init, method, device, dtype: See `DclsNd`.
+        interpolation, learned_dims, position_init, sigma_init, method, device, dtype: See `DclsNd`.
 
     Attributes:
         weight: (channels, channels/groups, *dense sizes, kernel_count), see `weight_channels`.
@@ -51,6 +51,7 @@ class DclsLayer(nn.Module):
     interpolation: Profile
     learned_dims: tuple[int, ...]
     position_init: PositionInit
+    sigma_init: float | None
     weight: nn.Parameter
     position: nn.Parameter
     sigma: nn.Parameter | None
@@ -69,6 +70,7 @@ class DclsLayer(nn.Module):
         interpolation: Interpolation | Profile,
         learned_dims: Sequence[int] | None,
         position_init: PositionInit,
+        sigma_init: float | None,
         method: Method,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
@@ -78,14 +80,16 @@ class DclsLayer(nn.Module):
         self._set(in_channels=in_channels, out_channels=out_channels, groups=groups, kernel_count=kernel_count)
         self._set(learned_dims=learned_dims, dilated_kernel_size=dilated_kernel_size, stride=stride)
         self._set(method=method, interpolation=interpolation, position_init=position_init)
+        self._set(sigma_init=sigma_init)
 
         dense = [self.dilated_kernel_size[dim] for dim in range(self.dims) if dim not in self.learned_dims]
         shape = (*self.weight_channels, *dense, self.kernel_count)
+        placed = (*self.position_channels, *dense, self.kernel_count)
         dtype = _checks.dtype(torch.get_default_dtype() if dtype is None else dtype)
         precise = torch.promote_types(dtype, torch.float32)
 
         def per_axis() -> nn.Parameter:
-            return nn.Parameter(torch.empty((len(self.learned_dims), *shape), device=device, dtype=precise))
+            return nn.Parameter(torch.empty((len(self.learned_dims), *placed), device=device, dtype=precise))
 
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.position = per_axis()
@@ -141,12 +145,19 @@ class DclsLayer(nn.Module):
                     )
             case "position_init":
                 value = check_position_init(value)
+            case "sigma_init":
+                value = check_sigma_init(value, self.interpolation)
         return value
 
     @property
     def weight_channels(self) -> tuple[int, int]:
         """The first two axes of `weight`: (out_channels, in_channels/groups), or as torch's layer has them."""
         return self.out_channels, self.in_channels // self.groups
+
+    @property
+    def position_channels(self) -> tuple[int, int]:
+        """What the first two axes of `weight` are in `position` and `sigma`; 1 where all channels share them."""
+        return self.weight_channels
 
     @property
     def learned_size(self) -> tuple[int, ...]:
@@ -162,7 +173,7 @@ class DclsLayer(nn.Module):
         position_start_(self.position, self.position_init)
         self.clamp_position_()
         if self.sigma is not None and self.interpolation.start is not None:
-            nn.init.constant_(self.sigma, self.interpolation.start)
+            nn.init.constant_(self.sigma, self.interpolation.start if self.sigma_init is None else self.sigma_init)
 
     def kernel(self) -> Tensor:
         """The dense kernel, (*two axes of channels as in `weight`, *dilated_kernel_size), differentiable."""
@@ -191,16 +202,22 @@ class DclsLayer(nn.Module):
             return
         computed = self.position.detach()
         clamped = clamp_position_(computed.clone(), self.learned_size)
-        if torch.equal(computed, clamped):
+        if not torch.equal(computed, clamped):
+            self._write_position(clamped, "to clamp, got positions off the grid")
+
+    def _write_position(self, values: Tensor, purpose: str) -> None:
+        """Sets positions in place, through the inverse of the parametrization that computes them, if any."""
+        if "position" in self._parameters:
+            with torch.no_grad():
+                self.position.copy_(values)
             return
         chain = self._parametrizations("position")
         if not chain or not all(hasattr(module, "right_inverse") for module in chain):
             raise ValueError(
-                "position: expected a parameter, or parametrizations with a right_inverse, to clamp, got positions off "
-                "the grid that are computed otherwise; give the parametrization a right_inverse, or have it keep to "
-                "the grid"
+                f"position: expected a parameter, or parametrizations with a right_inverse, {purpose} that are "
+                "computed otherwise; give the parametrization a right_inverse, or have it keep to the grid"
             )
-        self.position = clamped  # type: ignore[assignment]  # a property now, which asks the inverse
+        self.position = values  # type: ignore[assignment]  # a property now, which asks the inverse
 
     def position_sources(self) -> list[Tensor]:
         """Position and sigma or, where one is computed, what it is computed from: what learns and moves as they do."""
@@ -234,13 +251,16 @@ class DclsLayer(nn.Module):
         return super().train(mode)
 
     def _kept_kernel(self) -> Tensor:
+        return self._kept(self.kernel, self.dilated_kernel_size, self.interpolation, self.learned_dims)
+
+    def _kept(self, make: Callable[[], Tensor], *settings: Any) -> Tensor:
+        """What `make` makes of the elements and these settings."""
         if written_as_onnx():  # a constant of the file, as the exporter does not know all that makes it
             with torch.no_grad():
-                return with_numbers(self.kernel)
+                return with_numbers(make)
         if self.training or torch.is_grad_enabled() or special_tensors() or self.weight.is_meta:
-            return self.kernel()
-        settings = (self.dilated_kernel_size, self.interpolation, self.learned_dims)
-        return self._cache.get([self.weight, self.position, self.sigma], settings, self.kernel)
+            return make()
+        return self._cache.get([self.weight, self.position, self.sigma], settings, make)
 
     # In the metadata of a state dict, as torch's version numbers. An entry of its own would be no tensor, which neither
     # averages nor safetensors nor older state dicts know. Where metadata are lost, nothing is compared.

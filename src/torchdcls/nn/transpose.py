@@ -49,6 +49,7 @@ class DclsTransposeNd(DclsLayer):
         *,
         learned_dims: Sequence[int] | None = None,
         position_init: PositionInit = ("normal", 0.5),
+        sigma_init: float | None = None,
         method: Method = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -68,7 +69,7 @@ class DclsTransposeNd(DclsLayer):
             groups: As in torch.
             bias: Whether to add a learned bias.
             padding_mode: "zeros"; torch's transposed layers know no other.
-            interpolation, learned_dims, position_init: See `Dcls2d`.
+            interpolation, learned_dims, position_init, sigma_init: See `Dcls2d`.
             method: How to convolve, see `torchdcls.large_kernel_conv_transpose`.
             device, dtype: See `Dcls2d`.
 
@@ -92,6 +93,7 @@ class DclsTransposeNd(DclsLayer):
             interpolation=interpolation,
             learned_dims=learned_dims,
             position_init=position_init,
+            sigma_init=sigma_init,
             method=method,
             device=device,
             dtype=dtype,

@@ -7,6 +7,9 @@ import torch
 
 def autocast_disabled(device_type: str) -> AbstractContextManager[object]:
     """A context without autocast; entered only where it is on, as it refuses devices that have none, "meta" say."""
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+    return torch.autocast(device_type, enabled=False) if autocast_is_on(device_type) else nullcontext()
+
+
+def autocast_is_on(device_type: str) -> bool:
+    """Whether there is autocast for this kind of device, and on."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

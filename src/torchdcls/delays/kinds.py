@@ -1,0 +1,153 @@
+"""Layers of learned delays: DCLS layers over time whose positions are read and set as delays in steps.
+
+They differ from `torchdcls.Dcls1d` in three ways: an output never depends on later inputs, positions off the window
+count as its nearest end with a gradient that still reaches them, and what a delay belongs to (a synapse, an axon, a
+dendrite) is the class.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..ops.conv import large_kernel_conv
+from ..ops.tracing import special_tensors
+from .layer import DelayLayer
+
+
+class SynapticDelays(DelayLayer):
+    """A delay for each synapse: each pair of an input and an output neuron.
+
+    Maps (batch, in_features, time) to (batch, out_features, time + tail). See `__init__` for arguments and attributes.
+
+    Source:
+        Hammouamri et al., arXiv:2306.17670.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls.delays import SynapticDelays
+        >>> layer = SynapticDelays(2, 1, max_delay=3, init=torch.tensor([[0.0, 2.0]]), interpolation="bilinear")
+        >>> _ = torch.nn.init.ones_(layer.weight)
+        >>> layer(torch.tensor([[1.0, 0, 0, 0, 0], [1.0, 0, 0, 0, 0]])).round().tolist()
+        [[1.0, 0.0, 1.0, 0.0, 0.0]]
+    """
+
+    delay_axes = (0, 1)
+
+    def kernel(self) -> Tensor:
+        """The dense kernel of a cross-correlation, (out_features, in_features, max_delay + 1), oldest input first."""
+        return self._taps(self.weight)
+
+    def _delayed(self, neurons: Tensor, after: int) -> Tensor:
+        kernel = self._kept(self.kernel, *self._settings())
+        return large_kernel_conv(F.pad(neurons, (self.max_delay, after)), kernel, method=self.method)
+
+    def _leave(self, delayed: Tensor) -> Tensor:
+        return delayed if self.bias is None else delayed + self.bias.unsqueeze(-1)
+
+    def step_taps(self) -> Tensor:
+        # Of an input, (in_features, out_features * steps): its synapses are one row.
+        return self.kernel().flip(-1).transpose(0, 1).flatten(1)
+
+    def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
+        flat = _rows_of_active(neurons, taps) if _is_sparse(neurons) else neurons @ taps
+        return flat.reshape(*neurons.shape[:-1], self.out_channels, self.max_delay + 1)
+
+
+class _SharedDelays(DelayLayer):
+    """Delays that all synapses of a neuron share: channels are delayed one by one, and one product mixes them."""
+
+    def kernel(self) -> Tensor:
+        """The dense kernel of a cross-correlation, (out_features, in_features, max_delay + 1), oldest input first.
+
+        For other programs; the layer itself never makes it.
+        """
+        taps = self._channel_taps().reshape(*self.position.shape[1:], self.max_delay + 1)
+        return (self.weight.unsqueeze(-1) * taps).sum(-2)
+
+    def _channel_taps(self) -> Tensor:
+        # (the delays, steps), the oldest first, each of weight 1.
+        ones = torch.ones((1, math.prod(self.delay_shape), 1), dtype=self.position.dtype, device=self.position.device)
+        return self._taps(ones)[0].to(self.weight.dtype)
+
+    def _delayed(self, neurons: Tensor, after: int) -> Tensor:
+        padded = F.pad(neurons, (self.max_delay, after))
+        if self.rounding.is_on:
+            return _shifted(padded, self.delay.flatten().long(), self.max_delay)
+        taps = self._kept(self._channel_taps, *self._settings()).unsqueeze(1)
+        return large_kernel_conv(padded, taps, groups=len(taps), method=self.method)
+
+    def step_taps(self) -> Tensor:
+        return self._channel_taps().flip(-1)
+
+    def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
+        return neurons.unsqueeze(-1) * taps
+
+
+class AxonalDelays(_SharedDelays):
+    """A delay for each input neuron, before its synapses: channels are shifted, then one matrix product mixes them.
+
+    Maps (batch, in_features, time) to (batch, out_features, time + tail). See `__init__` for arguments and attributes.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls.delays import AxonalDelays
+        >>> layer = AxonalDelays(140, 256, max_delay=24, tail=12)
+        >>> layer.delay.shape, layer(torch.randn(4, 140, 100)).shape
+        (torch.Size([140, 1]), torch.Size([4, 256, 112]))
+    """
+
+    delay_axes = (1,)
+
+    def _enter(self, neurons: Tensor) -> Tensor:
+        return neurons if self.kernel_count == 1 else neurons.repeat_interleave(self.kernel_count, -2)
+
+    def _leave(self, delayed: Tensor) -> Tensor:
+        return F.conv1d(delayed, self.weight.flatten(1).unsqueeze(-1), self.bias)
+
+
+class DendriticDelays(_SharedDelays):
+    """A delay for each output neuron, behind its synapses: one matrix product mixes channels, which are then shifted.
+
+    Maps (batch, in_features, time) to (batch, out_features, time + tail). See `__init__` for arguments and attributes.
+
+    Example:
+        >>> import torch
+        >>> from torchdcls.delays import DendriticDelays
+        >>> layer = DendriticDelays(140, 256, max_delay=24, time_first=True)
+        >>> layer.delay.shape, layer(torch.randn(100, 4, 140)).shape
+        (torch.Size([256, 1]), torch.Size([100, 4, 256]))
+    """
+
+    delay_axes = (0,)
+
+    def _enter(self, neurons: Tensor) -> Tensor:
+        return F.conv1d(neurons, self.weight.transpose(1, 2).flatten(0, 1).unsqueeze(-1))
+
+    def _leave(self, delayed: Tensor) -> Tensor:
+        own = delayed.reshape(*delayed.shape[:-2], self.out_channels, self.kernel_count, delayed.shape[-1]).sum(-2)
+        return own if self.bias is None else own + self.bias.unsqueeze(-1)
+
+
+def _shifted(padded: Tensor, delay: Tensor, before: int) -> Tensor:
+    """Channels, (..., channels, before + time), each as many whole steps later: (..., channels, time)."""
+    index = torch.arange(padded.shape[-1] - before, device=padded.device) + (before - delay.unsqueeze(-1))
+    return padded.gather(-1, index.expand(*padded.shape[:-1], -1))
+
+
+def _is_sparse(neurons: Tensor) -> bool:
+    # Where rows are read one by one: fewer than one product would read.
+    if neurons.requires_grad or neurons.device.type != "cpu" or neurons.dtype.itemsize < 4 or special_tensors():
+        return False
+    return 2 * int(neurons.count_nonzero()) < neurons.shape[-1]
+
+
+def _rows_of_active(neurons: Tensor, rows: Tensor) -> Tensor:
+    """`neurons @ rows`, of which only the rows of inputs that are not 0 are read."""
+    batch = neurons.reshape(-1, neurons.shape[-1])
+    active = batch != 0
+    starts = F.pad(active.sum(-1).cumsum(0), (1, 0))[:-1]
+    values = batch[active]
+    made = F.embedding_bag(active.nonzero()[:, 1], rows, starts, mode="sum", per_sample_weights=values)
+    return made.reshape(*neurons.shape[:-1], rows.shape[-1])

@@ -1,0 +1,399 @@
+"""What all layers of learned delays have: delays of elements, layouts, rounding, and streams."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..nn import DclsLayer
+from ..ops.autocast import autocast_is_on
+from ..ops.conv import Method
+from ..ops.kernel import construct_kernel
+from ..ops.tracing import special_tensors
+from ..profiles import Interpolation, Profile
+from .state import DelayState, Source
+
+# What `init` accepts: delays drawn over the whole window, or given, in steps.
+DelayInit = Literal["uniform"] | float | Tensor
+
+
+class Rounding:
+    """Whether a layer rounds its delays: for good, or inside `rounded_delays`, of which copies know nothing."""
+
+    def __init__(self, final: bool = False) -> None:
+        self.final = final
+        self.contexts = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether delays are rounded now."""
+        return self.final or self.contexts > 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Rounding":
+        return Rounding(self.final)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rounding, (self.final,)
+
+
+class DelayLayer(DclsLayer):
+    """What `SynapticDelays`, `AxonalDelays` and `DendriticDelays` have in common; use those.
+
+    With weights `w`, delays `d` and a spread `g` that sums to 1 over the window (one step alone for whole delays):
+
+        output[o, t] = sum_i sum_k w[o, i, k] sum_s g(s - d[o, i, k]) input[i, t - s],  s = 0 .. max_delay
+
+    Source:
+        Hammouamri et al., arXiv:2306.17670.
+    """
+
+    dims = 1
+    # The axes of the weight, 0 of outputs and 1 of inputs, along which each neuron has delays of its own.
+    delay_axes: tuple[int, ...]
+    tail: int
+    time_first: bool
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        max_delay: int,
+        *,
+        kernel_count: int = 1,
+        interpolation: Interpolation | Profile = "gaussian",
+        init: DelayInit = "uniform",
+        sigma_init: float | None = None,
+        bias: bool = False,
+        tail: int = 0,
+        time_first: bool = False,
+        method: Method = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Makes the layer's parameters and draws them.
+
+        Args:
+            in_features: Neurons of the input.
+            out_features: Neurons of the output.
+            max_delay: The largest delay. Unit: time steps. The window of an output is `max_delay + 1` steps.
+            kernel_count: Weights of each pair of neurons, each with a delay of its own (shared by the synapses of an
+                axon or a dendrite).
+            interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
+            init: Where delays start: "uniform" over 0 to `max_delay`, or a number or tensor that `delay` can be set to.
+            sigma_init: Where every sigma starts, at least 0, in steps. None: where the interpolation has it start.
+            bias: Whether to add a learned bias to the output.
+            tail: Steps by which the output is longer than the input, so that late spikes are not lost. With `max_delay`
+                all arrive.
+            time_first: Whether input and output are (time, batch, neurons); otherwise (batch, neurons, time).
+            method: How to convolve, see `torchdcls.large_kernel_conv`.
+            device: Where parameters are made.
+            dtype: Of weight and bias. Position and sigma are kept in float32 at least.
+
+        Attributes:
+            weight: (out_features, in_features, kernel_count).
+            delay: See there; read and set.
+            position: `max_delay - (max_delay + 1) // 2 - delay`, what the optimizer moves: (1, out_features,
+                in_features, kernel_count), with 1 along the axis of neurons that share their delays. Unit: time steps.
+            sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
+            bias: (out_features) or None.
+
+        Raises:
+            ValueError: An argument is out of range; the message names it.
+            TypeError: An argument of a wrong type.
+        """
+        steps = _checks.integer("max_delay", max_delay, 0) + 1
+        if steps == 1 and _checks.integer("kernel_count", kernel_count, 1) > 1:
+            raise ValueError(f"max_delay: expected at least 1 for kernel_count={kernel_count}, got {max_delay}")
+        super().__init__(
+            in_channels=_checks.integer("in_features", in_features, 1),
+            out_channels=_checks.integer("out_features", out_features, 1),
+            kernel_count=kernel_count,
+            stride=1,
+            dilated_kernel_size=steps,
+            groups=1,
+            bias=bias,
+            interpolation=interpolation,
+            learned_dims=None,
+            position_init=("uniform", steps // 2),  # over the whole window, see reset_parameters
+            sigma_init=sigma_init,
+            method=method,
+            device=device,
+            dtype=dtype,
+        )
+        self.rounding = Rounding()
+        self._set(padding=(0,), padding_mode="zeros", tail=tail, time_first=time_first)
+        if isinstance(init, str):
+            _checks.one_of("init", init, ("uniform",))
+        else:
+            start = self.undelayed - self._checked_delay("init", init).reshape(self.position.shape)
+            self.position_init = start
+            self._write_position(start, "to begin with, got positions")
+
+    def _checked(self, name: str, value: Any) -> Any:
+        match name:
+            case "dilated_kernel_size" | "stride" if self._is_set(name):
+                raise ValueError(f"{name}: expected no change, got {value!r}; make another layer, with its max_delay")
+            case "tail":
+                return _checks.integer("tail", value, 0)
+            case "time_first" if not isinstance(value, bool):
+                raise _checks.WrongTypeError(f"time_first: expected True or False, got {value!r}")
+            case "delay":
+                return self._checked_delay(name, value)
+        return super()._checked(name, value)
+
+    @property
+    def in_features(self) -> int:
+        """Neurons of the input."""
+        return self.in_channels
+
+    @property
+    def out_features(self) -> int:
+        """Neurons of the output."""
+        return self.out_channels
+
+    @property
+    def max_delay(self) -> int:
+        """The largest delay. Unit: time steps."""
+        return self.dilated_kernel_size[0] - 1
+
+    @property
+    def position_channels(self) -> tuple[int, int]:
+        """(out_features, in_features), with 1 for the neurons that share their delays."""
+        outside, inside = self.weight_channels
+        return outside if 0 in self.delay_axes else 1, inside if 1 in self.delay_axes else 1
+
+    @property
+    def delay_shape(self) -> tuple[int, ...]:
+        """The shape of `delay`: the neurons that have delays of their own, and `kernel_count`."""
+        return (*(self.weight_channels[axis] for axis in self.delay_axes), self.kernel_count)
+
+    @property
+    def delay(self) -> Tensor:
+        """The delays in use, from 0 to `max_delay`, differentiable. Unit: time steps.
+
+        Shape (out_features, in_features, kernel_count) of synaptic, (in_features, kernel_count) of axonal,
+        (out_features, kernel_count) of dendritic delays. They can be set to a number or to a tensor that broadcasts to
+        this shape; its last axis may be left out where `kernel_count` is 1.
+
+        Raises:
+            ValueError: Set to delays that are not finite, beyond the window, or of another shape.
+            TypeError: Set to what is neither a number nor a tensor.
+        """
+        return self.undelayed - self._placed().reshape(self.delay_shape)
+
+    @delay.setter
+    def delay(self, delay: Tensor) -> None:
+        self._write_position((self.undelayed - delay).reshape(self.position.shape), "to set, got positions")
+
+    def _checked_delay(self, name: str, value: object) -> Tensor:
+        if not isinstance(value, Tensor):
+            _checks.number(name, value)
+            value = torch.tensor(float(value), dtype=torch.float64)  # type: ignore[arg-type]  # a number, as was asked
+        shape = self.delay_shape
+        given = value.detach().to(self.position)
+        if self.kernel_count == 1 and given.shape == shape[:-1]:
+            given = given.unsqueeze(-1)
+        try:
+            given = given.expand(shape)
+        except RuntimeError:
+            raise ValueError(
+                f"{name}: expected a number or a tensor that broadcasts to {shape}, got shape {tuple(value.shape)}"
+            ) from None
+        if given.is_meta:
+            return given
+        outside = ~((given >= 0) & (given <= self.max_delay))
+        if outside.any():
+            raise ValueError(
+                f"{name}: expected delays from 0 to max_delay={self.max_delay} steps, got {given[outside][0].item():g}"
+            )
+        return given
+
+    @property
+    def undelayed(self) -> int:
+        """The position of an element without delay, which is also the delay of one at position 0."""
+        return self.max_delay - (self.max_delay + 1) // 2
+
+    def reset_parameters(self) -> None:
+        """Draws weight and bias as torch's convolutions do, and delays by `init`."""
+        super().reset_parameters()
+        # An even window is not symmetric about position 0.
+        if not isinstance(self.position_init, Tensor) and self.position_init == ("uniform", (self.max_delay + 1) // 2):
+            drawn = torch.empty_like(self.position).uniform_(0, self.max_delay)
+            self._write_position(self.undelayed - drawn, "to draw, got positions")
+
+    def _placed(self) -> Tensor:
+        """Positions on the grid, which pass gradients on to wherever they are; rounded ones have none."""
+        position = self.position
+        inside = position.detach().clamp(self.undelayed - self.max_delay, self.undelayed)
+        return inside.round() if self.rounding.is_on else position - position.detach() + inside
+
+    def _taps(self, weight: Tensor) -> Tensor:
+        """Weights (a, b, n), as many as there are delays, at their places: (a, b, max_delay + 1), the oldest first."""
+        position = self._placed().reshape(1, *weight.shape)
+        if self.rounding.is_on:
+            # Clamped for the sake of memory alone: the contexts refuse NaN, which has no integer.
+            index = (position[0] + (self.max_delay + 1) // 2).long().clamp(0, self.max_delay)
+            return weight.new_zeros((*weight.shape[:2], self.max_delay + 1)).scatter_add(-1, index, weight)
+        sigma = None if self.sigma is None else self.sigma.reshape(position.shape)
+        return construct_kernel(weight, position, sigma, self.max_delay + 1, self.interpolation)
+
+    def _settings(self) -> tuple[Any, ...]:
+        return self.dilated_kernel_size, self.interpolation, self.rounding.is_on
+
+    def kernel_text(self) -> str:
+        """See `DclsLayer.kernel_text`; whether delays were rounded for good belongs to it."""
+        text = super().kernel_text()
+        return f"{text}, delays rounded by round_delays_" if self.rounding.final else text
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The delayed and weighted input.
+
+        Args:
+            input: (batch, in_features, time), with `time_first` (time, batch, in_features); either without batch. It
+                follows silence.
+
+        Returns:
+            (batch, out_features, time + tail), in the layout of `input`.
+
+        Raises:
+            ValueError: Another shape or dtype, or no time step.
+            TypeError: No tensor.
+        """
+        neurons = self.neurons_then_time(input)
+        return self._in_layout(self._leave(self._delayed(self._enter(neurons), self.tail)))
+
+    def stream(self, input: Tensor, state: DelayState | None = None) -> tuple[Tensor, DelayState]:
+        """A part of a sequence, of any length: parts one after the other give what the whole gives.
+
+        Args:
+            input: As in `forward`.
+            state: What the part before gave back. None: this is the first one.
+
+        Returns:
+            The output at the steps of `input`, in its layout, and the state for the next part. There is no `tail`:
+            silence that follows brings out what is still on its way.
+
+        Raises:
+            ValueError: Another shape or dtype, no time step, or a state of other inputs.
+            TypeError: No tensor, or no state.
+        """
+        neurons = self.neurons_then_time(input)
+        steps = neurons.shape[-1]
+        due = self._with_pending(self._delayed(self._enter(neurons), self.max_delay), state)
+        return self._in_layout(self._leave(due[..., :steps])), DelayState(due[..., steps:])
+
+    def step(self, input: Tensor, state: DelayState | None = None) -> tuple[Tensor, DelayState]:
+        """One time step of a stream; `step` and `stream` can follow each other.
+
+        On CPU, where no gradient of the input is asked for, synaptic delays read the synapses of active inputs alone.
+
+        Args:
+            input: (batch, in_features) or (in_features).
+            state: What the step before gave back. None: this is the first one. It keeps taps made of the parameters,
+                and makes them again after any change but one through `.data`, which only a new stream notices.
+
+        Returns:
+            (batch, out_features) or (out_features), and the state for the next step.
+
+        Raises:
+            ValueError: Another shape or dtype, or a state of other inputs.
+            TypeError: No tensor, or no state.
+        """
+        _checks.tensor("input", input)
+        if input.dim() not in (1, 2) or input.shape[-1] != self.in_channels:
+            raise ValueError(
+                f"input: expected one step, (batch, {self.in_channels}) or ({self.in_channels},), "
+                f"got shape {tuple(input.shape)}"
+            )
+        self._check_dtype(input)
+        source = self._source()
+        kept = state.taps if isinstance(state, DelayState) and source is not None and state.source == source else None
+        taps = self.step_taps() if kept is None else kept
+        output, state = self.step_with(taps, input, state)
+        return output, DelayState(state.pending, taps, source)
+
+    def step_with(self, taps: Tensor, input: Tensor, state: DelayState | None) -> tuple[Tensor, DelayState]:
+        """`step` with what `step_taps` made, whatever became of the parameters since, and without checks of `input`."""
+        due = self._with_pending(self._step_due(self._enter(input.unsqueeze(-1)).squeeze(-1), taps), state)
+        return self._leave(due[..., :1]).squeeze(-1), DelayState(due[..., 1:])
+
+    def _source(self) -> Source | None:
+        """What the taps of a step are made of, or None where that cannot be told."""
+        if special_tensors() or self.weight.is_meta:
+            return None
+        tensors = [self._parameters.get(name) for name in ("weight", "position", "sigma")]
+        if any(tensor is None for tensor in tensors[:2]) or any(t is not None and t.is_inference() for t in tensors):
+            return None
+        return Source([t for t in tensors if t is not None], (torch.is_grad_enabled(), *self._settings()))
+
+    def _with_pending(self, due: Tensor, state: DelayState | None) -> Tensor:
+        """What is due from now on, (..., steps to come), with what a state has pending."""
+        if state is None:
+            return due
+        if not isinstance(state, DelayState):
+            raise _checks.WrongTypeError(f"state: expected what step or stream gave back, got {type(state).__name__}")
+        expected = *due.shape[:-1], self.max_delay
+        pending = state.pending
+        if pending.shape != expected or pending.device != due.device:
+            raise ValueError(
+                f"state: expected one of these inputs, {expected} on {due.device}, "
+                f"got {tuple(pending.shape)} on {pending.device}"
+            )
+        return torch.cat((due[..., : self.max_delay] + pending, due[..., self.max_delay :]), -1)
+
+    def _check_dtype(self, input: Tensor) -> None:
+        if autocast_is_on(input.device.type) and input.is_floating_point():
+            return
+        if input.dtype != self.weight.dtype:
+            raise ValueError(f"input: expected the dtype of weight, {self.weight.dtype}, got {input.dtype}")
+
+    def neurons_then_time(self, input: Tensor) -> Tensor:
+        """An input that was checked, (batch, in_features, time) whatever its layout; see `forward`."""
+        _checks.tensor("input", input)
+        layout = "(time, batch, {})" if self.time_first else "(batch, {}, time)"
+        neurons = input.movedim(0, -1) if self.time_first and input.dim() else input
+        if input.dim() not in (2, 3) or neurons.shape[-2] != self.in_channels:
+            raise ValueError(
+                f"input: expected {layout.format(self.in_channels)}, with or without batch, got {tuple(input.shape)}"
+            )
+        if neurons.shape[-1] == 0:
+            raise ValueError(f"input: expected at least one time step, got shape {tuple(input.shape)}")
+        self._check_dtype(input)
+        return neurons
+
+    def _in_layout(self, output: Tensor) -> Tensor:
+        return output.movedim(-1, 0) if self.time_first else output
+
+    # What the kinds of delays differ in: between `_enter` and `_leave` are the delays, and states are kept.
+    def _enter(self, neurons: Tensor) -> Tensor:
+        """(batch, in_features, time) -> (batch, what is delayed, time)."""
+        return neurons
+
+    def _delayed(self, neurons: Tensor, after: int) -> Tensor:
+        """-> (batch, what was delayed, time + after)."""
+        raise NotImplementedError
+
+    def _leave(self, delayed: Tensor) -> Tensor:
+        """-> (batch, out_features, time)."""
+        raise NotImplementedError
+
+    def step_taps(self) -> Tensor:
+        """What a step needs of the parameters, for any number of steps."""
+        raise NotImplementedError
+
+    def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
+        """What one step, (batch, what is delayed), adds to itself and to later ones: (batch, ..., max_delay + 1)."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """What a reader of `print(model)` needs, defaults left out."""
+        fields = [f"{self.in_features}, {self.out_features}, max_delay={self.max_delay}"]
+        fields += [f"kernel_count={self.kernel_count}"] if self.kernel_count > 1 else []
+        fields.append(f"interpolation={self.interpolation.name}")
+        fields += [f"tail={self.tail}"] if self.tail else []
+        fields += ["bias=True"] if self.bias is not None else []
+        fields += ["time_first=True"] if self.time_first else []
+        fields += [f"method={self.method}"] if self.method != "auto" else []
+        fields += ["rounded"] if self.rounding.is_on else []
+        return ", ".join(fields)

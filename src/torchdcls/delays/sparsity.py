@@ -1,0 +1,162 @@
+"""Fewer synapses, fewer delays, and delays that come to be whole."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .. import _checks
+from .rounding import delay_layers
+
+DelayChoice = Literal["random", "learned"]
+_CHOICES: tuple[DelayChoice, ...] = get_args(DelayChoice)
+
+
+class FixedMask(nn.Module):
+    """A parametrization: entries outside a mask are `value`, and do not learn."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, value: float) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.value = value
+
+    def forward(self, original: Tensor) -> Tensor:
+        """The masked tensor, in the shape of the original."""
+        return torch.where(self.mask, original, self.value)
+
+    def right_inverse(self, masked: Tensor) -> Tensor:
+        """An original that is masked to this."""
+        return masked
+
+
+class LearnedMask(nn.Module):
+    """A parametrization: the entries with the largest scores stay, the others are `value`.
+
+    A score has the gradient of a factor of its entry's distance to `value`, also where the entry is not active.
+    """
+
+    active: Tensor
+
+    def __init__(self, like: Tensor, active: int, value: float) -> None:
+        super().__init__()
+        self.score = nn.Parameter(torch.rand_like(like.detach()))
+        self.register_buffer("active", torch.tensor(active, device=like.device))
+        self.value = value
+
+    def forward(self, original: Tensor) -> Tensor:
+        """The masked tensor, in the shape of the original."""
+        rank = self.score.detach().flatten().argsort(descending=True).argsort().reshape(original.shape)
+        masked = torch.where(rank < self.active, original, self.value)
+        return masked + (self.score - self.score.detach()) * (original.detach() - self.value)
+
+    def right_inverse(self, masked: Tensor) -> Tensor:
+        """An original that is masked to this."""
+        return masked
+
+
+def sparsify_weights_(model: nn.Module, active: float) -> None:
+    """Keeps a share of the synapses of each delay layer, drawn at random; the weights of the others are 0 for good.
+
+    `weight` is a parametrization then (torch.nn.utils.parametrize), whose mask is in the state dict. To load one,
+    sparsify the new model first. Removing the parametrization leaves plain weights, with which `step` is faster.
+
+    Args:
+        model: A model with delay layers.
+        active: The share that stays, from 0 to 1, of each layer.
+
+    Raises:
+        ValueError: `active` out of range, no delay layers, or one that is sparse already.
+        TypeError: `model` is no module, `active` no number.
+    """
+    share = _share(active)
+    layers = delay_layers(model)
+    for name, layer in layers.items():
+        _check_plain(name, layer, "weight")
+    for layer in layers.values():
+        mask = FixedMask(_drawn(layer.weight, share), 0.0)
+        parametrize.register_parametrization(layer, "weight", mask)
+
+
+def sparsify_delays_(model: nn.Module, active: float, choice: DelayChoice = "random") -> None:
+    """Lets a share of the delays of each layer be learned; the others are 0.
+
+    `position` is a parametrization then (torch.nn.utils.parametrize), whose mask or scores are in the state dict. To
+    load one, sparsify the new model first, in the same way. Delays that are not active stay 0 also where `delay` is
+    set. Removing the parametrization leaves plain positions, with which `step` is faster.
+
+    Args:
+        model: A model with delay layers.
+        active: The share that is learned, from 0 to 1, of each layer.
+        choice: "random": drawn once. "learned": those with the largest scores at each time. Scores learn with the
+            positions, at the rate that `param_groups` gives to these.
+
+    Raises:
+        ValueError: `active` out of range, no such choice, no delay layers, or one that is sparse already.
+        TypeError: `model` is no module, `active` no number.
+
+    Example:
+        >>> from torchdcls.delays import SynapticDelays, sparsify_delays_
+        >>> layer = SynapticDelays(10, 10, max_delay=24)
+        >>> sparsify_delays_(layer, active=0.2)
+        >>> layer.delay.count_nonzero().item()
+        20
+    """
+    share = _share(active)
+    _checks.one_of("choice", choice, _CHOICES)
+    layers = delay_layers(model)
+    for name, layer in layers.items():
+        _check_plain(name, layer, "position")
+    for layer in layers.values():
+        position, undelayed = layer.position, float(layer.undelayed)
+        mask: nn.Module
+        if choice == "learned":
+            mask = LearnedMask(position, round(share * position.numel()), undelayed)
+        else:
+            mask = FixedMask(_drawn(position, share), undelayed)
+        parametrize.register_parametrization(layer, "position", mask)
+
+
+def integer_loss(model: nn.Module) -> Tensor:
+    """Mean squared distance of delays to the nearest integers, averaged over the delay layers; 0 when all are whole.
+
+    Added to the loss late in training, it makes rounding cost less.
+
+    Returns:
+        Scalar, float32 at least, from 0 to 0.25. Unit: steps squared.
+
+    Raises:
+        ValueError: The model has no delay layers.
+        TypeError: The model is no module.
+
+    Gradients:
+        To positions. Delays between two integers, at the same distance from both, are drawn to the even position.
+    """
+    losses = []
+    for layer in delay_layers(model).values():
+        delay = layer.delay
+        losses.append((delay - delay.detach().round()).square().mean())
+    return torch.stack(losses).mean()
+
+
+def _share(active: float) -> float:
+    share = _checks.at_least_0("active", active)
+    if share > 1:
+        raise ValueError(f"active: expected a share from 0 to 1, got {active!r}")
+    return share
+
+
+def _drawn(like: Tensor, share: float) -> Tensor:
+    # Exactly so many: two masks of one share are equally dense.
+    count = like.numel()
+    order = torch.randperm(count, device=like.device)
+    return (order < round(share * count)).reshape(like.shape)
+
+
+def _check_plain(name: str, layer: nn.Module, tensor: str) -> None:
+    if tensor not in layer._parameters:
+        raise ValueError(
+            f"model: expected a plain {tensor} in {name or type(layer).__name__}, got one that is computed already"
+        )
