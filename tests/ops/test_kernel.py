@@ -36,6 +36,7 @@ SIZES = [
     *[(1,), (2,), (5,), (6,), (11,)],
     *[(1, 1), (3, 3), (4, 4), (5, 2), (2, 7), (1, 6), (6, 1)],
     *[(3, 3, 3), (2, 3, 4), (4, 3, 2), (1, 5, 2), (7, 1, 3), (1, 1, 1)],
+    *[(3, 2, 3, 4), (2, 1, 2, 1, 3)],
 ]
 LEARNED = [
     ((3, 4), (0,)),
@@ -128,6 +129,27 @@ def test_strides_of_the_arguments_do_not_matter(spread):
     assert not any(leaf.is_contiguous() for leaf in scattered.values())
     scattered = elements.with_leaves(**scattered)
     assert_equal_to_rounding(kernel_answers(scattered), oracle_answers(elements))
+
+
+@every_spread
+@pytest.mark.parametrize("name", ["weight", "position", "sigma", "gradient"])
+def test_views_of_the_opposite_sign(spread, name):
+    """Such as the imaginary part of a conjugate: numbers that the memory holds with their signs changed."""
+    elements = make_elements(spread, (3, 4))
+    kernel, leaves = elements.kernel(), elements.leaves()
+    plain = {**leaves, "gradient": normal(*kernel.shape)}
+    if name in plain:
+        shown = plain[name].detach()
+        view = torch._neg_view(-shown)
+        assert view.is_neg() and view.is_contiguous() and torch.equal(view, shown)
+        changed = {**plain, name: view.requires_grad_()}
+        made = elements.with_leaves(**{key: changed[key] for key in leaves}).kernel()
+        expected = torch.autograd.grad(kernel, list(leaves.values()), plain["gradient"])
+        found = torch.autograd.grad(made, [changed[key] for key in leaves], changed["gradient"])
+        assert_equal_to_rounding(
+            {"output": made, **dict(zip(leaves, found, strict=True))},
+            {"output": kernel, **dict(zip(leaves, expected, strict=True))},
+        )
 
 
 @pytest.mark.parametrize(("size", "learned"), [((4,), None), ((3, 5), None), ((3, 4, 5), (0, 2))], ids=str)

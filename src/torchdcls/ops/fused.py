@@ -18,6 +18,7 @@ from .tracing import constant_when_compiled, special_tensors
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
+MOST_AXES = 3
 _LIBRARY: Any = torch.library.Library("torchdcls", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
@@ -25,20 +26,21 @@ class _Elements(ctypes.Structure):
     # A `td_elements`.
     _fields_ = (
         *((name, LENGTH) for name in ("profile", "kernels", "count", "axes")),
-        ("size", LENGTH * 3),
+        ("size", LENGTH * MOST_AXES),
         *((name, ctypes.c_double) for name in ("smallest_scale", "epsilon")),
         *((name, ctypes.c_void_p) for name in ("weight", "position", "sigma")),
     )
 
 
 def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Profile) -> bool:
-    """Whether kernels of these elements are made by the compiled library: on CPU, of a profile with a device form."""
+    """Whether the compiled library makes kernels of these elements: on CPU, of up to 3 axes and a known device form."""
     return (
         weight.device.type == "cpu"
         and profile.device_form in FORMS
         and missing() is None
         and _are_numbers(weight, position, sigma)
         and weight.shape[-1] > 0
+        and position.shape[0] <= MOST_AXES
     )
 
 
@@ -124,7 +126,7 @@ def _gradients(
     smallest_scale: float,
 ) -> list[Tensor]:
     made = _like_gradients(weight, position, sigma, gradient, sizes, form, smallest_scale)
-    others = gradient.contiguous(), *made, *([None] if sigma is None else [])
+    others = _read(gradient), *made, *([None] if sigma is None else [])
     _call("td_construct_gradients", (weight, position, sigma), sizes, form, smallest_scale, *others)
     return made
 
@@ -137,17 +139,21 @@ def _call(
     smallest_scale: float,
     *others: Tensor | None,
 ) -> None:
-    read = [None if tensor is None else tensor.contiguous() for tensor in elements]
-    weight = read[0]
+    weight, position, sigma = map(_read, elements)
     assert weight is not None
     described = _Elements(
         *(FORMS[form], weight.shape[:-1].numel(), weight.shape[-1], len(sizes)),
-        *((LENGTH * 3)(*sizes), smallest_scale, EPSILON),
-        *map(_pointer, read),
+        *((LENGTH * MOST_AXES)(*sizes), smallest_scale, EPSILON),
+        *map(_pointer, (weight, position, sigma)),
     )
     call = getattr(library(), name)
     if call(weight.dtype == torch.float64, ctypes.byref(described), *map(_pointer, others)):
         raise RuntimeError(f"expected memory for kernels of {tuple(sizes)} by the compiled library, got none")
+
+
+def _read(tensor: Tensor | None) -> Tensor | None:
+    # Its numbers without gaps, and with the signs that it shows: those of a view may be the opposite of the memory's.
+    return None if tensor is None else tensor.resolve_neg().contiguous()
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -157,6 +163,7 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 def _like_kernel(
     weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str, smallest_scale: float
 ) -> Tensor:
+    _check_elements(weight, position, sigma, sizes, form)
     return weight.new_empty((*weight.shape[:-1], *sizes))
 
 
@@ -169,7 +176,29 @@ def _like_gradients(
     form: str,
     smallest_scale: float,
 ) -> list[Tensor]:
+    _check_elements(weight, position, sigma, sizes, form)
+    _check_like(weight, (*weight.shape[:-1], *sizes), gradient=gradient)
     return [tensor.new_empty(tensor.shape) for tensor in (weight, position, sigma) if tensor is not None]
+
+
+def _check_elements(weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str) -> None:
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"weight: expected torch.float32 or torch.float64, got {weight.dtype}")
+    if weight.dim() == 0 or weight.shape[-1] == 0:
+        raise ValueError(f"weight: expected shape (..., n) of at least one element, got {tuple(weight.shape)}")
+    if not 1 <= len(sizes) <= MOST_AXES or min(sizes) < 1:
+        raise ValueError(f"sizes: expected 1 to {MOST_AXES} integers of at least 1, got {tuple(sizes)}")
+    if form not in FORMS:
+        raise ValueError(f"form: expected {' or '.join(map(repr, FORMS))}, got {form!r}")
+    _check_like(weight, (len(sizes), *weight.shape), position=position, sigma=sigma)
+
+
+def _check_like(weight: Tensor, shape: tuple[int, ...], **tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        same = tensor is None or (tensor.dtype == weight.dtype and tensor.device == weight.device)
+        if tensor is not None and not (same and tensor.shape == shape):
+            expected, got = (f"{one.dtype} on {one.device}" for one in (weight, tensor))
+            raise ValueError(f"{name}: expected shape {shape}, {expected}, got {tuple(tensor.shape)}, {got}")
 
 
 def _register(schema: str, run: Callable[..., Any], like: Callable[..., Any]) -> None:
