@@ -14,7 +14,7 @@ from torch import Tensor
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
 from .separable import EPSILON, separable_kernel
-from .tracing import constant_when_compiled, special_tensors
+from .tracing import as_read, constant_when_compiled, special_tensors
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
@@ -126,7 +126,7 @@ def _gradients(
     smallest_scale: float,
 ) -> list[Tensor]:
     made = _like_gradients(weight, position, sigma, gradient, sizes, form, smallest_scale)
-    others = _read(gradient), *made, *([None] if sigma is None else [])
+    others = as_read(gradient), *made, *([None] if sigma is None else [])
     _call("td_construct_gradients", (weight, position, sigma), sizes, form, smallest_scale, *others)
     return made
 
@@ -139,21 +139,17 @@ def _call(
     smallest_scale: float,
     *others: Tensor | None,
 ) -> None:
-    weight, position, sigma = map(_read, elements)
+    read = [None if tensor is None else as_read(tensor) for tensor in elements]
+    weight = read[0]
     assert weight is not None
     described = _Elements(
         *(FORMS[form], weight.shape[:-1].numel(), weight.shape[-1], len(sizes)),
         *((LENGTH * MOST_AXES)(*sizes), smallest_scale, EPSILON),
-        *map(_pointer, (weight, position, sigma)),
+        *map(_pointer, read),
     )
     call = getattr(library(), name)
     if call(weight.dtype == torch.float64, ctypes.byref(described), *map(_pointer, others)):
         raise RuntimeError(f"expected memory for kernels of {tuple(sizes)} by the compiled library, got none")
-
-
-def _read(tensor: Tensor | None) -> Tensor | None:
-    # Its numbers without gaps, and with the signs that it shows: those of a view may be the opposite of the memory's.
-    return None if tensor is None else tensor.resolve_neg().contiguous()
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:

@@ -69,6 +69,11 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
     return not torch.compiler.is_exporting() and all(has_static_value(size) for size in sizes)
 
 
+def as_read(tensor: Tensor) -> Tensor:
+    """The same numbers without gaps, for who reads memory: a view may show the opposite signs of what is there."""
+    return tensor.resolve_neg().contiguous()
+
+
 def owned(made: Tensor) -> Tensor:
     """What an `autograd.Function` made, for it to return: the same memory, and to autograd no view.
 
