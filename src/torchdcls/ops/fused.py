@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
-from .separable import EPSILON, separable_kernel
-from .tracing import as_read, constant_when_compiled, special_tensors
+from .separable import EPSILON, gradients_by_autograd, separable_kernel
+from .tracing import as_read, batched, constant_when_compiled, special_tensors
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
@@ -48,7 +48,8 @@ def _are_numbers(*tensors: Tensor | None) -> bool:
     # Now, or when a compiled graph runs. An exported program has to run where this package is not.
     if torch.compiler.is_compiling():
         return not torch.compiler.is_exporting() and not _transformed()
-    plain = all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    given = [tensor for tensor in tensors if tensor is not None]
+    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor) for tensor in given)
     return plain and not special_tensors()
 
 
@@ -95,13 +96,13 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, position, sigma = ctx.saved_tensors
-        if torch.is_grad_enabled():  # it is differentiated again
-            inverse = None if sigma is None else 1 / ctx.profile.scale(sigma)
-            kernel = separable_kernel(weight, position, inverse, ctx.sizes, ctx.profile)
-            wanted = ctx.needs_input_grad
-            leaves = [tensor for tensor, want in zip(ctx.saved_tensors, wanted, strict=False) if want]
-            made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=True))
-            return *(next(made) if want else None for want in wanted[:3]), None, None
+        if torch.is_grad_enabled() or not _are_numbers(*gradients):
+
+            def kernel(weight: Tensor, position: Tensor, sigma: Tensor | None) -> Tensor:
+                inverse = None if sigma is None else 1 / ctx.profile.scale(sigma)
+                return separable_kernel(weight, position, inverse, ctx.sizes, ctx.profile)
+
+            return *gradients_by_autograd(kernel, ctx.saved_tensors, ctx.needs_input_grad, gradients), None, None
         settings = ctx.sizes, ctx.profile.device_form, ctx.profile.smallest_scale
         make = torch.ops.torchdcls.construct_kernel_gradients if torch.compiler.is_compiling() else _gradients
         to_weight, to_position, *to_sigma = make(weight, position, sigma, gradients[0], *settings)

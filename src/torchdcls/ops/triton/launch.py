@@ -39,11 +39,11 @@ def gradients(
     epsilon: float,
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of `construct` to weight, position and inverse."""
+    """Gradients of `construct` to weight, position and inverse; `gradient` is without gaps."""
     weight, position, inverse = as_read(weight), as_read(position), None if inverse is None else as_read(inverse)
     to_weight, to_position = torch.empty_like(weight), torch.empty_like(position)
     to_inverse = None if inverse is None else torch.empty_like(inverse)
-    given = weight, position, weight if inverse is None else inverse, as_read(gradient)
+    given = weight, position, weight if inverse is None else inverse, gradient
     made = to_weight, to_position, to_weight if to_inverse is None else to_inverse
     known = constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon)
     _launch(kernels.construct_gradients, (*given, *made), sizes, known)
