@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from cases import (
     special_fault,
     with_special,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from torchdcls import Dcls2d, Profile, construct_kernel
@@ -303,3 +305,51 @@ def test_operators_pass_torchs_checks(form, sigma):
     settings = [5, 4], form, 0.5
     opcheck(torch.ops.torchdcls.construct_kernel, (*draw, *settings))
     opcheck(torch.ops.torchdcls.construct_kernel_gradients, (*draw, normal(4, 1, 5, 4).detach(), *settings))
+
+
+ARGUMENTS = {
+    "weight": torch.zeros(4, 1, 3),
+    "position": torch.zeros(2, 4, 1, 3),
+    "sigma": torch.zeros(2, 4, 1, 3),
+    "gradient": torch.zeros(4, 1, 5, 6),
+    "sizes": [5, 6],
+    "form": "gaussian",
+    "smallest_scale": 0.27,
+}
+
+
+@pytest.mark.parametrize("fake", [False, True], ids=["real", "fake"])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"weight": torch.zeros(200000, 1, 3)}, r"position: expected shape \(2, 200000, 1, 3\), .*got \(2, 4, 1, 3\)"),
+        ({"weight": torch.zeros(4, 1, 3).half()}, r"weight: expected torch.float32 or .*64, got torch.float16"),
+        ({"weight": torch.zeros(4, 1, 3).double()}, r"position: expected .*torch.float64 on cpu, got .*torch.float32"),
+        ({"weight": torch.tensor(0.0)}, r"weight: expected shape \(\.\.\., n\) of at least one element, got \(\)"),
+        ({"weight": torch.zeros(4, 1, 0)}, r"weight: expected shape .*at least one element, got \(4, 1, 0\)"),
+        ({"position": torch.zeros(1)}, r"position: expected shape \(2, 4, 1, 3\), .*got \(1,\)"),
+        ({"position": torch.zeros(3, 4, 1, 3)}, r"position: expected shape \(2, 4, 1, 3\), .*got \(3, 4, 1, 3\)"),
+        ({"position": torch.zeros(2, 4, 1, 3).double()}, r"position: expected .*torch.float32 on cpu, .*torch.float64"),
+        ({"position": torch.zeros(2, 4, 1, 3, device="meta")}, r"position: expected .* on cpu, got .* on meta"),
+        ({"sigma": torch.zeros(2, 4, 1, 1)}, r"sigma: expected shape \(2, 4, 1, 3\), .*got \(2, 4, 1, 1\)"),
+        ({"sigma": torch.zeros(2, 4, 1, 3).half()}, r"sigma: expected .*torch.float32 on cpu, got .*torch.float16"),
+        ({"sizes": []}, r"sizes: expected 1 to 3 integers of at least 1, got \(\)"),
+        ({"sizes": [2, 2, 2, 2]}, r"sizes: expected 1 to 3 integers of at least 1, got \(2, 2, 2, 2\)"),
+        ({"sizes": [5, 0]}, r"sizes: expected 1 to 3 integers of at least 1, got \(5, 0\)"),
+        ({"sizes": [5]}, r"position: expected shape \(1, 4, 1, 3\), .*got \(2, 4, 1, 3\)"),
+        ({"form": "square"}, r"form: expected 'triangle' or 'gaussian', got 'square'"),
+        ({"gradient": torch.zeros(1)}, r"gradient: expected shape \(4, 1, 5, 6\), .*got \(1,\)"),
+        ({"gradient": torch.zeros(4, 1, 5, 6).half()}, r"gradient: expected .*torch.float32 on cpu, .*torch.float16"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_operators_refuse(changed, message, fake):
+    """What would be read or written outside of a tensor."""
+    arguments = {**ARGUMENTS, **changed}
+    without = {name: value for name, value in arguments.items() if name != "gradient"}
+    with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
+        with pytest.raises(ValueError, match=f"^{message}"):
+            torch.ops.torchdcls.construct_kernel_gradients(**arguments)
+        if "gradient" not in changed:
+            with pytest.raises(ValueError, match=f"^{message}"):
+                torch.ops.torchdcls.construct_kernel(**without)

@@ -36,6 +36,7 @@ SIZES = [
     *[(1,), (2,), (5,), (6,), (11,)],
     *[(1, 1), (3, 3), (4, 4), (5, 2), (2, 7), (1, 6), (6, 1)],
     *[(3, 3, 3), (2, 3, 4), (4, 3, 2), (1, 5, 2), (7, 1, 3), (1, 1, 1)],
+    *[(3, 2, 3, 4), (2, 1, 2, 1, 3)],
 ]
 LEARNED = [
     ((3, 4), (0,)),
@@ -130,6 +131,44 @@ def test_strides_of_the_arguments_do_not_matter(spread):
     assert_equal_to_rounding(kernel_answers(scattered), oracle_answers(elements))
 
 
+@every_spread
+@pytest.mark.parametrize("name", ["weight", "position", "sigma", "gradient"])
+def test_views_of_the_opposite_sign(spread, name):
+    """Such as the imaginary part of a conjugate: numbers that the memory holds with their signs changed."""
+    elements = make_elements(spread, (3, 4))
+    kernel, leaves = elements.kernel(), elements.leaves()
+    plain = {**leaves, "gradient": normal(*kernel.shape)}
+    if name in plain:
+        shown = plain[name].detach()
+        view = torch._neg_view(-shown)
+        assert view.is_neg() and view.is_contiguous() and torch.equal(view, shown)
+        changed = {**plain, name: view.requires_grad_()}
+        made = elements.with_leaves(**{key: changed[key] for key in leaves}).kernel()
+        expected = torch.autograd.grad(kernel, list(leaves.values()), plain["gradient"])
+        found = torch.autograd.grad(made, [changed[key] for key in leaves], changed["gradient"])
+        assert_equal_to_rounding(
+            {"output": made, **dict(zip(leaves, found, strict=True))},
+            {"output": kernel, **dict(zip(leaves, expected, strict=True))},
+        )
+
+
+@every_spread
+@pytest.mark.parametrize("name", ["weight", "position", "sigma", "gradient"])
+def test_zeros_without_memory(spread, name):
+    elements = make_elements(spread, (3, 4))
+    plain = {**elements.leaves(), "gradient": normal(*elements.kernel().shape)}
+    if name in plain:
+        shape = plain[name].shape
+        made = []
+        for zeros in (torch._efficientzerotensor(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)):
+            given = {**plain, name: zeros.requires_grad_()}
+            leaves = {key: given[key] for key in elements.leaves()}
+            kernel = elements.with_leaves(**leaves).kernel()
+            gradients = torch.autograd.grad(kernel, list(leaves.values()), given["gradient"])
+            made.append({"output": kernel, **dict(zip(leaves, gradients, strict=True))})
+        assert_equal_to_rounding(*made)
+
+
 @pytest.mark.parametrize(("size", "learned"), [((4,), None), ((3, 5), None), ((3, 4, 5), (0, 2))], ids=str)
 def test_the_kernel_is_contiguous(size, learned):
     assert make_elements("gaussian", size, learned).kernel().is_contiguous()
@@ -179,6 +218,39 @@ def test_functional_transforms(spread):
     torch.testing.assert_close(
         forward, sum((expected[name] * tangents[name]).sum() for name in leaves), rtol=unit, atol=0
     )
+
+
+@every_spread
+@pytest.mark.parametrize("size", [(4,), (3, 4), (2, 3, 2), (2, 2, 2, 2)], ids=str)
+def test_many_gradients_at_once(spread, size):
+    """As `is_grads_batched=True` and torch.autograd.functional compute them, and torch.func.vmap."""
+    elements = make_elements(spread, size)
+    kernel, leaves = elements.kernel(), list(elements.leaves().values())
+
+    def backward(gradient, **options):
+        return torch.autograd.grad(kernel, leaves, gradient, retain_graph=True, **options)
+
+    gradients = normal(3, *kernel.shape).detach()
+    expected = list(map(torch.stack, zip(*map(backward, gradients), strict=True)))
+    for again in (False, True):
+        many = backward(gradients, is_grads_batched=True, create_graph=again)
+        mapped = torch.func.vmap(lambda one, again=again: backward(one, create_graph=again))(gradients)
+        for one, other, wanted in zip(many, mapped, expected, strict=True):
+            assert one.requires_grad is again
+            torch.testing.assert_close(one.detach(), wanted, rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(other.detach(), wanted, rtol=1e-11, atol=1e-11)
+
+
+def test_a_hessian_at_once():
+    elements = make_elements("gaussian", (3, 4), channels=(1, 1), count=2)
+    leaves = elements.leaves()
+
+    def loss(*tensors):
+        return elements.with_leaves(**dict(zip(leaves, tensors, strict=True))).kernel().square().sum()
+
+    tensors = tuple(leaf.detach() for leaf in leaves.values())
+    at_once, expected = (torch.autograd.functional.hessian(loss, tensors, vectorize=way) for way in (True, False))
+    torch.testing.assert_close(at_once, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_sigma_of_the_triangle_leaves_its_start_at_zero():

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
-from .separable import EPSILON, separable_kernel
-from .tracing import constant_when_compiled, special_tensors
+from .separable import EPSILON, gradients_by_autograd, separable_kernel
+from .tracing import as_read, batched, constant_when_compiled, special_tensors
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
+MOST_AXES = 3
 _LIBRARY: Any = torch.library.Library("torchdcls", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
@@ -25,20 +26,21 @@ class _Elements(ctypes.Structure):
     # A `td_elements`.
     _fields_ = (
         *((name, LENGTH) for name in ("profile", "kernels", "count", "axes")),
-        ("size", LENGTH * 3),
+        ("size", LENGTH * MOST_AXES),
         *((name, ctypes.c_double) for name in ("smallest_scale", "epsilon")),
         *((name, ctypes.c_void_p) for name in ("weight", "position", "sigma")),
     )
 
 
 def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Profile) -> bool:
-    """Whether kernels of these elements are made by the compiled library: on CPU, of a profile with a device form."""
+    """Whether the compiled library makes kernels of these elements: on CPU, of up to 3 axes and a known device form."""
     return (
         weight.device.type == "cpu"
         and profile.device_form in FORMS
         and missing() is None
         and _are_numbers(weight, position, sigma)
         and weight.shape[-1] > 0
+        and position.shape[0] <= MOST_AXES
     )
 
 
@@ -46,7 +48,8 @@ def _are_numbers(*tensors: Tensor | None) -> bool:
     # Now, or when a compiled graph runs. An exported program has to run where this package is not.
     if torch.compiler.is_compiling():
         return not torch.compiler.is_exporting() and not _transformed()
-    plain = all(tensor is None or type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+    given = [tensor for tensor in tensors if tensor is not None]
+    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor) for tensor in given)
     return plain and not special_tensors()
 
 
@@ -93,13 +96,13 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, position, sigma = ctx.saved_tensors
-        if torch.is_grad_enabled():  # it is differentiated again
-            inverse = None if sigma is None else 1 / ctx.profile.scale(sigma)
-            kernel = separable_kernel(weight, position, inverse, ctx.sizes, ctx.profile)
-            wanted = ctx.needs_input_grad
-            leaves = [tensor for tensor, want in zip(ctx.saved_tensors, wanted, strict=False) if want]
-            made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=True))
-            return *(next(made) if want else None for want in wanted[:3]), None, None
+        if torch.is_grad_enabled() or not _are_numbers(*gradients):
+
+            def kernel(weight: Tensor, position: Tensor, sigma: Tensor | None) -> Tensor:
+                inverse = None if sigma is None else 1 / ctx.profile.scale(sigma)
+                return separable_kernel(weight, position, inverse, ctx.sizes, ctx.profile)
+
+            return *gradients_by_autograd(kernel, ctx.saved_tensors, ctx.needs_input_grad, gradients), None, None
         settings = ctx.sizes, ctx.profile.device_form, ctx.profile.smallest_scale
         make = torch.ops.torchdcls.construct_kernel_gradients if torch.compiler.is_compiling() else _gradients
         to_weight, to_position, *to_sigma = make(weight, position, sigma, gradients[0], *settings)
@@ -124,7 +127,7 @@ def _gradients(
     smallest_scale: float,
 ) -> list[Tensor]:
     made = _like_gradients(weight, position, sigma, gradient, sizes, form, smallest_scale)
-    others = gradient.contiguous(), *made, *([None] if sigma is None else [])
+    others = as_read(gradient), *made, *([None] if sigma is None else [])
     _call("td_construct_gradients", (weight, position, sigma), sizes, form, smallest_scale, *others)
     return made
 
@@ -137,12 +140,12 @@ def _call(
     smallest_scale: float,
     *others: Tensor | None,
 ) -> None:
-    read = [None if tensor is None else tensor.contiguous() for tensor in elements]
+    read = [None if tensor is None else as_read(tensor) for tensor in elements]
     weight = read[0]
     assert weight is not None
     described = _Elements(
         *(FORMS[form], weight.shape[:-1].numel(), weight.shape[-1], len(sizes)),
-        *((LENGTH * 3)(*sizes), smallest_scale, EPSILON),
+        *((LENGTH * MOST_AXES)(*sizes), smallest_scale, EPSILON),
         *map(_pointer, read),
     )
     call = getattr(library(), name)
@@ -157,6 +160,7 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 def _like_kernel(
     weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str, smallest_scale: float
 ) -> Tensor:
+    _check_elements(weight, position, sigma, sizes, form)
     return weight.new_empty((*weight.shape[:-1], *sizes))
 
 
@@ -169,7 +173,29 @@ def _like_gradients(
     form: str,
     smallest_scale: float,
 ) -> list[Tensor]:
+    _check_elements(weight, position, sigma, sizes, form)
+    _check_like(weight, (*weight.shape[:-1], *sizes), gradient=gradient)
     return [tensor.new_empty(tensor.shape) for tensor in (weight, position, sigma) if tensor is not None]
+
+
+def _check_elements(weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str) -> None:
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"weight: expected torch.float32 or torch.float64, got {weight.dtype}")
+    if weight.dim() == 0 or weight.shape[-1] == 0:
+        raise ValueError(f"weight: expected shape (..., n) of at least one element, got {tuple(weight.shape)}")
+    if not 1 <= len(sizes) <= MOST_AXES or min(sizes) < 1:
+        raise ValueError(f"sizes: expected 1 to {MOST_AXES} integers of at least 1, got {tuple(sizes)}")
+    if form not in FORMS:
+        raise ValueError(f"form: expected {' or '.join(map(repr, FORMS))}, got {form!r}")
+    _check_like(weight, (len(sizes), *weight.shape), position=position, sigma=sigma)
+
+
+def _check_like(weight: Tensor, shape: tuple[int, ...], **tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        same = tensor is None or (tensor.dtype == weight.dtype and tensor.device == weight.device)
+        if tensor is not None and not (same and tensor.shape == shape):
+            expected, got = (f"{one.dtype} on {one.device}" for one in (weight, tensor))
+            raise ValueError(f"{name}: expected shape {shape}, {expected}, got {tuple(tensor.shape)}, {got}")
 
 
 def _register(schema: str, run: Callable[..., Any], like: Callable[..., Any]) -> None:

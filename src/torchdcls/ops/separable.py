@@ -10,14 +10,14 @@ of `triton/` makes each kernel, and one its gradients: a hundred launches would 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..profiles import Profile
-from .tracing import owned, shape_of, special_tensors
+from .tracing import as_read, batched, owned, shape_of, special_tensors
 from .triton.support import can_construct
 
 # Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
@@ -126,16 +126,17 @@ class _Separable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (weight, position, inverse), wanted = ctx.saved_tensors, ctx.needs_input_grad
-        if not torch.is_grad_enabled():
+        weight, position, inverse = ctx.saved_tensors
+        if not (torch.is_grad_enabled() or special_tensors() or batched(gradients[0])):
+            weight, gradient = as_read(weight), as_read(gradients[0])
             if can_construct(weight, ctx.sizes, ctx.profile):
                 from .triton.launch import gradients as made_by_triton
 
                 settings = ctx.sizes, ctx.profile, EPSILON
-                return *made_by_triton(weight, position, inverse, *settings, gradients[0]), None, None
+                return *made_by_triton(weight, position, inverse, *settings, gradient), None, None
             slices = _parts(weight, ctx.sizes)
             parts = [
-                _gradients(*_elements_of(part, weight, position, inverse), ctx.sizes, ctx.profile, gradients[0][part])
+                _gradients(*_elements_of(part, weight, position, inverse), ctx.sizes, ctx.profile, gradient[part])
                 for part in slices
             ]
             if len(parts) == 1:
@@ -148,11 +149,26 @@ class _Separable(torch.autograd.Function):
                 None,
                 None,
             )
-        # A gradient that is differentiated again goes through the steps themselves.
-        kernel = _kernel(weight, position, inverse, ctx.sizes, ctx.profile)
-        leaves = [tensor for tensor, want in zip(ctx.saved_tensors, wanted, strict=False) if want]
-        made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=True))
-        return *(next(made) if want else None for want in wanted[:3]), None, None
+
+        def kernel(weight: Tensor, position: Tensor, inverse: Tensor | None) -> Tensor:
+            return _kernel(weight, position, inverse, ctx.sizes, ctx.profile)
+
+        return *gradients_by_autograd(kernel, ctx.saved_tensors, ctx.needs_input_grad, gradients), None, None
+
+
+def gradients_by_autograd(
+    kernel: Callable[..., Tensor],
+    elements: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+    gradients: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """Gradients through the steps of `kernel(*elements)`: to be differentiated again, or of more than numbers."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        made_again = kernel(*elements)
+    leaves = [tensor for tensor, want in zip(elements, wanted, strict=False) if tensor is not None and want]
+    made = iter(torch.autograd.grad(made_again, leaves, gradients, create_graph=again))
+    return [next(made) if want else None for want in wanted[: len(elements)]]
 
 
 def _parts(weight: Tensor, sizes: Sequence[int]) -> list[slice]:

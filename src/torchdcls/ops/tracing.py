@@ -29,6 +29,11 @@ def special_tensors() -> bool:
     )
 
 
+def batched(tensor: Tensor) -> bool:
+    """Whether this stands for many tensors at once, as gradients do under `is_grads_batched=True`."""
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
 def traced_by_jit() -> bool:
     """Whether torch.jit.trace, or torch's old ONNX exporter, records operations; sizes are tensors to them."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing()
@@ -67,6 +72,11 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
     from torch.fx.experimental.symbolic_shapes import has_static_value  # comes with the compiler
 
     return not torch.compiler.is_exporting() and all(has_static_value(size) for size in sizes)
+
+
+def as_read(tensor: Tensor) -> Tensor:
+    """The same numbers without gaps, for who reads memory: a view may show the opposite signs, and zeros be nowhere."""
+    return (tensor.clone() if tensor._is_zerotensor() else tensor.resolve_neg()).contiguous()
 
 
 def owned(made: Tensor) -> Tensor:

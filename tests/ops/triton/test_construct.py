@@ -109,6 +109,19 @@ def test_special_values_have_the_gradients_of_the_steps(name, value, sizes, prof
         torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5)
 
 
+@every_profile
+def test_views_of_the_opposite_sign(launched, profile):
+    leaves = on(DEVICE, leaves_of((4, 5)))
+    views = {name: torch._neg_view(-leaf.detach()).requires_grad_() for name, leaf in leaves.items()}
+    expected, found = own(leaves, (4, 5), profile), own(views, (4, 5), profile)
+    assert torch.equal(found, expected)
+    gradient = torch.randn_like(found)
+    expected = torch.autograd.grad(expected, list(leaves.values()), gradient)
+    found = torch.autograd.grad(found, list(views.values()), torch._neg_view(-gradient))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_what_is_not_a_number_stays_so(launched):
     leaves = on(DEVICE, leaves_of((5, 5)))
     for name in leaves:

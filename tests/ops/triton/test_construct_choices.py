@@ -2,11 +2,12 @@
 
 import os
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 import torch
 
-from torchdcls import Profile
+from torchdcls import Profile, profiles
 from torchdcls.ops import gpu
 from torchdcls.ops.separable import EPSILON
 from torchdcls.ops.triton import support
@@ -46,6 +47,12 @@ class OnGpu:
 def test_choices(weight, sizes, profile, wanted, monkeypatch):
     monkeypatch.setattr(support, "missing", lambda device: None)
     assert can_construct(weight, sizes, profile) is wanted
+
+
+def test_not_of_a_form_without_code(monkeypatch):
+    monkeypatch.setattr(support, "missing", lambda device: None)
+    monkeypatch.setattr(profiles, "DeviceForm", Literal["triangle", "gaussian", "square"])
+    assert not can_construct(OnGpu(), (5, 5), replace(GAUSSIAN, device_form="square"))
 
 
 def test_not_without_triton(monkeypatch):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...profiles import Profile
 from ..gpu import current
+from ..tracing import as_read
 from . import kernels
 from .support import block
 
@@ -20,7 +21,7 @@ def construct(
     weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, epsilon: float
 ) -> Tensor:
     """What `separable_kernel` gives, for what `support.can_construct`; `epsilon` is added to the mass of an element."""
-    weight, position, inverse = _contiguous(weight, position, inverse)
+    weight, position, inverse = as_read(weight), as_read(position), None if inverse is None else as_read(inverse)
     kernel = weight.new_empty((*weight.shape[:-1], *sizes))
     tensors = weight, position, weight if inverse is None else inverse, kernel
     _launch(
@@ -38,11 +39,11 @@ def gradients(
     epsilon: float,
     gradient: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of `construct` to weight, position and inverse."""
-    weight, position, inverse = _contiguous(weight, position, inverse)
+    """Gradients of `construct` to weight, position and inverse; `gradient` is without gaps."""
+    weight, position, inverse = as_read(weight), as_read(position), None if inverse is None else as_read(inverse)
     to_weight, to_position = torch.empty_like(weight), torch.empty_like(position)
     to_inverse = None if inverse is None else torch.empty_like(inverse)
-    given = weight, position, weight if inverse is None else inverse, gradient.contiguous()
+    given = weight, position, weight if inverse is None else inverse, gradient
     made = to_weight, to_position, to_weight if to_inverse is None else to_inverse
     known = constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon)
     _launch(kernels.construct_gradients, (*given, *made), sizes, known)
@@ -74,10 +75,6 @@ def _launch(function: Any, tensors: Sequence[Tensor], sizes: Sequence[int], know
         with current(weight.device):
             numbers = weight.shape[-1], *_both_axes(sizes), weight.numel()
             function[(count,)](*tensors, *numbers, **known, num_warps=WARPS)
-
-
-def _contiguous(weight: Tensor, position: Tensor, inverse: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    return weight.contiguous(), position.contiguous(), None if inverse is None else inverse.contiguous()
 
 
 def _both_axes(sizes: Sequence[int]) -> tuple[int, int]:
