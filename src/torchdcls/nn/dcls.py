@@ -70,8 +70,7 @@ class DclsNd(DclsLayer):
                 are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
             position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
                 broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
-            method: How to convolve, see `torchdcls.large_kernel_conv`: "auto", "direct", "depthwise",
-                "fft", "matmul" or "triton".
+            method: How to convolve, see `torchdcls.large_kernel_conv`.
             device: Where parameters are made.
             dtype: Of weight and bias. Position and sigma are kept in float32 at least, also by `.to(torch.bfloat16)`.
 
