@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from torchdcls._environment import write_json
+from torchdcls._files import write_json
 
 from .cells import Finished, FinishedCell, Platform
 from .config import StudyConfig
