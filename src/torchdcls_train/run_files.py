@@ -75,10 +75,15 @@ def append_json_line(path: Path, row: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, none where there is no file, without one that was not written to its end."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON lines, none where there is no file, up to one that was not written to its end."""
+    """The lines of a file of JSON lines, none where there is no file, up to one that is broken."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in whole_lines(path):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
