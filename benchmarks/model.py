@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from torchdcls import convert
 from torchdcls.conversion.select import stages
+from torchdcls.conversion.swap import swap_modules_
 
 from .memory import in_a_process, peak_beyond_start
 from .parity import check_parity
@@ -156,13 +157,13 @@ def _put_dcls(model: nn.Module) -> None:
 
     layers = {name: module for name, module in model.named_modules() if name.endswith("conv_dw")}
     first: dict[str, nn.Module] = {}
+    others: dict[nn.Module, nn.Module] = {}
     for name, stage in stages(layers).items():
         width = layers[name].in_channels
         size = {"padding": KERNEL // 2, "dilated_kernel_size": KERNEL}
-        layer = Dcls2d(width, width, COUNT, groups=width, version="gauss", **size)
+        others[layers[name]] = layer = Dcls2d(width, width, COUNT, groups=width, version="gauss", **size)
         layer.P, layer.SIG = first.setdefault(stage, layer).P, first[stage].SIG
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, layer)
+    swap_modules_(model, others)
 
 
 def _name_in_dcls(name: str) -> str:

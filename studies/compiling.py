@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from torchdcls.conversion.swap import swap_modules_
 from torchdcls.nn import DclsLayer
 
 
@@ -19,10 +20,7 @@ def compile_in_pieces_(model: nn.Module, backend: str = "inductor") -> None:
         model: Any model.
         backend: Of torch.compile.
     """
-    layers = [name for name, module in model.named_modules() if _is_depthwise(module)]
-    for name in layers:
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, _Apart(model.get_submodule(name)))
+    swap_modules_(model, {module: _Apart(module) for module in model.modules() if _is_depthwise(module)})
     _compile_pieces(model, backend)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torchdcls.conversion import convert, select
+from torchdcls.conversion.swap import swap_modules_
 from torchdcls.nn.init import PositionInit
 from torchdcls.ops.conv import large_kernel_conv2d
 from torchdcls.optim import dcls_layers
@@ -87,10 +88,10 @@ def _position_init(cell: Cell) -> PositionInit:
 
 def _replace(model: nn.Module, make: Callable[[nn.Conv2d], nn.Conv2d]) -> None:
     """Puts new convolutions in the place of depthwise ones, which `convert` would take too; biases are kept."""
-    for name, old in list(model.named_modules()):
+    others: dict[nn.Module, nn.Module] = {}
+    for old in model.modules():
         if type(old) is nn.Conv2d and select.default_reason(old) is None:
-            new = make(old)
+            others[old] = new = make(old)
             nn.init.trunc_normal_(new.weight, std=_WEIGHT_STD, a=-2 * _WEIGHT_STD, b=2 * _WEIGHT_STD)
             new.bias = old.bias
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, new)
+    swap_modules_(model, others)

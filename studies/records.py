@@ -1,13 +1,13 @@
 """What is written of a study: its settings, and a line for each finished cell."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from torchdcls._environment import write_json
+from torchdcls._files import write_json, write_text
+from torchdcls_train.run_files import append_json_line, lock_folder, make_folder, whole_lines
 
 from .cells import Finished, FinishedCell, Platform
 from .config import StudyConfig
@@ -58,41 +58,37 @@ class Study:
 
 
 class Recorder:
-    """The file of finished cells, open for more. A line is on the disk when `add` returns.
+    """The file of finished cells, to which more are added. A line is on the disk when `add` returns.
 
     Args:
         folder: The run folder, made if it is missing. One process at a time may have it.
 
     Raises:
-        ValueError: Another process has the folder, or a line is broken that is not the last.
+        ValueError: Another process has the folder, it cannot be written to, or a line is broken that is not the last.
     """
 
     def __init__(self, folder: Path) -> None:
+        _refuse_a_file(folder)
+        make_folder(folder)
+        self._path = folder / CELLS
+        self._lock = lock_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise ValueError(_a_file(folder)) from None
-        path = folder / CELLS
-        self._file: IO[bytes] = path.open("ab")
-        try:
-            _lock(self._file, folder)
-            whole, self.finished = _parse(path)
+            self.finished = _finished(self._path)
         except ValueError:
-            self._file.close()
+            self.close()
             raise
-        # A line that was being written when the process was killed.
-        self._file.truncate(whole)
+        # Without a line that was being written when the process was killed.
+        write_text(self._path, "".join(f"{line}\n" for line in whole_lines(self._path)))
 
     def add(self, cell: FinishedCell) -> None:
         """One more finished cell."""
-        self._file.write(json.dumps(asdict(cell)).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_json_line(self._path, asdict(cell))
         self.finished[cell.id] = cell
 
     def close(self) -> None:
         """Gives the folder back."""
-        self._file.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def write_settings(folder: Path, study: Study) -> None:
@@ -115,7 +111,7 @@ def read_run(folder: Path) -> Study:
         ) from None
     except ValueError:
         raise ValueError(f"out: expected settings in '{folder / SETTINGS}', got something else; {_RETURN}") from None
-    finished = _parse(folder / CELLS)[1]
+    finished = _finished(folder / CELLS)
     try:
         return _study(header, finished)
     except (KeyError, TypeError, ValueError) as error:
@@ -126,9 +122,8 @@ def read_run(folder: Path) -> Study:
 
 def read_finished(folder: Path) -> Finished:
     """The finished cells in a folder, none where there is no file; broken files are refused as by `Recorder`."""
-    if folder.is_file():
-        raise ValueError(_a_file(folder))
-    return _parse(folder / CELLS)[1]
+    _refuse_a_file(folder)
+    return _finished(folder / CELLS)
 
 
 def write_published(path: Path, study: Study, cells: Sequence[FinishedCell]) -> None:
@@ -149,12 +144,10 @@ def _study(header: dict[str, Any], finished: Finished) -> Study:
     return Study(header["study"], config, platform, data, finished)
 
 
-def _parse(path: Path) -> tuple[int, dict[str, FinishedCell]]:
-    """How many bytes of a file are whole lines, and these."""
+def _finished(path: Path) -> dict[str, FinishedCell]:
+    """The finished cells in a file, none where there is no file."""
     finished: dict[str, FinishedCell] = {}
-    content = path.read_bytes() if path.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    for number, line in enumerate(content[:whole].splitlines(), 1):
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             cell = FinishedCell.from_json(json.loads(line))
             finished[cell.id] = cell
@@ -163,19 +156,9 @@ def _parse(path: Path) -> tuple[int, dict[str, FinishedCell]]:
                 f"{path}: expected a finished cell in line {number}, got something else; take the line out to have "
                 "the cell trained again"
             ) from None
-    return whole, finished
+    return finished
 
 
-def _a_file(folder: Path) -> str:
-    return f"out: expected a folder, got the file '{folder}'"
-
-
-def _lock(file: IO[bytes], folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise ValueError(f"out: expected a folder that no other process writes to, got '{folder}'") from None
+def _refuse_a_file(folder: Path) -> None:
+    if folder.is_file():
+        raise ValueError(f"out: expected a folder, got the file '{folder}'")

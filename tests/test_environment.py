@@ -55,20 +55,6 @@ def test_paths_are_left_out_of_the_command(data: list[str]) -> None:
     assert " ".join(environment.repeatable(["compare", *data])).replace("=", " ") == "compare --data birds"
 
 
-def test_a_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "result.json"
-    environment.write_json(path, {"a": [1.5, None]})
-    assert path.read_text() == '{\n  "a": [\n    1.5,\n    null\n  ]\n}\n'
-
-    def killed(*args: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        environment.write_json(path, {"b": 1})
-    assert '"a"' in path.read_text()
-
-
 def test_an_installed_copy_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_CHECKOUT", tmp_path)
     fields = environment.environment("make", ["torch"])

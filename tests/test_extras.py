@@ -36,7 +36,7 @@ def test_every_module_is_imported_or_says_what_to_install() -> None:
 import importlib, pkgutil, torchdcls
 names = [found.name for found in pkgutil.walk_packages(torchdcls.__path__, "torchdcls.", onerror=lambda name: None)]
 for name in [*names, "torchdcls_train"]:
-    if name in ("torchdcls.__main__", "torchdcls.cli.info"):
+    if name in ("torchdcls.__main__", "torchdcls.cli.info", "torchdcls.ops.native._kernels"):  # the last in C alone
         continue
     try:
         importlib.import_module(name)
@@ -104,6 +104,22 @@ for word in ("--help", "--version"):
         f"a safetensors file needs the packages of the train extra (safetensors is missing): {COMMAND}",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["stored.safetensors"]
+
+
+def test_the_library_without_training() -> None:
+    """Where `torchdcls_train` was not installed with it, the commands that need it name it; the others run."""
+    program = """
+from torchdcls.cli import main
+
+assert [main([command]) for command in ("compare", "train", "eval", "export")] == [2] * 4
+assert main(["info", "resnet10t"]) == 0
+"""
+    done = run_without(["torchdcls_train"], program)
+    assert done.returncode == 0, done.stderr
+    sentence = f"this command needs the packages of the train extra (torchdcls_train is missing): {COMMAND}"
+    assert done.stderr.splitlines() == [
+        f"torchdcls {command}: {sentence}" for command in ("compare", "train", "eval", "export")
+    ]
 
 
 def test_other_errors_inside_stay_as_they_are() -> None:

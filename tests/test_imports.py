@@ -21,8 +21,8 @@ ORDER = {"profiles": 0, "_checks": 0, "_extras": 0, **{name: number for number, 
 ORDER["optim"] = ORDER["conversion"]
 ORDER["delays"] = ORDER["models"]
 ORDER["inspection"] = ORDER["deployment"]
-# What results say of their origin, and the tables made of them.
-ORDER |= {"_environment": 0, "_tables": 0}
+# What results say of their origin, how they are written, and the tables made of them.
+ORDER |= {"_environment": 0, "_files": 0, "_tables": 0}
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"native": "ops", "plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}

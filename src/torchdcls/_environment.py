@@ -1,11 +1,13 @@
-"""What a result file says about where its numbers come from. It names neither a host nor a path."""
+"""What a result file says about where its numbers come from. It names neither a host nor a path.
 
-import json
+It stands in the library, as `_tables.py` does, because both `torchdcls_train` and `benchmarks` write result files.
+"""
+
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,13 +34,6 @@ def environment(command: str, packages: Iterable[str]) -> dict[str, Any]:
         "load": load(),
         "versions": {"Python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
     }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole: a reader sees the old one or the new one, never half of one."""
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def repeatable(arguments: Sequence[str]) -> list[str]:

@@ -23,17 +23,18 @@ class MissingExtraError(ModuleNotFoundError):
     """Packages of an extra are missing; the message names them and the command that installs them."""
 
 
-def require(what: str, extra: Extra) -> None:
-    """Refuses to go on where a package of the extra is missing, and imports none of them.
+def require(what: str, extra: Extra, *others: str) -> None:
+    """Refuses to go on where a package of the extra or another is missing, and imports none of them.
 
     Args:
         what: Who needs them, the beginning of the sentence.
         extra: The extra, all of whose packages are asked for.
+        others: Packages of this distribution, whose parts may be installed apart.
 
     Raises:
         MissingExtraError: Some are missing.
     """
-    if missing := [name for name in EXTRAS[extra] if not _is_there(name)]:
+    if missing := [name for name in (*EXTRAS[extra], *others) if not _is_there(name)]:
         raise _error(what, extra, missing)
 
 

@@ -1,4 +1,4 @@
-"""The files of a run: whole or not at all, or a line at a time, and on the disk when the call returns."""
+"""The files of a run: its folder, those of tensors, and those that grow by lines; on the disk when the call returns."""
 
 import json
 import os
@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from safetensors import SafetensorError
+
+from torchdcls import _files
+
+write_text, write_json = _files.write_text, _files.write_json
 
 
 def make_folder(folder: Path) -> None:
@@ -52,39 +56,15 @@ def lock_folder(folder: Path) -> IO[str] | None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
-    """Has a file written under another name, synced and renamed.
+    """As the library's `write_whole`, also for what safetensors writes."""
 
-    Args:
-        path: The file.
-        write: Writes it under the name that it is called with.
-        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
+    def written(unfinished: Path) -> None:
+        try:
+            write(unfinished)
+        except SafetensorError as error:  # a full disk, too
+            raise OSError(error) from error
 
-    Raises:
-        OSError: It cannot be written. What had this name before is still there, and nothing else is left.
-    """
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        write(unfinished)
-        # safetensors makes files that their owner alone can read.
-        unfinished.chmod(0o666 & ~_umask())
-        _sync(unfinished)
-        if previous is not None and path.exists():
-            path.replace(previous)
-        unfinished.replace(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(f"'{path}' cannot be written ({error})") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file of text, as `write_whole`."""
-    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file of JSON, as `write_whole`."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    _files.write_whole(path, written, previous)
 
 
 def append_json_line(path: Path, row: Mapping[str, Any]) -> None:
@@ -95,26 +75,17 @@ def append_json_line(path: Path, row: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, none where there is no file, without one that was not written to its end."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON lines, none where there is no file, up to one that was not written to its end."""
+    """The lines of a file of JSON lines, none where there is no file, up to one that is broken."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in whole_lines(path):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             break
     return rows
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

@@ -267,14 +267,17 @@ def test_report_and_status_train_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_one_process_at_a_time(tmp_path: Path, guarded: Guarded) -> None:
     pytest.importorskip("fcntl")
-    from studies.records import Recorder
-
-    recorder = Recorder(tmp_path)
-    try:
-        with pytest.raises(ValueError, match="out: expected a folder that no other process writes to"):
+    program = (
+        "import sys; from pathlib import Path; from studies.records import Recorder\n"
+        "recorder = Recorder(Path(sys.argv[1])); print('has it', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "has it\n"
+        with pytest.raises(ValueError, match="out: expected a folder that no other run writes to"):
             quietly(toy(), tmp_path)
-    finally:
-        recorder.close()
+        other.communicate("")
+    assert other.returncode == 0
 
 
 def test_a_broken_line_in_the_middle_is_refused(tmp_path: Path, guarded: Guarded) -> None:

@@ -71,7 +71,7 @@ def run(called: str, command: Callable[[], "Command"], arguments: list[str]) -> 
 
 def _command(arguments: Sequence[str]) -> "Command":
     entry = COMMANDS[_command_name(arguments)]
-    require("this command", "train")
+    require("this command", "train", entry.module.partition(".")[0])
     found: Command = getattr(import_module(entry.module), entry.name)
     return found
 

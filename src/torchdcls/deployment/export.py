@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from .. import _checks
 from .._extras import require
+from .._files import whole_file
 from ..conversion import FuseReport, fuse
 from ..nn import DclsLayer
 from . import onnx_file
@@ -23,7 +24,6 @@ from .options import DynamicSize, Format, Positions
 from .program import axis_names, least_sizes, read_program, run_program, trace, write_program
 from .report import ExportReport
 from .weights import load, write_weights
-from .whole import whole_file
 
 # Larger sizes are multiples of the same power of two, up to that by which image models divide.
 _LARGEST_DIVISOR = 32

@@ -72,8 +72,7 @@ class DclsNd(DclsLayer):
             position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
                 broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
             sigma_init: Where every sigma starts, at least 0, in grid cells. None: where the interpolation has it start.
-            method: How to convolve, see `torchdcls.large_kernel_conv`: "auto", "direct", "depthwise",
-                "fft", "matmul" or "triton".
+            method: How to convolve, see `torchdcls.large_kernel_conv`.
             device: Where parameters are made.
             dtype: Of weight and bias. Position and sigma are kept in float32 at least, also by `.to(torch.bfloat16)`.
 
