@@ -21,7 +21,7 @@ from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
 from ..run_files import write_text
-from ..threads import helpful_threads
+from ..threads import set_threads
 from .compared import save_compared
 from .config import CompareConfig, Method
 from .models import method_model
@@ -51,7 +51,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     console = console or Console()
     config = config.checked()
     device = find_device(config.device)
-    threads = _set_threads(config.threads, device)
+    threads = set_threads(config.threads, device)
     data = load_data(config.data, config.data_dir, config.image_size, max_image_pixels=config.max_image_pixels)
     if config.train_images is not None:
         data = replace(data, train=balanced(data.train, config.train_images))
@@ -89,23 +89,6 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         raise
     _present(record.result, folder, views, console)
     return record.result
-
-
-def _set_threads(wanted: int | None, device: torch.device) -> str | None:
-    """Sets the number of threads; what is to be said about it beside what else the machine does."""
-    threads = torch.get_num_threads() if wanted is None else wanted
-    helpful = helpful_threads(threads) if device.type == "cpu" else threads
-    torch.set_num_threads(threads if wanted is not None else helpful)
-    if helpful == threads:
-        return None
-    if wanted is None:
-        return (
-            f"1 CPU thread instead of {threads}: other processes use the CPU, and measured now {threads} threads are "
-            f"slower than one (--threads {threads} takes them all the same)"
-        )
-    return (
-        f"Warning: --threads {threads} is slower than --threads 1 as measured now, because other processes use the CPU"
-    )
 
 
 def _run(

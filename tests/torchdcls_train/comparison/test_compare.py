@@ -234,7 +234,7 @@ def test_threads_beside_other_processes(
     threads_taken: int,
     said: str | None,
 ) -> None:
-    monkeypatch.setattr(comparison, "helpful_threads", lambda threads: min(threads, helpful))
+    monkeypatch.setattr("torchdcls_train.threads.helpful_threads", lambda threads: min(threads, helpful))
     torch.set_num_threads(2)
     result, printed = quietly(replace(config, methods=("7x7",), threads=wanted, device="cpu"))
     assert result["threads"] == threads_taken == torch.get_num_threads()
