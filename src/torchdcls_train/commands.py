@@ -65,26 +65,25 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     word = settings.pop("comparison", None)
     settings.pop("config", None)
     argv = ["compare", *arguments]
-    if word == "positions":
-        return _compare_positions(PositionsConfig(**settings), argv)
-    if word == "images":
-        return _compare_images(CompareConfig(**settings), argv)
-    out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
-    return _compare_positions(PositionsConfig(**settings, out=out / "positions"), argv) or _compare_images(
-        CompareConfig(**settings, out=out / "images"), argv
-    )
-
-
-def _compare_positions(config: PositionsConfig, argv: list[str]) -> int:
-    from .comparison.positions.run import compare_positions
-
-    return _ended(compare_positions(config, argv=argv))
-
-
-def _compare_images(config: CompareConfig, argv: list[str]) -> int:
     from .comparison.compare import compare
+    from .comparison.positions.record import positions_part
+    from .comparison.positions.run import compare_positions
+    from .comparison.record import images_part
+    from .comparison.report import write_report
 
-    return _ended(compare(config, argv=argv))
+    if word == "positions":
+        return _ended(compare_positions(PositionsConfig(**settings), argv=argv))
+    if word == "images":
+        return _ended(compare(CompareConfig(**settings), argv=argv))
+    out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    positions = compare_positions(PositionsConfig(**settings, out=out / "positions"), argv=argv)
+    if positions["status"] != "finished":
+        return _ended(positions)
+    images = compare(CompareConfig(**settings, out=out / "images"), argv=argv)
+    parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
+    write_report(out / "report.html", parts)
+    print(f"wrote {out / 'report.html'}, which shows both")
+    return _ended(images)
 
 
 def _ended(result: Mapping[str, Any]) -> int:

@@ -13,7 +13,10 @@ from torchdcls.cli import main
 from torchdcls.cli.options import Command
 from torchdcls_cli import COMMANDS
 from torchdcls_train.comparison import compare as comparison
+from torchdcls_train.comparison import record as images_record
+from torchdcls_train.comparison import report
 from torchdcls_train.comparison.config import CompareConfig, PositionsConfig
+from torchdcls_train.comparison.positions import record as positions_record
 from torchdcls_train.comparison.positions import run as positions_run
 
 
@@ -168,9 +171,12 @@ def test_what_the_system_refuses_is_a_sentence(
     assert capsys.readouterr().err.startswith(f"torchdcls compare: {message}")
 
 
-def test_compare_alone_does_both(seen: list[CompareConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Positions first, each in a folder of its own; an interruption of the first is one of both."""
+def test_compare_alone_does_both(
+    seen: list[CompareConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Positions first, each in a folder of its own, and one report; an interruption of the first is one of both."""
     positions: list[PositionsConfig] = []
+    reported: list[Any] = []
     status = "finished"
 
     def compare_positions(config: PositionsConfig, *, argv: list[str]) -> dict[str, Any]:
@@ -179,13 +185,19 @@ def test_compare_alone_does_both(seen: list[CompareConfig], monkeypatch: pytest.
         return {"status": status}
 
     monkeypatch.setattr(positions_run, "compare_positions", compare_positions)
+    monkeypatch.setattr(positions_record, "positions_part", lambda result, folder: ("positions", folder))
+    monkeypatch.setattr(images_record, "images_part", lambda result, folder: ("images", folder))
+    monkeypatch.setattr(report, "write_report", lambda *given: reported.append(given))
     assert main(["compare", "--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
     assert positions == [PositionsConfig(quick=True, threads=1, out=tmp_path / "positions")]
     assert seen == [CompareConfig(quick=True, threads=1, out=tmp_path / "images")]
+    parts = [(name, tmp_path / name) for name in ("positions", "images")]
+    assert reported == [(tmp_path / "report.html", parts)]
+    assert "report.html, which shows both" in capsys.readouterr().out
     seen.clear()
     status = "interrupted"
     assert main(["compare"]) == 130
-    assert not seen
+    assert not seen and len(reported) == 1
     assert main(["compare", "positions", "--students", "bilinear", "gaussian-3", "--seeds", "2"]) == 130
     assert positions[-1] == PositionsConfig(
         inputs=["edges", "images"], starts=["narrow", "spread"], students=["bilinear", "gaussian-3"], seeds=2

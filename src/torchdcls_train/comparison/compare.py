@@ -26,7 +26,8 @@ from .compared import save_compared
 from .config import CompareConfig, Method
 from .models import method_model
 from .pictures import StageView, draw_pictures, stage_views
-from .record import Record, comparison_rows, markdown, notice, verdicts
+from .record import Record, comparison_rows, images_part, markdown, notice, verdicts
+from .report import write_report
 from .training import short_run, short_settings
 
 
@@ -34,7 +35,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
 
     The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
-    `accuracy.png`, `positions.png` and `kernels.png`.
+    `accuracy.png`, `positions.png`, `kernels.png` and `report.html`, which holds them all.
 
     Args:
         config: Settings.
@@ -137,5 +138,9 @@ def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[S
         sentences = [] if result["config"]["quick"] else verdicts(result)
         for sentence in filter(None, [notice(result).strip("*"), *sentences]):
             console.print(sentence, highlight=False, soft_wrap=True)
-    for path in [*written, *draw_pictures(folder, result, views)]:
+    written += draw_pictures(folder, result, views)
+    if body:
+        written.append(folder / "report.html")
+        write_report(written[-1], [images_part(result, folder)])
+    for path in written:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)

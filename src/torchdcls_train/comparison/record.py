@@ -13,6 +13,7 @@ from torchdcls._tables import half_interval, markdown_table
 from ..data.image_set import ImageData
 from ..run_files import make_folder, write_json
 from .config import BASELINE, CompareConfig
+from .report import Part
 from .small import SMALL_MODELS
 from .training import Epoch
 
@@ -165,6 +166,25 @@ def markdown(result: Mapping[str, Any]) -> str:
         "\n".join(f"- {sentence}." for sentence in sentences),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def images_part(result: Mapping[str, Any], folder: Path) -> Part:
+    """What a report says; the pictures are those of the run folder."""
+    title = model_title(result["config"]["model"])
+    return Part(
+        "Do networks with learned positions classify images better?",
+        f"{title} on {result['data']['name']}, with its own 7x7 layers and with DCLS layers in their place. By default "
+        "these have as many elements as need no more parameters.",
+        notice(result).strip("*"),
+        [] if result["config"]["quick"] else [f"{sentence}." for sentence in verdicts(result)],
+        {"Accuracy after the last epoch": comparison_rows(result)},
+        {
+            folder / "accuracy.png": "Test accuracy by epoch",
+            folder / "positions.png": "Where the elements came from and where they sit after training",
+            folder / "kernels.png": "Some of the dense kernels after training",
+        },
+        result,
+    )
 
 
 def notice(result: Mapping[str, Any]) -> str:

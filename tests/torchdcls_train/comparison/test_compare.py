@@ -80,6 +80,8 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
         with Image.open(folder / f"{name}.png") as picture:
             pixels = np.asarray(picture.convert("RGB"))
         assert pixels.std() > 1, f"{name}.png is blank"
+    report = (folder / "report.html").read_text()
+    assert report.count("data:image/png") == 3 and "7x7: " not in report and "gaussian: " in report
 
     data = load_data(config.data, image_size=16)
     loaded, _ = method_model(replace(config, model=model), "gaussian", data, seed=5)

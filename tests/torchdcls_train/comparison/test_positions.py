@@ -5,6 +5,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,10 @@ def test_everything_a_run_leaves(config: PositionsConfig) -> None:
     np.testing.assert_array_equal(paths["bilinear"][0], paths["gaussian-3"][0])
     assert not np.array_equal(paths["bilinear"][-1], paths["gaussian-3"][-1])
     assert (folder / "travel.gif").stat().st_size < 1.5e6
+    report = (folder / "report.html").read_text()
+    assert report.count("data:image/") == 3 and all(
+        sentence.strip() in unescape(report) for sentence in sentences(result)
+    )
     with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
         quietly(config)
 

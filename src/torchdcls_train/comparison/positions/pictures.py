@@ -120,7 +120,7 @@ class Travel:
         columns = min(4, len(self._paths) + 1)
         rows = -(-(len(self._paths) + 1) // columns)
         self.figure = Figure(
-            figsize=(2.1 * columns, 2.3 * rows + 0.5), dpi=90, layout=ConstrainedLayoutEngine(h_pad=0.08)
+            figsize=(2.1 * columns, 2.3 * rows + 0.5), dpi=90, layout=ConstrainedLayoutEngine(h_pad=0.06, hspace=0.06)
         )
         panels = list(self.figure.subplots(rows, columns, squeeze=False).flat)
         self._panels = panels[: len(self._paths)]
@@ -161,7 +161,7 @@ class Travel:
             position, strength = torch.from_numpy(now[:2, None]).float(), torch.from_numpy(now[2:]).float()
             found = int((distances(position, strength, self._teacher) < FOUND).sum())
             axes.set_title(f"{student}: {found} found", fontsize="medium")
-            axes.set_xlabel(f"mean of all kernels: {self._means[student]:.0f} %", fontsize="small")
+            axes.set_xlabel(f"all kernels, at the end: {self._means[student]:.0f} %", fontsize="small")
         self.figure.suptitle(f"{self._title}, update {self._shown['updates'][frame]}")
 
 

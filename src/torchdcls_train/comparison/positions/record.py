@@ -3,10 +3,12 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 from torchdcls._tables import half_interval, markdown_table
 
+from ..report import Part
 from .task import FOUND
 
 Quantity = Literal["found", "loss", "distance", "start_found"]
@@ -168,6 +170,25 @@ def markdown(result: Mapping[str, Any]) -> str:
     first = notice(result)
     tables = [f"**{place_title(place)}**\n\n{markdown_table(position_rows(result, place))}" for place in places(result)]
     return "\n\n".join(filter(None, [f"**{first}**" if first else "", *tables, said]))
+
+
+def positions_part(result: Mapping[str, Any], folder: Path) -> Part:
+    """What a report says; the pictures are those of the run folder."""
+    config = result["config"]
+    return Part(
+        "Can elements find where they belong?",
+        f"A teacher kernel has {config['taps']} taps at cells within {config['reach']:g} of its center. Students have "
+        "as many elements, and learn to respond to images as the teacher does. Do their elements move to the taps?",
+        notice(result),
+        sentences(result),
+        {place_title(place): position_rows(result, place) for place in places(result)},
+        {
+            folder / "travel.gif": "Elements on their way to the taps (rings) of one kernel",
+            folder / "found.png": "Share of taps found, by their distance from the center of the kernel",
+            folder / "curves.png": "Share of taps found and loss, by update",
+        },
+        result,
+    )
 
 
 def with_interval(values: Sequence[float], form: str) -> str:

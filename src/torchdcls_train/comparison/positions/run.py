@@ -23,9 +23,10 @@ from ...progress import ProgressBar
 from ...run_files import make_folder, write_json, write_text
 from ...threads import set_threads
 from ..config import Inputs, PositionsConfig, Start, StudentName
+from ..report import write_report
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
-from .record import markdown, notice, place_title, places, position_rows, sentences, typical_kernel
+from .record import markdown, notice, place_title, places, position_rows, positions_part, sentences, typical_kernel
 from .task import STUDENTS, Search, Teacher, find_taps
 
 _PACKAGES = ("torch", "torchdcls", "scipy")
@@ -42,7 +43,7 @@ def compare_positions(
     """Trains, records, draws and prints; what was done so far stays readable if it is interrupted.
 
     The run folder gets `results.json` (settings, versions, every kernel), `table.md`, `found.png`, `curves.png`,
-    `travel.gif` and `travel.png`.
+    `travel.gif`, `travel.png` and `report.html`, which holds them all.
 
     Args:
         config: Settings.
@@ -226,6 +227,7 @@ def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
             console.print(table)
         for sentence in filter(None, [notice(result), *sentences(result)]):
             console.print(sentence, highlight=False, soft_wrap=True)
-        written += draw_pictures(folder, result)
+        written += [*draw_pictures(folder, result), folder / "report.html"]
+        write_report(written[-1], [positions_part(result, folder)])
     for path in written:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
