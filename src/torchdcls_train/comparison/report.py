@@ -18,7 +18,8 @@ class Part:
         title: Its heading.
         asked: The question.
         notice: What a reader must know first, or nothing.
-        found: The answer, a sentence or a few words to each point.
+        found: The answer, a sentence or two to each point.
+        explained: What names and numbers mean, and what they do not say.
         tables: Each with its title; rows, the header first.
         pictures: Each with what it shows; those without a file are left out.
         result: The record, which says how the comparison was made.
@@ -28,6 +29,7 @@ class Part:
     asked: str
     notice: str
     found: Sequence[str]
+    explained: Sequence[str]
     tables: Mapping[str, Sequence[Sequence[str]]]
     pictures: Mapping[Path, str]
     result: Mapping[str, Any]
@@ -50,7 +52,7 @@ def _part(part: Part) -> list[str]:
     lines = [f"<h1>{escape(part.title)}</h1>", f'<p class="asked">{escape(part.asked)}</p>']
     if part.notice:
         lines.append(f'<p class="notice">{escape(part.notice)}</p>')
-    lines += ["<h2>What was found</h2>", "<ul>", *(f"<li>{escape(line.strip())}</li>" for line in part.found), "</ul>"]
+    lines += _list("What was found", part.found)
     for title, rows in part.tables.items():
         lines += [f"<h3>{escape(title)}</h3>", *_table(rows, header=True)]
     for path, shows in part.pictures.items():
@@ -58,8 +60,14 @@ def _part(part: Part) -> list[str]:
             kind, data = path.suffix[1:], base64.b64encode(path.read_bytes()).decode()
             image = f'<img alt="{escape(shows)}" src="data:image/{kind};base64,{data}">'
             lines.append(f"<figure>{image}<figcaption>{escape(shows)}</figcaption></figure>")
+    lines += _list("How to read it", part.explained)
     lines += ["<h2>How it was made</h2>", *_table(_origin(part.result)), "<details><summary>Settings</summary>"]
     return [*lines, *_table(_settings(part.result["config"])), "</details>"]
+
+
+def _list(title: str, points: Sequence[str]) -> list[str]:
+    items = [f"<li>{escape(point)}</li>" for point in points]
+    return [f"<h2>{title}</h2>", "<ul>", *items, "</ul>"] if items else []
 
 
 def _table(rows: Iterable[Sequence[str]], header: bool = False) -> list[str]:
@@ -100,6 +108,7 @@ h3 { margin-bottom: .3rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
+h3 + .wide { white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }

@@ -53,7 +53,8 @@ def part(tmp_path: Path) -> Part:
         "Do they?",
         "Asked & answered",
         "Not complete",
-        ["more", "  less < none"],
+        ["more", "less < none"],
+        ["it means"],
         {"T": [["m"], ["1"]]},
         pictures,
         result,
@@ -69,7 +70,7 @@ def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
     assert read.fetched == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"] * 2
     text = " ".join(read.text)
     for expected in (
-        *("Do they?", "Asked & answered", "Not complete", "more", "less < none", "What it shows"),
+        *("Do they?", "Asked & answered", "Not complete", "more", "less < none", "it means", "What it shows"),
         *("A <fast> one, 2 cores, 1 of them used, 23.5 GiB, Debian", "torchdcls compare images", "torch 2.14"),
         *("abc, with changes", "0.5 processes", "7x7 gaussian", "0.004", "default", "2026-01-02T03:04:05+00:00"),
     ):

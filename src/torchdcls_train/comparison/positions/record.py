@@ -17,6 +17,8 @@ Place = tuple[str, str]
 Cell = tuple[str, str, str]
 
 BASELINE = "bilinear"
+_MORE, _FEWER = f"More than {BASELINE}", f"Fewer than {BASELINE}"
+_NEITHER = f"Difference from {BASELINE} not significant"
 INPUTS = {"edges": "edges of images", "images": "images"}
 _HEADER = ("student", "found (%)", f"against {BASELINE}", "loss", "distance left")
 
@@ -109,52 +111,60 @@ def position_rows(result: Mapping[str, Any], place: Place) -> list[list[str]]:
     return rows
 
 
-def sentences(result: Mapping[str, Any]) -> list[str]:
-    """What was found, how sure, and what limits it."""
-    config, done = result["config"], places(result)
-    cells: list[Cell] = [(*place, student) for place, students in done.items() for student in students]
-    compared = [cell for cell in cells if cell[2] != BASELINE and BASELINE in done[cell[:2]]]
+def findings(result: Mapping[str, Any]) -> list[str]:
+    """What was found, a sentence or two to each point, and what is significant of it."""
+    done = places(result)
+    compared = len(_compared(result))
     said = []
+    for inputs in dict.fromkeys(inputs for inputs, _ in done):
+        shares = {cell: _found(result, cell) for cell in _cells(result) if cell[0] == inputs}
+        (_, low, worst), (_, high, best) = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+        said.append(
+            f"{INPUTS[inputs].capitalize()}: elements find from {min(shares.values()):.0f} % ({worst}, {low} start) to "
+            f"{max(shares.values()):.0f} % ({best}, {high} start) of the taps."
+        )
     for place, students in done.items():
-        shares = {
-            student: statistics.mean(per_kernel(result, (*place, student), "found").values()) for student in students
-        }
-        order = sorted(shares, key=lambda student: -shares[student])
-        found = ", ".join(f"{student} {shares[student]:.0f} %" for student in order)
-        said.append(f"{place_title(place)}: taps found, most first: {found}.")
-        verdicts: dict[str, list[str]] = {"more": [], "fewer": [], "not significant": []}
-        for cell in compared:
+        shares_here = {student: _found(result, (*place, student)) for student in students}
+        order = sorted(shares_here, key=lambda student: -shares_here[student])
+        found = ", ".join(f"{student} {shares_here[student]:.0f} %" for student in order)
+        verdicts: dict[str, list[str]] = {_MORE: [], _FEWER: [], _NEITHER: []}
+        for cell in _compared(result):
             if cell[:2] == place:
-                verdicts[_verdict(result, cell, len(compared))].append(cell[2])
-        listed = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in verdicts.items() if names)
-        if listed:
-            said.append(f"  Against {BASELINE}: {listed}.")
-    for inputs in config["inputs"]:
+                verdicts[_verdict(result, cell, compared)].append(cell[2])
+        listed = [f"{verdict}: {', '.join(names)}." for verdict, names in verdicts.items() if names]
+        said.append(" ".join([f"{place_title(place)}, most first: {found}.", *listed]))
+    for inputs in result["config"]["inputs"]:
         gained = _gained_by_spread(result, inputs)
         if len(gained) > 1:
             said.append(
                 f"{INPUTS[inputs].capitalize()}: a spread start against a narrow one: {with_interval(gained, '+z.0f')} "
                 "points of taps found, mean over students."
             )
-    kernels = config["kernels"] * len({run["seed"] for run in result["runs"]})
+    return said
+
+
+def explanations(result: Mapping[str, Any]) -> list[str]:
+    """What the names and numbers mean, how sure they are, and what they do not say."""
+    config, cells = result["config"], _cells(result)
+    kernels = max(len(per_kernel(result, cell, "found")) for cell in cells)
     by_chance = [statistics.mean(per_kernel(result, cell, "start_found").values()) for cell in cells]
     alike = " and ".join(
         f"{result['data']['correlated_cells'][inputs]} cells ({INPUTS[inputs]})" for inputs in config["inputs"]
     )
-    said += [
+    return [
         "Triangle and gaussian start at the papers' sigma, those with a number at that sigma in cells; "
         "gaussian-annealed does not learn sigma, which falls from 3 to 0.",
         f"A tap is found by an element of its sign less than a cell away; before training, {_span(by_chance)} are. "
         "Loss is the squared error over the teacher's squared response, on test images.",
-        f"Values correlate above 0.5 with others {alike} away. Where inputs are smooth, an element responds to a tap "
-        "that is farther away than its interpolation reaches.",
-        f"± is the 95 % interval of the mean over {kernels} independent kernels (Student's t). 'More' and 'fewer' are "
-        f"significant at 5 % after Bonferroni correction over {len(compared)} comparisons, paired by kernel.",
+        f"Values correlate above 0.5 with others up to {alike} away. Where inputs are smooth, a short interpolation "
+        "too has a gradient toward a tap that is farther away.",
+        f"± is the 95 % interval of the mean over {'at most ' if result['status'] != 'finished' else ''}{kernels} "
+        "independent kernels (Student's t). 'More' and 'fewer' are significant at 5 % after Bonferroni correction over "
+        f"{len(_compared(result))} comparisons, paired by kernel.",
         "The animation shows the kernel of seed 0 for which the shares found are nearest to these means.",
         f"Limits: one set of learning rates and {config['updates']} updates for all students; teachers that have as "
         "many taps as students have elements. Accuracy of networks is another question: torchdcls compare images.",
     ]
-    return said
 
 
 def notice(result: Mapping[str, Any]) -> str:
@@ -166,7 +176,7 @@ def notice(result: Mapping[str, Any]) -> str:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The table and the sentences as Markdown."""
-    said = "\n".join(f"{'  ' * line.startswith('  ')}- {line.strip()}" for line in sentences(result))
+    said = "\n".join(f"- {line}" for line in [*findings(result), *explanations(result)])
     first = notice(result)
     tables = [f"**{place_title(place)}**\n\n{markdown_table(position_rows(result, place))}" for place in places(result)]
     return "\n\n".join(filter(None, [f"**{first}**" if first else "", *tables, said]))
@@ -180,7 +190,8 @@ def positions_part(result: Mapping[str, Any], folder: Path) -> Part:
         f"A teacher kernel has {config['taps']} taps at cells within {config['reach']:g} of its center. Students have "
         "as many elements, and learn to respond to images as the teacher does. Do their elements move to the taps?",
         notice(result),
-        sentences(result),
+        findings(result),
+        explanations(result),
         {place_title(place): position_rows(result, place) for place in places(result)},
         {
             folder / "travel.gif": "Elements on their way to the taps (rings) of one kernel",
@@ -197,12 +208,26 @@ def with_interval(values: Sequence[float], form: str) -> str:
     return mean if len(values) < 2 else f"{mean} ± {half_interval(values):{form.lstrip('+z')}}"
 
 
+def _found(result: Mapping[str, Any], cell: Cell) -> float:
+    return statistics.mean(per_kernel(result, cell, "found").values())
+
+
+def _cells(result: Mapping[str, Any]) -> list[Cell]:
+    return [(*place, student) for place, students in places(result).items() for student in students]
+
+
+def _compared(result: Mapping[str, Any]) -> list[Cell]:
+    """Those beside which there is the baseline."""
+    done = places(result)
+    return [cell for cell in _cells(result) if cell[2] != BASELINE and BASELINE in done[cell[:2]]]
+
+
 def _verdict(result: Mapping[str, Any], cell: Cell, comparisons: int) -> str:
     values = differences(result, cell, (*cell[:2], BASELINE))
     if len(values) < 2:
-        return "not significant"
+        return _NEITHER
     mean, half = statistics.mean(values), half_interval(values, 1 - 0.05 / comparisons)
-    return "not significant" if abs(mean) <= half else ("more" if mean > 0 else "fewer")
+    return _NEITHER if abs(mean) <= half else (_MORE if mean > 0 else _FEWER)
 
 
 def _gained_by_spread(result: Mapping[str, Any], inputs: str) -> list[float]:

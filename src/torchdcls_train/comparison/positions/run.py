@@ -26,7 +26,17 @@ from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..report import write_report
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
-from .record import markdown, notice, place_title, places, position_rows, positions_part, sentences, typical_kernel
+from .record import (
+    explanations,
+    findings,
+    markdown,
+    notice,
+    place_title,
+    places,
+    position_rows,
+    positions_part,
+    typical_kernel,
+)
 from .task import STUDENTS, Search, Teacher, find_taps
 
 _PACKAGES = ("torch", "torchdcls", "scipy")
@@ -225,7 +235,7 @@ def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
             for row in body:
                 table.add_row(*row)
             console.print(table)
-        for sentence in filter(None, [notice(result), *sentences(result)]):
+        for sentence in filter(None, [notice(result), *findings(result), *explanations(result)]):
             console.print(sentence, highlight=False, soft_wrap=True)
         written += [*draw_pictures(folder, result), folder / "report.html"]
         write_report(written[-1], [positions_part(result, folder)])
