@@ -76,7 +76,8 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     if word == "images":
         return _ended(compare(CompareConfig(**settings), argv=argv))
     out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
-    positions = compare_positions(PositionsConfig(**settings, out=out / "positions"), argv=argv)
+    given = {name: value for name, value in settings.items() if value is not None}
+    positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)
     if positions["status"] != "finished":
         return _ended(positions)
     images = compare(CompareConfig(**settings, out=out / "images"), argv=argv)

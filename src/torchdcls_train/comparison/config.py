@@ -132,9 +132,7 @@ class PositionsConfig:
     position_lr_scale: float = setting(5.0, "learning rate of positions and sigmas over that of weights")
     quick: bool = setting(False, "a short run that shows that everything works")
     out: Path | None = setting(None, "folder of the run (default: runs/positions-DATE-TIME)")
-    threads: int | None = setting(
-        None, "CPU threads (default: torch's, or 1 where other processes leave no room for more)"
-    )
+    threads: int = setting(1, "CPU threads; steps are too small for more to help where other processes use the CPU")
 
     def checked(self) -> "PositionsConfig":
         """The same settings with `seeds` and `updates` filled in.
@@ -148,9 +146,9 @@ class PositionsConfig:
                 _checks.one_of(name, choice, get_args(choices))
             if not chosen or len(set(chosen)) != len(chosen):
                 raise ValueError(f"{name}: expected each once, at least one, got {' '.join(chosen)!r}")
-        for name in ("kernels", "taps", "dilated_kernel_size", "batch_size"):
+        for name in ("kernels", "taps", "dilated_kernel_size", "batch_size", "threads"):
             _checks.integer(name, getattr(self, name), 1)
-        for name in ("seeds", "updates", "threads"):
+        for name in ("seeds", "updates"):
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name), 1)
         if self.dilated_kernel_size % 2 == 0:
@@ -176,6 +174,4 @@ class CompareAllConfig:
 
     quick: bool = setting(False, "short runs that show that everything works")
     out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
-    threads: int | None = setting(
-        None, "CPU threads (default: torch's, or 1 where other processes leave no room for more)"
-    )
+    threads: int | None = setting(None, "CPU threads (default: those of each comparison)")

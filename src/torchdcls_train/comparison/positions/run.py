@@ -21,7 +21,6 @@ from ...data.fashion_mnist import read_embedded
 from ...data.seeds import seed_of
 from ...progress import ProgressBar
 from ...run_files import make_folder, write_json, write_text
-from ...threads import set_threads
 from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..report import write_report
 from .inputs import correlated_cells, drawn, prepared
@@ -76,7 +75,7 @@ def compare_positions(
     if path.exists():
         raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
     make_folder(folder)
-    threads = set_threads(config.threads, torch.device("cpu"))
+    torch.set_num_threads(config.threads)
     train, test = read_embedded()
     values = {inputs: (prepared(train.images, inputs), prepared(test.images, inputs)) for inputs in config.inputs}
     command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
@@ -104,8 +103,6 @@ def compare_positions(
         highlight=False,
         soft_wrap=True,
     )
-    if threads is not None:
-        console.print(threads, soft_wrap=True, highlight=False)
     runs = list(product(range(config.seeds), config.inputs, config.starts, config.students))
     paths: dict[StudentName, Tensor] = {}
     try:
