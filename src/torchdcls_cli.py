@@ -20,7 +20,11 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "compare": Entry("train a small model with 7x7 and with DCLS layers", "torchdcls_train.commands", "COMPARE"),
+    "compare": Entry(
+        "see what learned positions do: on taps at known places, and in a small model",
+        "torchdcls_train.commands",
+        "COMPARE",
+    ),
     "train": Entry("train a model at full size, on one machine or many", "torchdcls_train.commands", "TRAIN"),
     "eval": Entry("score a checkpoint", "torchdcls_train.commands", "EVAL"),
     "export": Entry(

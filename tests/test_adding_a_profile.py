@@ -99,9 +99,9 @@ assert "toy" in inspect.signature(inspect_model).parameters["interpolation"].def
 assert timm.is_model("convnext_tiny_dcls_toy")
 from studies.config import LEARNED, METHODS
 assert "toy" in LEARNED and "toy" in METHODS
-for command in ("info", "compare"):
+for command in (["info"], ["compare", "images"]):
     try:
-        main([command, "--help"])
+        main([*command, "--help"])
     except SystemExit:
         pass
 """

@@ -12,8 +12,8 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def half_interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of the mean (Student's t), for two values or more."""
+def half_interval(values: Sequence[float], confidence: float = 0.95) -> float:
+    """Half the width of the confidence interval of the mean (Student's t), for two values or more."""
     from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
 
-    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return float(t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))

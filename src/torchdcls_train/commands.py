@@ -2,34 +2,92 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from torchdcls._checks import nearest
 from torchdcls.cli.options import Command, add_settings, of_another_type
 
-from .comparison.config import CompareConfig
+from .comparison.config import CompareAllConfig, CompareConfig, PositionsConfig
 from .recipes import load_recipe, recipe_names
 from .settings import EvalConfig, ExportConfig, TrainConfig
 
 
 def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
-    parser = ArgumentParser(
-        description="Train the same small model with 7x7 and with DCLS layers on real images, and compare them."
-    )
+    if not arguments or arguments[0].startswith("-"):
+        parser = ArgumentParser(
+            usage="torchdcls compare [positions | images] [--SETTING VALUE ...]",
+            description="Both comparisons at their defaults. " + " ".join(map(" ".join, _ABOUT.items())),
+        )
+        _refuse_settings_of_one(arguments)
+        add_settings(parser, CompareAllConfig, {})
+        return parser
+    word = arguments[0]
+    if word not in _ABOUT:
+        raise ValueError(f"expected {' or '.join(_ABOUT)}, or an option; {nearest(word, _ABOUT)}")
+    parser = ArgumentParser(usage=f"torchdcls compare {word} [--SETTING VALUE ...]", description=_ABOUT[word])
+    parser.add_argument("comparison", type=str, help=argparse.SUPPRESS)
     parser.add_argument("--config", action="config", help="YAML file with settings")
-    add_settings(parser, CompareConfig, {})
+    add_settings(parser, PositionsConfig if word == "positions" else CompareConfig, {})
     return parser
 
 
-def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
-    from .comparison.compare import compare
+_ABOUT = {
+    "positions": "Can elements find where they belong? All interpolations look for taps at known places.",
+    "images": "Train the same small model with 7x7 and with DCLS layers on real images, and compare them.",
+}
 
-    settings.pop("config")
-    result = compare(CompareConfig(**settings), argv=arguments)
+
+def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
+    """What both comparisons have is all that they can be told at once."""
+    own = {setting.name for setting in fields(CompareAllConfig)}
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        name = option.removeprefix("--").replace("-", "_")
+        words = [
+            word
+            for word, config in (("positions", PositionsConfig), ("images", CompareConfig))
+            if name not in own and name in {"config", *(setting.name for setting in fields(config))}
+        ]
+        if words:
+            raise ValueError(
+                f"{option}: expected {' or '.join(words)} before it, as in torchdcls compare {words[-1]} {option}"
+            )
+
+
+def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
+    word = settings.pop("comparison", None)
+    settings.pop("config", None)
+    argv = ["compare", *arguments]
+    from .comparison.compare import compare
+    from .comparison.positions.record import positions_part
+    from .comparison.positions.run import compare_positions
+    from .comparison.record import images_part
+    from .comparison.report import write_report
+
+    if word == "positions":
+        return _ended(compare_positions(PositionsConfig(**settings), argv=argv))
+    if word == "images":
+        return _ended(compare(CompareConfig(**settings), argv=argv))
+    out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    given = {name: value for name, value in settings.items() if value is not None}
+    positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)
+    if positions["status"] != "finished":
+        return _ended(positions)
+    images = compare(CompareConfig(**settings, out=out / "images"), argv=argv)
+    parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
+    write_report(out / "report.html", parts)
+    print(f"wrote {out / 'report.html'}, which shows both")
+    return _ended(images)
+
+
+def _ended(result: Mapping[str, Any]) -> int:
     return 130 if result["status"] == "interrupted" else 0
 
 

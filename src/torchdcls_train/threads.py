@@ -13,6 +13,31 @@ import torch.nn.functional as F
 _TURNS, _SECONDS = 10, 0.02
 
 
+def set_threads(wanted: int | None, device: torch.device) -> str | None:
+    """Sets torch's number of threads.
+
+    Args:
+        wanted: The number, or None for torch's own, or 1 where those are slower.
+        device: Where to compute.
+
+    Returns:
+        What is to be said about the number beside what else the machine does, or None.
+    """
+    threads = torch.get_num_threads() if wanted is None else wanted
+    helpful = helpful_threads(threads) if device.type == "cpu" else threads
+    torch.set_num_threads(threads if wanted is not None else helpful)
+    if helpful == threads:
+        return None
+    if wanted is None:
+        return (
+            f"1 CPU thread instead of {threads}: other processes use the CPU, and measured now {threads} threads are "
+            f"slower than one (--threads {threads} takes them all the same)"
+        )
+    return (
+        f"Warning: --threads {threads} is slower than --threads 1 as measured now, because other processes use the CPU"
+    )
+
+
 def helpful_threads(wanted: int) -> int:
     """`wanted`, or 1 where so many threads are slower than one at this moment; torch's own number stays as it is."""
     if wanted <= 1:

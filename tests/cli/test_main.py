@@ -13,7 +13,11 @@ from torchdcls.cli import main
 from torchdcls.cli.options import Command
 from torchdcls_cli import COMMANDS
 from torchdcls_train.comparison import compare as comparison
-from torchdcls_train.comparison.config import CompareConfig
+from torchdcls_train.comparison import record as images_record
+from torchdcls_train.comparison import report
+from torchdcls_train.comparison.config import CompareConfig, PositionsConfig
+from torchdcls_train.comparison.positions import record as positions_record
+from torchdcls_train.comparison.positions import run as positions_run
 
 
 @pytest.fixture
@@ -30,13 +34,18 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[CompareConfig]:
 
 
 def test_defaults(seen: list[CompareConfig]) -> None:
-    assert main(["compare"]) == 0
+    assert main(["compare", "images"]) == 0
     assert seen == [CompareConfig(methods=["7x7", "bilinear", "triangle", "gaussian"])]
 
 
 def test_options(seen: list[CompareConfig], tmp_path: Path) -> None:
     arguments = ["--model", "convformer", "--methods", "7x7", "gaussian", "--seeds", "2", "--epochs", "3", "--quick"]
-    assert main(["compare", *arguments, "--dilated-kernel-size", "23", "--out", str(tmp_path), "--device", "auto"]) == 0
+    assert (
+        main(
+            ["compare", "images", *arguments, "--dilated-kernel-size", "23", "--out", str(tmp_path), "--device", "auto"]
+        )
+        == 0
+    )
     assert seen == [
         CompareConfig(
             model="convformer",
@@ -54,7 +63,7 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
     """1e-3 is a number there too, and options on the command line win."""
     file = tmp_path / "settings.yaml"
     file.write_text("lr: 1e-3\nseeds: 3\nmethods: [7x7, triangle]\n")
-    assert main(["compare", "--config", str(file), "--seeds", "4"]) == 0
+    assert main(["compare", "images", "--config", str(file), "--seeds", "4"]) == 0
     assert seen == [CompareConfig(lr=1e-3, seeds=4, methods=["7x7", "triangle"])]
 
 
@@ -65,16 +74,23 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["fit"], "compare"),
         (["--epochs", "3"], "torchdcls: --epochs: expected a command before its options, one of compare, train,"),
         (["trian"], "did you mean 'train'?"),
-        (["compare", "--epochs", "many"], "epochs"),
-        (["compare", "--methods", "9x9"], "methods"),
-        (["compare", "--kernel", "3"], "--kernel: expected an option; did you mean '--kernel-count'?"),
-        (["compare", "--seed", "3"], "--seed: expected an option; did you mean '--seeds'?"),
-        (["compare", "--quik"], "--quik: expected an option; did you mean '--quick'?"),
+        (["compare", "images", "--epochs", "many"], "epochs"),
+        (["compare", "images", "--methods", "9x9"], "methods"),
+        (["compare", "images", "--kernel", "3"], "--kernel: expected an option; did you mean '--kernel-count'?"),
+        (["compare", "images", "--seed", "3"], "--seed: expected an option; did you mean '--seeds'?"),
+        (["compare", "images", "--quik"], "--quik: expected an option; did you mean '--quick'?"),
         (["eval", "best.safetensors", "--weight", "ema"], "--weight: expected an option; did you mean '--weights'?"),
-        (["compare", "--methods", "7x7", "gausian"], "got 'gausian'; did you mean 'gaussian'?"),
-        (["compare", "--methods"], "--methods: expected at least one argument"),
-        (["compare", "--config", "nowhere.yaml"], "--config: File does not exist: "),
-        (["compare", "--config", __file__], "--config: expected a YAML file with lines of 'setting: value'"),
+        (["compare", "images", "--methods", "7x7", "gausian"], "got 'gausian'; did you mean 'gaussian'?"),
+        (["compare", "images", "--methods"], "--methods: expected at least one argument"),
+        (["compare", "images", "--config", "nowhere.yaml"], "--config: File does not exist: "),
+        (["compare", "images", "--config", __file__], "--config: expected a YAML file with lines of 'setting: value'"),
+        (
+            ["compare", "position"],
+            "torchdcls compare: expected positions or images, or an option; did you mean 'positions'?",
+        ),
+        (["compare", "--taps", "3"], "--taps: expected positions before it, as in torchdcls compare positions --taps"),
+        (["compare", "--seeds=3"], "--seeds: expected positions or images before it"),
+        (["compare", "--sed", "3"], "--sed: expected an option"),
         (["foo"], "no name is similar"),
         (["info", "resnet50", "resnet18"], "expected options, which begin with --, got 'resnet18' besides"),
     ],
@@ -91,7 +107,7 @@ def test_words_that_cannot_be_parsed(
 
 
 def test_unusable_settings_end_with_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["compare", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 2
+    assert main(["compare", "images", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("torchdcls compare: --data: ")
     assert "nowhere" in error
@@ -101,7 +117,7 @@ def test_unusable_settings_end_with_one_sentence(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "--model", "convnex"], "--model: expected 'convnext' or 'convformer' (small)"),
+        (["compare", "images", "--model", "convnex"], "--model: expected 'convnext' or 'convformer' (small)"),
         (["info", "convnex"], "got 'convnex'; did you mean 'convnext_"),
         (["info", "torchvison:resnet50"], "did you mean 'torchvision:resnet50'?"),
     ],
@@ -151,16 +167,52 @@ def test_what_the_system_refuses_is_a_sentence(
         raise error
 
     monkeypatch.setattr(comparison, "compare", compare)
-    assert main(["compare"]) == 2
+    assert main(["compare", "images"]) == 2
     assert capsys.readouterr().err.startswith(f"torchdcls compare: {message}")
 
 
+def test_compare_alone_does_both(
+    seen: list[CompareConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Positions first, each in a folder of its own, and one report; an interruption of the first is one of both."""
+    positions: list[PositionsConfig] = []
+    reported: list[Any] = []
+    status = "finished"
+
+    def compare_positions(config: PositionsConfig, *, argv: list[str]) -> dict[str, Any]:
+        assert not seen and argv[0] == "compare"
+        positions.append(config)
+        return {"status": status}
+
+    monkeypatch.setattr(positions_run, "compare_positions", compare_positions)
+    monkeypatch.setattr(positions_record, "positions_part", lambda result, folder: ("positions", folder))
+    monkeypatch.setattr(images_record, "images_part", lambda result, folder: ("images", folder))
+    monkeypatch.setattr(report, "write_report", lambda *given: reported.append(given))
+    assert main(["compare", "--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
+    assert positions == [PositionsConfig(quick=True, threads=1, out=tmp_path / "positions")]
+    assert seen == [CompareConfig(quick=True, threads=1, out=tmp_path / "images")]
+    parts = [(name, tmp_path / name) for name in ("positions", "images")]
+    assert reported == [(tmp_path / "report.html", parts)]
+    assert "report.html, which shows both" in capsys.readouterr().out
+    seen.clear()
+    status = "interrupted"
+    assert main(["compare"]) == 130
+    assert not seen and len(reported) == 1
+    assert main(["compare", "positions", "--students", "bilinear", "gaussian-3", "--seeds", "2"]) == 130
+    assert positions[-1] == PositionsConfig(
+        inputs=["edges", "images"], starts=["narrow", "spread"], students=["bilinear", "gaussian-3"], seeds=2
+    )
+
+
 def test_interruption_ends_with_130(seen: list[CompareConfig]) -> None:
-    assert main(["compare", "--seeds", "13"]) == 130
+    assert main(["compare", "images", "--seeds", "13"]) == 130
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, expected in ((["--version"], __version__), (["compare", "--help"], "--dilated-kernel-size")):
+    for arguments, expected in (
+        (["--version"], __version__),
+        (["compare", "images", "--help"], "--dilated-kernel-size"),
+    ):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 0

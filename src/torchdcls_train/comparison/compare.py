@@ -21,12 +21,13 @@ from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
 from ..run_files import write_text
-from ..threads import helpful_threads
+from ..threads import set_threads
 from .compared import save_compared
 from .config import CompareConfig, Method
 from .models import method_model
 from .pictures import StageView, draw_pictures, stage_views
-from .record import Record, comparison_rows, markdown, notice, verdicts
+from .record import Record, comparison_rows, images_part, markdown, notice, verdicts
+from .report import write_report
 from .training import short_run, short_settings
 
 
@@ -34,7 +35,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
 
     The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
-    `accuracy.png`, `positions.png` and `kernels.png`.
+    `accuracy.png`, `positions.png`, `kernels.png` and `report.html`, which holds them all.
 
     Args:
         config: Settings.
@@ -51,7 +52,7 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     console = console or Console()
     config = config.checked()
     device = find_device(config.device)
-    threads = _set_threads(config.threads, device)
+    threads = set_threads(config.threads, device)
     data = load_data(config.data, config.data_dir, config.image_size, max_image_pixels=config.max_image_pixels)
     if config.train_images is not None:
         data = replace(data, train=balanced(data.train, config.train_images))
@@ -89,23 +90,6 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         raise
     _present(record.result, folder, views, console)
     return record.result
-
-
-def _set_threads(wanted: int | None, device: torch.device) -> str | None:
-    """Sets the number of threads; what is to be said about it beside what else the machine does."""
-    threads = torch.get_num_threads() if wanted is None else wanted
-    helpful = helpful_threads(threads) if device.type == "cpu" else threads
-    torch.set_num_threads(threads if wanted is not None else helpful)
-    if helpful == threads:
-        return None
-    if wanted is None:
-        return (
-            f"1 CPU thread instead of {threads}: other processes use the CPU, and measured now {threads} threads are "
-            f"slower than one (--threads {threads} takes them all the same)"
-        )
-    return (
-        f"Warning: --threads {threads} is slower than --threads 1 as measured now, because other processes use the CPU"
-    )
 
 
 def _run(
@@ -154,5 +138,9 @@ def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[S
         sentences = [] if result["config"]["quick"] else verdicts(result)
         for sentence in filter(None, [notice(result).strip("*"), *sentences]):
             console.print(sentence, highlight=False, soft_wrap=True)
-    for path in [*written, *draw_pictures(folder, result, views)]:
+    written += draw_pictures(folder, result, views)
+    if body:
+        written.append(folder / "report.html")
+        write_report(written[-1], [images_part(result, folder)])
+    for path in written:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)

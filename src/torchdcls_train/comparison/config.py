@@ -1,4 +1,4 @@
-"""The settings of a comparison."""
+"""The settings of comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +14,14 @@ Method = Literal["7x7", Interpolation]
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE: Method = "7x7"
 
+Inputs = Literal["edges", "images"]
+Start = Literal["narrow", "spread"]
+StudentName = Literal["bilinear", "triangle", "triangle-2", "gaussian", "gaussian-1", "gaussian-3", "gaussian-annealed"]
+
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Settings of a comparison; each is an option of `torchdcls compare`, with the help that stands beside it."""
+    """Settings of `torchdcls compare images`; each is an option of it, with the help that stands beside it."""
 
     model: str = setting(
         "convnext", "'convnext' or 'convformer' at a small size, or one of timm's names, such as convformer_s18"
@@ -96,3 +100,78 @@ class CompareConfig:
             epochs=self.epochs or (2 if self.quick else 6),
             train_images=self.train_images or (2000 if self.quick else None),
         )
+
+
+@dataclass(frozen=True)
+class PositionsConfig:
+    """Settings of `torchdcls compare positions`; each is an option of it, with the help that stands beside it."""
+
+    inputs: Sequence[Inputs] = setting(
+        get_args(Inputs),
+        "what kernels see: the embedded images of Fashion-MNIST, which are smooth, or their edges (the Laplacian), "
+        "which vary from cell to cell",
+    )
+    starts: Sequence[Start] = setting(
+        get_args(Start),
+        "where elements start: narrow is the papers' (normal, standard deviation 0.5 cells), spread is uniform within "
+        "--reach cells of the center along each axis",
+    )
+    students: Sequence[StudentName] = setting(
+        get_args(StudentName),
+        "how elements are interpolated: triangle and gaussian start from the papers' sigma, those with a number from "
+        "that sigma in cells; gaussian-annealed does not learn sigma, which falls from 3 to 0",
+    )
+    seeds: int | None = setting(None, "number of seeds, 0, 1, ... (default: 4, and 1 with --quick)")
+    kernels: int = setting(24, "kernels of a seed, each an independent trial")
+    taps: int = setting(6, "taps of a kernel, and elements that are to find them")
+    reach: float = setting(9.0, "taps are within this many cells of the center")
+    dilated_kernel_size: int = setting(23, "height and width of kernels, odd")
+    updates: int | None = setting(None, "updates of a run (default: 400, and 200 with --quick)")
+    batch_size: int = setting(2, "images of each kernel in an update")
+    lr: float = setting(0.05, "learning rate of AdamW for weights, which falls to 0 by a cosine")
+    position_lr_scale: float = setting(5.0, "learning rate of positions and sigmas over that of weights")
+    quick: bool = setting(False, "a short run that shows that everything works")
+    out: Path | None = setting(None, "folder of the run (default: runs/positions-DATE-TIME)")
+    threads: int = setting(1, "CPU threads; steps are too small for more to help where other processes use the CPU")
+
+    def checked(self) -> "PositionsConfig":
+        """The same settings with `seeds` and `updates` filled in.
+
+        Raises:
+            ValueError: A setting is out of range; the message names its argument.
+        """
+        for name, choices in (("inputs", Inputs), ("starts", Start), ("students", StudentName)):
+            chosen = getattr(self, name)
+            for choice in chosen:
+                _checks.one_of(name, choice, get_args(choices))
+            if not chosen or len(set(chosen)) != len(chosen):
+                raise ValueError(f"{name}: expected each once, at least one, got {' '.join(chosen)!r}")
+        for name in ("kernels", "taps", "dilated_kernel_size", "batch_size", "threads"):
+            _checks.integer(name, getattr(self, name), 1)
+        for name in ("seeds", "updates"):
+            if getattr(self, name) is not None:
+                _checks.integer(name, getattr(self, name), 1)
+        if self.dilated_kernel_size % 2 == 0:
+            raise ValueError(f"dilated_kernel_size: expected an odd size, got {self.dilated_kernel_size}")
+        if not 0 < self.reach <= self.dilated_kernel_size // 2:
+            raise ValueError(
+                f"reach: expected more than 0 and at most {self.dilated_kernel_size // 2} cells, half the kernel size, "
+                f"got {self.reach!r}"
+            )
+        for name in ("lr", "position_lr_scale"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)!r}")
+        return replace(
+            self,
+            seeds=self.seeds or (1 if self.quick else 4),
+            updates=self.updates or (200 if self.quick else 400),
+        )
+
+
+@dataclass(frozen=True)
+class CompareAllConfig:
+    """Settings that all comparisons have; each is an option of `torchdcls compare` alone."""
+
+    quick: bool = setting(False, "short runs that show that everything works")
+    out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
+    threads: int | None = setting(None, "CPU threads (default: those of each comparison)")

@@ -13,6 +13,7 @@ from torchdcls._tables import half_interval, markdown_table
 from ..data.image_set import ImageData
 from ..run_files import make_folder, write_json
 from .config import BASELINE, CompareConfig
+from .report import Part
 from .small import SMALL_MODELS
 from .training import Epoch
 
@@ -144,12 +145,12 @@ def _conclusion(
     return f"95 % interval {mean - half:+.2f} to {mean + half:+.2f} over {len(differences)} seeds, paired: {verdict}"
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """The table, how it came about, and the verdicts, as Markdown."""
+def setting(result: Mapping[str, Any]) -> str:
+    """How the accuracies came about, and what they do not say."""
     config, data = result["config"], result["data"]
     size = config["dilated_kernel_size"]
     start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
-    setting = (
+    return (
         f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and "
         f"{data['test_images']:,} test images of {data['image_size']} pixels), {config['epochs']} epochs. "
         f"DCLS kernels are {size}x{size}, their positions start {start}. "
@@ -157,14 +158,38 @@ def markdown(result: Mapping[str, Any]) -> str:
         "over seeds (Student's t), which says nothing of other test images and is not corrected for the number of "
         "comparisons. Images per second are those of whole training steps."
     )
-    sentences = [] if config["quick"] else verdicts(result)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The table, how it came about, and the verdicts, as Markdown."""
+    sentences = [] if result["config"]["quick"] else verdicts(result)
     parts = [
         notice(result),
         markdown_table(comparison_rows(result)),
-        setting,
+        setting(result),
         "\n".join(f"- {sentence}." for sentence in sentences),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def images_part(result: Mapping[str, Any], folder: Path) -> Part:
+    """What a report says; the pictures are those of the run folder."""
+    title = model_title(result["config"]["model"])
+    return Part(
+        "Do networks with learned positions classify images better?",
+        f"{title} on {result['data']['name']}, with its own 7x7 layers and with DCLS layers in their place. By default "
+        "these have as many elements as need no more parameters.",
+        notice(result).strip("*"),
+        [] if result["config"]["quick"] else [f"{sentence}." for sentence in verdicts(result)],
+        [setting(result)],
+        {"Accuracy after the last epoch": comparison_rows(result)},
+        {
+            folder / "accuracy.png": "Test accuracy by epoch",
+            folder / "positions.png": "Where the elements came from and where they sit after training",
+            folder / "kernels.png": "Some of the dense kernels after training",
+        },
+        result,
+    )
 
 
 def notice(result: Mapping[str, Any]) -> str:

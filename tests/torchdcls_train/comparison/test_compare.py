@@ -80,6 +80,8 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
         with Image.open(folder / f"{name}.png") as picture:
             pixels = np.asarray(picture.convert("RGB"))
         assert pixels.std() > 1, f"{name}.png is blank"
+    report = (folder / "report.html").read_text()
+    assert report.count("data:image/png") == 3 and "7x7: " not in report and "gaussian: " in report
 
     data = load_data(config.data, image_size=16)
     loaded, _ = method_model(replace(config, model=model), "gaussian", data, seed=5)
@@ -234,7 +236,7 @@ def test_threads_beside_other_processes(
     threads_taken: int,
     said: str | None,
 ) -> None:
-    monkeypatch.setattr(comparison, "helpful_threads", lambda threads: min(threads, helpful))
+    monkeypatch.setattr("torchdcls_train.threads.helpful_threads", lambda threads: min(threads, helpful))
     torch.set_num_threads(2)
     result, printed = quietly(replace(config, methods=("7x7",), threads=wanted, device="cpu"))
     assert result["threads"] == threads_taken == torch.get_num_threads()

@@ -1,0 +1,1 @@
+"""The comparison of interpolations on taps at known places, `torchdcls compare positions`."""

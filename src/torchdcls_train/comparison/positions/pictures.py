@@ -1,0 +1,222 @@
+"""The pictures of a comparison of interpolations, drawn from its record alone."""
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from torchdcls._tables import half_interval
+
+from .record import Cell, cell_of, per_kernel, place_title, places
+from .task import FOUND, Teacher, distances
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "bilinear": {"color": "black", "marker": "o"},
+    "triangle": {"color": "#e69f00", "marker": "v"},
+    "triangle-2": {"color": "#d55e00", "marker": "^"},
+    "gaussian": {"color": "#56b4e9", "marker": "s"},
+    "gaussian-1": {"color": "#0072b2", "marker": "D"},
+    "gaussian-3": {"color": "#332288", "marker": "P"},
+    "gaussian-annealed": {"color": "#009e73", "marker": "X", "linestyle": "--"},
+}
+_RINGS = 3
+# The animation: milliseconds of a frame, and of the last one.
+_FRAME, _LAST_FRAME = 80, 2500
+
+
+def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
+    """Draws what the record has; returns the files."""
+    paths = []
+    for name, figure in (("found.png", found_figure(result)), ("curves.png", curves_figure(result))):
+        figure.savefig(folder / name, dpi=120)
+        paths.append(folder / name)
+    travel = Travel(result)
+    frames = [travel.image(frame) for frame in range(travel.frames)]
+    # One palette for all frames, or colors flicker.
+    palette = frames[-1].quantize(64)
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    durations = [_FRAME] * (len(small) - 1) + [_LAST_FRAME]
+    small[0].save(folder / "travel.gif", save_all=True, append_images=small[1:], duration=durations, loop=0)
+    travel.figure.savefig(folder / "travel.png", dpi=160)
+    return [*paths, folder / "travel.gif", folder / "travel.png"]
+
+
+def found_figure(result: Mapping[str, Any]) -> Any:
+    """Share of taps found against their distance from the center, a panel for each of inputs and starts."""
+    figure, panels = _panels(result, 1)
+    edges = np.linspace(0, result["config"]["reach"], _RINGS + 1)
+    for column, (place, students) in enumerate(places(result).items()):
+        axes = panels[0][column]
+        for number, student in enumerate(students):
+            rings = _shares_by_ring(result, (*place, student), edges)
+            # Beside each other, for intervals overlap.
+            shift = (number - (len(students) - 1) / 2) * 0.06 * (edges[1] - edges[0])
+            centers = (edges[:-1] + edges[1:]) / 2 + shift
+            means = [100 * statistics.mean(ring) if ring else np.nan for ring in rings]
+            halves = [100 * half_interval(ring) if len(ring) > 1 else 0 for ring in rings]
+            axes.errorbar(centers, means, halves, label=student, capsize=2, linewidth=1.4, **_STYLES[student])
+        axes.set_xticks(edges)
+        axes.set_xlabel("distance of the tap from the center (cells)")
+        axes.set_ylim(-3, 103)
+    panels[0][0].set_ylabel("taps found (%)")
+    _finish(figure, panels, "Taps found by distance: mean over kernels and its 95 % interval")
+    return figure
+
+
+def curves_figure(result: Mapping[str, Any]) -> Any:
+    """Loss and share of taps found by update: mean over seeds, and a band from the lowest to the highest."""
+    figure, panels = _panels(result, 2)
+    for column, (place, students) in enumerate(places(result).items()):
+        for student in students:
+            curves = [run["curve"] for run in result["runs"] if cell_of(run) == (*place, student)]
+            updates = [moment["update"] for moment in curves[0]]
+            for row, (quantity, scale) in enumerate((("found", 100), ("loss", 1))):
+                values = np.array([[scale * moment[quantity] for moment in curve] for curve in curves])
+                style = _STYLES[student]
+                panels[row][column].plot(updates, values.mean(0), label=student, linewidth=1.4, markersize=4, **style)
+                panels[row][column].fill_between(
+                    updates, values.min(0), values.max(0), color=style["color"], alpha=0.1, linewidth=0
+                )
+        panels[0][column].set_ylim(-3, 103)
+        panels[1][column].set_yscale("log")
+        panels[1][column].set_xlabel("update")
+    panels[0][0].set_ylabel("taps found (%)")
+    panels[1][0].set_ylabel("loss over the teacher's power")
+    _finish(figure, panels, "Progress: mean and range of seeds")
+    return figure
+
+
+class Travel:
+    """The way of one kernel's elements: a panel for each student, taps as rings, elements as dots.
+
+    Args:
+        result: The record, with a run at least.
+
+    Attributes:
+        figure: As it is after the last frame that was asked for.
+        frames: Number of places that the record has of each element.
+    """
+
+    def __init__(self, result: Mapping[str, Any]) -> None:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+        self._shown, teachers = result["travel"], result["teachers"][0]
+        self.frames = len(self._shown["updates"])
+        place, kernel = (self._shown["inputs"], self._shown["start"]), self._shown["kernel"]
+        # student: (frames, row and column and weight, elements)
+        self._paths = {student: np.array(path) for student, path in self._shown["paths"].items()}
+        self._means = {
+            student: statistics.mean(per_kernel(result, (*place, student), "found").values()) for student in self._paths
+        }
+        position = torch.tensor(teachers["position"])[:, kernel, None]
+        weight = torch.tensor(teachers["weight"])[kernel, None]
+        self._teacher = Teacher(position, weight, result["config"]["dilated_kernel_size"])
+        signs = weight[0].numpy()
+        columns = min(4, len(self._paths) + 1)
+        rows = -(-(len(self._paths) + 1) // columns)
+        self.figure = Figure(
+            figsize=(2.1 * columns, 2.3 * rows + 0.5), dpi=90, layout=ConstrainedLayoutEngine(h_pad=0.06, hspace=0.06)
+        )
+        panels = list(self.figure.subplots(rows, columns, squeeze=False).flat)
+        self._panels = panels[: len(self._paths)]
+        self._title = f"{place_title(place)}: elements on their way to {len(signs)} taps"
+        edge = self._teacher.size / 2
+        self._artists = []
+        for axes in self._panels:
+            axes.set(xlim=(-edge, edge), ylim=(edge, -edge), xticks=[], yticks=[], aspect="equal")
+            axes.scatter(
+                *position[:, 0].flip(0).numpy(), s=110, facecolors="none", edgecolors=_colors(signs), linewidths=1.8
+            )
+            ways = [axes.plot([], [], color="0.6", linewidth=1, zorder=1)[0] for _ in signs]
+            self._artists.append((ways, axes.scatter(0 * signs, 0 * signs, zorder=3, linewidths=0)))
+        for axes in panels[len(self._paths) :]:
+            axes.set_axis_off()
+        _explain(panels[-1])
+        self._show(self.frames - 1)
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+
+    def image(self, frame: int) -> Image.Image:
+        """The picture of one frame."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        self._show(frame)
+        canvas: Any = FigureCanvasAgg(self.figure)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+    def _show(self, frame: int) -> None:
+        for axes, (student, path), (ways, dots) in zip(self._panels, self._paths.items(), self._artists, strict=True):
+            for number, way in enumerate(ways):
+                way.set_data(path[: frame + 1, 1, number], path[: frame + 1, 0, number])
+            *_, weight = now = path[frame]
+            dots.set_offsets(now[1::-1].T)
+            dots.set_sizes(8 + 50 * np.minimum(np.abs(weight), 1.5))
+            dots.set_facecolor(_colors(weight))
+            position, strength = torch.from_numpy(now[:2, None]).float(), torch.from_numpy(now[2:]).float()
+            found = int((distances(position, strength, self._teacher) < FOUND).sum())
+            axes.set_title(f"{student}: {found} found", fontsize="medium")
+            axes.set_xlabel(f"all kernels, at the end: {self._means[student]:.0f} %", fontsize="small")
+        self.figure.suptitle(f"{self._title}, update {self._shown['updates'][frame]}")
+
+
+def _colors(weight: np.ndarray) -> list[str]:
+    return ["#cc3311" if value > 0 else "#0077bb" for value in weight]
+
+
+def _explain(axes: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    red, blue = _colors(np.array([1, -1]))
+    marks = [
+        Line2D(
+            [], [], linestyle="", marker="o", markersize=10, markerfacecolor="none", color=red, label="tap, positive"
+        ),
+        Line2D(
+            [], [], linestyle="", marker="o", markersize=10, markerfacecolor="none", color=blue, label="tap, negative"
+        ),
+        Line2D([], [], linestyle="", marker="o", markersize=6, color=red, label="element, positive"),
+        Line2D([], [], linestyle="", marker="o", markersize=6, color=blue, label="element, negative"),
+        Line2D([], [], color="0.6", linewidth=1, label="way of an element"),
+    ]
+    legend = axes.legend(handles=marks, loc="center", frameon=False, fontsize="small", title="area: |weight|")
+    legend.get_title().set_fontsize("small")
+
+
+def _shares_by_ring(result: Mapping[str, Any], cell: Cell, edges: np.ndarray) -> list[list[float]]:
+    """For each ring around the center the share of taps found, of each kernel that has a tap there."""
+    shares: list[list[float]] = [[] for _ in edges[1:]]
+    for run in result["runs"]:
+        if cell_of(run) != cell:
+            continue
+        away = np.hypot(*np.array(result["teachers"][run["seed"]]["position"]))
+        found = np.array(run["distance"]) < FOUND
+        ring = np.clip(np.digitize(away, edges, right=True) - 1, 0, len(shares) - 1)
+        for number, of_ring in enumerate(shares):
+            inside = ring == number
+            of_ring.extend(float(hit[here].mean()) for hit, here in zip(found, inside, strict=True) if here.any())
+    return shares
+
+
+def _panels(result: Mapping[str, Any], rows: int) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    columns = list(places(result))
+    figure = Figure(figsize=(3.2 * len(columns) + 1.8, 2.9 * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, len(columns), squeeze=False, sharey="row")
+    for axes, place in zip(panels[0], columns, strict=True):
+        axes.set_title(place_title(place), fontsize="medium")
+    return figure, panels
+
+
+def _finish(figure: Any, panels: Any, title: str) -> None:
+    for axes in panels.flat:
+        axes.grid(alpha=0.3)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    figure.suptitle(title)

@@ -1,0 +1,243 @@
+"""What a comparison of interpolations has found: its table, and sentences in plain words."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from torchdcls._tables import half_interval, markdown_table
+
+from ..report import Part
+from .task import FOUND
+
+Quantity = Literal["found", "loss", "distance", "start_found"]
+# Inputs and start, and a student there.
+Place = tuple[str, str]
+Cell = tuple[str, str, str]
+
+BASELINE = "bilinear"
+_MORE, _FEWER = f"More than {BASELINE}", f"Fewer than {BASELINE}"
+_NEITHER = f"Difference from {BASELINE} not significant"
+INPUTS = {"edges": "edges of images", "images": "images"}
+_HEADER = ("student", "found (%)", f"against {BASELINE}", "loss", "distance left")
+
+
+def per_kernel(result: Mapping[str, Any], cell: Cell, quantity: Quantity) -> dict[tuple[int, int], float]:
+    """A quantity after training for each kernel, (seed, number), of all seeds that are done.
+
+    Args:
+        result: The record.
+        cell: Inputs, start, student.
+        quantity: "found", the share of taps found (percent), "start_found", the same before training, "loss", or
+            "distance", the mean distance of taps from their elements (grid cells).
+    """
+    values: dict[tuple[int, int], float] = {}
+    for run in result["runs"]:
+        if cell_of(run) != cell:
+            continue
+        rows = run["distance" if quantity == "found" else quantity]
+        for number, row in enumerate(rows):
+            match quantity:
+                case "found":
+                    value = 100 * statistics.mean(float(distance < FOUND) for distance in row)
+                case "distance":
+                    value = statistics.mean(row)
+                case "start_found":
+                    value = 100 * row
+                case "loss":
+                    value = row
+            values[run["seed"], number] = value
+    return values
+
+
+def differences(result: Mapping[str, Any], cell: Cell, other: Cell) -> list[float]:
+    """How many more taps were found in `cell` than in `other`, kernel by kernel. Unit: points of percent."""
+    mine, theirs = per_kernel(result, cell, "found"), per_kernel(result, other, "found")
+    return [mine[kernel] - theirs[kernel] for kernel in mine if kernel in theirs]
+
+
+def cell_of(run: Mapping[str, Any]) -> Cell:
+    """Inputs, start and student of a run."""
+    return run["inputs"], run["start"], run["student"]
+
+
+def places(result: Mapping[str, Any]) -> dict[Place, list[str]]:
+    """Inputs and start of all runs that finished, and their students, in the order of the settings."""
+    done, config = {cell_of(run) for run in result["runs"]}, result["config"]
+    found: dict[Place, list[str]] = {}
+    for inputs, start, student in product(config["inputs"], config["starts"], config["students"]):
+        if (inputs, start, student) in done:
+            found.setdefault((inputs, start), []).append(student)
+    return found
+
+
+def typical_kernel(result: Mapping[str, Any], place: Place, students: Sequence[str]) -> int:
+    """The kernel of seed 0 for which students find shares of the taps nearest to their means over all kernels."""
+    away: dict[int, float] = {}
+    for student in students:
+        found = per_kernel(result, (*place, student), "found")
+        mean = statistics.mean(found.values())
+        for (seed, kernel), share in found.items():
+            if seed == 0:
+                away[kernel] = away.get(kernel, 0.0) + abs(share - mean)
+    return min(away, key=lambda kernel: away[kernel])
+
+
+def place_title(place: Place) -> str:
+    """What a reader calls inputs and a start."""
+    inputs, start = place
+    return f"{INPUTS[inputs].capitalize()}, {start} start"
+
+
+def position_rows(result: Mapping[str, Any], place: Place) -> list[list[str]]:
+    """The table of one of `places`, header first: a row for each student."""
+    rows = [list(_HEADER)]
+    for student in places(result)[place]:
+        cell = (*place, student)
+        against = [] if student == BASELINE else differences(result, cell, (*place, BASELINE))
+        found, loss, distance = (
+            list(per_kernel(result, cell, quantity).values()) for quantity in ("found", "loss", "distance")
+        )
+        rows.append(
+            [
+                student,
+                with_interval(found, ".0f"),
+                with_interval(against, "+z.0f") if against else "-",
+                with_interval(loss, ".3f"),
+                with_interval(distance, ".2f"),
+            ]
+        )
+    return rows
+
+
+def findings(result: Mapping[str, Any]) -> list[str]:
+    """What was found, a sentence or two to each point, and what is significant of it."""
+    done = places(result)
+    compared = len(_compared(result))
+    said = []
+    for inputs in dict.fromkeys(inputs for inputs, _ in done):
+        shares = {cell: _found(result, cell) for cell in _cells(result) if cell[0] == inputs}
+        (_, low, worst), (_, high, best) = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+        said.append(
+            f"{INPUTS[inputs].capitalize()}: elements find from {min(shares.values()):.0f} % ({worst}, {low} start) to "
+            f"{max(shares.values()):.0f} % ({best}, {high} start) of the taps."
+        )
+    for place, students in done.items():
+        shares_here = {student: _found(result, (*place, student)) for student in students}
+        order = sorted(shares_here, key=lambda student: -shares_here[student])
+        found = ", ".join(f"{student} {shares_here[student]:.0f} %" for student in order)
+        verdicts: dict[str, list[str]] = {_MORE: [], _FEWER: [], _NEITHER: []}
+        for cell in _compared(result):
+            if cell[:2] == place:
+                verdicts[_verdict(result, cell, compared)].append(cell[2])
+        listed = [f"{verdict}: {', '.join(names)}." for verdict, names in verdicts.items() if names]
+        said.append(" ".join([f"{place_title(place)}, most first: {found}.", *listed]))
+    for inputs in result["config"]["inputs"]:
+        gained = _gained_by_spread(result, inputs)
+        if len(gained) > 1:
+            said.append(
+                f"{INPUTS[inputs].capitalize()}: a spread start against a narrow one: {with_interval(gained, '+z.0f')} "
+                "points of taps found, mean over students."
+            )
+    return said
+
+
+def explanations(result: Mapping[str, Any]) -> list[str]:
+    """What the names and numbers mean, how sure they are, and what they do not say."""
+    config, cells = result["config"], _cells(result)
+    kernels = max(len(per_kernel(result, cell, "found")) for cell in cells)
+    by_chance = [statistics.mean(per_kernel(result, cell, "start_found").values()) for cell in cells]
+    alike = " and ".join(
+        f"{result['data']['correlated_cells'][inputs]} cells ({INPUTS[inputs]})" for inputs in config["inputs"]
+    )
+    return [
+        "Triangle and gaussian start at the papers' sigma, those with a number at that sigma in cells; "
+        "gaussian-annealed does not learn sigma, which falls from 3 to 0.",
+        f"A tap is found by an element of its sign less than a cell away; before training, {_span(by_chance)} are. "
+        "Loss is the squared error over the teacher's squared response, on test images.",
+        f"Values correlate above 0.5 with others up to {alike} away. Where inputs are smooth, a short interpolation "
+        "too has a gradient toward a tap that is farther away.",
+        f"± is the 95 % interval of the mean over {'at most ' if result['status'] != 'finished' else ''}{kernels} "
+        "independent kernels (Student's t). 'More' and 'fewer' are significant at 5 % after Bonferroni correction over "
+        f"{len(_compared(result))} comparisons, paired by kernel.",
+        "The animation shows the kernel of seed 0 for which the shares found are nearest to these means.",
+        f"Limits: one set of learning rates and {config['updates']} updates for all students; teachers that have as "
+        "many taps as students have elements. Accuracy of networks is another question: torchdcls compare images.",
+    ]
+
+
+def notice(result: Mapping[str, Any]) -> str:
+    """What a reader of the table must know first, or nothing."""
+    if result["status"] != "finished":
+        return f"The comparison is not complete ({result['status']}): only runs that finished are shown."
+    return "A quick run, with few updates: elements had less time than by default." if result["config"]["quick"] else ""
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The table and the sentences as Markdown."""
+    said = "\n".join(f"- {line}" for line in [*findings(result), *explanations(result)])
+    first = notice(result)
+    tables = [f"**{place_title(place)}**\n\n{markdown_table(position_rows(result, place))}" for place in places(result)]
+    return "\n\n".join(filter(None, [f"**{first}**" if first else "", *tables, said]))
+
+
+def positions_part(result: Mapping[str, Any], folder: Path) -> Part:
+    """What a report says; the pictures are those of the run folder."""
+    config = result["config"]
+    return Part(
+        "Can elements find where they belong?",
+        f"A teacher kernel has {config['taps']} taps at cells within {config['reach']:g} of its center. Students have "
+        "as many elements, and learn to respond to images as the teacher does. Do their elements move to the taps?",
+        notice(result),
+        findings(result),
+        explanations(result),
+        {place_title(place): position_rows(result, place) for place in places(result)},
+        {
+            folder / "travel.gif": "Elements on their way to the taps (rings) of one kernel",
+            folder / "found.png": "Share of taps found, by their distance from the center of the kernel",
+            folder / "curves.png": "Share of taps found and loss, by update",
+        },
+        result,
+    )
+
+
+def with_interval(values: Sequence[float], form: str) -> str:
+    """The mean of values and half its 95 % interval, which a single one has not."""
+    mean = f"{statistics.mean(values):{form}}"
+    return mean if len(values) < 2 else f"{mean} ± {half_interval(values):{form.lstrip('+z')}}"
+
+
+def _found(result: Mapping[str, Any], cell: Cell) -> float:
+    return statistics.mean(per_kernel(result, cell, "found").values())
+
+
+def _cells(result: Mapping[str, Any]) -> list[Cell]:
+    return [(*place, student) for place, students in places(result).items() for student in students]
+
+
+def _compared(result: Mapping[str, Any]) -> list[Cell]:
+    """Those beside which there is the baseline."""
+    done = places(result)
+    return [cell for cell in _cells(result) if cell[2] != BASELINE and BASELINE in done[cell[:2]]]
+
+
+def _verdict(result: Mapping[str, Any], cell: Cell, comparisons: int) -> str:
+    values = differences(result, cell, (*cell[:2], BASELINE))
+    if len(values) < 2:
+        return _NEITHER
+    mean, half = statistics.mean(values), half_interval(values, 1 - 0.05 / comparisons)
+    return _NEITHER if abs(mean) <= half else (_MORE if mean > 0 else _FEWER)
+
+
+def _gained_by_spread(result: Mapping[str, Any], inputs: str) -> list[float]:
+    """For each kernel by how many points a spread start finds more taps than a narrow one, mean over students."""
+    done = places(result)
+    students = [student for student in done.get((inputs, "narrow"), []) if student in done.get((inputs, "spread"), [])]
+    columns = [differences(result, (inputs, "spread", student), (inputs, "narrow", student)) for student in students]
+    return [statistics.mean(row) for row in zip(*columns, strict=False)]
+
+
+def _span(shares: Sequence[float]) -> str:
+    least, most = f"{min(shares):.0f}", f"{max(shares):.0f}"
+    return f"{least} %" if least == most else f"{least} to {most} %"

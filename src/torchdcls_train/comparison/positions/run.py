@@ -1,0 +1,240 @@
+"""The comparison of interpolations on taps at known places: trains, records, draws and prints."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Column, Table
+from torch import Tensor
+
+from torchdcls._environment import environment, repeatable
+
+from ...data.fashion_mnist import read_embedded
+from ...data.seeds import seed_of
+from ...progress import ProgressBar
+from ...run_files import make_folder, write_json, write_text
+from ..config import Inputs, PositionsConfig, Start, StudentName
+from ..report import write_report
+from .inputs import correlated_cells, drawn, prepared
+from .pictures import draw_pictures
+from .record import (
+    explanations,
+    findings,
+    markdown,
+    notice,
+    place_title,
+    places,
+    position_rows,
+    positions_part,
+    typical_kernel,
+)
+from .task import STUDENTS, Search, Teacher, find_taps
+
+_PACKAGES = ("torch", "torchdcls", "scipy")
+_TEST_IMAGES = 8
+# Outcomes of a run for the curves, and frames of the animation after the first.
+_MOMENTS, _FRAMES = 10, 40
+# Standard deviation of positions at the papers' start. Unit: grid cells.
+_NARROW = 0.5
+
+
+def compare_positions(
+    config: PositionsConfig, *, argv: list[str] | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Trains, records, draws and prints; what was done so far stays readable if it is interrupted.
+
+    The run folder gets `results.json` (settings, versions, every kernel), `table.md`, `found.png`, `curves.png`,
+    `travel.gif`, `travel.png` and `report.html`, which holds them all.
+
+    Args:
+        config: Settings.
+        argv: The command's arguments, for the record; by default those of the process.
+        console: Where to print; by default standard output.
+
+    Returns:
+        What `results.json` holds. `result["status"]` is "finished" or "interrupted".
+
+    Raises:
+        ValueError: A setting cannot be used; the message says what to do.
+        FloatingPointError: A loss is not finite.
+    """
+    console = console or Console()
+    config = config.checked()
+    assert config.seeds is not None and config.updates is not None
+    _teacher(config, 0)  # taps without room are refused before anything is written
+    folder = config.out or Path("runs") / f"positions-{datetime.now():%Y%m%d-%H%M%S}"
+    path = folder / "results.json"
+    if path.exists():
+        raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
+    make_folder(folder)
+    torch.set_num_threads(config.threads)
+    train, test = read_embedded()
+    values = {inputs: (prepared(train.images, inputs), prepared(test.images, inputs)) for inputs in config.inputs}
+    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
+    result: dict[str, Any] = {
+        "benchmark": "positions",
+        **environment(command, _PACKAGES),
+        "complete": False,
+        "status": "running",
+        "threads": torch.get_num_threads(),
+        "config": {name: value for name, value in asdict(config).items() if name != "out"},
+        "data": {
+            "name": "embedded Fashion-MNIST",
+            "train_images": len(train),
+            "test_images": len(test),
+            "correlated_cells": {inputs: correlated_cells(images) for inputs, (images, _) in values.items()},
+        },
+        "teachers": [],
+        "runs": [],
+    }
+    write_json(path, result)
+    console.print(
+        f"Can elements find {config.taps} taps up to {config.reach:g} cells from the center? "
+        f"{config.seeds * config.kernels} kernels of {config.dilated_kernel_size}x{config.dilated_kernel_size}, "
+        f"{config.updates} updates. Run folder: {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    runs = list(product(range(config.seeds), config.inputs, config.starts, config.students))
+    paths: dict[StudentName, Tensor] = {}
+    try:
+        with ProgressBar(console, len(runs) * config.updates * config.kernels * config.batch_size) as progress:
+            for seed, inputs, start, student in runs:
+                if seed == len(result["teachers"]):
+                    teacher = _teacher(config, seed)
+                    places = {"position": teacher.position.tolist(), "weight": teacher.weight.tolist()}
+                    result["teachers"].append({"seed": seed, **places})
+                progress.describe(f"{student}, {inputs}, {start}, seed {seed}")
+                run, search = _run(config, teacher, values[inputs], (seed, inputs, start, student), progress)
+                result["runs"].append(run)
+                if (seed, inputs, start) == (0, config.inputs[0], config.starts[0]):
+                    paths[student] = search.path
+                if student == config.students[-1]:
+                    write_json(path, result)
+        result.update(status="finished", complete=True)
+    except KeyboardInterrupt:
+        result["status"] = "interrupted"
+        console.print("Interrupted; what was done so far is in the run folder")
+    except Exception as error:
+        result["status"] = f"failed: {type(error).__name__}"
+        raise
+    finally:
+        if paths:
+            result["travel"] = _travel(result, paths)
+        write_json(path, result)
+    _present(result, folder, console)
+    return result
+
+
+def _random(*place: int | str) -> np.random.Generator:
+    return np.random.default_rng(seed_of("positions", *place))
+
+
+def _teacher(config: PositionsConfig, seed: int) -> Teacher:
+    random = _random(seed, "teacher")
+    return Teacher.drawn(config.kernels, config.taps, config.reach, config.dilated_kernel_size, random)
+
+
+def _run(
+    config: PositionsConfig,
+    teacher: Teacher,
+    values: tuple[Tensor, Tensor],
+    cell: tuple[int, Inputs, Start, StudentName],
+    progress: ProgressBar,
+) -> tuple[dict[str, Any], Search]:
+    """Trains one student on one seed's kernels; all students have the same teachers, starts, weights and images."""
+    seed, inputs, start, student = cell
+    train, test = values
+    assert config.updates is not None
+    shape = (config.kernels, config.taps)
+    random = _random(seed, start)
+    if start == "narrow":
+        position = random.normal(0, _NARROW, (2, *shape))
+    else:
+        position = random.uniform(-config.reach, config.reach, (2, *shape))
+    bound = config.taps**-0.5
+    weight = _random(seed, "weight").uniform(-bound, bound, shape)
+    draws = _random(seed, inputs, "train")
+
+    def draw() -> Tensor:
+        progress.advance(config.batch_size * config.kernels)
+        return drawn(train, config.batch_size, config.kernels, draws)
+
+    search = find_taps(
+        STUDENTS[student],
+        teacher,
+        torch.from_numpy(position).float(),
+        torch.from_numpy(weight).float(),
+        draw,
+        drawn(test, _TEST_IMAGES, config.kernels, _random(seed, inputs, "test")),
+        updates=config.updates,
+        lr=config.lr,
+        position_lr_scale=config.position_lr_scale,
+        moments=min(_MOMENTS, config.updates),
+    )
+    first, last = search.outcomes[0], search.outcomes[-1]
+    run = {
+        "seed": seed,
+        "inputs": inputs,
+        "start": start,
+        "student": student,
+        "loss": _rounded(last.loss),
+        "distance": _rounded(last.distance),
+        "start_found": _rounded(first.found),
+        "curve": [
+            {"update": outcome.update, "loss": float(outcome.loss.mean()), "found": float(outcome.found.mean())}
+            for outcome in search.outcomes
+        ],
+    }
+    return run, search
+
+
+def _travel(result: Mapping[str, Any], paths: Mapping[StudentName, Tensor]) -> dict[str, Any]:
+    """What the animation shows: the paths of one kernel's elements, at some updates.
+
+    Args:
+        result: The record.
+        paths: `Search.path` of the first seed, inputs and start.
+    """
+    config = result["config"]
+    kernel = typical_kernel(result, (config["inputs"][0], config["starts"][0]), list(paths))
+    updates = sorted({round(frame * config["updates"] / _FRAMES) for frame in range(_FRAMES + 1)})
+    return {
+        "inputs": config["inputs"][0],
+        "start": config["starts"][0],
+        "kernel": kernel,
+        "updates": updates,
+        # Student: (updates, row and column and weight, elements)
+        "paths": {student: _rounded(path[updates][:, :, kernel]) for student, path in paths.items()},
+    }
+
+
+def _rounded(values: Tensor) -> Any:
+    return np.round(values.double().numpy(), 3).tolist()
+
+
+def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
+    written = [folder / "results.json"]
+    if result["runs"]:
+        written.append(folder / "table.md")
+        write_text(written[-1], markdown(result) + "\n")
+        for place in places(result):
+            header, *body = position_rows(result, place)
+            table = Table(Column(header[0], no_wrap=True), *header[1:], title=place_title(place), title_justify="left")
+            for row in body:
+                table.add_row(*row)
+            console.print(table)
+        for sentence in filter(None, [notice(result), *findings(result), *explanations(result)]):
+            console.print(sentence, highlight=False, soft_wrap=True)
+        written += [*draw_pictures(folder, result), folder / "report.html"]
+        write_report(written[-1], [positions_part(result, folder)])
+    for path in written:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

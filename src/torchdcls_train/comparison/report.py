@@ -1,0 +1,116 @@
+"""The report of comparisons: one HTML file that holds all it shows, pictures too."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..run_files import write_text
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a report says of one comparison.
+
+    Args:
+        title: Its heading.
+        asked: The question.
+        notice: What a reader must know first, or nothing.
+        found: The answer, a sentence or two to each point.
+        explained: What names and numbers mean, and what they do not say.
+        tables: Each with its title; rows, the header first.
+        pictures: Each with what it shows; those without a file are left out.
+        result: The record, which says how the comparison was made.
+    """
+
+    title: str
+    asked: str
+    notice: str
+    found: Sequence[str]
+    explained: Sequence[str]
+    tables: Mapping[str, Sequence[Sequence[str]]]
+    pictures: Mapping[Path, str]
+    result: Mapping[str, Any]
+
+
+def write_report(path: Path, parts: Sequence[Part]) -> None:
+    """Writes the file of a report."""
+    title = " and ".join(part.title for part in parts)
+    body = "\n".join(line for part in parts for line in _part(part))
+    write_text(
+        path,
+        "<!doctype html>\n"
+        f'<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>torchdcls: {escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n",
+    )
+
+
+def _part(part: Part) -> list[str]:
+    lines = [f"<h1>{escape(part.title)}</h1>", f'<p class="asked">{escape(part.asked)}</p>']
+    if part.notice:
+        lines.append(f'<p class="notice">{escape(part.notice)}</p>')
+    lines += _list("What was found", part.found)
+    for title, rows in part.tables.items():
+        lines += [f"<h3>{escape(title)}</h3>", *_table(rows, header=True)]
+    for path, shows in part.pictures.items():
+        if path.exists():
+            kind, data = path.suffix[1:], base64.b64encode(path.read_bytes()).decode()
+            image = f'<img alt="{escape(shows)}" src="data:image/{kind};base64,{data}">'
+            lines.append(f"<figure>{image}<figcaption>{escape(shows)}</figcaption></figure>")
+    lines += _list("How to read it", part.explained)
+    lines += ["<h2>How it was made</h2>", *_table(_origin(part.result)), "<details><summary>Settings</summary>"]
+    return [*lines, *_table(_settings(part.result["config"])), "</details>"]
+
+
+def _list(title: str, points: Sequence[str]) -> list[str]:
+    items = [f"<li>{escape(point)}</li>" for point in points]
+    return [f"<h2>{title}</h2>", "<ul>", *items, "</ul>"] if items else []
+
+
+def _table(rows: Iterable[Sequence[str]], header: bool = False) -> list[str]:
+    lines = ['<div class="wide"><table>']
+    for number, row in enumerate(rows):
+        tag = "th" if header and number == 0 else "td"
+        lines.append("<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in row) + "</tr>")
+    return [*lines, "</table></div>"]
+
+
+def _origin(result: Mapping[str, Any]) -> list[list[str]]:
+    machine, commit = result["machine"], result["commit"]
+    cores = f"{machine['cores']} cores, {result['threads']} of them used" if machine["cores"] else ""
+    memory = f"{machine['memory_gib']} GiB" if machine["memory_gib"] else ""
+    return [
+        ["command", result["command"]],
+        ["date", result["date"]],
+        ["machine", ", ".join(filter(None, [machine["cpu"], cores, memory, machine["os"]]))],
+        ["load at the start", "not known" if result["load"] is None else f"{result['load']} processes"],
+        ["versions", ", ".join(f"{name} {number}" for name, number in result["versions"].items())],
+        ["commit", "none" if commit is None else commit + (", with changes" if result["dirty"] else "")],
+    ]
+
+
+def _settings(config: Mapping[str, Any]) -> list[list[str]]:
+    def words(value: Any) -> str:
+        return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    return [[name, "default" if value is None else words(value)] for name, value in config.items()]
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; color: #222; }
+h1 { margin-top: 2.5rem; line-height: 1.2; }
+h3 { margin-bottom: .3rem; }
+.asked { font-size: 1.15rem; }
+.notice { background: #fff3cd; padding: .6rem 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
+h3 + .wide { white-space: nowrap; }
+th { border-bottom: 2px solid #888; }
+figure { margin: 1.5rem 0; }
+img { max-width: 100%; height: auto; }
+figcaption { color: #555; font-size: .9rem; }
+"""

@@ -1,0 +1,79 @@
+"""The report: one file that needs nothing else, and says what the record says."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torchdcls_train.comparison.report import Part, write_report
+
+PNG = b"\x89PNG not really"
+
+
+class Read(HTMLParser):
+    """What a browser sees of a file: its text, the addresses it would fetch, and tags that are not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [value for name, value in attrs if name in ("src", "href") and value is not None]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Part:
+    (tmp_path / "a.png").write_bytes(PNG)
+    result: dict[str, Any] = {
+        "command": "torchdcls compare images",
+        "date": "2026-01-02T03:04:05+00:00",
+        "machine": {"cpu": "A <fast> one", "cores": 2, "memory_gib": 23.5, "os": "Debian"},
+        "load": 0.5,
+        "threads": 1,
+        "versions": {"torch": "2.14"},
+        "commit": "abc",
+        "dirty": True,
+        "config": {"methods": ["7x7", "gaussian"], "lr": 0.004, "kernel_count": None},
+    }
+    pictures = {tmp_path / "a.png": "What it shows", tmp_path / "missing.png": "not drawn"}
+    return Part(
+        "Do they?",
+        "Asked & answered",
+        "Not complete",
+        ["more", "less < none"],
+        ["it means"],
+        {"T": [["m"], ["1"]]},
+        pictures,
+        result,
+    )
+
+
+def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    write_report(file, [part, part])
+    read = Read()
+    read.feed(file.read_text())
+    assert not read.open and file.read_text().startswith("<!doctype html>")
+    assert read.fetched == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"] * 2
+    text = " ".join(read.text)
+    for expected in (
+        *("Do they?", "Asked & answered", "Not complete", "more", "less < none", "it means", "What it shows"),
+        *("A <fast> one, 2 cores, 1 of them used, 23.5 GiB, Debian", "torchdcls compare images", "torch 2.14"),
+        *("abc, with changes", "0.5 processes", "7x7 gaussian", "0.004", "default", "2026-01-02T03:04:05+00:00"),
+    ):
+        assert text.count(expected) >= 2, expected
+    assert "not drawn" not in text
+    assert not re.search(r"https?://", file.read_text())
