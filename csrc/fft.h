@@ -337,7 +337,7 @@ static void kernel_range(int64_t begin, int64_t end, void *context) {
         return;
     }
     vec *room = work + work_size(call), *kernel = room + room_size(call);
-    stretch at[3];
+    stretch at[4];
     for (int i = 0; i < 3; i++) at[i] = (stretch){0, call->axis[i].kernel, 0};
     for (int64_t block = begin; block < end; block++) {
         const int64_t lanes = least(LANES, call->channels - block * LANES);
@@ -459,7 +459,7 @@ static void gradient_range(int64_t begin, int64_t end, void *context) {
         return;
     }
     vec *room = work + work_size(call);
-    stretch at[3];
+    stretch at[4];
     for (int i = 0; i < 3; i++) at[i] = (stretch){0, call->axis[i].kernel, 0};
     for (int64_t block = begin; block < end; block++) {
         const int64_t lanes = least(LANES, call->channels - block * LANES);

@@ -362,7 +362,7 @@ def test_explains_that_there_are_no_compiled_kernels(capsys, monkeypatch):
 def test_explains_float64(capsys):
     """Torch convolves float32 many times faster than other dtypes, and the transforms do not care."""
     single, double = (float(explained(capsys, *SHAPES, dtype=dtype, groups=4)[1].split()[1]) for dtype in DTYPES)
-    assert double == pytest.approx(10 * single, rel=0.1)
+    assert 5 * single < double < 10.1 * single
 
 
 DTYPES = torch.float32, torch.float16
