@@ -48,9 +48,9 @@ def _are_numbers(*tensors: Tensor | None) -> bool:
     # Now, or when a compiled graph runs. An exported program has to run where this package is not.
     if torch.compiler.is_compiling():
         return not torch.compiler.is_exporting() and not _transformed()
-    given = [tensor for tensor in tensors if tensor is not None]
-    plain = all(type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor) for tensor in given)
-    return plain and not special_tensors()
+    return not special_tensors() and all(
+        tensor is None or (type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor)) for tensor in tensors
+    )
 
 
 @constant_when_compiled
@@ -191,9 +191,9 @@ def _check_elements(weight: Tensor, position: Tensor, sigma: Tensor | None, size
 
 
 def _check_like(weight: Tensor, shape: tuple[int, ...], **tensors: Tensor | None) -> None:
+    dtype, device = weight.dtype, weight.device
     for name, tensor in tensors.items():
-        same = tensor is None or (tensor.dtype == weight.dtype and tensor.device == weight.device)
-        if tensor is not None and not (same and tensor.shape == shape):
+        if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype or tensor.device != device):
             expected, got = (f"{one.dtype} on {one.device}" for one in (weight, tensor))
             raise ValueError(f"{name}: expected shape {shape}, {expected}, got {tuple(tensor.shape)}, {got}")
 

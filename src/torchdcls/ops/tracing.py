@@ -76,7 +76,7 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
 
 def as_read(tensor: Tensor) -> Tensor:
     """The same numbers without gaps, for who reads memory: a view may show the opposite signs, and zeros be nowhere."""
-    return (tensor.clone() if tensor._is_zerotensor() else tensor.resolve_neg()).contiguous()
+    return (tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor).contiguous()
 
 
 def owned(made: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from cases import answers, assert_as_exact_as
 
 from tests.ops.test_separable import leaves_of, own, steps
 from torchdcls import Dcls1d, Dcls2d
-from torchdcls.ops import separable
+from torchdcls.ops import kernel, separable
 from torchdcls.ops.gpu import interpreted
 from torchdcls.profiles import PROFILES
 
@@ -28,6 +28,7 @@ def launched(monkeypatch):
         return True
 
     monkeypatch.setattr(separable, "can_construct", chosen)
+    monkeypatch.setattr(kernel, "can_fuse", lambda *elements: False)
     return found
 
 
