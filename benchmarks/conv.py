@@ -25,7 +25,7 @@ from torchdcls.ops.conv.ways import WAYS, named
 from .memory import in_a_process, peak_of_this_process
 from .parity import check_parity
 from .shapes import FIT_SEED, Shape, draw_shapes
-from .timing import Comparison, compare_in_turns, ratio_words, time_in_turns
+from .timing import Timings, compare_in_turns, ratio_words, time_in_turns
 
 SUMMARY = "one layer's convolution against torch's, against DCLS 0.1.1, and method by method"
 PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
@@ -216,7 +216,7 @@ def run_large_map() -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "peak_bytes": peak_of_this_process()}
 
 
-def _layer(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+def _layer(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Timings:
     made = trained if layer.training else inferred
     own = torch.channels_last if layer.channels_last else torch.contiguous_format
     run = made(ours, *tensors(layer, layer.kernel, own))
@@ -230,7 +230,7 @@ def _layer(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Comparis
     return compare_in_turns(run, sides[fastest], turns=turns, after_turn=after_turn)
 
 
-def _shape(shape: Shape, turns: int, after_turn: Callable[[], None]) -> Comparison:
+def _shape(shape: Shape, turns: int, after_turn: Callable[[], None]) -> Timings:
     sides = _sides(shape)
     return compare_in_turns(sides["auto"], sides["torch"], turns=turns, seconds=0, after_turn=after_turn)
 
@@ -279,7 +279,7 @@ def tensors(
     return input.requires_grad_(), weight.requires_grad_(), gradient
 
 
-def _delays(turns: int, after_turn: Callable[[], None]) -> Comparison:
+def _delays(turns: int, after_turn: Callable[[], None]) -> Timings:
     ours, theirs = _delay_layers(512)
     spikes = F.pad((torch.rand(32, 512, 100) < 0.1).float(), (30, 0)).requires_grad_()
 

@@ -13,7 +13,7 @@ import torch
 
 from .conv import STAGES, Layer, comparison_rows, ours, tensors, torchs, trained
 from .parity import check_parity
-from .timing import Comparison, time_in_turns
+from .timing import Timings, time_in_turns
 
 SUMMARY = "one layer's convolution on a GPU, against torch's"
 PACKAGES: tuple[str, ...] = ("torch", "triton", "torchdcls")
@@ -121,17 +121,17 @@ def _event() -> Any:
     return event
 
 
-def _compare(layer: GpuLayer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+def _compare(layer: GpuLayer, turns: int, after_turn: Callable[[], None]) -> Timings:
     formats = (torch.contiguous_format, torch.channels_last)
     theirs = {str(format): trained(torchs, *tensors(layer, layer.against, format, DEVICE)) for format in formats}
     first = _times(theirs, 3)
     fastest = min(theirs, key=lambda name: sorted(first[name])[1])
     run = trained(ours, *tensors(layer, layer.kernel, torch.channels_last, DEVICE))
     times = _times({"ours": run, "torchs": theirs[fastest]}, turns, after_turn)
-    return Comparison(tuple(times["ours"]), tuple(times["torchs"]))
+    return Timings(tuple(times["ours"]), tuple(times["torchs"]))
 
 
-def _compare_with_floor(layer: GpuLayer, turns: int, after_turn: Callable[[], None]) -> Comparison:
+def _compare_with_floor(layer: GpuLayer, turns: int, after_turn: Callable[[], None]) -> Timings:
     input, weight, _ = (tensor.detach() for tensor in tensors(layer, layer.kernel, torch.channels_last, DEVICE))
     square = torch.randn(SQUARE, SQUARE, dtype=layer.dtype, device=DEVICE)
     sides: dict[str, Callable[[], object]] = {
@@ -142,7 +142,7 @@ def _compare_with_floor(layer: GpuLayer, turns: int, after_turn: Callable[[], No
     times = _times(sides, turns, after_turn)
     share = layer.batch * layer.channels * _products_along(layer.side, layer.kernel) ** 2 / SQUARE**3
     floors = [max(copied, made * share) for copied, made in zip(times["bytes"], times["products"], strict=True)]
-    return Comparison(tuple(times["forward"]), tuple(floors))
+    return Timings(tuple(times["forward"]), tuple(floors))
 
 
 def _times(

@@ -56,7 +56,7 @@ ARMS = (Arm(), *(Arm(shape, init) for shape in ("bilinear", "gaussian") for init
 
 
 @dataclass(frozen=True)
-class Study:
+class FineTuning:
     """What is trained, and how long.
 
     Args:
@@ -79,7 +79,7 @@ class Study:
         return len(self.seeds) * epochs * images_per_epoch(data.train, self.config.batch_size)
 
 
-def measure(study: Study, data: ImageData, bar: ProgressBar) -> list[dict[str, Any]]:
+def measure(study: FineTuning, data: ImageData, bar: ProgressBar) -> list[dict[str, Any]]:
     """Trains everything; one entry a seed, with the 7x7 model's accuracy and each arm's curve at each rate.
 
     Args:
@@ -148,7 +148,7 @@ def _fine_tune(
     model: nn.Module,
     arm: Arm,
     data: ImageData,
-    study: Study,
+    study: FineTuning,
     lr: float,
     seed: int,
     on_batch: Callable[[int], None],
@@ -285,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    study = Study(config, arguments.fine_tuning_epochs, arguments.rates, range(arguments.seeds))
+    study = FineTuning(config, arguments.fine_tuning_epochs, arguments.rates, range(arguments.seeds))
     result = record("fine-tuning", argv, PACKAGES, module="benchmarks.fine_tuning")
     result["settings"] = {
         "model": config.model,

@@ -22,7 +22,7 @@ from torchdcls.conversion.swap import swap_modules_
 
 from .memory import in_a_process, peak_beyond_start
 from .parity import check_parity
-from .timing import Comparison, compare_in_turns, ratio_words
+from .timing import Timings, compare_in_turns, ratio_words
 
 SUMMARY = "ConvNeXt-T with 23x23 Gaussian layers against 7x7 layers and against DCLS 0.1.1"
 PACKAGES: tuple[str, ...] = ("torch", "timm", "DCLS", "torchdcls")
@@ -84,7 +84,7 @@ def measured(
     module: str,
     problems: Sequence[tuple[str, ModelProblem]],
     run: Callable[[Side, ModelProblem], Callable[[], object]],
-    compare: Callable[[Callable[[], object], Callable[[], object]], Comparison],
+    compare: Callable[[Callable[[], object], Callable[[], object]], Timings],
 ) -> dict[str, Any]:
     """Times models against each other, and compares the memory that each takes in a process of its own.
 

@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Timings:
     """What came out of comparing a candidate with a baseline.
 
     Args:
@@ -82,7 +82,7 @@ def compare_in_turns(
     least_calls: int = 3,
     clock: Callable[[], float] = time.perf_counter,
     after_turn: Callable[[], None] | None = None,
-) -> Comparison:
+) -> Timings:
     """Times two callables against each other; the module says how.
 
     Args:
@@ -105,7 +105,7 @@ def compare_in_turns(
         clock=clock,
         after_turn=after_turn,
     )
-    return Comparison(tuple(times["candidate"]), tuple(times["baseline"]))
+    return Timings(tuple(times["candidate"]), tuple(times["baseline"]))
 
 
 def ratio_words(entry: Mapping[str, Any]) -> str:

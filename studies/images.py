@@ -16,7 +16,7 @@ _SPLIT_SEED = 20211207
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class StudyImages:
     """The images of a study; nothing but the score of a final cell reads `test`.
 
     Args:
@@ -38,12 +38,12 @@ class Images:
         """Channels of the images."""
         return self.training.images.shape[1]
 
-    def on(self, device: torch.device) -> "Images":
+    def on(self, device: torch.device) -> "StudyImages":
         """The same with training and validation images on a device; test images stay until they are scored."""
         return replace(self, training=self.training.to(device), validation=self.validation.to(device))
 
 
-def load_images(config: StudyConfig) -> Images:
+def load_images(config: StudyConfig) -> StudyImages:
     """Loads the data and sets the validation images apart, as many of each class.
 
     Raises:
@@ -60,7 +60,7 @@ def load_images(config: StudyConfig) -> Images:
     apart = order[balanced_indices(source.labels[order], config.validation_images)].sort().values
     rest = torch.ones(len(source), dtype=torch.bool)
     rest[apart] = False
-    return Images(
+    return StudyImages(
         training=ImageSet(source.images[rest], source.labels[rest]),
         validation=ImageSet(source.images[apart], source.labels[apart]),
         test=data.test,

@@ -9,7 +9,7 @@ from .cells import FinishedCell, make_cell
 from .config import BASELINE, Candidate, Method, Start, StudyConfig
 from .differences import Difference, Verdict, paired_difference
 from .records import Study
-from .schedule import SWEEPS, Entry, Schedule, Sweep, make_schedule, swept
+from .schedule import SWEEPS, Schedule, ScheduleEntry, Sweep, make_schedule, swept
 
 # The method that the papers found best, and what a reader asks of it beyond 7x7: the interpolation before it, and the
 # controls.
@@ -210,7 +210,7 @@ def _sweep_point(model: str, method: Method, value: Start | None, cells: Sequenc
     return SweepPoint(model, method, value, accuracies, cells[0].parameters, count, 1000 / speed)
 
 
-def _value_on(sweep: Sweep, entry: Entry, cell: FinishedCell, config: StudyConfig) -> Start | None:
+def _value_on(sweep: Sweep, entry: ScheduleEntry, cell: FinishedCell, config: StudyConfig) -> Start | None:
     # What the other sweeps keep, as many elements as 7x7's parameters allow, lies on the sweep over their number.
     if entry.phase == sweep:
         return entry.value

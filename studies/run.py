@@ -22,12 +22,12 @@ from .cells import Cell, FinishedCell, Platform
 from .compiling import many_shapes
 from .config import StudyConfig, among
 from .files import load_study, study_names
-from .images import Images, load_images
+from .images import StudyImages, load_images
 from .methods import build
 from .page import write_page
 from .records import Data, Recorder, Study, read_finished, read_run, write_settings
 from .results import Results, results_of
-from .schedule import Entry, make_schedule
+from .schedule import ScheduleEntry, make_schedule
 from .status import status_table
 from .training import train_cell
 
@@ -94,7 +94,7 @@ def study(
             rest = f"; {others} others in the folder belong to other settings" if others else ""
             console.print(f"{used} cells were finished before and are used again{rest}", soft_wrap=True)
 
-        def unfinished() -> list[Entry]:
+        def unfinished() -> list[ScheduleEntry]:
             left = make_schedule(config, platform, recorder.finished).left
             mine = [entry for entry in left if entry.model in (models or config.models)]
             return [e for e in mine if e.phase != "final" or e.cell is None or e.cell.seed in (seeds or config.seeds)]
@@ -143,8 +143,8 @@ def platform_of(config: StudyConfig, device: torch.device) -> Platform:
 
 def _train_all(
     config: StudyConfig,
-    unfinished: Callable[[], list[Entry]],
-    images: Images,
+    unfinished: Callable[[], list[ScheduleEntry]],
+    images: StudyImages,
     device: torch.device,
     recorder: Recorder,
     command: str,

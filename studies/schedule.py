@@ -16,7 +16,7 @@ SWEEPS: tuple[Sweep, ...] = ("kernel size", "kernel count", "start")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ScheduleEntry:
     """A cell and what it is for. Two phases may have the same cell, which is trained once.
 
     Args:
@@ -70,18 +70,18 @@ class Schedule:
         left: What is still to be trained, each cell once.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[ScheduleEntry]
     tuned: Sequence[Tuned]
     finished: Finished
     used: Sequence[FinishedCell]
-    left: Sequence[Entry]
+    left: Sequence[ScheduleEntry]
 
     @property
     def choices(self) -> Mapping[tuple[str, Method], Candidate]:
         """The chosen settings of each model and method for which they are chosen."""
         return {(row.model, row.method): row.candidate for row in self.tuned if row.chosen}
 
-    def of(self, entry: Entry) -> FinishedCell | None:
+    def of(self, entry: ScheduleEntry) -> FinishedCell | None:
         """What an entry came to, or None before it is finished."""
         return None if entry.cell is None else self.finished.get(entry.cell.id)
 
@@ -97,12 +97,12 @@ def make_schedule(config: StudyConfig, platform: Platform, finished: Finished) -
         # Where nothing else could be chosen there is nothing to find out.
         for candidate in candidates if len(candidates) > 1 else ():
             cell = make_cell(config, platform, model, method, candidate, seed, epochs=config.tuning.epochs)
-            entries.append(Entry("tune", model, method, cell.epochs, cell))
+            entries.append(ScheduleEntry("tune", model, method, cell.epochs, cell))
     for seed, (model, method) in product(config.seeds, pairs):
         final = None
         if (choice := choices.get((model, method))) is not None:
             final = make_cell(config, platform, model, method, choice, seed, test=True)
-        entries.append(Entry("final", model, method, config.epochs, final))
+        entries.append(ScheduleEntry("final", model, method, config.epochs, final))
     for sweep in SWEEPS:
         entries += _sweep(config, platform, sweep)
     used, left, seen = [], [], set()
@@ -162,7 +162,7 @@ def _alike(score: Score | None, other: Score | None) -> bool:
     return score.accuracy == other.accuracy and math.isclose(score.loss, other.loss, rel_tol=1e-3)
 
 
-def _sweep(config: StudyConfig, platform: Platform, sweep: Sweep) -> Iterator[Entry]:
+def _sweep(config: StudyConfig, platform: Platform, sweep: Sweep) -> Iterator[ScheduleEntry]:
     sweeps = config.sweeps
     models = sweeps.models or config.models
     for seed, value, model, method in product(sweeps.seeds, swept(config, sweep), models, sweeps.methods):
@@ -175,4 +175,4 @@ def _sweep(config: StudyConfig, platform: Platform, sweep: Sweep) -> Iterator[En
         )
         count = int(value) if sweep == "kernel count" else None
         cell = make_cell(config, platform, model, method, candidate, seed, epochs=sweeps.epochs, kernel_count=count)
-        yield Entry(sweep, model, method, cell.epochs, cell, value)
+        yield ScheduleEntry(sweep, model, method, cell.epochs, cell, value)

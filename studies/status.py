@@ -6,7 +6,7 @@ from statistics import median
 
 from rich.table import Table
 
-from .schedule import Entry, Schedule
+from .schedule import Schedule, ScheduleEntry
 
 HEADER = ("phase", "model", "method", "done", "remaining", "time left")
 
@@ -17,7 +17,7 @@ def status_rows(schedule: Schedule) -> list[list[str]]:
     A cell that two phases have counts in the rows of both, but once in the last one and in the times.
     """
     pace = _Pace(schedule)
-    groups: dict[tuple[str, str, str], list[Entry]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[ScheduleEntry]] = defaultdict(list)
     for entry in schedule.entries:
         groups[entry.phase, entry.model, entry.method].append(entry)
     rows = []
@@ -47,7 +47,7 @@ class _Pace:
                 for key in ((finished.cell.model, finished.cell.method), None):
                     self._of[key].append(finished.seconds / len(finished.epochs))
 
-    def words(self, entries: Sequence[Entry]) -> str:
+    def words(self, entries: Sequence[ScheduleEntry]) -> str:
         """The time that these will take, in words."""
         if not entries:
             return "-"

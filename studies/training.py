@@ -18,13 +18,13 @@ from torchdcls_train.validation import validate
 
 from .cells import Cell, FinishedCell, Score
 from .compiling import compile_in_pieces_
-from .images import Images
+from .images import StudyImages
 from .methods import build
 
 
 def train_cell(
     cell: Cell,
-    images: Images,
+    images: StudyImages,
     device: torch.device,
     origin: Mapping[str, Any],
     *,
@@ -78,7 +78,7 @@ def train_cell(
     )
 
 
-def _score(model: torch.nn.Module, images: Images, settings: TrainConfig, device: torch.device) -> Score:
+def _score(model: torch.nn.Module, images: StudyImages, settings: TrainConfig, device: torch.device) -> Score:
     batches = HeldBatches(images.test.to(device), settings.batch_size, *channel_mean_std(images.training.images))
     scores = validate(model, batches, Processes(device), settings)
     return Score(scores.loss, scores.top1)

@@ -204,6 +204,11 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def alternatives(words: Iterable[object]) -> str:
     """Words in quotes as a list with "or"."""
     *most, last = map(repr, words)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from torchdcls import deployment
 from torchdcls.deployment import Configuration, ExportReport
-from torchdcls.deployment.options import Format
+from torchdcls.deployment.report import Format
 
 from .data.transforms import preparation
 from .run_folder import resolved

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torchdcls import _checks
-from torchdcls.deployment.options import DynamicSize, Format, Positions
+from torchdcls.deployment.export import DynamicSize, Positions
+from torchdcls.deployment.report import Format
 
 Precision = Literal["float32", "bfloat16"]
 Loss = Literal["cross-entropy", "binary"]

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from timm.data.mixup import Mixup
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from torchdcls._checks import nearest
+from torchdcls.models.named import timm_model
 from torchdcls.nn import DclsLayer
 from torchdcls.optim import clamp_positions_, param_groups, repulsion_loss
 
@@ -40,25 +40,14 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     Raises:
         ValueError: timm has no such model, or it does not take these arguments.
     """
-    from torchdcls import models  # noqa: F401  registers them with timm
-
-    if not timm.is_model(config.model):
-        raise ValueError(
-            f"model: expected a name that timm knows, got {config.model!r}; {nearest(config.model, timm.list_models())}"
-        )
     torch.manual_seed(config.seed)
-    try:
-        model = timm.create_model(
-            config.model,
-            num_classes=num_classes,
-            drop_path_rate=config.drop_path or None,  # None leaves it out, as not all models know it
-            **(config.model_args or {}),
-        )
-    except (TypeError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not config.model_args:
-            raise
-        given = {**({"drop_path_rate": config.drop_path} if config.drop_path else {}), **(config.model_args or {})}
-        raise ValueError(f"model_args: {config.model} does not take {given} ({error})") from None
+    model = timm_model(
+        config.model,
+        num_classes=num_classes,
+        drop_path_rate=config.drop_path or None,
+        model_args=config.model_args,
+        called="model",
+    )
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     return model.to(memory_format=memory_format)  # type: ignore[no-any-return, call-overload]
 

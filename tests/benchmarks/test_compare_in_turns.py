@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from benchmarks.timing import Comparison, compare_in_turns
+from benchmarks.timing import Timings, compare_in_turns
 
 
 class Clock:
@@ -96,27 +96,27 @@ def test_too_few_turns_or_calls(setting: dict[str, int]) -> None:
 
 def test_drift_of_the_machine_cancels() -> None:
     speeds = [1.0, 1.5, 2.0, 4.0, 8.0, 3.0]
-    comparison = Comparison(tuple(speeds), tuple(3 * speed for speed in speeds))
+    comparison = Timings(tuple(speeds), tuple(3 * speed for speed in speeds))
     assert comparison.spread == (3, 3)
 
 
 def test_difference_inside_the_spread_is_none() -> None:
-    comparison = Comparison((1.0,) * 7, (0.9, 1.2, 1.1, 0.8, 1.3, 1.2, 1.1))
+    comparison = Timings((1.0,) * 7, (0.9, 1.2, 1.1, 0.8, 1.3, 1.2, 1.1))
     assert comparison.ratio == 1.1
     assert comparison.verdict == "no difference"
 
 
 def test_slower() -> None:
-    assert Comparison((1.0,) * 7, (0.5, 0.6, 0.7, 0.8, 0.5, 0.6, 0.7)).verdict == "slower"
+    assert Timings((1.0,) * 7, (0.5, 0.6, 0.7, 0.8, 0.5, 0.6, 0.7)).verdict == "slower"
 
 
 def test_one_turn_shows_no_difference() -> None:
-    assert Comparison((1.0,), (50.0,)).verdict == "no difference"
+    assert Timings((1.0,), (50.0,)).verdict == "no difference"
 
 
 @pytest.mark.parametrize("count", range(1, 30))
 def test_spread_is_the_narrowest_that_holds_the_median_with_95_percent(count: int) -> None:
-    low, high = Comparison((1.0,) * count, tuple(map(float, range(1, count + 1)))).spread
+    low, high = Timings((1.0,) * count, tuple(map(float, range(1, count + 1)))).spread
     assert low + high == count + 1
 
     def holds(rank: int) -> float:
@@ -129,7 +129,7 @@ def test_spread_is_the_narrowest_that_holds_the_median_with_95_percent(count: in
 
 
 def test_json_is_in_milliseconds() -> None:
-    fields = Comparison((0.001, 0.002, 0.003), (0.01, 0.02, 0.03)).to_json()
+    fields = Timings((0.001, 0.002, 0.003), (0.01, 0.02, 0.03)).to_json()
     assert fields["candidate_ms"] == pytest.approx(2)
     assert fields["baseline_ms"] == pytest.approx(20)
     assert fields["baseline_ms_by_turn"] == pytest.approx([10, 20, 30])

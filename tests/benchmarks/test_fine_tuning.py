@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import fine_tuning
-from benchmarks.fine_tuning import ARMS, EVALUATIONS_AN_EPOCH, Arm, Study, draw, measure, note, rows, start
+from benchmarks.fine_tuning import ARMS, EVALUATIONS_AN_EPOCH, Arm, FineTuning, draw, measure, note, rows, start
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.data.image_set import ImageData, ImageSet
@@ -67,7 +67,7 @@ MADE = {
 
 def test_measured_arms_start_where_they_should() -> None:
     config = CompareConfig(epochs=1, batch_size=16).checked()
-    study = Study(config, epochs=1, rates=[1e-3], seeds=[0])
+    study = FineTuning(config, epochs=1, rates=[1e-3], seeds=[0])
     data = small_data()
     with ProgressBar(Console(quiet=True), study.images(data)) as bar:
         (run,) = measure(study, data, bar)

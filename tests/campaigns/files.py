@@ -335,7 +335,7 @@ def _loads_official(place: Place) -> Any:
 READERS: dict[str, tuple[Callable[[Originals, Said], Callable[[Place], None]], Callable[[Place], Any]]] = {
     "deployment.load": (_writes_safetensors, _loads_safetensors),
     "TimmModel.from_pretrained": (_writes_folder, _loads_folder),
-    "train.evaluate.load_model": (_writes_checkpoint, _loads_checkpoint),
+    "torchdcls_train.evaluate.load_model": (_writes_checkpoint, _loads_checkpoint),
 }
 
 
@@ -357,9 +357,9 @@ def written(originals: Originals, planted: Path) -> Iterator[Crafted]:
     write, load = READERS["TimmModel.from_pretrained"]
     for name, more in hostile_entries(planted):
         yield Crafted("TimmModel.from_pretrained", name, write(originals, Said(NAME, ARGUMENTS, more)), load)
-    write, load = READERS["train.evaluate.load_model"]
+    write, load = READERS["torchdcls_train.evaluate.load_model"]
     for name, more in hostile_settings(planted):
-        yield Crafted("train.evaluate.load_model", name, write(originals, Said(NAME, ARGUMENTS, more)), load)
+        yield Crafted("torchdcls_train.evaluate.load_model", name, write(originals, Said(NAME, ARGUMENTS, more)), load)
     for name, content in hostile_pickles(originals):
         yield Crafted("load_official", name, content, _loads_official, exact=False)
 
@@ -619,7 +619,7 @@ def broken(originals: Originals, rng: random.Random, cases: int) -> Iterator[Cra
     files = {
         "deployment.load": ("model.safetensors", "model.safetensors"),
         "TimmModel.from_pretrained": ("hub/model.safetensors", "net/model.safetensors"),
-        "train.evaluate.load_model": ("checkpoint.safetensors", "last.safetensors"),
+        "torchdcls_train.evaluate.load_model": ("checkpoint.safetensors", "last.safetensors"),
     }
     for kind, (stored, name) in files.items():
         original, load = originals.folder / stored, READERS[kind][1]

@@ -862,6 +862,15 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
         Net.from_pretrained("me/net", local_files_only=True, cache_dir=tmp_path)
 
 
+def test_an_error_without_words_is_told_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*asked: Any, **more: Any) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(repository, "hf_hub_download", refused)
+    with pytest.raises(ValueError, match=r"got 'me/net': PermissionError$"):
+        Net.from_pretrained("me/net", local_files_only=True)
+
+
 def test_an_argument_that_is_none_of_the_class(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^widht: expected an argument of Net; did you mean 'width'"):
         Net.from_pretrained(saved(tmp_path), widht=3)

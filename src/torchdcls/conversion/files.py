@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-from .._checks import WrongTypeError
+from .._checks import WrongTypeError, first_line
 from .._extras import needed_by
 
 
@@ -104,7 +104,7 @@ def read(path: Path) -> Any:
 
 
 def _broken(path: Path, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
+    reason = first_line(error).partition(". ")[0].rstrip(".")
     return (
         f"path_or_url: '{path}' cannot be read ({reason}); it is cut short, or no file of torch or safetensors: "
         "delete it and download it again"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import ge
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,12 @@ from .agreement import Check, Reference
 from .configuration import Configuration
 from .copies import copied
 from .errors import ExportError, reason
-from .options import DynamicSize, Format, Positions
 from .program import axis_names, least_sizes, read_program, run_program, trace, write_program
-from .report import ExportReport
+from .report import ExportReport, Format
 from .weights import load, write_weights
+
+DynamicSize = Literal["auto"] | bool
+Positions = Literal["keep", "round"]
 
 # Larger sizes are multiples of the same power of two, up to that by which image models divide.
 _LARGEST_DIVISOR = 32

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..conversion import FuseReport
 from ..conversion.fuse import moved_onto_the_grid
 from .agreement import Check
-from .options import Format
+
+Format = Literal["onnx", "pt2", "safetensors"]
 
 
 @dataclass(frozen=True)

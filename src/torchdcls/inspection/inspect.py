@@ -221,10 +221,9 @@ def _first_run(model: nn.Module, bare: nn.Module, inputs: Sequence[Tensor]) -> t
             return _run(whole, inputs), whole
         except Exception as error:
             problem = error
-    reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
     raise ValueError(
         f"example: expected an input that {type(model).__name__} can be run on, got "
-        f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {reason}"
+        f"{', '.join(str(tuple(tensor.shape)) for tensor in inputs)}: {_checks.first_line(problem)}"
     ) from problem
 
 

@@ -51,37 +51,47 @@ def named_model(
     """
     make = _maker(name)
     if not weights:
-        # Some compute with tensors while they are made.
-        with suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+        # Some compute with tensors while they are made; what is wrong with others is told below.
+        with suppress(RuntimeError, ValueError), torch.device("meta"):
             return make(num_classes, image_size)
     return make(num_classes, image_size)
 
 
 def timm_model(
-    name: str, *, num_classes: int | None = None, pretrained: bool = False, model_args: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    num_classes: int | None = None,
+    drop_path_rate: float | None = None,
+    pretrained: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+    called: str = "model_name",
 ) -> nn.Module:
     """A model of timm, DCLS models included.
 
     Args:
         name: timm's name.
-        num_classes: None for the model's own.
+        num_classes, drop_path_rate: None for the model's own.
         pretrained: Whether to fetch its weights.
         model_args: What else it is made with.
+        called: What the caller calls `name`, for messages.
 
     Raises:
         ValueError: timm has no such model, or it does not take these arguments.
     """
     if not timm.is_model(name):
         raise ValueError(
-            f"model_name: expected a name that timm knows, got {name!r}; {nearest(name, timm.list_models())}"
+            f"{called}: expected a name that timm knows, got {name!r}; {nearest(name, timm.list_models())}"
         )
-    arguments = dict(model_args or {})
-    if num_classes is not None:
-        arguments["num_classes"] = num_classes
+    own = dict(model_args or {})
+    # Not all models know these.
+    classes: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    rate: dict[str, Any] = {} if drop_path_rate is None else {"drop_path_rate": drop_path_rate}
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
-    except TypeError as error:
-        raise ValueError(f"model_args: {name} does not take {arguments} ({error})") from None
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **classes, **rate, **own)
+    except (TypeError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not own:
+            raise
+        raise ValueError(f"model_args: {name} does not take {rate | own} ({error})") from None
     return model
 
 
@@ -129,13 +139,9 @@ def _of_torchvision(name: str, num_classes: int | None, image_size: int | None) 
 
 
 def _of_timm(name: str, num_classes: int | None, image_size: int | None) -> Named:
-    arguments: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    try:
-        model: nn.Module = timm.create_model(name, **arguments)
-        cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-        if image_size is not None and cfg.get("fixed_input_size"):
-            model = timm.create_model(name, img_size=image_size, **arguments)
-    except TypeError as error:
-        raise ValueError(f"model: {name} of timm does not take {arguments} ({error})") from None
+    model = timm_model(name, num_classes=num_classes)
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    if image_size is not None and cfg.get("fixed_input_size"):
+        model = timm_model(name, num_classes=num_classes, model_args={"img_size": image_size})
     channels, height, width = cfg.get("input_size") or (3, 224, 224)
     return Named(name, model.eval(), (channels, image_size or height, image_size or width), twin(name))

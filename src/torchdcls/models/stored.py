@@ -21,7 +21,7 @@ from timm.models import build_model_with_cfg, model_entrypoint
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .._checks import nearest
+from .._checks import first_line, nearest
 from .registered import twin
 
 # Taken out of the arguments on their way to the constructor; none of them loads anything.
@@ -102,8 +102,9 @@ def making(where: str, path: Path, elements: int) -> Iterator[None]:
     except ValueError as error:
         raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{where}: no model can be made with the arguments in '{path}' ({reason})") from None
+        raise ValueError(
+            f"{where}: no model can be made with the arguments in '{path}' ({first_line(error)})"
+        ) from None
     finally:
         hook.remove()
 

@@ -8,6 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from torchdcls._checks import first_line
+
 from ..settings import MAX_IMAGE_PIXELS
 
 # Pillow has sixteen bits of these as integers of 32.
@@ -47,7 +49,7 @@ def reason(error: Exception) -> str:
     """Why an image cannot be read, in one line."""
     # Pillow's own words name an object in memory, another one at each time.
     unknown = isinstance(error, UnidentifiedImageError)
-    return "no image that Pillow knows" if unknown else (str(error).strip() or type(error).__name__).splitlines()[0]
+    return "no image that Pillow knows" if unknown else first_line(error)
 
 
 def _opened(file: BinaryIO | Path, max_pixels: int) -> Image.Image:

@@ -10,7 +10,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from ..._checks import nearest
+from ..._checks import first_line, nearest
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FOLDER = "pretrained_model_name_or_path"
@@ -38,8 +38,7 @@ def read_header(path: Path) -> Header:
     Raises:
         ValueError: The file is missing or cannot be read.
     """
-    if not path.is_file():
-        raise ValueError(f"{FOLDER}: expected a folder with {path.name}, got '{path.parent}' without")
+    _check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
             names = (file.metadata() or {}).get(NOT_STORED, "").split(",")
@@ -58,10 +57,9 @@ def read_config(path: Path, *, optional: bool) -> dict[str, Any]:
     Raises:
         ValueError: It is missing otherwise, or holds something else.
     """
-    if not path.is_file():
-        if optional:
-            return {}
-        raise ValueError(f"{FOLDER}: expected a folder with {path.name}, got '{path.parent}' without")
+    if optional and not path.is_file():
+        return {}
+    _check_there(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -69,6 +67,11 @@ def read_config(path: Path, *, optional: bool) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{FOLDER}: expected an object in '{path}', got {config!r}")
     return config
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{FOLDER}: expected a folder with {path.name}, got '{path.parent}' without")
 
 
 def downloaded(
@@ -103,8 +106,7 @@ def downloaded(
         except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
             if file == CONFIG and config_is_optional and isinstance(error, EntryNotFoundError):
                 continue
-            reason = unreachable or str(error).strip().splitlines()[0]
-            raise ValueError(f"{_EXPECTED} with {file}, got '{repo_id}': {reason}") from None
+            raise ValueError(f"{_EXPECTED} with {file}, got '{repo_id}': {unreachable or first_line(error)}") from None
     return Path(path).parent
 
 
@@ -130,6 +132,6 @@ def _unreachable(repo_id: str, revision: str | None, token: str | bool | None) -
     except (HfHubHTTPError, EntryNotFoundError, HFValidationError):  # an answer, or a wrong name
         return None
     except Exception as error:  # each version has other ones for a missing network
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         return f"the Hub cannot be reached ({reason}), and it is not among the files that were downloaded before"
     return None
