@@ -337,7 +337,7 @@ static void kernel_range(int64_t begin, int64_t end, void *context) {
         return;
     }
     vec *room = work + work_size(call), *kernel = room + room_size(call);
-    stretch at[4];
+    stretch at[4] = {0};
     for (int i = 0; i < 3; i++) at[i] = (stretch){0, call->axis[i].kernel, 0};
     for (int64_t block = begin; block < end; block++) {
         const int64_t lanes = least(LANES, call->channels - block * LANES);
@@ -366,7 +366,7 @@ static void spectral_convolve_range(int64_t begin, int64_t end, void *context) {
         const int64_t block = task / call->units, c = block * LANES, lanes = least(LANES, call->channels - c);
         const int64_t unit = task % call->units, n = unit % call->batch;
         const vec *kernel = call->spectra + block * bins(call);
-        stretch in[4], out[4];
+        stretch in[4] = {0}, out[4] = {0};
         stretches(call, unit / call->batch, in, out);
         load_rows(call, &call->input, n, c, lanes, in, work, room);
         if (call->depth == 3) middle(call, in, work, room);
@@ -419,7 +419,7 @@ static void spectral_correlate_range(int64_t begin, int64_t end, void *context) 
         memset(sums, 0, (size_t)bins(call) * sizeof(vec));
         for (int64_t unit = part * call->units / call->parts; unit < (part + 1) * call->units / call->parts; unit++) {
             const int64_t n = unit % call->batch;
-            stretch in[4], out[4];
+            stretch in[4] = {0}, out[4] = {0};
             stretches(call, unit / call->batch, in, out);
             load_rows(call, &call->input, n, c, lanes, in, work, room);
             load_rows(call, &call->output, n, c, lanes, out, other, room);
@@ -459,7 +459,7 @@ static void gradient_range(int64_t begin, int64_t end, void *context) {
         return;
     }
     vec *room = work + work_size(call);
-    stretch at[4];
+    stretch at[4] = {0};
     for (int i = 0; i < 3; i++) at[i] = (stretch){0, call->axis[i].kernel, 0};
     for (int64_t block = begin; block < end; block++) {
         const int64_t lanes = least(LANES, call->channels - block * LANES);

@@ -141,9 +141,9 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     factor = 1.0
     if problem.dtype in (torch.float64, torch.float16):
         factor = 10.0 if problem.groups > 1 else 3.0
-    kind = "depthwise" if problem.depthwise else "grouped" if problem.groups > 1 else "dense"
+    kind = "grouped" if problem.groups > 1 else "dense"
     if problem.depthwise:
-        kind += " last" if problem.channels_last else ""
+        kind = f"{len(problem.kernel)}-D depthwise" + (" last" if problem.channels_last else "")
     name = f"direct {kind} {part}"
     return {
         "direct call": 1.0,

@@ -14,8 +14,8 @@ from .rates import nanoseconds
 from .way import Part, Way
 from .ways import WAYS, named
 
-# The least gain that is worth another plan than torch's own. Unit: nanoseconds.
-LEAST_GAIN = 1e5
+# The least gain a map that is worth another plan than torch's own: what it takes to call one. Unit: nanoseconds.
+LEAST_GAIN = 3e4
 # The map that gives the gradient of the input of another.
 _BACK: dict[Map, Map] = {"convolve": "transpose", "transpose": "convolve"}
 
@@ -138,7 +138,7 @@ def _known_cheapest(problem: Problem, maps: tuple[Map, ...]) -> Plan:
     def cautious(plan: Plan) -> float:
         ways = [plan.of(map) for map in maps]
         time = estimate_plan(plan, problem, maps) * max(way.handicap for way in ways)
-        return time if all(way is WAYS[0] for way in ways) else time + LEAST_GAIN
+        return time if all(way is WAYS[0] for way in ways) else time + LEAST_GAIN * len(maps)
 
     return min(_plans(problem, maps), key=cautious)
 
@@ -173,8 +173,9 @@ def explain(problem: Problem, output: Map, of_input: bool, of_weight: bool) -> s
             lines.append(f"{way.name:9}" + "".join(f"{time:18.2f}" for time in times) + caution)
     plan = choose(problem, output, of_input, of_weight)
     if problem.device == "cpu":
-        factors = ", ".join(f"{each.name} by {each.handicap}" for each in WAYS if each.handicap != 1)
-        lines.append(f"auto multiplies {factors}, and leaves direct for a gain of {LEAST_GAIN / 1e6} ms or more")
+        factors = ", ".join(f"{each.name} as {each.handicap} times as long" for each in WAYS if each.handicap != 1)
+        gain = LEAST_GAIN * len(maps) / 1e6
+        lines.append(f"auto counts {factors}, and leaves {WAYS[0].name} for a gain of {gain:.2f} ms or more")
     taken = [f"{title} by {plan.of(map).name}" for title, map in zip(titles, maps, strict=True)]
     lines.append(f"auto takes: {', '.join(taken)}")
     return "\n".join(lines)

@@ -142,7 +142,7 @@ def test_explains_cuda(capsys):
     assert "native     not taken: it is compiled for CPUs" in text
     assert "fft        not taken: it is expected to pay where depthwise kernels have more than 63 taps" in text
     assert text.endswith("auto takes: output by triton, input gradient by triton, weight gradient by triton\n")
-    assert "auto multiplies" not in text
+    assert "auto counts" not in text
 
 
 # How it divides its work
