@@ -40,9 +40,10 @@ def main() -> int:
     """The console script: runs a command and returns its exit status."""
     words = sys.argv[1:]
     answer(words, version("torchdcls"))
-    # Threads that wait for the slowest of them sleep: those that spin hold the cores that it waits for, where another
-    # process is busy. OpenMP reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads that wait for the slowest of them soon sleep: those that spin on hold the cores that it waits for, where
+    # another process is busy. OpenMP reads this when torch is imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from torchdcls.cli import main
 
     return main(words)

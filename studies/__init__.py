@@ -2,5 +2,6 @@
 
 import os
 
-# Before torch is imported, as the command `torchdcls` does: threads that wait sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch is imported, as the command `torchdcls` does: threads that wait soon sleep.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
