@@ -38,7 +38,7 @@ def test_writes_a_result_and_its_table(tmp_path: Path) -> None:
 
 def test_nothing_is_measured_where_methods_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = api._run
-    monkeypatch.setattr(api, "_run", lambda *args: run(*args) * (1 if args[-1] == api._ALL_DIRECT else 2))
+    monkeypatch.setattr(api, "_run", lambda *args: run(*args) * (1 if args[-1] == api.Plan.of_one("direct") else 2))
     monkeypatch.setattr(api.select, "choose", lambda *args: api.Plan.of_one("fft"))
     assert main(["sizes", "--turns", "1", "--out", str(tmp_path)]) == 1
     with pytest.raises(ParityError, match="gaussian, 12x12"):

@@ -18,6 +18,7 @@ from torchdcls import Dcls2d, clear_caches, large_kernel_conv2d, large_kernel_co
 from torchdcls.ops import gpu
 from torchdcls.ops.caches import LastResult, cached
 from torchdcls.ops.conv.triton import configurations, tuning
+from torchdcls.ops.native import missing
 
 SOURCE = Path(torchdcls.__file__).parent
 
@@ -56,7 +57,8 @@ def test_every_cache_is_filled_and_freed():
     functions = functions_with_caches()
     clear_caches()
     layer = fill()
-    assert [name for name, function in functions.items() if not function.cache_info().currsize] == []
+    empty = [name for name, function in functions.items() if not function.cache_info().currsize]
+    assert [name for name in empty if missing() is None or ".conv.native." not in name] == []
     assert layer._cache._kept is not None
     assert tuning._measured
     clear_caches()

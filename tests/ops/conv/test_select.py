@@ -448,12 +448,11 @@ def test_every_kind_of_problem_has_a_rate(layout, channels, taps, side):
         ((3, 720, 1280), (301, 1)),
         ((3, 720, 1280), (151, 1)),
         ((3, 720, 1280), (151, 5)),
-        ((8, 32, 64, 64), (31, 1, 1)),
     ],
     ids=str,
 )
 def test_thin_kernels_are_not_left_to_torch(map, kernel, channels_last):
-    # Torch's own takes from 2 to 80 times the best here.
+    # Torch's own takes from 5 to 80 times the best here.
     channels, *sizes = map
     padding = tuple((taps // 2, taps // 2) for taps in kernel)
     stride = (1,) * len(kernel)
