@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..autocast import autocast_disabled
 from ..tracing import owned
+from .layout import is_like_channels_last, to_channels_last
 from .problem import Problem
 from .select import Plan
 from .ways import named
@@ -84,6 +85,9 @@ class _Gradients(torch.autograd.Function):
         of_input, of_weight = wanted
         input = None if input is None else input.to(dtype)
         weight, gradient = weight.to(dtype), gradient.to(dtype)
+        if input is not None and is_like_channels_last(input) != is_like_channels_last(gradient):
+            # One copy, where a loss gave the gradient another format, for two maps that read neighbors together.
+            gradient = to_channels_last(gradient) if is_like_channels_last(input) else gradient.contiguous()
         to_input = to_weight = None
         with autocast_disabled(gradient.device.type):
             both = named(plan.transpose).gradients if plan.transpose == plan.correlate else None

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..layout import is_like_channels_last, to_channels_last
 from ..operators import DepthwiseOperators
-from ..problem import Problem
 from ..way import Way
 from .support import undesired, unsupported
 
@@ -42,19 +40,11 @@ def _rows(tensor: Tensor) -> Tensor:
 _OPERATORS = DepthwiseOperators("triton", ("CPU", "CUDA"), _convolve, _transpose, _correlate)
 
 
-def _gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    # One copy, where a loss gave the gradient another format, for two launches that read neighbours together.
-    if is_like_channels_last(input) != is_like_channels_last(gradient):
-        gradient = to_channels_last(gradient) if is_like_channels_last(input) else gradient.contiguous()
-    return _OPERATORS.transpose(gradient, weight, problem), _OPERATORS.correlate(input, gradient, problem)
-
-
 TRITON = Way(
     name="triton",
     convolve=_OPERATORS.convolve,
     transpose=_OPERATORS.transpose,
     correlate=_OPERATORS.correlate,
-    gradients=_gradients,
     unsupported=unsupported,
     undesired=undesired,
     own_half=True,
