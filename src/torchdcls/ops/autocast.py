@@ -4,6 +4,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from .tracing import constant_when_compiled
+
+
+@constant_when_compiled  # the compiler of torch 2.11 cannot trace it
+def _available(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
+
 
 def autocast_disabled(device_type: str) -> AbstractContextManager[object]:
     """A context without autocast; entered only where it is on, as it refuses devices that have none, "meta" say."""
@@ -12,4 +19,4 @@ def autocast_disabled(device_type: str) -> AbstractContextManager[object]:
 
 def autocast_is_on(device_type: str) -> bool:
     """Whether there is autocast for this kind of device, and on."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return _available(device_type) and torch.is_autocast_enabled(device_type)

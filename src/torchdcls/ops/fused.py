@@ -14,7 +14,7 @@ from torch import Tensor
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
 from .separable import EPSILON, gradients_by_autograd, separable_kernel
-from .tracing import as_read, batched, constant_when_compiled, special_tensors
+from .tracing import as_read, batched, constant_when_compiled, exporting, special_tensors
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
@@ -47,7 +47,7 @@ def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Pr
 def _are_numbers(*tensors: Tensor | None) -> bool:
     # Now, or when a compiled graph runs. An exported program has to run where this package is not.
     if torch.compiler.is_compiling():
-        return not torch.compiler.is_exporting() and not _transformed()
+        return not exporting() and not _transformed()
     return not special_tensors() and all(
         tensor is None or (type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor)) for tensor in tensors
     )

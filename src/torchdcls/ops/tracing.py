@@ -34,6 +34,14 @@ def batched(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
+def exporting() -> bool:
+    """Whether torch.export is at work, whose programs have to run where this package is not.
+
+    What `torch.compiler.is_exporting` reads: torch 2.11's compiler takes that call for True in every graph.
+    """
+    return torch.compiler._is_exporting_flag
+
+
 def traced_by_jit() -> bool:
     """Whether torch.jit.trace, or torch's old ONNX exporter, records operations; sizes are tensors to them."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing()
@@ -71,7 +79,7 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
         return not traced_by_jit() and all(isinstance(size, int) for size in sizes)
     from torch.fx.experimental.symbolic_shapes import has_static_value  # comes with the compiler
 
-    return not torch.compiler.is_exporting() and all(has_static_value(size) for size in sizes)
+    return not exporting() and all(has_static_value(size) for size in sizes)
 
 
 def as_read(tensor: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ... import _checks
-from ..autocast import autocast_disabled
+from ..autocast import autocast_disabled, autocast_is_on
+from ..tracing import exporting
 from . import direct, select
 from .autograd import Convolution, convolve_transposed
 from .layout import is_like_channels_last, to_channels_last
@@ -141,9 +142,7 @@ def _check_kinds(input: Tensor, **others: Tensor | None) -> None:
 
 def _autocasts(tensor: Tensor) -> bool:
     # Whether autocast is on for what the tensor is: it leaves integers and doubles alone.
-    device = tensor.device.type
-    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return enabled and tensor.is_floating_point() and tensor.dtype != torch.float64
+    return autocast_is_on(tensor.device.type) and tensor.is_floating_point() and tensor.dtype != torch.float64
 
 
 def _apply(
@@ -159,7 +158,7 @@ def _apply(
     differentiated = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
     )
-    if not differentiated or torch.autograd.forward_ad._current_level >= 0 or torch.compiler.is_exporting():
+    if not differentiated or torch.autograd.forward_ad._current_level >= 0 or exporting():
         # So do forward-mode differentiation and exported programs go through the steps themselves.
         input, weight = input.to(dtype), weight.to(dtype)
         if output == "convolve":

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tracing import shape_of, traced_by_jit
+from ..tracing import exporting, shape_of, traced_by_jit
 from .problem import Problem
 from .way import Part, Way
 
@@ -102,7 +102,7 @@ def safe_padding(problem: Problem) -> list[int]:
     programs, for maps of any size, are left as torch has them: they are made to be run, not to be trained.
     """
     even = even_padding(problem.padding)
-    for_any_map = torch.compiler.is_exporting() or traced_by_jit()
+    for_any_map = exporting() or traced_by_jit()
     if problem.device != "cpu" or for_any_map or len(even) != 2 or not even[0]:
         return even
     taken = problem.kernel[1] <= 14 and (problem.groups == 1 or not problem.depthwise)

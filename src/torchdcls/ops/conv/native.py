@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..caches import cached
 from ..native.library import DTYPES, LENGTH, library, missing, three, view
+from ..tracing import exporting
 from .operators import DepthwiseOperators, not_depthwise
 from .problem import Map, Problem
 from .rates import nanoseconds
@@ -145,7 +146,7 @@ def unsupported(problem: Problem) -> str | None:
         return f"it knows no {problem.dtype}"
     if torch.autograd.forward_ad._current_level >= 0:
         return "it has no forward-mode derivative"
-    if torch.compiler.is_exporting():
+    if exporting():
         return "an exported program has to run where this package is not"
     return None
 

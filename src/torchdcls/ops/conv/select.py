@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..caches import cached
-from ..tracing import constant_when_compiled, sizes_are_known, traced_by_jit
+from ..tracing import constant_when_compiled, exporting, sizes_are_known, traced_by_jit
 from .problem import Map, Problem
 from .rates import nanoseconds
 from .way import Part, Way
@@ -108,7 +108,7 @@ def choose(problem: Problem, output: Map, of_input: bool = False, of_weight: boo
     compiled for maps of any size has no number to estimate with, and takes a method that one node is enough for.
     """
     own = Plan.of_one(WAYS[0].name)
-    if torch.compiler.is_exporting() or traced_by_jit() or problem.device not in ("cpu", "cuda"):
+    if exporting() or traced_by_jit() or problem.device not in ("cpu", "cuda"):
         return own
     if problem.device == "cuda":
         return Plan.of_one(next(each.name for each in reversed(WAYS) if reason_against(each, problem) is None))
