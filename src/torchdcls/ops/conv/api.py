@@ -14,7 +14,7 @@ from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, convolve_transposed
 from .layout import is_like_channels_last, to_channels_last
-from .posing import Padding, state, state_transpose
+from .posing import Padding, state
 from .problem import Map, Problem
 from .select import Plan
 from .ways import METHODS, WAYS, Method, named
@@ -55,10 +55,7 @@ def large_kernel_conv(
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
     """
-    _checks.one_of("method", method, METHODS)
-    _check_kinds(input, weight=weight, bias=bias)
-    weight, problem = state(input, weight, bias, stride, padding, groups)
-    return _convolve(input, weight, bias, problem, "convolve", method)
+    return _convolve("convolve", method, input, weight, bias, stride, padding, groups)
 
 
 def large_kernel_conv_transpose(
@@ -92,15 +89,14 @@ def large_kernel_conv_transpose(
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
     """
+    return _convolve("transpose", method, input, weight, bias, stride, padding, groups, output_padding)
+
+
+def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
+    # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
     _checks.one_of("method", method, METHODS)
     _check_kinds(input, weight=weight, bias=bias)
-    weight, problem = state_transpose(input, weight, bias, stride, padding, output_padding, groups)
-    return _convolve(input, weight, bias, problem, "transpose", method)
-
-
-def _convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, output: Map, method: Method
-) -> Tensor:
+    weight, problem = state(input, weight, bias, *sizes, output=output)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
@@ -224,12 +220,8 @@ def explain_method(
         input = to_channels_last(input)
     weight = torch.empty(tuple(weight_shape), device="meta")
     output: Map = "transpose" if transposed else "convolve"
-    if transposed:
-        if isinstance(padding, str):
-            raise ValueError(f"padding: expected numbers for a transposed convolution, got {padding!r}")
-        _, problem = state_transpose(input, weight, None, stride, padding, output_padding, groups)
-    else:
-        _, problem = state(input, weight, None, stride, padding, groups)
+    beyond = output_padding if transposed else 0
+    _, problem = state(input, weight, None, stride, padding, groups, beyond, output=output)
     problem = dataclasses.replace(problem, device=torch.device(device).type)
     print(select.explain(problem, output, training, training))
 
