@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchdcls.conversion import convert, select
 from torchdcls.conversion.swap import swap_modules_
 from torchdcls.nn.init import PositionInit
-from torchdcls.ops.conv import large_kernel_conv2d
+from torchdcls.ops.conv.api import large_kernel_conv2d
 from torchdcls.optim import dcls_layers
 from torchdcls_train.comparison.small import comparison_model
 

@@ -226,22 +226,27 @@ def explain_method(
     print(select.explain(problem, output, training, training))
 
 
-def _for_axes(function: _Function, dims: int) -> _Function:
-    """`function`, refused for weights of another number of axes."""
+def numbered(function: _Function, check: Callable[..., None]) -> tuple[_Function, _Function, _Function]:
+    """A function in 1-D, 2-D and 3-D alone: `check(dims, weight, ...)` refuses tensors of another number of axes."""
 
-    @functools.wraps(function)
-    def convolve(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        _checks.axis_count("weight", weight, dims + 2)
-        return function(input, weight, *args, **kwargs)
+    def in_axes(dims: int) -> _Function:
+        @functools.wraps(function)
+        def convolve(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            check(dims, weight, *args, **kwargs)
+            return function(input, weight, *args, **kwargs)
 
-    convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
-    convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
-    return cast(_Function, convolve)
+        convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
+        convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
+        return cast(_Function, convolve)
+
+    return in_axes(1), in_axes(2), in_axes(3)
 
 
-large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d = (
-    _for_axes(large_kernel_conv, dims) for dims in (1, 2, 3)
-)
-large_kernel_conv_transpose1d, large_kernel_conv_transpose2d, large_kernel_conv_transpose3d = (
-    _for_axes(large_kernel_conv_transpose, dims) for dims in (1, 2, 3)
+def _check_axes(dims: int, weight: Tensor, *others: Any, **more: Any) -> None:
+    _checks.axis_count("weight", weight, dims + 2)
+
+
+large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d = numbered(large_kernel_conv, _check_axes)
+large_kernel_conv_transpose1d, large_kernel_conv_transpose2d, large_kernel_conv_transpose3d = numbered(
+    large_kernel_conv_transpose, _check_axes
 )
