@@ -12,7 +12,7 @@ from ... import _checks
 from ..autocast import autocast_disabled, autocast_is_on
 from ..tracing import differentiated_forwards, exporting
 from . import direct, select
-from .autograd import Convolution, convolve_transposed
+from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
 from .posing import Padding, state
 from .problem import Map, Problem
@@ -154,22 +154,22 @@ def _apply(
     differentiated = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
     )
-    if not differentiated or differentiated_forwards() or exporting():
-        # So do forward-mode differentiation and exported programs go through the steps themselves.
-        input, weight = input.to(dtype), weight.to(dtype)
-        if output == "convolve":
-            return plan.of("convolve").convolve(input, weight, bias, problem)
-        return _with_bias(plan.of("transpose").transpose(input, weight, problem), bias)
+    own_steps = not differentiated or differentiated_forwards() or exporting()
     # For backward the narrower of both is kept, what came or what is computed with.
-    input, weight = (tensor.to(dtype) if tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight))
-    if output == "transpose":
-        return _with_bias(convolve_transposed(input, weight, problem, plan, dtype), bias)
-    made: Tensor = Convolution.apply(input, weight, bias, problem, plan, dtype)  # type: ignore[no-untyped-call]
+    input, weight = (
+        tensor.to(dtype) if own_steps or tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight)
+    )
+    # Input, weight and gradient of the problem, and its bias: a transposed convolution leads from output to input.
+    tensors: tuple[Any, Tensor, Any, Any] = (
+        (None, weight, input, None) if output == "transpose" else (input, weight, None, bias)
+    )
+    if own_steps:  # which forward-mode differentiation and exported programs go through themselves
+        made = make(output, *tensors, problem, plan)
+    else:
+        (made,) = Convolution.apply(*tensors, problem, plan, dtype, (output,))  # type: ignore[no-untyped-call]
+    if output == "transpose" and bias is not None:
+        return made + bias.view(-1, *(1 for _ in problem.map))
     return made
-
-
-def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:
-    return output if bias is None else output + bias.view(-1, *(1 for _ in output.shape[2:]))
 
 
 def explain_method(
