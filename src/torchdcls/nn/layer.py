@@ -63,6 +63,8 @@ class DclsLayer(nn.Module):
         self, *, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None, **settings: Any
     ) -> None:
         super().__init__()
+        _checks.flags(bias=bias)
+        device = None if device is None else _checks.device(device)
         _checks.channels(settings["in_channels"], settings["out_channels"], settings["groups"])
         # What others are checked by comes first.
         self._set(**{name: settings.pop(name) for name in _FIRST})

@@ -109,8 +109,8 @@ class DclsTransposeNd(DclsLayer):
                 return _checks.integers("padding", value, self.dims, 0)
             case "output_padding":
                 return check_output_padding(value, self.stride)
-            case "padding_mode" if value != "zeros":
-                raise ValueError(f"padding_mode: expected 'zeros' in a transposed layer, got {value!r}")
+            case "padding_mode":
+                _checks.one_of("padding_mode", value, ("zeros",))
             case "stride" if self._is_set("output_padding"):
                 check_output_padding(self.output_padding, value)
         return value

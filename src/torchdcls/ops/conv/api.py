@@ -54,6 +54,7 @@ def large_kernel_conv(
     Raises:
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
+        TypeError: An argument of a wrong type.
     """
     return _convolve("convolve", method, input, weight, bias, stride, padding, groups)
 
@@ -88,6 +89,7 @@ def large_kernel_conv_transpose(
     Raises:
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
+        TypeError: An argument of a wrong type.
     """
     return _convolve("transpose", method, input, weight, bias, stride, padding, groups, output_padding)
 
@@ -202,6 +204,7 @@ def explain_method(
 
     Raises:
         ValueError: Shapes that do not fit.
+        TypeError: An argument of a wrong type.
 
     Example:
         >>> from torchdcls import explain_method
@@ -212,17 +215,17 @@ def explain_method(
         auto takes: ...
     """
     for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape)):
-        if not isinstance(shape, Sequence):
-            raise ValueError(f"{name}: expected the sizes of all axes, such as (1, 3, 32, 32), got {shape!r}")
+        _checks.of_type(name, shape, Sequence, "the sizes of all axes, such as (1, 3, 32, 32)")
         _checks.integers(name, shape, len(shape), 0)
+    _checks.flags(transposed=transposed, training=training, channels_last=channels_last)
+    _checks.of_type("dtype", dtype, torch.dtype, "a torch.dtype")
     input = torch.empty(tuple(input_shape), device="meta", dtype=dtype)
     if channels_last:
         input = to_channels_last(input)
     weight = torch.empty(tuple(weight_shape), device="meta")
     output: Map = "transpose" if transposed else "convolve"
-    beyond = output_padding if transposed else 0
-    _, problem = state(input, weight, None, stride, padding, groups, beyond, output=output)
-    problem = dataclasses.replace(problem, device=torch.device(device).type)
+    _, problem = state(input, weight, None, stride, padding, groups, output_padding, output=output)
+    problem = dataclasses.replace(problem, device=_checks.device(device).type)
     print(select.explain(problem, output, training, training))
 
 

@@ -104,10 +104,13 @@ def _posed(
         raise ValueError(f"bias: expected shape ({made},), got {tuple(bias_shape)}")
 
     strides = _checks.integers("stride", stride, dims, 1)
+    beyond = check_output_padding(output_padding, strides)
+    if any(beyond) and not transposed:
+        raise ValueError(f"output_padding: expected 0 unless the convolution is transposed, got {beyond}")
     kernel, sizes = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
     if transposed:
         around = _checks.integers("padding", padding, dims, 0)
-        pads, beyond = tuple((pad, pad) for pad in around), check_output_padding(output_padding, strides)
+        pads = tuple((pad, pad) for pad in around)
         rows = zip(kernel, strides, around, beyond, strict=True)
         # The fewest cells n for which (n - 1) * stride + kernel + output padding - 2 * padding is not below 1.
         fewest = [max(1, 1 - -(1 + 2 * pad - taps - more) // step) for taps, step, pad, more in rows]
