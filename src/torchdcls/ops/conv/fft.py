@@ -338,28 +338,18 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     maps_out = (plan.cells, problem.out_channels, problem.batch * tiles)
     weights = problem.out_channels * problem.in_channels // problem.groups
     kernel = (problem.kernel, weights, 1)
-    transformed = {
-        "convolve": [maps_in, maps_out, kernel],
-        "transpose": [maps_in, maps_out, kernel],
-        "correlate": [maps_in, maps_out, kernel],
-        "gradients": [maps_in, maps_in, maps_out, kernel, kernel],
-    }[part]
     products = 2 if part == "gradients" else 1
+    transformed = [*(maps_in for _ in range(products)), maps_out, *(kernel for _ in range(products))]
     frequencies = math.prod(plan.lengths)
     spectra = sum(channels * maps * frequencies for _, channels, maps in transformed)
-    counts = {
-        "fft call": 1.0,
-        "fft block": float(
-            products * tiles * -(-problem.batch // plan.rows) * -(-problem.out_channels // plan.channels)
-        ),
-        "fft spectrum cell": float(spectra),
-    }
+    blocks = products * tiles * -(-problem.batch // plan.rows) * -(-problem.out_channels // plan.channels)
+    counts = {"fft call": 1.0, "fft block": float(blocks), "fft spectrum cell": float(spectra)}
     if plan.by_matrix:
-        for sizes, channels, maps in transformed:
-            flops, matrices = _matrix_work(plan.lengths, sizes, channels, maps)
-            counts["fft matrix flop"] = counts.get("fft matrix flop", 0.0) + flops
-            counts["fft matrix narrow flop"] = counts.get("fft matrix narrow flop", 0.0) + flops / channels
-            counts["fft matrix product"] = counts.get("fft matrix product", 0.0) + matrices
+        work = [_matrix_work(plan.lengths, *each) for each in transformed]
+        counts["fft matrix flop"] = float(sum(flops for flops, _ in work))
+        narrow = (flops / channels for (flops, _), (_, channels, _) in zip(work, transformed, strict=True))
+        counts["fft matrix narrow flop"] = sum(narrow)
+        counts["fft matrix product"] = float(sum(matrices for _, matrices in work))
     else:
         counts["fft fast step"] = spectra * math.log2(frequencies)
     if not problem.depthwise:
@@ -370,9 +360,8 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
         counts["fft channels narrow flop"] = products_flops / least
         counts["fft channels product"] = float(products * frequencies * problem.groups)
     if not problem.channels_last:
-        counts["fft moved cell"] = float(
-            sum(math.prod(sizes) * channels * maps for sizes, channels, maps in transformed[: 1 + products])
-        )
+        moved = (math.prod(sizes) * channels * maps for sizes, channels, maps in transformed[: 1 + products])
+        counts["fft moved cell"] = float(sum(moved))
     return counts
 
 
