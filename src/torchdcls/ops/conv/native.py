@@ -21,7 +21,7 @@ ALGORITHMS = ("direct", "spectra")
 FAILURES = {1: "no memory for the work of a compiled kernel", 2: "sizes that a compiled kernel does not know"}
 
 
-class Sizes(ctypes.Structure):
+class ProblemSizes(ctypes.Structure):
     """A `td_problem`: a convolution along z, y and x."""
 
     _fields_ = (
@@ -76,9 +76,9 @@ def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, stride: Sequen
 
 
 @cached(maxsize=1024)
-def _described(batch: int, channels: int, *axes: Sequence[int]) -> Sizes:
+def _described(batch: int, channels: int, *axes: Sequence[int]) -> ProblemSizes:
     *sizes, before = axes
-    return Sizes(batch, channels, *(three(each, 1) for each in sizes), three(before, 0))
+    return ProblemSizes(batch, channels, *(three(each, 1) for each in sizes), three(before, 0))
 
 
 @cached(maxsize=4096)

@@ -21,7 +21,7 @@ from .configurations import (
     met_columns,
     patches_of,
 )
-from .tuning import choose
+from .tuning import tuned
 
 # Cells of banded matrices at once, and those that one program makes.
 MOST_BAND_CELLS, BAND_BLOCK = 2**26, 1024
@@ -58,7 +58,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequen
 
     candidates = for_output(sizes, input.dtype, *kind)
     with current(input.device):
-        launch(choose("output", candidates, _key(sizes, input, kind), launch, input.device))
+        launch(tuned("output", candidates, _key(sizes, input, kind), launch, input.device))
 
 
 def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kernel: Sequence[int]) -> Tensor:
@@ -99,7 +99,7 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
 
     candidates = for_weight_gradient(sizes, input.dtype, *kind)
     with current(input.device):
-        launch(choose("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
+        launch(tuned("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
     return (parts[0] if len(parts) == 1 else parts.sum(0)).to(input.dtype)
 
 
