@@ -14,7 +14,7 @@ from torch import Tensor
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
 from .separable import EPSILON, gradients_by_autograd, separable_kernel
-from .tracing import as_read, batched, constant_when_compiled, exporting, special_tensors
+from .tracing import as_read, batched, constant_when_compiled, exporting, special_tensors, transformed
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
@@ -53,9 +53,7 @@ def _are_numbers(*tensors: Tensor | None) -> bool:
     )
 
 
-@constant_when_compiled
-def _transformed() -> bool:
-    return torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
+_transformed = constant_when_compiled(transformed)
 
 
 def fused_kernel(
