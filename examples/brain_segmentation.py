@@ -121,16 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         count = sum(parameter.numel() for parameter in model.parameters())
         print(f"{kernels}, {count:,} parameters, {took:.0f} s: mean Dice {overlap.mean():.3f} ({parts}).")
 
-    # From the left: a section seen from the side, a third of the way from the middle of the head.
-    at = lobes.shape[1] // 3
-    figure, axes = plt.subplots(1, 4, figsize=(14, 4), layout="constrained")
+    at = lobes.shape[1] // 2  # a section seen from the side, halfway between the ear and the middle
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3), layout="constrained")
     axes[0].imshow(other_image[0, 0, at].T, cmap="gray", origin="lower")
-    colors = {"cmap": "tab10", "vmin": 0, "vmax": 9, "interpolation": "nearest", "origin": "lower"}
+    colors = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "interpolation": "nearest", "origin": "lower"}
     for axis, classes in zip(axes[1:], (other_lobes, found["dense"], found["dcls"]), strict=True):
         shown = axis.imshow(np.ma.masked_equal(classes[0, at].T.numpy(), 0), **colors)
     for axis, title in zip(axes, ("head", "atlas", "3x3x3 dense", "13x13x13, 6 elements"), strict=True):
         axis.set(title=title, xticks=[], yticks=[])
-    bar = figure.colorbar(shown, ax=axes, ticks=np.arange(1, CLASSES) + 0.45, boundaries=np.arange(1, CLASSES + 1))
+    bar = figure.colorbar(shown, ax=axes, ticks=range(1, CLASSES), boundaries=np.arange(1, CLASSES + 1) - 0.5)
     bar.ax.set_yticklabels(GROUPS.values())
     figure.savefig(options.out, dpi=100)
     print(f"Picture: {options.out}")
