@@ -51,7 +51,7 @@ def stage_views(model: nn.Module, kernels: int = 2, before: Sequence[StageView] 
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Dcls2d) or (type(module) is nn.Conv2d and select.default_reason(module) is None)
+        if isinstance(module, Dcls2d) or (isinstance(module, nn.Conv2d) and select.default_reason(module) is None)
     }
     members_of: dict[str, list[nn.Module]] = {}
     for name, stage in select.stages(layers).items():
