@@ -125,46 +125,29 @@ def draw(records: Records) -> Any:
     from matplotlib.figure import Figure
 
     questions = [question for question in QUESTIONS if question.task == "taps" and not question.by_loss]
-    rows = sum(len(question.rows) + 1 for question in questions)
-    figure = Figure(figsize=(10, 0.27 * rows + 1), layout="constrained")
+    heights = [len(question.rows) + 1 for question in questions]
+    figure = Figure(figsize=(10, 0.24 * sum(heights) + 1), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(INPUTS), sharey=True)
+    grid = figure.subplots(len(questions), len(INPUTS), sharex=True, squeeze=False, height_ratios=heights)
     marks = list(zip(("#0072b2", "#d55e00", "#009e73", "#cc79a7"), "osD^", strict=True))
-    for axes, inputs in zip(panels, INPUTS, strict=True):
-        ticks: dict[int, str] = {}
-        height = 0
-        for question in questions:
-            ticks[height] = question.title
-            for row in question.rows:
-                height -= 1
-                ticks[height] = row
-                for (color, marker), column in zip(marks, question.columns, strict=False):
-                    there = list(values(question, row, column, inputs, records).values())
-                    if len(there) > 1:
-                        half = half_interval(there)
-                        axes.errorbar(mean(there), height, xerr=half, color=color, fmt=marker, ms=4, capsize=2)
+    for question, panels in zip(questions, grid, strict=True):
+        for axes, inputs in zip(panels, INPUTS, strict=True):
             for (color, marker), column in zip(marks, question.columns, strict=False):
-                axes.plot([], [], marker, color=color, ms=4, label=column)
-            handles = axes.get_legend_handles_labels()[0][-len(question.columns) :]
-            if inputs == INPUTS[-1]:
-                legend = axes.legend(
-                    handles=handles,
-                    fontsize="x-small",
-                    loc="upper left",
-                    bbox_to_anchor=(1.0, height + len(question.rows) + 0.6),
-                    bbox_transform=axes.get_yaxis_transform(),
-                    frameon=False,
+                told = [list(values(question, row, column, inputs, records).values()) for row in question.rows]
+                means = [mean(there) if there else float("nan") for there in told]
+                halves = [half_interval(there) if len(there) > 1 else 0.0 for there in told]
+                axes.errorbar(
+                    means, range(len(told)), xerr=halves, color=color, fmt=marker, ms=4, capsize=2, label=column
                 )
-                axes.add_artist(legend)
-            height -= 1
-        axes.set_yticks(list(ticks), list(ticks.values()), fontsize="x-small")
-        for label in axes.get_yticklabels():
-            if label.get_text() in {question.title for question in questions}:
-                label.set_fontweight("bold")
-        axes.set_ylim(height, 1)
-        axes.set_title(f"Inputs: {IN_WORDS[inputs]}", fontsize="medium")
-        axes.set_xlabel("taps found (%), mean and 95 % interval")
-        axes.grid(axis="x", alpha=0.3)
+            axes.set_yticks(range(len(question.rows)), list(question.rows) if inputs == INPUTS[0] else [])
+            axes.tick_params(labelsize="x-small")
+            axes.set_ylim(len(question.rows) - 0.5, -0.5)
+            axes.set_xlim(0, 100)
+            axes.grid(axis="x", alpha=0.3)
+        panels[0].set_title(question.title, fontsize="small", fontweight="bold", loc="left")
+        panels[-1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for axes, inputs in zip(grid[-1], INPUTS, strict=True):
+        axes.set_xlabel(f"taps found (%), inputs: {IN_WORDS[inputs]}", fontsize="small")
     return figure
 
 
@@ -182,7 +165,7 @@ def _mean(numbers: Sequence[float]) -> str:
 
 
 def _signed(difference: Difference) -> str:
-    number = f"{difference.mean:+.1f}"
+    number = f"{difference.mean:+z.1f}"
     return f"**{number}**" if difference.verdict in ("better", "worse") else number
 
 
@@ -217,8 +200,8 @@ def _summary(effects: Sequence[Effect]) -> list[list[str]]:
                 effect.question.title,
                 f"{next(iter(effect.question.rows))} to {effect.row}",
                 effect.place,
-                f"{effect.difference.mean:+.1f}{what}",
-                f"{low:+.1f} to {high:+.1f}",
+                f"{effect.difference.mean:+z.1f}{what}",
+                f"{low:+z.1f} to {high:+z.1f}",
             ]
         )
     return rows
