@@ -80,6 +80,8 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
         with Image.open(folder / f"{name}.png") as picture:
             pixels = np.asarray(picture.convert("RGB"))
         assert pixels.std() > 1, f"{name}.png is blank"
+    with Image.open(folder / "positions.png") as picture:
+        assert picture.width > picture.height  # the methods of a single stage stand side by side
     report = (folder / "report.html").read_text()
     assert report.count("data:image/png") == 3 and "7x7: " not in report and "gaussian: " in report
 
