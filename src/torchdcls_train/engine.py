@@ -1,8 +1,6 @@
 """A training run from its settings to its checkpoints, on one machine or many."""
 
 import math
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +13,6 @@ from rich.console import Console
 from torch import nn
 
 from torchdcls._checks import first_names
-from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
 from .averaged import better_part
@@ -29,7 +26,7 @@ from .initial import load_initial_
 from .interruption import Interruption
 from .processes import Processes, device_name, processes
 from .progress import ProgressBar
-from .run_files import make_folder
+from .run_files import command_line
 from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
 from .settings import TrainConfig
 from .threads import helpful_threads
@@ -89,12 +86,11 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = _folder(config, name)
-    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     with processes(config.device) as group:
         console = console or Console(quiet=not group.main)
         last = RunFolder(folder).last
         try:
-            return _Run(config, RunFolder(folder), group, command, console).all_epochs()
+            return _Run(config, RunFolder(folder), group, command_line(argv), console).all_epochs()
         except KeyboardInterrupt:
             kept = f"--resume auto resumes from '{last}'" if last.exists() else "there is no checkpoint to resume from"
             console.print(f"Interrupted; {kept}", soft_wrap=True, highlight=False)
@@ -204,7 +200,6 @@ class _Run:
             },
         }
         if group.main:
-            make_folder(folder.path)
             folder.begin(config, command, facts, self._next, self._updates)
         group.wait()
         self._say(

@@ -1,12 +1,12 @@
 """The records of the study: JSON lines, of which some say where the results that follow come from."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torchdcls_train.run_files import append_json_line, lock_folder, make_folder, whole_lines
+from torchdcls._files import whole_lines
 
 from .plan import Cell, NetworkCell, TapsCell
 
@@ -52,38 +52,9 @@ class Records:
     origins: list[Mapping[str, Any]]
 
 
-class Recorder:
-    """The file of a run folder, to which more is added. A line is on the disk when `add` returns.
-
-    Args:
-        folder: Made if it is missing. One process at a time may have it.
-        origin: Where new results come from.
-
-    Raises:
-        ValueError: Another process has the folder, or it cannot be written to.
-    """
-
-    def __init__(self, folder: Path, origin: Mapping[str, Any]) -> None:
-        make_folder(folder)
-        self._lock = lock_folder(folder)
-        self._path, self._origin = folder / RECORDS, origin
-        self._new = True
-        text = "".join(f"{line}\n" for line in whole_lines(self._path))
-        self._path.write_text(text, encoding="utf-8")  # without a line that was cut off
-        self.done = set(read_records(self._path).outcomes)
-
-    def add(self, cell: Cell, outcome: Outcome) -> None:
-        """One more result."""
-        if self._new:
-            append_json_line(self._path, {"origin": self._origin})
-            self._new = False
-        append_json_line(self._path, {"id": cell.id, "cell": asdict(cell), **asdict(outcome)})
-        self.done.add(cell.id)
-
-    def close(self) -> None:
-        """Frees the folder."""
-        if self._lock is not None:
-            self._lock.close()
+def line_of(cell: Cell, outcome: Outcome) -> dict[str, Any]:
+    """The line of a result."""
+    return {"id": cell.id, "cell": asdict(cell), **asdict(outcome)}
 
 
 def read_records(path: Path) -> Records:
@@ -92,13 +63,9 @@ def read_records(path: Path) -> Records:
     Raises:
         ValueError: A line is something else.
     """
-    return _records(path, whole_lines(path))
-
-
-def _records(path: Path, lines: Iterable[str]) -> Records:
     outcomes: dict[str, Outcome] = {}
     origins: list[Mapping[str, Any]] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             row = json.loads(line)
             if "origin" in row:

@@ -1,9 +1,7 @@
 """Runs the cells of the study that are not in its folder yet: `python -m studies.run settings`."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +11,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from torch import Tensor
 
-from torchdcls._environment import environment, repeatable
+from torchdcls._environment import environment
 from torchdcls.cli.options import Command
 from torchdcls_train.comparison.config import CompareConfig, Inputs
 from torchdcls_train.comparison.models import method_model
@@ -26,11 +24,12 @@ from torchdcls_train.data.image_set import ImageData, balanced
 from torchdcls_train.data.named import channel_mean_std
 from torchdcls_train.data.seeds import seed_of
 from torchdcls_train.progress import ProgressBar
+from torchdcls_train.run_files import RunWriter, command_line
 
 from ..config import StudyConfig
 from ..images import load_images
 from .plan import INPUTS, NetworkCell, TapsCell, Task, planned, task_of
-from .records import NetworkOutcome, Recorder, TapsOutcome
+from .records import RECORDS, NetworkOutcome, TapsOutcome, line_of, read_records
 
 _PACKAGES = ("torch", "torchdcls", "scipy", "timm")
 # Those of `torchdcls compare positions`.
@@ -78,22 +77,24 @@ def run_settings(
     """
     console = console or Console()
     torch.set_num_threads(1)
-    command = shlex.join(["python", "-m", "studies.run", *repeatable(sys.argv[1:] if argv is None else argv)])
-    recorder = Recorder(folder, environment(command, _PACKAGES))
-    try:
+    origin = environment(command_line(argv, ("python", "-m", "studies.run")), _PACKAGES)
+    with RunWriter(folder, "study.json", RECORDS) as writer:
+        writer.write({"study": "settings", **asdict(config)})
+        done = read_records(folder / RECORDS).outcomes
         cells = [cell for cell in planned(config.seeds) if task_of(cell) in tasks]
-        left = [cell for cell in cells if cell.id not in recorder.done]
+        left = [cell for cell in cells if cell.id not in done]
         console.print(f"{len(cells) - len(left)} of {len(cells)} runs are done. Run folder: {folder}", soft_wrap=True)
-        with ProgressBar(console, len(left)) as progress:
-            search, train = TapsSearch(config), NetworkTraining(config)
-            for cell in left:
-                recorder.add(cell, search(cell) if isinstance(cell, TapsCell) else train(cell))
-                progress.advance(1)
-    except KeyboardInterrupt:
-        console.print("Interrupted; rerun the same command to resume")
-        return "interrupted"
-    finally:
-        recorder.close()
+        if left:
+            writer.add({"origin": origin})
+        search, train = TapsSearch(config), NetworkTraining(config)
+        try:
+            with ProgressBar(console, len(left)) as progress:
+                for cell in left:
+                    writer.add(line_of(cell, search(cell) if isinstance(cell, TapsCell) else train(cell)))
+                    progress.advance(1)
+        except KeyboardInterrupt:
+            console.print("Interrupted; rerun the same command to resume")
+            return "interrupted"
     return "finished"
 
 

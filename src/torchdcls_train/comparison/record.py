@@ -2,16 +2,19 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from torchdcls._environment import environment
 from torchdcls._tables import half_interval, markdown_table
 
 from ..data.image_set import ImageData
-from ..run_files import make_folder, write_json
+from ..run_files import RunWriter, command_line
 from .config import BASELINE, CompareConfig
 from .report import Part
 from .small import SMALL_MODELS
@@ -19,71 +22,106 @@ from .training import Epoch
 
 # With fewer, an interval over seeds would say more than they can.
 _SEEDS_FOR_A_VERDICT = 3
-_PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
+RESULTS = "results.json"
 
 
-class Record:
-    """What a comparison has come to so far; `results.json` in its folder is rewritten whole after each epoch.
+class Record(RunWriter):
+    """What a comparison has come to so far: `results.json` in its folder, rewritten as a whole by each `save`.
 
     Args:
         folder: The run folder, made if it is missing.
+        benchmark: What is compared, in a word.
+        argv: The command's arguments; None for those of the process.
+        facts: What else the record begins with: threads, settings, data, and `runs`, to which what was done is added.
+        packages: Distributions whose versions matter.
+
+    Attributes:
+        folder: The run folder.
+        result: What `results.json` holds after the next `save`.
+
+    Raises:
+        ValueError: There is a comparison in the folder, another process has it, or it cannot be written to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        benchmark: str,
+        argv: Sequence[str] | None,
+        facts: Mapping[str, Any],
+        packages: Sequence[str] = ("torch", "torchvision", "timm", "torchdcls"),
+    ) -> None:
+        if (folder / RESULTS).exists():
+            raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
+        super().__init__(folder, RESULTS)
+        origin = environment(command_line(argv), packages)
+        self.folder = folder
+        self.result: dict[str, Any] = {
+            "benchmark": benchmark,
+            **origin,
+            "complete": False,
+            "status": "running",
+            **facts,
+        }
+        self.save()
+
+    def save(self) -> None:
+        """Writes what `result` holds now."""
+        self.write(self.result)
+
+    @contextmanager
+    def under_way(self, console: Console) -> Iterator[None]:
+        """Sets and writes how the comparison ended when the block does, and gives the folder back.
+
+        The status is "finished", "interrupted" or "failed: ...". Ctrl-C ends the block without an error.
+        """
+        status = "interrupted"
+        try:
+            yield
+            status = "finished"
+        except KeyboardInterrupt:
+            console.print("Interrupted; what was done so far is in the run folder")
+        except Exception as error:
+            status = f"failed: {type(error).__name__}"
+            raise
+        finally:
+            self.result.update(status=status, complete=status == "finished")
+            self.save()
+            self.close()
+
+
+def image_facts(config: CompareConfig, data: ImageData, device: str, threads: int) -> dict[str, Any]:
+    """What the record of a comparison on images begins with.
+
+    Args:
         config: Settings, checked.
-        command: What the user typed.
         data: The images.
         device: Where models are trained, in words.
         threads: CPU threads.
     """
+    settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
+    settings.update(data=Path(config.data).name, methods=list(config.methods))
+    return {
+        "device": device,
+        "threads": threads,
+        "config": settings,
+        "data": {
+            "name": data.name,
+            "train_images": len(data.train),
+            "test_images": len(data.test),
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "classes": list(data.classes),
+            "skipped_images": data.skipped,
+        },
+        "runs": [],
+    }
 
-    def __init__(
-        self, folder: Path, config: CompareConfig, command: str, data: ImageData, device: str, threads: int
-    ) -> None:
-        self.path = folder / "results.json"
-        make_folder(folder)
-        settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
-        settings.update(data=Path(config.data).name, methods=list(config.methods))
-        self.result: dict[str, Any] = {
-            "benchmark": "comparison",
-            **environment(command, _PACKAGES),
-            "complete": False,
-            "status": "running",
-            "device": device,
-            "threads": threads,
-            "config": settings,
-            "data": {
-                "name": data.name,
-                "train_images": len(data.train),
-                "test_images": len(data.test),
-                "image_size": data.image_size,
-                "channels": data.channels,
-                "classes": list(data.classes),
-                "skipped_images": data.skipped,
-            },
-            "runs": [],
-        }
-        self.write()
 
-    def start(self, method: str, seed: int, parameters: int, kernel_count: int | None) -> None:
-        """A new run of one method with one seed; epochs are added to it."""
-        self.result["runs"].append(
-            {"method": method, "seed": seed, "parameters": parameters, "kernel_count": kernel_count, "epochs": []}
-        )
-
-    def add(self, epoch: Epoch) -> None:
-        """One more epoch of the run that was started last. It was watched by the test images, and is named so."""
-        watched = ("loss", "accuracy")
-        entry = {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
-        self.result["runs"][-1]["epochs"].append(entry)
-        self.write()
-
-    def finish(self, status: str) -> None:
-        """Sets how the comparison ended: "finished", "interrupted" or "failed: ..."."""
-        self.result["status"] = status
-        self.result["complete"] = status == "finished"
-        self.write()
-
-    def write(self) -> None:
-        """Writes `results.json`; a reader sees the old file or the new one, never half of one."""
-        write_json(self.path, self.result)
+def watched_epoch(epoch: Epoch) -> dict[str, Any]:
+    """An epoch for the record. It was watched by the test images, and is named so."""
+    watched = ("loss", "accuracy")
+    return {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
 
 
 def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
@@ -236,7 +274,7 @@ def notice(result: Mapping[str, Any]) -> str:
 
 def model_title(name: str) -> str:
     """What a reader calls the model of a comparison."""
-    return f"Small {name}" if name in SMALL_MODELS else name
+    return {"convmixer-256-16": "ConvMixer-256/16"}.get(name, f"Small {name}" if name in SMALL_MODELS else name)
 
 
 def _mean_and_interval(values: Sequence[float]) -> str:

@@ -1,17 +1,28 @@
 """The record of a comparison, the table, and what it says about the methods."""
 
+import io
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from scipy.stats import ttest_rel
 
 from torchdcls._tables import half_interval
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.record import Record, comparison_rows, finished_runs, markdown, verdicts
+from torchdcls_train.comparison.record import (
+    Record,
+    comparison_rows,
+    finished_runs,
+    image_facts,
+    markdown,
+    verdicts,
+    watched_epoch,
+)
 from torchdcls_train.comparison.training import Epoch
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
@@ -145,15 +156,31 @@ def test_quick_and_interrupted_runs_say_so_first() -> None:
 def test_file_is_whole_after_every_epoch(tmp_path: Path) -> None:
     images = ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]))
     data = ImageData(images, images, ("a", "b"), "images", skipped=2)
-    record = Record(tmp_path / "run", CompareConfig(data="/private", epochs=1), "torchdcls compare", data, "cpu", 2)
-    record.start("7x7", 0, 10, None)
-    record.add(Epoch(1, 0.5, 0.6, 70.0, 2.0, 1.5))
-    text = record.path.read_text()
+    facts = image_facts(CompareConfig(data="/private", epochs=1), data, "cpu", 2)
+    record = Record(tmp_path / "run", "comparison", ["compare"], facts)
+    file = record.folder / "results.json"
+    record.result["runs"].append({"epochs": [watched_epoch(Epoch(1, 0.5, 0.6, 70.0, 2.0, 1.5))]})
+    record.save()
+    text = file.read_text()
     assert json.loads(text) == record.result
     assert json.loads(text)["runs"][0]["epochs"][0]["test_accuracy"] == 70.0
     assert json.loads(text)["data"]["skipped_images"] == 2
     assert {"date", "commit", "dirty", "command", "machine", "versions", "config"} <= set(record.result)
     assert "/private" not in text
-    assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
-    record.finish("finished")
-    assert json.loads(record.path.read_text())["complete"] is True
+    assert {path.name for path in record.folder.iterdir()} <= {"results.json", ".lock"}
+    with record.under_way(Console(file=io.StringIO())):
+        assert (record.result["complete"], record.result["status"]) == (False, "running")
+    assert json.loads(file.read_text())["complete"] is True
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(KeyboardInterrupt, "interrupted"), (ArithmeticError, "failed: ArithmeticError")]
+)
+def test_how_a_comparison_ended(tmp_path: Path, raised: type[BaseException], status: str) -> None:
+    record, console = Record(tmp_path, "made", [], {}), Console(file=io.StringIO())
+    with nullcontext() if raised is KeyboardInterrupt else pytest.raises(raised), record.under_way(console):
+        raise raised
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert (stored["status"], stored["complete"]) == (status, False)
+    with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
+        Record(tmp_path, "made", [], {})
