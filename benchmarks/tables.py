@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from studies.settings.page import page as settings_page
+from studies.settings.records import RECORDS, read_records
 from torchdcls._tables import markdown_table
 
 from . import campaigns, construction, conv, families, fine_tuning, gpu_session, model, sizes, study
@@ -82,6 +84,8 @@ def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
 
 def newest_result(name: str, results: Path) -> Result | None:
     """The complete result `NAME-*.json` with the latest date in it, or None; studies together, and campaigns."""
+    if name == "settings":
+        return {"records": read_records(results / RECORDS)} if (results / RECORDS).is_file() else None
     if name == "study":
         return {"studies": published} if (published := study.studies(results)) else None
     if name == "campaigns":
@@ -166,6 +170,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
 # Result files' name to the page made of them, and what makes it out of a result.
 PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "study": (study.PAGE, lambda result: study.page(result["studies"])),
+    "settings": ("settings.md", lambda result: settings_page(result["records"])),
     "families": ("models.md", lambda result: families.page(result, caption(result))),
     "campaigns": (
         "campaigns.md",
@@ -179,7 +184,7 @@ UNMEASURED = dict.fromkeys(
     "`python -m benchmarks.tables`, fill this place.",
 )
 UNMEASURED["study"] = (
-    "No study is published yet. `python -m studies.run cpu` (hours) or `python -m studies.run gpu`, then "
+    "No study is published yet. `python -m studies.run cpu` (hours) or `python -m studies.run gpu-minutes`, then "
     "`python -m benchmarks.publish FOLDER` and `python -m benchmarks.tables`, fill this place and docs/results.md."
 )
 

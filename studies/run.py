@@ -28,7 +28,7 @@ from .page import write_page
 from .records import CELLS, SETTINGS, Data, Study, read_finished, read_run
 from .results import Results, results_of
 from .schedule import ScheduleEntry, make_schedule
-from .settings.run import COMMAND as SWEEP
+from .settings.run import COMMAND as SETTINGS_STUDY
 from .status import status_table
 from .training import train_cell
 
@@ -230,7 +230,7 @@ def _study(settings: dict[str, Any], arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a study as the command line says, and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = SWEEP if arguments[:1] == ["settings"] else Command(_study_options, _study)
+    command = SETTINGS_STUDY if arguments[:1] == ["settings"] else Command(_study_options, _study)
     return run("python -m studies.run", lambda: command, arguments)
 
 

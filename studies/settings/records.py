@@ -1,12 +1,12 @@
 """The records of the study: JSON lines, of which some say where the results that follow come from."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torchdcls_train.run_files import RunWriter, whole_lines
+from torchdcls._files import whole_lines
 
 from .plan import Cell, NetworkCell, TapsCell
 
@@ -52,34 +52,9 @@ class Records:
     origins: list[Mapping[str, Any]]
 
 
-class Recorder:
-    """The file of a run folder, to which more is added. A line is on the disk when `add` returns.
-
-    Args:
-        folder: Made if it is missing. One process at a time may have it.
-        origin: Where new results come from.
-
-    Raises:
-        ValueError: Another process has the folder, or it cannot be written to.
-    """
-
-    def __init__(self, folder: Path, origin: Mapping[str, Any]) -> None:
-        self._writer = RunWriter(folder, "settings.json", RECORDS)
-        self._origin = origin
-        self._new = True
-        self.done = set(read_records(folder / RECORDS).outcomes)
-
-    def add(self, cell: Cell, outcome: Outcome) -> None:
-        """One more result."""
-        if self._new:
-            self._writer.add({"origin": self._origin})
-            self._new = False
-        self._writer.add({"id": cell.id, "cell": asdict(cell), **asdict(outcome)})
-        self.done.add(cell.id)
-
-    def close(self) -> None:
-        """Frees the folder."""
-        self._writer.close()
+def line_of(cell: Cell, outcome: Outcome) -> dict[str, Any]:
+    """The line of a result."""
+    return {"id": cell.id, "cell": asdict(cell), **asdict(outcome)}
 
 
 def read_records(path: Path) -> Records:
@@ -88,13 +63,9 @@ def read_records(path: Path) -> Records:
     Raises:
         ValueError: A line is something else.
     """
-    return _records(path, whole_lines(path))
-
-
-def _records(path: Path, lines: Iterable[str]) -> Records:
     outcomes: dict[str, Outcome] = {}
     origins: list[Mapping[str, Any]] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             row = json.loads(line)
             if "origin" in row:

@@ -1,9 +1,7 @@
 """Runs the cells of the study that are not in its folder yet: `python -m studies.run settings`."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,21 +11,30 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from torch import Tensor
 
-from torchdcls._environment import environment, repeatable
+from torchdcls._environment import environment
 from torchdcls.cli.options import Command
-from torchdcls_train.comparison.config import Inputs
+from torchdcls_train.comparison.config import CompareConfig, Inputs
+from torchdcls_train.comparison.models import method_model
 from torchdcls_train.comparison.positions.inputs import drawn, prepared
 from torchdcls_train.comparison.positions.task import FOUND, Student, Teacher, find_taps
-from torchdcls_train.data.fashion_mnist import read_embedded
+from torchdcls_train.comparison.training import short_run, short_settings
+from torchdcls_train.data.fashion_mnist import FASHION_MNIST_CLASSES, read_embedded
+from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
+from torchdcls_train.data.image_set import ImageData, balanced
+from torchdcls_train.data.named import channel_mean_std
 from torchdcls_train.data.seeds import seed_of
 from torchdcls_train.progress import ProgressBar
+from torchdcls_train.run_files import RunWriter, command_line
 
-from .plan import INPUTS, Cell, TapsCell, Task, planned
-from .records import Recorder, TapsOutcome
+from ..config import StudyConfig
+from ..images import load_images
+from .plan import INPUTS, NetworkCell, TapsCell, Task, planned, task_of
+from .records import RECORDS, NetworkOutcome, TapsOutcome, line_of, read_records
 
 _PACKAGES = ("torch", "torchdcls", "scipy", "timm")
 # Those of `torchdcls compare positions`.
 _TAPS, _REACH, _BATCH, _TEST, _LR, _NARROW = 6, 9.0, 2, 8, 0.05, 0.5
+_EPOCHS, _VALIDATION = 4, 1000
 
 
 @dataclass(frozen=True)
@@ -70,23 +77,24 @@ def run_settings(
     """
     console = console or Console()
     torch.set_num_threads(1)
-    command = shlex.join(["python", "-m", "studies.run", *repeatable(sys.argv[1:] if argv is None else argv)])
-    recorder = Recorder(folder, environment(command, _PACKAGES))
-    try:
-        cells = [cell for cell in planned(config.seeds) if _task(cell) in tasks]
-        left = [cell for cell in cells if cell.id not in recorder.done]
+    origin = environment(command_line(argv, ("python", "-m", "studies.run")), _PACKAGES)
+    with RunWriter(folder, "study.json", RECORDS) as writer:
+        writer.write({"study": "settings", **asdict(config)})
+        done = read_records(folder / RECORDS).outcomes
+        cells = [cell for cell in planned(config.seeds) if task_of(cell) in tasks]
+        left = [cell for cell in cells if cell.id not in done]
         console.print(f"{len(cells) - len(left)} of {len(cells)} runs are done. Run folder: {folder}", soft_wrap=True)
-        with ProgressBar(console, len(left)) as progress:
-            search = TapsSearch(config)
-            for cell in left:
-                assert isinstance(cell, TapsCell)
-                recorder.add(cell, search(cell))
-                progress.advance(1)
-    except KeyboardInterrupt:
-        console.print("Interrupted; rerun the same command to resume")
-        return "interrupted"
-    finally:
-        recorder.close()
+        if left:
+            writer.add({"origin": origin})
+        search, train = TapsSearch(config), NetworkTraining(config)
+        try:
+            with ProgressBar(console, len(left)) as progress:
+                for cell in left:
+                    writer.add(line_of(cell, search(cell) if isinstance(cell, TapsCell) else train(cell)))
+                    progress.advance(1)
+        except KeyboardInterrupt:
+            console.print("Interrupted; rerun the same command to resume")
+            return "interrupted"
     return "finished"
 
 
@@ -129,6 +137,32 @@ class TapsSearch:
         return TapsOutcome(found, _TAPS, [float(f"{loss:.2g}") for loss in last.loss.tolist()])
 
 
+class NetworkTraining:
+    """Runs cells of the small network, by the recipe of `torchdcls compare images`."""
+
+    def __init__(self, config: SettingsConfig) -> None:
+        self._shortened = config.shortened
+        images = load_images(StudyConfig(data="embedded", validation_images=_VALIDATION))
+        self._data = ImageData(images.training, images.validation, FASHION_MNIST_CLASSES, images.name)
+        if config.shortened > 1:
+            self._data = replace(self._data, train=balanced(images.training, 500))
+
+    def __call__(self, cell: NetworkCell) -> NetworkOutcome:
+        config = CompareConfig(
+            dilated_kernel_size=cell.size,
+            position_radius=cell.radius,
+            sigma_init=cell.sigma,
+            epochs=max(1, _EPOCHS // self._shortened),
+        ).checked()
+        model, report = method_model(config, cell.method, self._data, cell.seed)
+        settings = short_settings(config, cell.seed, bilinear=cell.method == "bilinear")
+        mean, std = channel_mean_std(self._data.train.images)
+        training = HeldBatches(self._data.train, config.batch_size, mean, std, BatchDraws(cell.seed))
+        validation = HeldBatches(self._data.test, config.batch_size, mean, std)
+        *_, last = short_run(model, training, validation, settings, torch.device("cpu"))
+        return NetworkOutcome(last.accuracy, None if report is None else report.kernel_count)
+
+
 def _options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         usage="python -m studies.run settings [--out FOLDER] [--tasks taps | networks]",
@@ -147,10 +181,6 @@ def _settings(settings: dict[str, Any], arguments: list[str]) -> int:
 
 
 COMMAND = Command(_options, _settings)
-
-
-def _task(cell: Cell) -> Task:
-    return "taps" if isinstance(cell, TapsCell) else "networks"
 
 
 def _random(*place: int | str) -> np.random.Generator:

@@ -245,11 +245,11 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 def images_part(result: Mapping[str, Any], folder: Path) -> Part:
     """What a report says; the pictures are those of the run folder."""
-    title = model_title(result["config"]["model"])
+    title, size = model_title(result["config"]["model"]), result["config"]["dilated_kernel_size"]
     return Part(
         "Do networks with learned positions classify images better?",
-        f"{title} on {result['data']['name']}, with its own 7x7 layers and with DCLS layers in their place. By default "
-        "these have as many elements as need no more parameters.",
+        f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
+        "which by default have no more parameters: which is more accurate on images that it was not trained on?",
         notice(result).strip("*"),
         [] if result["config"]["quick"] else verdicts(result),
         [setting(result)],
@@ -274,7 +274,7 @@ def notice(result: Mapping[str, Any]) -> str:
 
 def model_title(name: str) -> str:
     """What a reader calls the model of a comparison."""
-    return f"Small {name}" if name in SMALL_MODELS else name
+    return {"convmixer-256-16": "ConvMixer-256/16"}.get(name, f"Small {name}" if name in SMALL_MODELS else name)
 
 
 def _mean_and_interval(values: Sequence[float]) -> str:

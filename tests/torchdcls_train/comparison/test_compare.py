@@ -80,6 +80,8 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
         with Image.open(folder / f"{name}.png") as picture:
             pixels = np.asarray(picture.convert("RGB"))
         assert pixels.std() > 1, f"{name}.png is blank"
+    with Image.open(folder / "positions.png") as picture:
+        assert picture.width > picture.height  # the methods of a single stage stand side by side
     report = (folder / "report.html").read_text()
     assert report.count("data:image/png") == 3 and "7x7: " not in report and "gaussian: " in report
 
@@ -272,7 +274,7 @@ def test_a_run_is_not_overwritten(config: CompareConfig) -> None:
 def test_quick_is_short() -> None:
     quick, usual = CompareConfig(quick=True).checked(), CompareConfig().checked()
     assert (quick.seeds, quick.epochs, quick.train_images) == (1, 2, 2000)
-    assert (usual.seeds, usual.epochs, usual.lr) == (5, 5, 1e-2)
+    assert (usual.seeds, usual.epochs, usual.lr) == (5, 4, 1e-2)
     deep = CompareConfig(model="convnext").checked()
     assert (deep.seeds, deep.epochs, deep.lr) == (1, 6, 4e-3)
     assert usual.train_images is None
