@@ -17,7 +17,7 @@ from typing import Any
 
 from torchdcls._tables import markdown_table
 
-from . import campaigns, construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
+from . import campaigns, construction, conv, cuda_conv, cuda_model, families, kept_weights, model, sizes, study
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -156,7 +156,7 @@ def _unmeasured(benchmark: ModuleType) -> list[list[str]]:
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
     "study": lambda result: study.table(result["studies"]),
-    "fine-tuning": _measured(fine_tuning),
+    "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),

@@ -1,4 +1,4 @@
-"""Tables of results in Markdown, and how sure a mean over seeds in them is."""
+"""Tables of results in Markdown, how sure a mean over seeds in them is, and what they say of the small models."""
 
 import math
 import statistics
@@ -17,3 +17,17 @@ def half_interval(values: Sequence[float], confidence: float = 0.95) -> float:
     from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
 
     return float(t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+# The models of comparisons that are no others' (`torchdcls_train.comparison.small`).
+SMALL_MODELS = ("convnext", "convformer")
+
+
+def model_title(name: str) -> str:
+    """What a reader calls the model of a comparison."""
+    return f"Small {name}" if name in SMALL_MODELS else name
+
+
+def stem_stride(image_size: int) -> int:
+    """Pixels of an image that a cell of the first stage of these models stands for, along each axis."""
+    return next((step for step in (1, 2) if image_size <= 40 * step), 4)

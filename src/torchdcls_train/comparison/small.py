@@ -6,8 +6,7 @@ from timm.models.metaformer import LayerNorm2dNoBias, MetaFormer, SepConv
 from torch import nn
 
 from torchdcls._checks import nearest
-
-SMALL_MODELS = ("convnext", "convformer")
+from torchdcls._tables import SMALL_MODELS, stem_stride
 
 # Three layers per stage at least: fewer leave too few elements when a stage shares its positions.
 _DEPTHS = (3, 3, 9, 3)
@@ -53,11 +52,6 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
     elif isinstance(model, MetaFormer):
         model.stem.conv = _stem(model.stem.conv, image_size)
     return model
-
-
-def stem_stride(image_size: int) -> int:
-    """Pixels of an image that a cell of the first stage stands for, along each axis."""
-    return next((step for step in (1, 2) if image_size <= 40 * step), 4)
 
 
 def check_model(name: str) -> None:
