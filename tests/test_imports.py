@@ -1,6 +1,7 @@
 """Imports point one way, and `import torchdcls` needs torch alone."""
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,6 +256,41 @@ def test_methods_of_convolving_do_not_know_each_other():
 
 def test_the_oracle_imports_nothing_from_the_package():
     assert not [found for found in INTERNAL if found.file == "torchdcls.ops.reference"]
+
+
+# Names that torch may change without a word; a new version is then looked at in one place.
+PRIVATE_NAMES = SOURCE / "ops" / "tracing.py"
+
+
+def private_names(source: str) -> list[str]:
+    """Private modules, functions and classes of torch that a file names."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names.append(ast.unparse(node))
+    return [name for name in names if re.fullmatch(r"torch(\.\w+)*\._[^_]\w*(\.\w+)*", name)]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "src" in path.parts and path != PRIVATE_NAMES], ids=dotted)
+def test_private_names_of_torch_stand_in_one_file(path):
+    assert private_names(path.read_text()) == []
+
+
+def test_private_names_of_torch_are_seen():
+    assert "torch._C._is_tracing" in private_names(PRIVATE_NAMES.read_text())
+    for line in (
+        "import torch._dynamo",
+        "from torch._ops import OpOverload",
+        "from torch.nn.modules.conv import _ConvNd",
+        "from torch import _foreach_lerp_",
+        "def wait():\n    torch.cuda._sleep(1)",
+        "forward = torch.autograd.forward_ad._current_level >= 0",
+    ):
+        assert private_names(line)
 
 
 @pytest.mark.parametrize("package", RESERVED)

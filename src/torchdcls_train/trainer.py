@@ -18,6 +18,7 @@ from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from torchdcls._checks import nearest
 from torchdcls.models.named import timm_model
@@ -117,7 +118,8 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """Moves the average towards the model as it is now."""
-        torch._foreach_lerp_(self._averages, self._parameters, 1 - self._decay if self.updates else 1.0)
+        move = get_ema_multi_avg_fn(self._decay if self.updates else 0.0)  # type: ignore[no-untyped-call]
+        move(self._averages, self._parameters, None)
         for mine, theirs in self._buffers:
             mine.copy_(theirs)
         self.updates += 1
