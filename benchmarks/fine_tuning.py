@@ -9,17 +9,15 @@ import copy
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
-from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
-from torchdcls import clamp_positions_, convert, param_groups
+from torchdcls import convert
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.comparison.training import short_run, short_settings
@@ -28,6 +26,7 @@ from torchdcls_train.data.image_set import ImageData
 from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data
 from torchdcls_train.processes import Processes
 from torchdcls_train.progress import ProgressBar
+from torchdcls_train.trainer import Step, Trainer
 from torchdcls_train.validation import validate
 
 from .kept_weights import ARMS, BASELINE, EVALUATIONS_AN_EPOCH, Arm, draw
@@ -137,33 +136,20 @@ def _fine_tune(
     on_batch: Callable[[int], None],
 ) -> Iterator[float]:
     """Trains on; test accuracy in percent before the first update and several times an epoch."""
-    config = study.config
     # Other order and augmentation than the training before it had, the same for all arms.
-    loader, test = _batches(data, config, seed + 1000)
-
-    def accuracy() -> float:
-        return validate(model, test, Processes(_CPU), short_settings(config, seed)).top1
-
-    total = study.epochs * len(loader)
-    looks = {round(part * len(loader) / EVALUATIONS_AN_EPOCH) for part in range(EVALUATIONS_AN_EPOCH * study.epochs)}
-    optimizer = torch.optim.AdamW(param_groups(model, lr, config.weight_decay))
-    schedule = CosineLRScheduler(optimizer, t_initial=total, t_in_epochs=False)
-    step = 0
-    for _ in range(study.epochs):
-        for batch in loader:
-            if step in looks:
-                yield accuracy()
-            model.train()
-            schedule.step_update(step)
-            loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=config.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if arm.interpolation == "bilinear":
-                clamp_positions_(model)
-            step += 1
-            on_batch(len(batch.labels))
-    yield accuracy()
+    batches, test = _batches(data, study.config, seed + 1000)
+    asked = replace(study.config, epochs=study.epochs, lr=lr, warmup_epochs=0.0)
+    settings = replace(short_settings(asked, seed, bilinear=arm.interpolation == "bilinear"), repulsion_from=None)
+    looks = {round(part * len(batches) / EVALUATIONS_AN_EPOCH) for part in range(1, EVALUATIONS_AN_EPOCH + 1)}
+    group = Processes(_CPU)
+    trainer = Trainer(settings, model, len(batches), group)
+    trainer.on_images = on_batch
+    yield validate(model, test, group, settings).top1
+    for epoch in range(study.epochs):
+        for done in trainer.epoch(([batch] for batch in batches), Step(epoch, 0)):
+            if done.step.update + 1 in looks:
+                yield validate(model, test, group, settings).top1
+                model.train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
