@@ -82,7 +82,8 @@ def imports_of(path: Path) -> list[Import]:
                 submodule = ROOT.joinpath(PACKAGES.get(package_of(base), "."), *base.split("."), alias.name)
                 is_module = submodule.is_dir() or submodule.with_suffix(".py").exists()
                 found.append(Import(module, f"{base}.{alias.name}" if is_module else base, inside_function))
-        inside_function = inside_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types_alone = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        inside_function |= for_types_alone or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             visit(child, inside_function)
 
