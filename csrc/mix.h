@@ -11,6 +11,9 @@ enum { PLANES = 2, WIDE = 2, PANEL = WIDE * LANES }; /* vectors and channels of 
 enum { MOST_ROWS = 4, WIDTH_AT_ONCE = TD_VECTOR == 64 ? 2 : 1 }; /* of sums in registers */
 enum { MIXED_BYTES = 1 << 24, MIXED_ROWS = 16, LEAST_TASKS = 16 };
 
+/* Vectors from plane to plane of so many rows of a panel: by powers of two, planes would fall on each other in a cache. */
+static inline int64_t spaced(int64_t rows) { return (rows + 1) * WIDE; }
+
 /* One factor of a product: its rows, what is summed and its planes so far apart; of the right one in vectors. */
 typedef struct {
     const real *at;
@@ -106,7 +109,7 @@ static vec *joined_cells(const mix_call *call, const vec *one, const vec *other,
 
 /* Spectra of a map's rows, two vectors of channels at a time. */
 static void mixed_map_range(mix_call *call, mixed_map *map, int64_t begin, int64_t end, int output) {
-    const int64_t size = call->plan.size, panels = map->padded / PANEL, plane = panels * call->count * WIDE;
+    const int64_t size = call->plan.size, panels = map->padded / PANEL, plane = spaced(panels * call->count);
     vec *room = td_scratch(0, (size_t)(4 * size) * sizeof(vec));
     if (room == NULL) {
         call->failed = 1;
@@ -143,7 +146,7 @@ static void right_range(int64_t begin, int64_t end, void *context) {
 static void kernel_block(const mix_call *call, int64_t group, int64_t panel, int64_t first, int64_t count, vec *to,
                          vec *room) {
     const td_tensor *kernel = &call->right.tensor;
-    const int64_t size = call->plan.size, plane = PANEL * WIDE;
+    const int64_t size = call->plan.size, plane = spaced(PANEL);
     const stretch taps = {0, call->axis.kernel, 0};
     for (int64_t k = 0; k < count; k += 2)
         for (int64_t v = 0; v < WIDE; v++) {
@@ -163,26 +166,27 @@ static void kernel_block(const mix_call *call, int64_t group, int64_t panel, int
 static void mixed_convolve_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
     const int64_t size = call->plan.size, half = call->half, lefts = call->left.padded / PANEL;
-    const int64_t most_rows = blocks(call->count, call->parts), block = half * PLANES * PANEL * WIDE;
-    vec *kernel = td_scratch(0, (size_t)(block + half * PLANES * most_rows * WIDE + 4 * size) * sizeof(vec));
+    const int64_t most_rows = blocks(call->count, call->parts), block = half * PLANES * spaced(PANEL);
+    vec *kernel = td_scratch(0, (size_t)(block + half * PLANES * spaced(most_rows) + 4 * size) * sizeof(vec));
     if (kernel == NULL) {
         call->failed = 1;
         return;
     }
-    vec *sums = kernel + block, *room = sums + half * PLANES * most_rows * WIDE;
+    vec *sums = kernel + block, *room = sums + half * PLANES * spaced(most_rows);
     for (int64_t task = begin; task < end; task++) {
         const int64_t part = task % call->parts, panel = task / call->parts % call->panels;
         const int64_t group = task / call->parts / call->panels;
-        const int64_t first = part * most_rows, rows = least(most_rows, call->count - first), plane = most_rows * WIDE;
+        const int64_t first = part * most_rows, rows = least(most_rows, call->count - first), plane = spaced(most_rows);
         for (int64_t summed = 0; summed < lefts && rows > 0; summed++) {
             const int64_t depth = least(PANEL, call->left.channels - summed * PANEL);
             kernel_block(call, group, panel, summed * PANEL, depth, kernel, room);
             for (int64_t bin = 0; bin < half; bin++) {
-                const int64_t line = lefts * call->count, at = (group * half + bin) * PLANES * line;
-                const vec *left = call->left.spectra + (at + summed * call->count + first) * WIDE;
-                multiply((factors){(const real *)left, PANEL, 1, line * PANEL},
-                         (factors){(const real *)(kernel + bin * PLANES * PANEL * WIDE), 0, WIDE, PANEL * WIDE}, depth,
-                         sums + bin * PLANES * plane, plane, summed > 0, rows);
+                const int64_t behind = spaced(lefts * call->count), at = (group * half + bin) * PLANES * behind;
+                const vec *left = call->left.spectra + at + (summed * call->count + first) * WIDE;
+                const vec *right = kernel + bin * PLANES * spaced(PANEL);
+                multiply((factors){(const real *)left, PANEL, 1, behind * LANES},
+                         (factors){(const real *)right, 0, WIDE, spaced(PANEL)}, depth, sums + bin * PLANES * plane,
+                         plane, summed > 0, rows);
             }
         }
         for (int64_t row = 0; row < rows; row++) {
@@ -203,7 +207,7 @@ static void mixed_convolve_range(int64_t begin, int64_t end, void *context) {
 
 static void mixed_correlate_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
-    const int64_t size = call->plan.size, half = call->half, taps = call->axis.kernel, plane = MIXED_ROWS * WIDE;
+    const int64_t size = call->plan.size, half = call->half, taps = call->axis.kernel, plane = spaced(MIXED_ROWS);
     const int64_t lefts = call->left.padded / PANEL, rights = call->right.padded / PANEL;
     vec *sums = td_scratch(0, (size_t)(half * PLANES * plane + 4 * size) * sizeof(vec));
     if (sums == NULL) {
@@ -217,11 +221,11 @@ static void mixed_correlate_range(int64_t begin, int64_t end, void *context) {
         const int64_t first = part * MIXED_ROWS, rows = least(MIXED_ROWS, call->left.channels - first);
         for (int64_t bin = 0; bin < half; bin++) {
             const int64_t at = (group * half + bin) * PLANES, count = call->count;
-            const vec *left = call->left.spectra + (at * lefts + first / PANEL) * count * WIDE;
-            const vec *right = call->right.spectra + (at * rights + panel) * count * WIDE;
-            multiply((factors){(const real *)left + first % PANEL, 1, PANEL, lefts * count * PANEL},
-                     (factors){(const real *)right, 0, WIDE, rights * count * WIDE}, count, sums + bin * PLANES * plane,
-                     plane, 0, rows);
+            const int64_t behind = spaced(lefts * count), beyond = spaced(rights * count);
+            const vec *left = call->left.spectra + at * behind + first / PANEL * count * WIDE;
+            const vec *right = call->right.spectra + at * beyond + panel * count * WIDE;
+            multiply((factors){(const real *)left + first % PANEL, 1, PANEL, behind * LANES},
+                     (factors){(const real *)right, 0, WIDE, beyond}, count, sums + bin * PLANES * plane, plane, 0, rows);
         }
         for (int64_t row = 0; row < rows; row += 2)
             for (int64_t v = 0; v < WIDE; v++) {
@@ -313,14 +317,15 @@ static int mix(int map, const td_mixing *p, const td_tensor *input, const td_ten
     call.left.tensor = map == TD_TRANSPOSE ? *output : *input;
     if (call.correlates) call.right.tensor = *output, call.output = as_kernel(weight, map, p);
     else call.right.tensor = as_kernel(weight, map, p), call.output = map == TD_TRANSPOSE ? *input : *output;
-    const int64_t channels = call.left.padded + (call.correlates ? call.right.padded : 0);
-    const int64_t row = p->groups * call.half * PLANES * channels / LANES;
-    const int64_t chunks = blocks(call.rows, most(MIXED_ROWS, MIXED_BYTES / (row * TD_VECTOR)));
-    const int64_t most_rows = blocks(call.rows, chunks);
-    call.left.spectra = td_scratch(1, (size_t)(most_rows * row) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
+    const int64_t bins = p->groups * call.half * PLANES, lefts = call.left.padded / PANEL;
+    const int64_t rights = call.correlates ? call.right.padded / PANEL : 0;
+    const int64_t row = bins * (lefts + rights) * WIDE * TD_VECTOR;
+    const int64_t most_rows = blocks(call.rows, blocks(call.rows, most(MIXED_ROWS, MIXED_BYTES / row)));
+    const int64_t left = bins * spaced(most_rows * lefts), right = bins * spaced(most_rows * rights);
+    call.left.spectra = td_scratch(1, (size_t)(left + right) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
     if (call.left.spectra == NULL) return TD_NO_MEMORY;
-    call.right.spectra = call.left.spectra + most_rows * p->groups * call.half * PLANES * call.left.padded / LANES;
-    plan_transform(&call.plan, call.axis.size, (real *)(call.left.spectra + most_rows * row));
+    call.right.spectra = call.left.spectra + left;
+    plan_transform(&call.plan, call.axis.size, (real *)(call.right.spectra + right));
     for (call.first = 0; call.first < call.rows && !call.failed; call.first += most_rows) {
         call.count = least(most_rows, call.rows - call.first);
         const int64_t lines = p->groups * call.count;
