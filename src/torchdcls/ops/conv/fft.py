@@ -147,8 +147,8 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
         (batch, out_channels, *map out).
     """
     if mixed.can_mix(problem, input, weight):
-        output = mixed.convolve(input, weight, problem)
-        return output if bias is None else output.add_(bias.unsqueeze(-1))
+        mixture = mixed.convolve(input, weight, problem)
+        return mixture if bias is None else mixture.add_(bias.unsqueeze(-1))
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         outputs = [

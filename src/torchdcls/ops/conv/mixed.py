@@ -105,9 +105,7 @@ def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, groups: int, b
     kernels = library()
     assert kernels is not None
     inputs, outputs = input.shape[1] // groups, output.shape[1] // groups
-    sizes = _Mixing(
-        input.shape[0], groups, inputs, outputs, input.shape[2], output.shape[2], weight.shape[2], before
-    )
+    sizes = _Mixing(input.shape[0], groups, inputs, outputs, input.shape[2], output.shape[2], weight.shape[2], before)
     read = [_shown(tensor) for tensor in (input, weight, output)]
     failed = kernels.td_mix(
         input.dtype == torch.float64, MAPS.index(map), ctypes.byref(sizes), *(ctypes.byref(view(one)) for one in read)
