@@ -194,7 +194,7 @@ def below(module: str, *folders: str) -> bool:
 # What each file and folder of `ops` belongs to: one of the two ideas, the ground below both, or what joins them.
 IDEAS = {
     "making kernels": {"fused", "kernel", "separable", "triton"},
-    "convolving": {"conv", "padding"},
+    "convolving": {"conv", "delayed", "padding"},
     "ground": {"autocast", "caches", "gpu", "native", "tracing"},
     "joining": {"", "dcls_conv", "reference"},
 }

@@ -5,9 +5,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from torchdcls import large_kernel_conv2d
 from torchdcls.conversion import ConversionReport, convert, select
 from torchdcls.conversion.swap import swap_modules_
-from torchdcls import large_kernel_conv2d
 from torchdcls.optim import dcls_layers
 
 from .config import BASELINE, CompareConfig, Method

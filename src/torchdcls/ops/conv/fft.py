@@ -155,8 +155,8 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
         (batch, out_channels, *map out).
     """
     if mixed.can_mix(problem, input, weight):
-        mix = mixed.convolve(input, weight, problem)
-        return mix if bias is None else mix.add_(bias.unsqueeze(-1))
+        mixture = mixed.convolve(input, weight, problem)
+        return mixture if bias is None else mixture.add_(bias.unsqueeze(-1))
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         outputs = [
@@ -199,10 +199,9 @@ def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem)
 def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem) -> list[Tensor]:
     # Of the input where there is a weight, of the weight where there is an input.
     if mixed.can_mix(problem, input, weight, gradient):
-        return (
-            None if weight is None else mixed.transpose(gradient, weight, problem),
-            None if input is None else mixed.correlate(input, gradient, problem),
-        )
+        to_input = [] if weight is None else [mixed.transpose(gradient, weight, problem)]
+        to_weight = [] if input is None else [mixed.correlate(input, gradient, problem)]
+        return to_input + to_weight
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         made = [
@@ -220,7 +219,7 @@ def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, pr
     transform = plan.transform()
     start = (0,) * len(problem.kernel)
     kernel = _KernelSpectrum(weight, problem, plan)
-    to_input = _Maps((problem.batch, problem.in_channels, *problem.map), plan.cells != problem.outputs)
+    inner = _Maps((problem.batch, problem.in_channels, *problem.map), plan.cells != problem.outputs)
     for rows, tile in _blocks(problem, plan):
         outputs = transform.forward(_cells(gradient, rows, tile.outputs), start)
         if input is not None:
@@ -233,8 +232,8 @@ def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, pr
                 product = transpose_spectra(outputs[..., part], kernel.of(part), problem.groups, product)
             assert product is not None
             cells = transform.inverse(product, _sizes(tile.window), tile.offset)
-            to_input.put(rows, tile.window, slice(None), cells)
-    return [*([] if weight is None else [to_input.whole()]), *([] if input is None else [kernel.gradient()])]
+            inner.put(rows, tile.window, slice(None), cells)
+    return [*([] if weight is None else [inner.whole()]), *([] if input is None else [kernel.gradient()])]
 
 
 class _KernelSpectrum:
