@@ -155,6 +155,7 @@ def _unmeasured(benchmark: ModuleType) -> list[list[str]]:
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "digits": lambda result: f"{result['table']}\n\n{caption(result)}",
     "study": lambda result: study.table(result["studies"]),
     "fine-tuning": _measured(fine_tuning),
     "construction": _measured(construction),

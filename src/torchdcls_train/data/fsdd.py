@@ -80,10 +80,12 @@ def _fetch(root: str) -> None:
 
 
 def _read(place: Path) -> Recordings:
-    read = {}
+    read: dict[tuple[int, str, int], np.ndarray] = {}
     for name, content in _contents(place):
-        if (found := _NAME.fullmatch(name)) is not None:
-            read[int(found[1]), found[2], int(found[3])] = _samples(f"{name} in '{place}'", content)
+        key = int(name[1]), name[2], int(name[3])
+        if key in read:
+            raise ValueError(f"data_dir: expected each recording once, got {name[0]} twice in '{place}'")
+        read[key] = _samples(f"{name[0]} in '{place}'", content)
     if not read:
         raise ValueError(
             f"data_dir: expected recordings such as 7_jackson_32.wav in '{place}', got none; pass the archive of the "
@@ -99,17 +101,18 @@ def _read(place: Path) -> Recordings:
     )
 
 
-def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
+def _contents(place: Path) -> Iterator[tuple[re.Match[str], bytes]]:
     """Names and contents of all files of a folder or a tar file that are named as recordings are."""
     try:
         if place.is_dir():
             for path in sorted(place.rglob("*.wav")):
-                yield path.name, path.read_bytes()
+                if (name := _NAME.fullmatch(path.name)) is not None:
+                    yield name, path.read_bytes()
             return
         with tarfile.open(place) as archive:
             for member in archive:
-                name = PurePosixPath(member.name).name
-                if member.isfile() and _NAME.fullmatch(name) and (file := archive.extractfile(member)) is not None:
+                name = _NAME.fullmatch(PurePosixPath(member.name).name)
+                if name is not None and (file := archive.extractfile(member)) is not None:
                     yield name, file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise ValueError(
@@ -122,16 +125,17 @@ def _samples(name: str, content: bytes) -> np.ndarray:
     try:
         with wave.open(io.BytesIO(content)) as file:
             form = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2" if form[1] == 16 else "u1")
+            frames = file.getnframes()
+            samples = np.frombuffer(file.readframes(frames), "<i2" if form[1] == 16 else "u1")
     except (wave.Error, EOFError, ValueError) as error:
         raise ValueError(
-            f"data_dir: expected a WAV file, {name} cannot be read ({error or 'it is cut short'})"
+            f"data_dir: expected a WAV file, {name} cannot be read ({str(error) or 'cut short'})"
         ) from None
     if form != (1, 16, RATE):
         raise ValueError(
             f"data_dir: expected recordings of 1 channel, 16 bits, {RATE} samples a second, got {form[0]}, {form[1]} "
             f"and {form[2]} in {name}"
         )
-    if len(samples) == 0:
-        raise ValueError(f"data_dir: expected samples in every recording, got none in {name}")
+    if len(samples) == 0 or len(samples) < frames:
+        raise ValueError(f"data_dir: expected {frames or 'some'} samples, got {len(samples)} in {name}")
     return samples

@@ -37,8 +37,8 @@ def mel_levels(samples: Tensor, rate: int) -> Tensor:
         :, :STEPS
     ]
     energy = mel_filters(rate) @ spectrum.abs().square()
-    level = energy.clamp_min(1e-12).log()
-    return (level - (level.max() - _RANGE)).clamp_min(0)
+    # Where nothing is heard all levels are 0.
+    return (energy / energy.max().clamp_min(1e-12)).log().add(_RANGE).clamp_min(0)
 
 
 def send_on_delta(levels: Tensor, delta: Tensor) -> Tensor:
@@ -51,11 +51,12 @@ def send_on_delta(levels: Tensor, delta: Tensor) -> Tensor:
     Returns:
         (..., 2 * bands, steps) bool: the channels of rises, then those of falls.
     """
-    sent = torch.zeros_like(levels[..., 0])
+    # Counted, not added up: rounding would decide whether a level that falls back to 0 is sent as such.
+    count = torch.zeros_like(levels[..., 0])
     spikes = torch.zeros((*levels.shape[:-2], 2, *levels.shape[-2:]), dtype=torch.bool)
     for step, level in enumerate(levels.unbind(-1)):
-        rises, falls = level >= sent + delta, level <= sent - delta
-        sent = sent + delta * (rises.to(levels.dtype) - falls.to(levels.dtype))
+        rises, falls = level >= (count + 1) * delta, level <= (count - 1) * delta
+        count += rises.to(levels.dtype) - falls.to(levels.dtype)
         spikes[..., 0, :, step], spikes[..., 1, :, step] = rises, falls
     return spikes.flatten(-3, -2)
 

@@ -190,11 +190,10 @@ def _train_all(
 def _train(
     config: DigitsConfig, spoken: Spoken, todo: list[Key], result: dict[str, Any], folder: Path, console: Console
 ) -> None:
-    assert config.epochs is not None
+    assert config.epochs is not None and config.speakers is not None
     inputs = spoken.spikes.shape[1]
     folds = {speaker: fold_without(spoken, speaker, config.train_recordings) for speaker, *_ in todo}
     total = config.epochs * sum(len(folds[speaker].train) for speaker, *_ in todo)
-    shown = config.speakers and config.speakers[0]
     with ProgressBar(console, total, noun="recordings") as progress:
         for number, (speaker, method, seed, lr) in enumerate(todo, 1):
             title = f"{number}/{len(todo)} {method}, without {speaker}, seed {seed}, lr {lr:g}"
@@ -214,7 +213,7 @@ def _train(
                 seed=seed,
                 on_recordings=progress.advance,
             )
-            if (speaker, seed) == (shown, 0):  # before the record says that this run is done
+            if (speaker, seed) == (config.speakers[0], 0):  # before the record says that this run is done
                 first = folds[speaker].test[0]
                 save_example(folder, method, lr, trained, spoken.spikes[first], spoken.digits[first])
             result["runs"].append(
