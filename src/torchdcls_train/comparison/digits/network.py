@@ -41,7 +41,7 @@ class _Fire(torch.autograd.Function):
         half = _STEEPNESS / 2
         gradient = gradient * (half / (1 + (math.pi * half * (potential - _THRESHOLD)).square()))
         # No gradient passes through the restart.
-        kept = (potential < _THRESHOLD) * _KEPT
+        kept = (potential < _THRESHOLD).to(potential.dtype) * _KEPT
         for step in range(len(gradient) - 2, -1, -1):
             gradient[step].addcmul_(kept[step], gradient[step + 1])
         return gradient
