@@ -158,6 +158,7 @@ def _of_session(name: str) -> Callable[[Result], str]:
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "digits": lambda result: f"{result['table']}\n\n{caption(result)}",
     "study": lambda result: study.table(result["studies"]),
     "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
