@@ -69,7 +69,7 @@ def rows(images: Tensor) -> Tensor:
 
 def accuracy(model: nn.Sequential, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
-        return (forward(model, rows(images)).mean(0).argmax(-1) == labels).float().mean().item() * 100
+        return (forward(model, rows(images)).amax(0).argmax(-1) == labels).float().mean().item() * 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images, labels = data.train.images[: options.images], data.train.labels[: options.images]
     model = network()
     start = model[0].delay.detach().clone()
-    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=20.0))
+    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=10.0))
     sigma = SigmaSchedule(model, start=MAX_DELAY / 2, end=0.23, epochs=max(1, options.epochs - 1))
     for epoch in range(options.epochs):
         for chosen in torch.randperm(len(images)).split(64):
-            loss = F.cross_entropy(forward(model, rows(images[chosen])).mean(0), labels[chosen])
+            loss = F.cross_entropy(forward(model, rows(images[chosen])).amax(0), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
