@@ -30,7 +30,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 # The thousands of AAL's codes; what is in no region (white matter, skull, air) is class 0.
-GROUPS = {2: "frontal", 3: "insula", 4: "limbic", 5: "occipital", 6: "parietal", 7: "deep", 8: "temporal", 9: "cerebellum"}
+GROUPS = {
+    2: "frontal",
+    3: "insula",
+    4: "limbic",
+    5: "occipital",
+    6: "parietal",
+    7: "deep",
+    8: "temporal",
+    9: "cerebellum",
+}
 CLASSES = 1 + len(GROUPS)
 CELL = 4  # mm along an edge of a cell; the files have 1 mm
 

@@ -48,9 +48,7 @@ def scenes(images: Tensor, labels: Tensor, count: int, generator: torch.Generato
 
 def network(decoder: str, classes: int, channels: int = 24) -> nn.Sequential:
     def down(inputs: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(inputs, channels, 3, stride=2, padding=1), nn.BatchNorm2d(channels), nn.GELU()
-        )
+        return nn.Sequential(nn.Conv2d(inputs, channels, 3, stride=2, padding=1), nn.BatchNorm2d(channels), nn.GELU())
 
     def up() -> nn.Sequential:
         if decoder == "dense":

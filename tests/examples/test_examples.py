@@ -33,7 +33,8 @@ SIMULATORS = [name for name in NEEDS if name.startswith("delays_")]
 def example(name: str) -> dict[str, Any]:
     """What the file defines; skips where a package that it needs is missing."""
     for package in NEEDS[name]:
-        pytest.importorskip(package, reason=f"examples/{name}.py needs {package.partition('.')[0]}", exc_type=ImportError)
+        reason = f"examples/{name}.py needs {package.partition('.')[0]}"
+        pytest.importorskip(package, reason=reason, exc_type=ImportError)
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))
 
 
