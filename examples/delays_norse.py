@@ -1,13 +1,13 @@
-"""Learned delays with norse: delay layers between norse's neurons, the whole sequence or step by step.
+"""Learned delays with norse: delay layers between norse's neurons, for whole sequences or step by step.
 
-norse keeps time first, (time, batch, neurons), and passes states by hand, as delay layers do: `time_first=True` is all
-that they need to stand between its neurons. A picture is read from top to bottom, one row a time step, so that what
-belongs together arrives at different times; delays bring it together.
+norse keeps time first, (time, batch, neurons), and passes states by hand. Delay layers do the same with
+`time_first=True`. Images are fed row by row, one row a time step. A neuron can only compare two rows if one of them
+waits for the other: the delays for that are learned.
 
-    pip install --no-deps norse nirtorch && pip install nir
+    pip install norse
     python examples/delays_norse.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""Learned delays with snnTorch: delays between layers, and spikes that come back to their neurons after delays.
+"""Learned delays with snnTorch: delays between layers, and spikes that return to their neurons after delays.
 
-snnTorch's neurons take one time step, (batch, neurons), and give back their membrane, so that sequences are time first:
-delay layers take `time_first=True`. `RecurrentDelays` wraps a neuron and feeds its spikes back. A picture is read from
-top to bottom, one row a time step, so that what belongs together arrives at different times; delays bring it together.
+snnTorch's neurons take one time step, (batch, neurons), and return their membrane potential, so sequences are stacked
+time first: delay layers take `time_first=True`. `RecurrentDelays` wraps a neuron and feeds its spikes back. Images are
+fed row by row, one row a time step. A neuron can only compare two rows if one of them waits for the other: the delays
+for that are learned.
 
     pip install snntorch
     python examples/delays_snntorch.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse

@@ -1,14 +1,14 @@
 """Learned delays with spikingjelly: delay layers in a Sequential of multi-step neurons, whole or in parts.
 
 spikingjelly's multi-step mode takes (time, batch, neurons): delay layers with `time_first=True` stand in a
-`torch.nn.Sequential` beside its neurons. Neurons keep their voltages until `functional.reset_net`; delay layers give
-back what is still on its way, so that a long recording can be fed in parts. A picture is read from top to bottom, one
-row a time step, so that what belongs together arrives at different times; delays bring it together.
+`torch.nn.Sequential` beside its neurons. The neurons keep their voltages until `functional.reset_net`. Delay layers
+return what is still on its way, so a long recording can be fed in parts. Images are fed row by row, one row a time
+step. A neuron can only compare two rows if one of them waits for the other: the delays for that are learned.
 
-    pip install --no-deps spikingjelly && pip install loguru SciencePlots h5py
+    pip install spikingjelly
     python examples/delays_spikingjelly.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse

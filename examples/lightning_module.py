@@ -1,13 +1,13 @@
 """Train DCLS layers with Lightning: parameter groups, an annealed sigma, and a checkpoint that is loaded again.
 
-A small network of the kind of ConvMixer, with `Dcls2d` layers of 17x17 cells. What Lightning must be told is short: the
-groups of `param_groups` in `configure_optimizers`, and a callback that steps `SigmaSchedule` and keeps its state in the
-checkpoint.
+A small network of the kind of ConvMixer, with `Dcls2d` layers of 17x17 cells. Lightning needs two things:
+the groups of `param_groups` in `configure_optimizers`, and a callback that steps `SigmaSchedule` and keeps its state in
+the checkpoint.
 
     pip install lightning
     python examples/lightning_module.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse
@@ -80,14 +80,14 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(param_groups(self, lr=self.hparams["lr"], weight_decay=0.01))
-        rates = [group["lr"] for group in optimizer.param_groups]  # positions have a rate of their own
+        rates = [group["lr"] for group in optimizer.param_groups]  # positions have a learning rate of their own
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class AnnealSigma(Callback):
-    """Wide elements at first, narrow ones at the end; goes on where a checkpoint was."""
+    """Wide elements at first, narrow ones at the end; its state is saved in checkpoints and resumes from them."""
 
     def __init__(self, start: float, end: float) -> None:
         self.start, self.end = start, end

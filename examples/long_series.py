@@ -2,7 +2,7 @@
 
 ACSF1 asks which kind of household appliance drew the power: 1,460 samples a series, 10 kinds, 100 series to learn from.
 What tells them apart is often a pattern of switching that takes hundreds of samples. Two small networks with about
-equally many parameters: one with dense kernels of 7 samples, one with `Dcls1d` kernels of 129 samples.
+equally many parameters are compared: one with dense kernels of 7 samples, one with `Dcls1d` kernels of 129 samples.
 
     pip install --no-deps aeon         # for the files in it; aeon itself is not imported
     python examples/long_series.py     # --problem OSULeaf: outlines of leaves, 427 samples, 6 kinds
@@ -83,7 +83,7 @@ def network(kernels: str, classes: int, channels: int = 32, blocks: int = 3) -> 
 
 def train(model: nn.Module, series: Tensor, labels: Tensor, epochs: int, batch: int = 20) -> None:
     optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.05))
-    rates = [group["lr"] for group in optimizer.param_groups]  # positions have a rate of their own
+    rates = [group["lr"] for group in optimizer.param_groups]  # positions have a learning rate of their own
     steps = len(series) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs=epochs, steps_per_epoch=steps)
     for _ in range(epochs):
