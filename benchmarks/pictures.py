@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from studies.settings.page import draw as settings_figure
-from torchdcls_train.comparison.pictures import accuracy_figure
 
-from . import fine_tuning
+from . import kept_weights
 from .record import RESULTS, ROOT
 from .tables import caption, newest_result
 
@@ -51,6 +50,8 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
 
 def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy by epoch, as `torchdcls compare` draws it."""
+    from torchdcls_train.comparison.pictures import accuracy_figure
+
     accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
 
 
@@ -63,7 +64,7 @@ PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
     "speed.png": ("conv", draw_speed),
     "accuracy.png": ("comparison", draw_comparison),
     "settings.png": ("settings", draw_settings),
-    "fine-tuning.png": ("fine-tuning", fine_tuning.draw),
+    "fine-tuning.png": ("fine-tuning", kept_weights.draw),
 }
 
 

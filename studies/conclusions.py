@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from itertools import product
 from statistics import mean
 
-from torchdcls_train.comparison.record import model_title
-from torchdcls_train.comparison.small import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, stem_stride
+from torchdcls._tables import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, model_title, stem_stride
 
 from .cells import FinishedCell
 from .config import BASELINE, LEARNED

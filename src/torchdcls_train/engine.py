@@ -125,7 +125,7 @@ def check(config: TrainConfig, *, name: str | None = None) -> str:
         validation_batches(config, sources.validation, model, group)
         plain = replace(config, compile=False, ema=None)
         Trainer(plain, model, training.updates_per_epoch, group, num_classes=num_classes)
-        return _plan(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
+        return _overview(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -144,7 +144,7 @@ def _without_weights(config: TrainConfig, num_classes: int) -> nn.Module:
     return build_model(config, num_classes)
 
 
-def _plan(
+def _overview(
     config: TrainConfig, parameters: int, sources: Sources, num_classes: int, updates: int, group: Processes
 ) -> str:
     return (
@@ -203,7 +203,9 @@ class _Run:
             folder.begin(config, command, facts, self._next, self._updates)
         group.wait()
         self._say(
-            _plan(config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group)
+            _overview(
+                config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group
+            )
             + f", in folder {folder.path}"
             + "".join(f"\n{note}" for note in notes)
         )
@@ -394,7 +396,7 @@ class _Run:
             "classes": self._classes,
             "data": self._data,
             "scores": self._scores,
-            "ema_updates": 0 if self.trainer.ema is None else self.trainer.ema.updates,
+            "ema_updates": self.trainer.ema_updates,
             **about,
         }
         try:
@@ -411,7 +413,7 @@ class _Run:
         checkpoint.load_weights(self.trainer.model)
         if self.trainer.ema is not None:
             checkpoint.load_weights(self.trainer.ema.module, "ema")
-            self.trainer.ema.updates = checkpoint.about["ema_updates"]
+            self.trainer.ema_updates = checkpoint.about["ema_updates"]
         self.progress = Progress(**checkpoint.about["progress"])
         self._scores = checkpoint.about.get("scores")
         done = f"the run of '{checkpoint.path}' has done all of its epochs; to train on, {new_run(checkpoint)}"

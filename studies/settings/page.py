@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from torchdcls._tables import INPUTS as IN_WORDS
 from torchdcls._tables import half_interval, markdown_table
-from torchdcls_train.comparison.config import Inputs
-from torchdcls_train.comparison.positions.record import INPUTS as IN_WORDS
 
 from ..differences import Difference, paired_difference
 from .plan import INPUTS, QUESTIONS, NetworkCell, Question, baseline
 from .records import Records, TapsOutcome
+
+if TYPE_CHECKING:
+    from torchdcls_train.comparison.config import Inputs
 
 # More than the kernels of any seed, which are numbered after each other.
 _KERNELS = 1000
@@ -33,7 +35,7 @@ class Effect:
     question: Question
     row: str
     column: str
-    inputs: Inputs | None
+    inputs: "Inputs | None"
     difference: Difference
 
     @property
@@ -67,7 +69,7 @@ def page(records: Records) -> str:
     return "\n\n".join([*parts, "## How to read it", _how_to_read(effects), _provenance(records)]) + "\n"
 
 
-def values(question: Question, row: str, column: str, inputs: Inputs | None, records: Records) -> dict[int, float]:
+def values(question: Question, row: str, column: str, inputs: "Inputs | None", records: Records) -> dict[int, float]:
     """What the runs at one place of a question led to, by kernel (recovery task) or seed (networks). Unit: percent.
 
     The recovery task has the share of taps found, or the loss over the teacher's power; networks have accuracy.
@@ -151,11 +153,11 @@ def draw(records: Records) -> Any:
     return figure
 
 
-def _inputs(question: Question) -> Sequence[Inputs | None]:
+def _inputs(question: Question) -> "Sequence[Inputs | None]":
     return INPUTS if question.task == "taps" else (None,)
 
 
-def _place(column: str, inputs: Inputs | None) -> str:
+def _place(column: str, inputs: "Inputs | None") -> str:
     return column if inputs is None else f"{column}, {inputs}"
 
 

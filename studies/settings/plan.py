@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torchdcls.profiles import Interpolation
-from torchdcls_train.comparison.config import Inputs, Method
+
+if TYPE_CHECKING:
+    from torchdcls_train.comparison.config import Inputs, Method
 
 # To be raised when a change of the code changes what the same settings lead to: older results are not used then.
 _VERSION = 1
-INPUTS: tuple[Inputs, ...] = ("edges", "images")
+INPUTS: "tuple[Inputs, ...]" = ("edges", "images")
 Task = Literal["taps", "networks"]
 
 
@@ -34,7 +36,7 @@ class TapsCell:
         seed: Of taps, starts and images.
     """
 
-    inputs: Inputs = "edges"
+    inputs: "Inputs" = "edges"
     interpolation: Interpolation = "gaussian"
     sigma: float | None = None
     annealed: bool = False
@@ -63,7 +65,7 @@ class NetworkCell:
         seed: Of weights, positions, order and augmentation.
     """
 
-    method: Method = "gaussian"
+    method: "Method" = "gaussian"
     sigma: float | None = None
     radius: float = 0.0
     size: int = 17
@@ -97,7 +99,7 @@ class Question:
     columns: Mapping[str, Changes]
     by_loss: bool = False
 
-    def cell(self, row: str, column: str, seed: int, inputs: Inputs = "edges") -> Cell:
+    def cell(self, row: str, column: str, seed: int, inputs: "Inputs" = "edges") -> Cell:
         """One cell of the grid. `radius` "whole" is half the size."""
         changes = {**self.columns[column], **self.rows[row], "seed": seed}
         if self.task == "networks":

@@ -80,7 +80,6 @@ def test_settings_survive_a_file() -> None:
         ({"tuning": {"seed": [1]}}, "tuning.seed: expected a setting of a study; did you mean 'seeds'?"),
         ({"methods": ["7x7", "gausian"]}, "methods: expected some of .* got 'gausian'; did you mean 'gaussian'?"),
         ({"methods": ["gaussian"]}, "methods: expected '7x7' among them"),
-        ({"models": ["convnxt"]}, "model: expected .* got 'convnxt'"),
         ({"models": "convnext"}, "models: expected a list of at least one, got 'convnext'"),
         ({"data": "mnist"}, "data: expected one of 'embedded', 'fashion-mnist', 'cifar10', got 'mnist'"),
         ({"seeds": [0]}, "seeds: expected at least 2, as differences are between pairs, got 1"),
@@ -143,6 +142,12 @@ def test_wrong_arguments_end_with_one_sentence(
     error = capsys.readouterr().err
     assert error.startswith(f"python -m studies.run: {message}")
     assert error.count("\n") == 1
+
+
+def test_a_model_that_timm_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("models: [convnxt]\n")
+    with pytest.raises(ValueError, match=r"^config: in .*mine.yaml, model: expected .* got 'convnxt'"):
+        load_study(str(tmp_path / "mine.yaml"))
 
 
 def test_a_file_that_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

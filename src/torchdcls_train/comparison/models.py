@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from torchdcls.conversion import ConversionReport, convert, select
 from torchdcls.conversion.swap import swap_modules_
-from torchdcls.ops.conv import large_kernel_conv2d
+from torchdcls import large_kernel_conv2d
 from torchdcls.optim import dcls_layers
 
 from .config import BASELINE, CompareConfig, Method

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchdcls._tables import model_title
 from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
 
-from .record import model_title, notice
+from .record import notice
 
 # Elements of a stage that are drawn.
 _SHOWN = 600

@@ -11,13 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from torchdcls._environment import environment
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls._tables import half_interval, markdown_table, model_title
 
 from ..data.image_set import ImageData
 from ..run_files import RunWriter, command_line
 from .config import BASELINE, CompareConfig
 from .report import Part
-from .small import SMALL_MODELS
 from .training import Epoch
 
 # With fewer, an interval over seeds would say more than they can.
@@ -270,11 +269,6 @@ def notice(result: Mapping[str, Any]) -> str:
     if result["config"]["quick"]:
         return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
     return ""
-
-
-def model_title(name: str) -> str:
-    """What a reader calls the model of a comparison."""
-    return {"convmixer-256-16": "ConvMixer-256/16"}.get(name, f"Small {name}" if name in SMALL_MODELS else name)
 
 
 def _mean_and_interval(values: Sequence[float]) -> str:

@@ -7,11 +7,7 @@ from timm.models.metaformer import LayerNorm2dNoBias, MetaFormer, SepConv
 from torch import nn
 
 from torchdcls._checks import nearest
-
-# Isotropic networks as the authors' own for CIFAR-10, which is the second: channels and blocks.
-CONVMIXERS = {"convmixer": (48, 2), "convmixer-256-16": (256, 16)}
-DEEP_MODELS = ("convnext", "convformer")
-SMALL_MODELS = (*CONVMIXERS, *DEEP_MODELS)
+from torchdcls._tables import CONVMIXERS, SMALL_MODELS, stem_stride
 
 # Three layers per stage at least: fewer leave too few elements when a stage shares its positions.
 _DEPTHS = (3, 3, 9, 3)
@@ -62,11 +58,6 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
     elif isinstance(model, MetaFormer):
         model.stem.conv = _stem(model.stem.conv, image_size)
     return model
-
-
-def stem_stride(image_size: int, cells: int = 32) -> int:
-    """Pixels of an image along each axis that a cell stands for, so that there are about `cells` of them."""
-    return next((step for step in (1, 2) if image_size <= 1.25 * cells * step), 4)
 
 
 def weight_std(model: nn.Module) -> float | None:

@@ -131,7 +131,7 @@ def _like_correlate(input: Tensor, gradient: Tensor, groups: int, before: int, s
     return input.new_empty((gradient.shape[1], input.shape[1] // groups, size))
 
 
-_RUN: dict[Map, Callable[..., Tensor]] = {"convolve": _convolve, "transpose": _transpose, "correlate": _correlate}
+_RUN: dict[str, Callable[..., Tensor]] = {"convolve": _convolve, "transpose": _transpose, "correlate": _correlate}
 for _map, _names, _like in (
     ("convolve", "Tensor input, Tensor weight", _like_convolve),
     ("transpose", "Tensor gradient, Tensor weight", _like_transpose),

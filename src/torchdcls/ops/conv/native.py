@@ -11,7 +11,7 @@ from torch import Tensor
 from ..caches import cached
 from ..native.library import DTYPES, LENGTH, library, missing, three, view
 from ..tracing import differentiated_forwards, exporting
-from .operators import DepthwiseOperators, not_depthwise
+from .operators import depthwise_maps, not_depthwise
 from .problem import Map, Problem
 from .rates import nanoseconds
 from .way import Part, Way
@@ -151,12 +151,9 @@ def unsupported(problem: Problem) -> str | None:
     return None
 
 
-_OPERATORS = DepthwiseOperators("native", ("CPU",), _convolve, _transpose, _correlate)
 NATIVE = Way(
     name="native",
-    convolve=_OPERATORS.convolve,
-    transpose=_OPERATORS.transpose,
-    correlate=_OPERATORS.correlate,
+    **depthwise_maps("native", ("CPU",), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,
     operations=operations,
     own_half=True,
