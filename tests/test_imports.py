@@ -27,6 +27,9 @@ ORDER |= {"_environment": 0, "_files": 0, "_tables": 0}
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"native": "ops", "plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
+# The benchmark that is a training, and what makes the benchmarks' records and their tables.
+TRAINS = "benchmarks.fine_tuning"
+WRITERS = ("benchmarks.record", "benchmarks.tables", "benchmarks.publish")
 # Packages that only some places may import.
 RESERVED = {
     "triton": {"torchdcls.ops.conv.triton", "torchdcls.ops.triton"},
@@ -79,7 +82,8 @@ def imports_of(path: Path) -> list[Import]:
                 submodule = ROOT.joinpath(PACKAGES.get(package_of(base), "."), *base.split("."), alias.name)
                 is_module = submodule.is_dir() or submodule.with_suffix(".py").exists()
                 found.append(Import(module, f"{base}.{alias.name}" if is_module else base, inside_function))
-        inside_function = inside_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types_alone = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        inside_function |= for_types_alone or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             visit(child, inside_function)
 
@@ -99,6 +103,9 @@ def why_not(found: Import) -> str | None:
     here, there = found.room, room(found.target)
     if mine < other:
         return "what is below does not know what uses it"
+    if other == RANK["torchdcls_train"] and package_of(found.file) == "benchmarks":
+        trains = found.inside_function or found.file == TRAINS
+        return None if trains else "what trains is imported where it trains, and by no table or record"
     if package_of(found.file) == "torchdcls_train" and found.target.startswith("torchdcls.plots"):
         return None if found.inside_function else "plots are imported inside the function that draws"
     if package_of(found.file) != "torchdcls":
@@ -154,10 +161,30 @@ def test_imports_point_one_way(found):
         ("torchdcls_train.engine", "studies.training", True),
         ("torchdcls_train.checkpoint", "benchmarks.record", False),
         ("studies.page", "benchmarks.tables", False),
+        ("benchmarks.sizes", "torchdcls_train.comparison.small", False),
     ],
 )
 def test_arrows_that_point_back_are_seen(file, target, inside_function):
     assert why_not(Import(file, target, inside_function)) is not None
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """What is imported when these modules are, outside of functions: theirs, and the packages that these lie in."""
+    found, left = set(), list(modules)
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += [each.target for each in INTERNAL if each.file == module and not each.inside_function]
+            left += [module.rpartition(".")[0]] if "." in module else []
+    return found
+
+
+def test_tables_and_records_need_no_training():
+    assert {"studies.page", "benchmarks.kept_weights"} <= loaded_by(*WRITERS)
+    assert not [module for module in loaded_by(*WRITERS) if package_of(module) == "torchdcls_train"]
+    # As seen where there is training.
+    assert "torchdcls_train.trainer" in loaded_by("studies.run") & loaded_by(TRAINS)
 
 
 def below(module: str, *folders: str) -> bool:
@@ -167,7 +194,7 @@ def below(module: str, *folders: str) -> bool:
 # What each file and folder of `ops` belongs to: one of the two ideas, the ground below both, or what joins them.
 IDEAS = {
     "making kernels": {"fused", "kernel", "separable", "triton"},
-    "convolving": {"conv", "padding"},
+    "convolving": {"conv", "delayed", "padding"},
     "ground": {"autocast", "caches", "gpu", "native", "tracing"},
     "joining": {"", "dcls_conv", "reference"},
 }

@@ -48,6 +48,18 @@ def batched(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
+def numbers_when_run(*tensors: Tensor | None) -> bool:
+    """Whether tensors will be plain numbers in memory: now, or when a compiled graph runs.
+
+    An exported program has to run where this package is not.
+    """
+    if torch.compiler.is_compiling():
+        return not exporting() and not _transformed()
+    return not special_tensors() and all(
+        tensor is None or (type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor)) for tensor in tensors
+    )
+
+
 def exporting() -> bool:
     """Whether torch.export is at work, whose programs have to run where this package is not.
 
@@ -121,3 +133,6 @@ def constant_when_compiled(function: Function) -> Function:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+_transformed = constant_when_compiled(transformed)

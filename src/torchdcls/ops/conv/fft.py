@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..tracing import sizes_are_known, special_tensors
+from . import mixed
 from .problem import Problem
 from .spectrum import (
     FastTransform,
@@ -153,6 +154,9 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
     Returns:
         (batch, out_channels, *map out).
     """
+    if mixed.can_mix(problem, input, weight):
+        mixture = mixed.convolve(input, weight, problem)
+        return mixture if bias is None else mixture.add_(bias.unsqueeze(-1))
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         outputs = [
@@ -194,6 +198,10 @@ def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem)
 
 def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem) -> list[Tensor]:
     # Of the input where there is a weight, of the weight where there is an input.
+    if mixed.can_mix(problem, input, weight, gradient):
+        to_input = [] if weight is None else [mixed.transpose(gradient, weight, problem)]
+        to_weight = [] if input is None else [mixed.correlate(input, gradient, problem)]
+        return to_input + to_weight
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         made = [
@@ -211,7 +219,7 @@ def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, pr
     transform = cut.transform()
     start = (0,) * len(problem.kernel)
     kernel = _KernelSpectrum(weight, problem, cut)
-    to_input = _Maps((problem.batch, problem.in_channels, *problem.map), cut.cells != problem.outputs)
+    inner = _Maps((problem.batch, problem.in_channels, *problem.map), cut.cells != problem.outputs)
     for rows, tile in _blocks(problem, cut):
         outputs = transform.forward(_cells(gradient, rows, tile.outputs), start)
         if input is not None:
@@ -224,8 +232,8 @@ def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, pr
                 product = transpose_spectra(outputs[..., part], kernel.of(part), problem.groups, product)
             assert product is not None
             cells = transform.inverse(product, _sizes(tile.window), tile.offset)
-            to_input.put(rows, tile.window, slice(None), cells)
-    return [*([] if weight is None else [to_input.whole()]), *([] if input is None else [kernel.gradient()])]
+            inner.put(rows, tile.window, slice(None), cells)
+    return [*([] if weight is None else [inner.whole()]), *([] if input is None else [kernel.gradient()])]
 
 
 class _KernelSpectrum:
@@ -329,6 +337,8 @@ class _Maps:
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
     """How many of which operations a part takes: what the cost rule multiplies by measured times."""
+    if mixed.serves(problem):
+        return mixed.operations(problem, part)
     cut = tiling(problem)
     tiles = math.prod(-(-out // cells) for out, cells in zip(problem.outputs, cut.cells, strict=True))
     window = [
@@ -407,7 +417,7 @@ def undesired(problem: Problem) -> str | None:
     longest = max(problem.kernel)
     if problem.device == "cuda" and not (problem.depthwise and longest > MOST_LENGTH and sizes_are_known(problem.map)):
         return f"it is expected to pay where depthwise kernels have more than {MOST_LENGTH} taps along an axis"
-    if kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
+    if not mixed.serves(problem) and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
         return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
     return None
 
