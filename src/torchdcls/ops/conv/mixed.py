@@ -5,17 +5,15 @@ The kernel's spectra are made where they are multiplied, and no tensor is made o
 
 import ctypes
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..native.library import DTYPES, LENGTH, library, missing, view
-from ..tracing import exporting, numbers_when_run, shown
+from ..tracing import define_operator, exporting, numbers_when_run, shown
 from .problem import Map, Problem
 from .way import Part
 
-_LIBRARY: Any = torch.library.Library("torchdcls", "FRAGMENT")  # type: ignore[no-untyped-call]
 MAPS: tuple[Map, ...] = ("convolve", "transpose", "correlate")
 # The sizes of a problem that what a map makes has.
 _MADE: dict[Map, str] = {"convolve": "outputs", "transpose": "map", "correlate": "kernel"}
@@ -93,8 +91,5 @@ def _like(map: Map, one: Tensor, other: Tensor, groups: int, before: int, size: 
 
 
 for _map in MAPS:
-    _name = f"mixed_{_map}"
-    _schema = f"{_name}(Tensor one, Tensor other, SymInt groups, SymInt before, SymInt size) -> Tensor"
-    _LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(_name, partial(_run, _map), "CPU")
-    torch.library.register_fake(f"torchdcls::{_name}", partial(_like, _map), lib=_LIBRARY)
+    _schema = f"mixed_{_map}(Tensor one, Tensor other, SymInt groups, SymInt before, SymInt size) -> Tensor"
+    define_operator(_schema, partial(_run, _map), partial(_like, _map))
