@@ -1,7 +1,6 @@
 """Receptive fields against the textbook's recursion, published numbers, and the gradients of small models."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 import pytest
 import timm
@@ -10,7 +9,6 @@ import torchvision
 from torch import Tensor, nn
 
 from torchdcls.inspection import ReceptiveField, receptive_field
-from torchdcls.inspection.traces import Factor, Span, Trace, joined
 
 
 def field_of(make: Callable[[], nn.Module], size: int = 224) -> ReceptiveField:
@@ -224,38 +222,3 @@ def test_no_map_is_not_known() -> None:
 def test_one_and_three_axes() -> None:
     assert receptive_field(nn.Conv1d(2, 2, 9, stride=2), torch.randn(1, 2, 40)).size == (9,)
     assert receptive_field(nn.Conv3d(2, 2, (1, 3, 5)), torch.randn(1, 2, 8, 8, 8)).size == (1, 3, 5)
-
-
-def span(step: int, low: int, high: int) -> Span:
-    return Span(Fraction(step), Fraction(low), Fraction(high))
-
-
-def test_a_window_of_a_window() -> None:
-    once = Span().window(-1, 1, 2)
-    assert once == span(2, -1, 1)
-    assert once.window(-1, 1, 1) == span(2, -3, 3)
-    assert once.union(span(2, -4, 0)) == span(2, -4, 1)
-
-
-def test_reshapes_keep_axes_and_do_not_halve_them() -> None:
-    height, width = (Factor(size, frozenset({axis}), Span()) for axis, size in enumerate((6, 8)))
-    trace = Trace(((Factor(2),), (Factor(3),), (height,), (width,)))
-    flat = trace.reshaped((2, 3, 48), "view")
-    assert flat.dimensions[2] == (height, width)
-    assert flat.reshaped((2, 3, 6, 8), "view").spans() == trace.spans()
-    halved = flat.reshaped((2, 3, 2, 3, 8), "view")
-    assert halved.unknown == {"view"}
-    assert set(halved.spans()) == {1}
-    assert trace.reshaped((2, 9, 16), "view").unknown == {"view"}
-
-
-def test_axes_that_cross_are_lost() -> None:
-    height, width = (Factor(6, frozenset({axis}), Span()) for axis in range(2))
-    upright, turned = Trace(((height,), (width,))), Trace(((width,), (height,)))
-    assert joined([upright, upright], (6, 6), "add").spans() == {0: Span(), 1: Span()}
-    assert joined([upright, turned], (6, 6), "add").unknown == {"add"}
-    strided = Factor(6, frozenset({0}), span(2, 0, 0))
-    assert joined([upright, Trace(((strided,), (width,)))], (6, 6), "add").unknown == {"add"}
-    cell = Trace(((Factor(1, frozenset({0}), Span()),), (width,)))
-    assert joined([upright, cell], (6, 6), "add").unknown == {"add"}
-    assert joined([cell], (6, 6), "expand").unknown == {"expand"}
