@@ -59,7 +59,9 @@ class Reach:
         found = self
         for dim in range(1 - self.bounds.dim(), 0):
             merged, before = found.of(found.bounds.amin(dim, keepdim=True)), found.spread()
-            if all(after > 0 or far < step for after, far, step in zip(merged.spread(), before, self.steps, strict=True)):
+            if all(
+                after > 0 or far < step for after, far, step in zip(merged.spread(), before, self.steps, strict=True)
+            ):
                 found = merged
         return found
 
@@ -128,11 +130,9 @@ class Reach:
         whole = self.of(_compact(self.bounds, dim)).extended(dim, before, after)
         index = (cells + before).where(~none, 0)
         found = whole.bounds.index_select(dim, index.flatten()).movedim(dim, -1).unflatten(-1, cells.shape)
-        found = found.masked_fill(none, inf).amin(-1).movedim(-1, dim)
+        found = (found.masked_fill(none, inf) if none.any() else found).amin(-1).movedim(-1, dim)
         moved = self._steps_along(dim).flatten(1).abs().amax(1)[: len(self.steps)].tolist()
-        steps = tuple(
-            step if not new else new * stride for step, new in zip(self.steps, moved, strict=True)
-        )
+        steps = tuple(step if not new else new * stride for step, new in zip(self.steps, moved, strict=True))
         shape[dim] = len(cells)
         return replace(self, bounds=found, steps=steps).expanded(shape)
 

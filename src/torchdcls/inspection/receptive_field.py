@@ -156,10 +156,10 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given |= {**dict(zip(given, args, strict=False)), **kwargs}
         written = [given[one.name] for one in arguments if one.alias_info is not None and one.alias_info.is_write]
         changed = {id(leaf) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)}
-        known = {tensor.untyped_storage()._cdata for tensor in inputs}
+        known = {_key(tensor) for tensor in inputs}
         name = func._schema.name.partition("::")[2].rstrip("_")
         call = Call(func, name, given, inputs, outputs, before, self.image, self.modules[-1])
-        if any(id(one) in changed or one.untyped_storage()._cdata not in known for one in outputs):
+        if any(id(one) in changed or _key(one) not in known for one in outputs):
             for output, reach in zip(outputs, follow(call), strict=True):
                 self.keep(output, reach)
         elif isinstance(args[0], Tensor) and name != "as_strided":
@@ -174,20 +174,21 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Notes what a tensor depends on."""
         self.memory = {key: memory for key, memory in self.memory.items() if not memory.storage.expired()}
         storage = tensor.untyped_storage()
-        memory = self.memory.get(storage._cdata)
+        memory = self.memory.get(_key(tensor))
         if memory is None:
-            self.memory[storage._cdata] = _Memory(StorageWeakRef(storage), {_place(tensor): reach})  # type: ignore[no-untyped-call]
+            self.memory[_key(tensor)] = _Memory(StorageWeakRef(storage), {_place(tensor): reach})  # type: ignore[no-untyped-call]
         else:
             memory.write(tensor, reach)
 
     def show(self, tensor: Tensor, outputs: Sequence[Tensor], function: Callable[[Tensor], Any]) -> None:
         """Notes what other views of a tensor's memory depend on, in as little memory as it has."""
         reach = self.reach(tensor)
-        with suppress(RuntimeError):  # the memory of bounds cannot be viewed so
-            for output, bounds in zip(outputs, tree_leaves(torch.vmap(function)(reach.bounds)), strict=True):
-                if output.dtype == tensor.dtype:
-                    places = self.memory[output.untyped_storage()._cdata].places
-                    places.setdefault(_place(output), reach.of(bounds))
+        with suppress(RuntimeError):  # bounds, of which few may be in memory, cannot always be viewed as the tensor is
+            for output, row in zip(outputs, tree_leaves(function(reach.bounds[0])), strict=True):
+                if output.dtype == tensor.dtype and _key(row) == _key(reach.bounds):
+                    stride = (reach.bounds.stride(0), *row.stride())
+                    bounds = reach.bounds.as_strided((len(reach.bounds), *row.shape), stride, row.storage_offset())
+                    self.memory[_key(output)].places.setdefault(_place(output), reach.of(bounds))
 
     def note(self, reach: Reach) -> None:
         """Takes a tensor for the last map, if it is one."""
@@ -204,7 +205,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def reach(self, tensor: Tensor) -> Reach:
         """What a tensor depends on; nothing where it was not made from the image."""
-        memory = self.memory.get(tensor.untyped_storage()._cdata)
+        memory = self.memory.get(_key(tensor))
         return independent(tensor.shape, len(self.image)) if memory is None else memory.read(tensor)
 
 
@@ -233,6 +234,9 @@ class _Memory:
 
     def write(self, tensor: Tensor, reach: Reach) -> None:
         """Notes what a tensor in this memory depends on from now on."""
+        if self.flat is None and next(iter(self.places)) == _place(tensor):
+            self.places = {_place(tensor): reach}
+            return
         written = self._viewed(tensor)
         written.bounds.copy_(reach.bounds)
         assert self.flat is not None
@@ -250,6 +254,10 @@ class _Memory:
         if tensor.untyped_storage().nbytes() // tensor.element_size() != flat.shape[1]:
             return everything([self.flat], tensor.shape).but_not("memory that is read in two ways")
         return self.flat.of(_strided(flat, *_place(tensor)[1:]))
+
+
+def _key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
