@@ -83,10 +83,10 @@ MODELS = {
     "cut": (Cut, True),
     "adaptive": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(5)), True),
     "adaptive, uneven": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(7)), False),
-    "transposed": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ConvTranspose2d(4, 3, 4, 2, 1)), False),
-    "nearest": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Upsample(scale_factor=2)), False),
-    "bilinear": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.UpsamplingBilinear2d(scale_factor=3)), False),
-    "bicubic": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2, mode="bicubic")), False),
+    "transposed": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ConvTranspose2d(4, 3, 4, 2, 1)), True),
+    "nearest": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Upsample(scale_factor=2)), True),
+    "bilinear": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.UpsamplingBilinear2d(scale_factor=3)), True),
+    "bicubic": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2, mode="bicubic")), True),
 }
 
 
@@ -132,20 +132,19 @@ def test_gradients_reach_as_far(name: str) -> None:
     ("make", "by", "local"),
     [
         (lambda: timm.create_model("efficientnet_b0"), "SqueezeExcite", 851),
-        (lambda: timm.create_model("vit_tiny_patch16_224"), "Attention", None),
+        (lambda: timm.create_model("vit_tiny_patch16_224"), "Attention", 16),
+        (lambda: timm.create_model("swin_tiny_patch4_window7_224"), "WindowAttention", 224),
         (lambda: timm.create_model("mixer_b16_224"), "Linear", 16),
         (lambda: timm.create_model("poolformer_s12"), "GroupNorm1", 431),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4)), "InstanceNorm2d", 3),
         (lambda: timm.create_model("edgenext_small"), "CrossCovarianceAttn", 1672),
     ],
 )
-def test_what_reads_the_whole_map_makes_it_the_whole_image(
-    make: Callable[[], nn.Module], by: str, local: int | None
-) -> None:
+def test_what_reads_the_whole_map_makes_it_the_whole_image(make: Callable[[], nn.Module], by: str, local: int) -> None:
     field = field_of(make)
     assert field.size == (None, None)
     assert by in field.whole
-    assert field.local == (None if local is None else (local, local))
+    assert field.local == (local, local)
     assert str(field).startswith("whole image (")
 
 
@@ -199,19 +198,47 @@ def test_uneven_parts() -> None:
     assert field_of(Uneven).size == (5, 5)
 
 
-class Filled(nn.Module):
+class Windows(nn.Module):
+    """Attention within windows of two rows, then a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
     def forward(self, images: Tensor) -> Tensor:
-        output = torch.zeros_like(images)
-        output[..., 1:].copy_(images[..., :-1])
-        return output.relu()
+        rows = images.unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 1)  # batch, window, column, row, channel
+        read = nn.functional.scaled_dot_product_attention(rows, rows, rows)
+        return self.conv(read.permute(0, 4, 1, 3, 2).flatten(2, 3))
 
 
-@pytest.mark.parametrize("make", [lambda: timm.create_model("swin_tiny_patch4_window7_224"), Filled])
+def test_attention_within_windows() -> None:
+    field = field_of(Windows)
+    assert (field.size, field.whole, str(field)) == ((4, 3), (), "at most 4 x 3")
+
+
+class Chosen(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images[..., torch.tensor([3, 1, 2])]
+
+
+class Spectra(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.fft.rfft2(images).abs()
+
+
+@pytest.mark.parametrize("make", [Chosen, Spectra])
 def test_what_is_not_followed_is_not_guessed(make: Callable[[], nn.Module]) -> None:
     field = field_of(make)
     assert field.unknown
     assert field.local is None
     assert str(field).startswith("not known (")
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_maps_of_one_cell_know_how_far_the_next_would_be(size: int) -> None:
+    layers = [(3, 2)] * 5 + [(3, 1), (5, 1)]
+    field = field_of(lambda: nn.Sequential(*(nn.Conv2d(3, 3, k, s, padding=k // 2) for k, s in layers)), size)
+    assert (field.size, field.exact) == ((recursion(layers),) * 2, True)
 
 
 def test_no_map_is_not_known() -> None:

@@ -1,4 +1,4 @@
-"""What the elements of a tensor depend on: along each axis of the image the first and the last pixel of each element."""
+"""What the elements of a tensor depend on: for each, along each axis of the image, the first and the last pixel."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,9 @@ from math import inf
 
 import torch
 from torch import Tensor
+
+# In the place of a cell where there is none.
+NOWHERE = -(2**40)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Reach:
 
     def spread(self) -> list[float]:
         """For each axis how far the middles of elements are from each other."""
+        if not self.bounds.numel():
+            return [0.0] * len(self.steps)
         first, minus_last = _compact(self.bounds).flatten(1).tensor_split(2)
         middles = (first - minus_last) / 2
         there = first.isfinite()
@@ -58,10 +63,9 @@ class Reach:
         """That of all elements that stand at one place of the map, such as its channels, together."""
         found = self
         for dim in range(1 - self.bounds.dim(), 0):
-            merged, before = found.of(found.bounds.amin(dim, keepdim=True)), found.spread()
-            if all(
-                after > 0 or far < step for after, far, step in zip(merged.spread(), before, self.steps, strict=True)
-            ):
+            merged = found.of(found.bounds.amin(dim, keepdim=True))
+            spreads = zip(found.spread(), merged.spread(), self.steps, strict=True)
+            if all(after or before < step for before, after, step in spreads):
                 found = merged
         return found
 
@@ -120,35 +124,39 @@ class Reach:
 
         Args:
             dim: The dimension, counted from the last, -1.
-            cells: (size, count), for each element the places along the dimension. Places beyond its ends count, and
-                stand for more of the same map; those below -2**31 stand for none.
+            cells: (size, count), for each element the places along the dimension, or `NOWHERE`. Places beyond its ends
+                stand for more cells of the same map.
             stride: How many cells there are from an element's to the next one's.
         """
-        shape, size, none = list(self.bounds.shape[1:]), self.bounds.shape[dim], cells < -(2**31)
-        inside = cells[~none]
-        before, after = max(-int(inside.min()), 0), max(int(inside.max()) - size + 1, 0)
-        whole = self.of(_compact(self.bounds, dim)).extended(dim, before, after)
-        index = (cells + before).where(~none, 0)
-        found = whole.bounds.index_select(dim, index.flatten()).movedim(dim, -1).unflatten(-1, cells.shape)
-        found = (found.masked_fill(none, inf) if none.any() else found).amin(-1).movedim(-1, dim)
-        moved = self._steps_along(dim).flatten(1).abs().amax(1)[: len(self.steps)].tolist()
-        steps = tuple(step if not new else new * stride for step, new in zip(self.steps, moved, strict=True))
+        there, size = cells != NOWHERE, self.bounds.shape[dim]
+        before, after = max(-int(cells[there].min()), 0), max(int(cells[there].max()) - size + 1, 0)
+        bounds = _compact(self.extended(dim, before, after).bounds, dim)
+        index = (cells + before).where(there, 0)
+        found = torch.unflatten(bounds.index_select(dim, index.flatten()).movedim(dim, -1), -1, cells.shape)
+        if not there.all():
+            found = found.where(there, inf)
+        moved = self._steps_along(dim).flatten(1).abs().amax(1).tolist()
+        steps = tuple(new * stride if new else old for old, new in zip(self.steps, moved, strict=False))
+        shape = list(self.bounds.shape[1:])
         shape[dim] = len(cells)
-        return replace(self, bounds=found, steps=steps).expanded(shape)
+        return replace(self, bounds=found.amin(-1).movedim(-1, dim), steps=steps).expanded(shape)
 
     def extended(self, dim: int, before: int, after: int) -> "Reach":
         """With more cells of the same map at both ends of a dimension, or fewer."""
         size = self.bounds.shape[dim]
         if before < 0 or after < 0:
-            first, last = max(-before, 0), size + min(after, 0)
-            return self.of(self.bounds.narrow(dim, first, last - first)).extended(dim, max(before, 0), max(after, 0))
+            cut = max(-before, 0)
+            kept = self.of(self.bounds.narrow(dim, cut, size - cut + min(after, 0)))
+            return kept.extended(dim, max(before, 0), max(after, 0))
         if not before and not after:
             return self
-        steps = self._steps_along(dim)
-        numbers = torch.arange(1, max(before, after) + 1, dtype=torch.float32).view(-1, *[1] * (-dim - 1))
-        first, last = self.bounds.narrow(dim, 0, 1), self.bounds.narrow(dim, size - 1, 1)
-        ahead, behind = first - steps * numbers[:before].flip(0), last + steps * numbers[:after]
-        return self.of(torch.cat([ahead, self.bounds, behind], dim))
+        bounds, steps = _compact(self.bounds, dim), self._steps_along(dim)
+        numbers = torch.arange(1, max(before, after) + 1, dtype=bounds.dtype).view(-1, *[1] * (-dim - 1))
+        ahead = bounds.narrow(dim, 0, 1) - steps * numbers[:before].flip(0)
+        behind = bounds.narrow(dim, size - 1, 1) + steps * numbers[:after]
+        shape = list(self.bounds.shape[1:])
+        shape[dim] += before + after
+        return self.of(torch.cat([ahead, bounds, behind], dim)).expanded(shape)
 
     def is_even(self, dim: int) -> bool:
         """Whether the cells along a dimension lie at even steps."""
@@ -162,7 +170,7 @@ class Reach:
             steps = differences.masked_fill(~differences.isfinite(), torch.nan).nanmean(dim, keepdim=True)
             return steps.nan_to_num(0)
         # Axes of one cell are told apart by their order.
-        steps = torch.zeros([len(self.bounds)] + [1] * (self.bounds.dim() - 1), dtype=torch.float32)
+        steps = self.bounds.new_zeros([len(self.bounds)] + [1] * (self.bounds.dim() - 1))
         singles = [at for at in range(-(self.bounds.dim() - 1), 0) if self.bounds.shape[at] == 1]
         still = sorted(axis for axis, far in enumerate(self.spread()) if not far and axis in self.axes)
         place = len(singles) - singles.index(dim)
@@ -183,15 +191,15 @@ def joined(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
     bounds = _compact(reaches[0].expanded(shape).bounds)
     for reach in reaches[1:]:
         bounds = torch.minimum(bounds, _compact(reach.expanded(shape).bounds))
-    return replace(together(reaches), bounds=bounds.expand(-1, *shape))
+    return together(reaches).of(bounds.expand(-1, *shape))
 
 
 def everything(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
     """That of elements of which each may depend on all elements of several tensors."""
     reaches = list(reaches)
-    each = [reach.bounds.flatten(1).amin(1) for reach in reaches if reach.bounds.numel()]
-    bounds = torch.stack(each).amin(0) if each else torch.full((2 * len(reaches[0].steps),), inf, dtype=torch.float32)
-    return replace(together(reaches), bounds=bounds.view(-1, *[1] * len(shape)).expand(-1, *shape))
+    each = [_compact(reach.bounds).flatten(1).amin(1) for reach in reaches if reach.bounds.numel()]
+    bounds = torch.stack(each).amin(0) if each else independent((), len(reaches[0].steps)).bounds
+    return together(reaches).of(bounds).expanded(shape)
 
 
 def together(reaches: Sequence[Reach]) -> Reach:

@@ -1,11 +1,11 @@
 """How many pixels the centre of a model's last map depends on.
 
-The model is run once. Beside every tensor stands, for each of its elements and each axis of the image, the first and the
-last pixel that the element depends on, see `reach.py`. Memory that is viewed in another way is viewed so there too; other
-operations have rules in `rules.py`: the textbook's recursion for windows, the union where branches meet. Numbers of
-weights and pixels play no part: it is what a cell could depend on, not what it does after training, and pixels beyond the
-image's borders count too. What reads a whole map at once, such as attention, squeeze-and-excitation, or a group norm,
-makes it the whole image; what is not followed makes it unknown, never a guess.
+The model is run once. Beside every tensor stands, for each of its elements and each axis of the image, the first and
+the last pixel that the element depends on (`reach.py`). Where memory is viewed in another way, so are they; other
+operations have rules (`rules.py`): windows over cells, and the union where branches meet. Numbers of weights and pixels
+play no part: it is what a cell could depend on, not what it does after training, and pixels beyond the image's borders
+count too. What reads a whole map at once, such as attention, squeeze-and-excitation, or a group norm, makes it the
+whole image; what is not followed, such as a Fourier transform, makes it unknown, never a guess.
 """
 
 from collections.abc import Callable, Sequence
@@ -102,11 +102,12 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.memory: dict[int, _Memory] = {}
         self.modules = ["the model"]
         # Along each axis a cell depends on itself.
-        places = [torch.arange(float(size)) for size in self.image]
-        own = torch.meshgrid(places, indexing="ij") if places else ()
-        bounds = torch.stack([*own, *(-one for one in own)]) if own else torch.zeros(0)
-        first = Reach(bounds, (1.0,) * len(self.image))
-        self.last = first.expanded(image.shape) if own else independent(image.shape, 0)
+        places = [torch.arange(size, dtype=torch.float32) for size in self.image]
+        first = independent(image.shape, 0)
+        if places:
+            own = torch.stack(torch.meshgrid(places, indexing="ij"))
+            first = Reach(torch.cat([own, -own]), (1.0,) * len(places)).expanded(image.shape)
+        self.last = first
         self.keep(image, self.last)
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
@@ -172,7 +173,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def keep(self, tensor: Tensor, reach: Reach) -> None:
         """Notes what a tensor depends on."""
-        self.memory = {key: memory for key, memory in self.memory.items() if not memory.storage.expired()}
+        self.memory = {key: memory for key, memory in self.memory.items() if not memory.storage.expired()}  # type: ignore[no-untyped-call]
         storage = tensor.untyped_storage()
         memory = self.memory.get(_key(tensor))
         if memory is None:
@@ -193,14 +194,12 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def note(self, reach: Reach) -> None:
         """Takes a tensor for the last map, if it is one."""
         there, last = reach.axes, self.last
-        # Where some axes are pooled, it is the way to a vector, unless more is read along the others.
-        if len(there) == len(self.image) or (
-            there
-            and (
-                reach.unknown - last.unknown
-                or any(reach.widths(axis).max() > last.widths(axis).max() for axis in there & last.axes)
-            )
-        ):
+        takes = len(there) == len(self.image)
+        if there and not takes:
+            # Where some axes are pooled, it is the way to a vector, unless more is read along the others.
+            more = any(reach.widths(axis).max() > last.widths(axis).max() for axis in there & last.axes)
+            takes = more or bool(reach.unknown - last.unknown)
+        if takes:
             self.last = reach
 
     def reach(self, tensor: Tensor) -> Reach:
@@ -247,7 +246,7 @@ class _Memory:
         if self.flat is None:
             (dtype, shape, *place), reach = next(iter(self.places.items()))
             size = tensor.untyped_storage().nbytes() // dtype.itemsize
-            flat = torch.full((len(reach.bounds), size), inf)
+            flat = reach.bounds.new_full((len(reach.bounds), size), inf)
             _strided(flat, shape, *place).copy_(reach.bounds)
             self.flat = reach.of(flat)
         flat = self.flat.bounds
@@ -257,7 +256,8 @@ class _Memory:
 
 
 def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .reach import Reach, everything, independent, joined, together
+from .reach import NOWHERE, Reach, everything, independent, joined, together
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _convolution(call: Call) -> Reach:
     """Each channel reads those of its group, through windows."""
     taps = call.given["weight"].shape[2:]
     channels, groups = -len(taps) - 1, call.given["groups"]
-    reach = call.main.of(call.main.bounds.unflatten(channels, (groups, -1)))
+    reach = call.main.of(torch.unflatten(call.main.bounds, channels, (groups, -1)))
     reach = call.pooled(reach, channels)
     reach = reach.of(reach.bounds.squeeze(channels))
     reach = _slid(call, reach, taps)
@@ -171,7 +171,7 @@ def _slid(call: Call, reach: Reach, taps: Sequence[int]) -> Reach:
         cells, offsets = torch.arange(call.shape[dim])[:, None], torch.arange(count) * dilation
         if call.given.get("transposed"):
             places = cells + padding - offsets
-            cells = (places // stride).where(places % stride == 0, -(2**40))
+            cells = (places // stride).where(places % stride == 0, NOWHERE)
             reach = reach.gathered(dim, cells, 1 / stride)
         else:
             reach = reach.gathered(dim, stride * cells - padding + offsets, stride)
@@ -188,7 +188,7 @@ def _adaptive(call: Call) -> Reach:
         cells = torch.arange(after)
         first, end = cells * before // after, -(-(cells + 1) * before // after)
         taken = first[:, None] + torch.arange(int((end - first).max()))
-        reach = reach.gathered(dim, taken.where(taken < end[:, None], -(2**40)), before / after)
+        reach = reach.gathered(dim, taken.where(taken < end[:, None], NOWHERE), before / after)
     return reach
 
 
