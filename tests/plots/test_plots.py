@@ -130,3 +130,10 @@ def test_sweep_is_to_scale_unless_there_are_names(axes: Axes) -> None:
     assert list(other.lines[0].get_xdata()) == [0, 1, 2]
     assert list(other.lines[0].get_ydata()) == [2.0, 3.0, 1.0]
     assert [label.get_text() for label in other.get_xticklabels()] == ["0", "3", "whole"]
+
+
+def test_wrong_types(axes: Axes) -> None:
+    with pytest.raises(TypeError, match=r"^kernel: expected a torch.Tensor"):
+        draw_kernel(axes, [[1.0]])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^start: expected a torch.Tensor"):
+        draw_positions(axes, torch.zeros(2, 3), torch.ones(3), (3, 3), start=np.zeros((2, 3)))  # type: ignore[arg-type]
