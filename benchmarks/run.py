@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from . import construction, conv, cuda_conv, cuda_model, model, sizes
+from . import construction, conv, cuda_conv, cuda_model, delays, model, sizes
 from .parity import ParityError
 from .record import RESULTS, record, write
 from .tables import BUSY
@@ -48,7 +48,7 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: dict[str, dict[str, Benchmark]] = {
-    "cpu": {"construction": construction, "conv": conv, "model": model, "sizes": sizes},
+    "cpu": {"construction": construction, "conv": conv, "delays": delays, "model": model, "sizes": sizes},
     "cuda": {"conv": cuda_conv, "model": cuda_model},
 }
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from torchdcls._tables import markdown_table
 
-from . import campaigns, construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
+from . import campaigns, construction, conv, cuda_conv, cuda_model, delays, families, fine_tuning, model, sizes, study
 from .record import RESULTS, ROOT
 
 Result = Mapping[str, Any]
@@ -161,6 +161,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "conv": _measured(conv),
     "model": _measured(model),
     "sizes": _measured(sizes),
+    "delays": _measured(delays),
     "cuda-conv": _measured(cuda_conv),
     "cuda-model": _measured(cuda_model),
 }
