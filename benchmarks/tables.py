@@ -19,7 +19,7 @@ from studies.settings.page import page as settings_page
 from studies.settings.records import RECORDS, read_records
 from torchdcls._tables import markdown_table
 
-from . import campaigns, construction, conv, families, gpu_session, kept_weights, model, sizes, study
+from . import campaigns, construction, conv, delays, families, gpu_session, kept_weights, model, sizes, study
 from .record import RESULTS, ROOT, newest_of
 
 Result = Mapping[str, Any]
@@ -165,6 +165,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "conv": _measured(conv),
     "model": _measured(model),
     "sizes": _measured(sizes),
+    "delays": _measured(delays),
     "gpu-layers": _of_session("layers"),
     "gpu-model": _of_session("model"),
 }
