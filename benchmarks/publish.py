@@ -1,7 +1,7 @@
 """Takes a finished comparison or a study into the repository: `python -m benchmarks.publish RUN_FOLDER`.
 
-A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes the README's table,
-and its pictures to `docs/images/`. The records of a study go to `benchmarks/results/study-NAME.jsonl`, from which the
+A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes its table, and its
+pictures to `docs/images/`. The records of a study go to `benchmarks/results/study-NAME.jsonl`, from which the
 same command makes its table, page and pictures.
 """
 
@@ -18,16 +18,20 @@ from studies.schedule import make_schedule
 
 from .record import RESULTS, ROOT, write
 
-PICTURES = ("accuracy.png", "positions.png", "kernels.png")
+# Of each comparison, by the name that its results give it.
+PICTURES = {
+    "comparison": ("accuracy.png", "positions.png", "kernels.png"),
+    "positions": ("travel.gif", "travel.png", "found.png", "curves.png"),
+}
 
 
 def publish(run: Path, results: Path, images: Path) -> Path:
     """Copies a run folder's results, with the table made of them, and its pictures.
 
     Args:
-        run: Folder that `torchdcls compare` wrote.
+        run: Folder that `torchdcls compare images` or `positions` wrote.
         results: Folder of the result files.
-        images: Folder of the README's pictures.
+        images: Folder of the pages' pictures.
 
     Returns:
         The result file.
@@ -41,7 +45,7 @@ def publish(run: Path, results: Path, images: Path) -> Path:
         raise ValueError(f"run: expected the folder of a finished comparison, got '{run}' ({result.get('status')})")
     result["table"] = (run / "table.md").read_text(encoding="utf-8").rstrip("\n")
     images.mkdir(parents=True, exist_ok=True)
-    for name in PICTURES:
+    for name in PICTURES[result["benchmark"]]:
         shutil.copyfile(run / name, images / name)
     return write(result, results)
 

@@ -15,7 +15,7 @@ def make_run(folder: Path, status: str) -> dict[str, Any]:
     result = {"benchmark": "comparison", "commit": "0123456789ab", "dirty": False, "machine": machine, "status": status}
     (folder / "results.json").write_text(json.dumps(result))
     (folder / "table.md").write_text("| method |\n\n- words.\n")
-    for name in PICTURES:
+    for name in PICTURES["comparison"]:
         (folder / name).write_bytes(name.encode())
     return result | {"table": "| method |\n\n- words."}
 
@@ -26,7 +26,7 @@ def test_finished_run(tmp_path: Path) -> None:
     assert path.name == "comparison-amd-epyc-2-cores-0123456789.json"
     assert json.loads(path.read_text()) == result
     assert {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()} == {
-        name: name.encode() for name in PICTURES
+        name: name.encode() for name in PICTURES["comparison"]
     }
 
 
