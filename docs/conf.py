@@ -25,11 +25,12 @@ exclude_patterns = ["notebooks/*.py", "notebooks/*.ipynb"]
 
 html_theme = "furo"
 html_title = "torchdcls"
+html_favicon = "_static/icon.png"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_copy_source = False
 html_show_sphinx = False
-templates_path = []
+smartquotes = False  # options begin with two hyphens
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

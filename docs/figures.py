@@ -89,6 +89,16 @@ def first_picture() -> Figure:
     return figure
 
 
+def icon() -> Figure:
+    """Three elements on a tile."""
+    places = torch.tensor([[-1.0, 0.0, 1.5], [-1.5, 1.0, -0.5]]).reshape(2, 1, 1, 3)
+    kernel = construct_kernel(torch.tensor([[[1.0, 0.8, -0.9]]]), places, torch.full_like(places, 0.3), 5)
+    figure = Figure(figsize=(0.64, 0.64))
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_kernel(axes, kernel[0, 0])
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Any]] = {
     "idea-element": element,
     "idea-position": position,
@@ -99,11 +109,12 @@ FIGURES: dict[str, Callable[[], Any]] = {
 
 
 def main(folder: Path) -> None:
-    """Draws all figures into a folder."""
+    """Draws all figures, and the icon of the site, into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in FIGURES.items():
         draw().savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
         print(f"wrote {folder / f'{name}.png'}")
+    icon().savefig(folder.parent / "_static" / "icon.png", dpi=100)
 
 
 if __name__ == "__main__":

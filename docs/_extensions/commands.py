@@ -7,10 +7,9 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from torchdcls.cli.main import _command
+from torchdcls.cli.options import _in_words
 from torchdcls_cli import COMMANDS
-
-# What `torchdcls compare` takes first.
-_WORDS = {"compare": ([], ["positions"], ["images"])}
+from torchdcls_train.commands import _ABOUT
 
 
 class Commands(SphinxDirective):
@@ -28,7 +27,7 @@ def setup(app: Any) -> dict[str, bool]:
 def lines() -> Iterator[str]:
     """The page below its title, in Markdown."""
     for name, entry in COMMANDS.items():
-        for words in _WORDS.get(name, ([],)):
+        for words in [[], *([word] for word in _ABOUT if name == "compare")]:
             parser = _command([name]).options(words)
             parser.prog = "torchdcls"
             yield from (f"## torchdcls {' '.join([name, *words])}", "")
@@ -36,7 +35,7 @@ def lines() -> Iterator[str]:
                 yield from (f"{entry.text[0].upper()}{entry.text[1:]}.", "")
             yield from ("```text", f"{parser.usage}", "```", "", parser.description or "", "")
             for action in parser._actions:
-                if action.dest != "help" and action.help != "==SUPPRESS==":
+                if action.dest not in ("help", "print_config") and action.help != "==SUPPRESS==":
                     yield from _option(action)
 
 
@@ -51,8 +50,6 @@ def _option(action: Any) -> Iterator[str]:
 
 
 def _kind(action: Any) -> str:
-    from torchdcls.cli.options import _in_words
-
     kind = getattr(action, "_typehint", None) or action.type
     if kind is None:
         return "a flag" if action.nargs == 0 else "a word"

@@ -28,6 +28,7 @@ _MARKUP = re.compile(r"[*|]|(?<=\w)_(?!\w)")
 def setup(app: Any) -> dict[str, bool]:
     # Before napoleon, which makes fields of sections.
     app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("html-page-context", correct_back_links)
     return {"parallel_read_safe": True}
 
 
@@ -38,6 +39,15 @@ def public_names() -> dict[str, str]:
         for name in import_module(module).__all__:
             places.setdefault(name, f"{module}.{name}")
     return places
+
+
+def correct_back_links(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Sphinx's event: a page of source says of all its names that they are offered by the module of the first."""
+    if page.startswith("_modules/"):
+        names = public_names()
+        context["body"] = re.sub(
+            r"#torchdcls\.(\w+)", lambda found: f"#{names.get(found[1], found[0][1:])}", context["body"]
+        )
 
 
 def process(app: Any, what: str, name: str, found: object, options: Any, lines: list[str]) -> None:
