@@ -1,5 +1,6 @@
 """The directive `commands`: every command, each option with its type, default and meaning, from the parsers."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,8 @@ def _option(action: Any) -> Iterator[str]:
     if action.option_strings and default not in (None, "==SUPPRESS=="):
         words = " ".join(map(str, default)) if isinstance(default, list | tuple) else default
         kind += f", default `{words}`"
-    yield from (f"`{shown}` ({kind})", f": {' '.join(str(action.help).split()).replace('%%', '%')}", "")
+    text = " ".join(str(action.help).split()).replace("%%", "%")
+    yield from (f"`{shown}` ({kind})", f": {re.sub(r'--[a-z][a-z-]*', r'`\g<0>`', text)}", "")
 
 
 def _kind(action: Any) -> str:
