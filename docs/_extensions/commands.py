@@ -47,8 +47,8 @@ def _option(action: Any) -> Iterator[str]:
     if action.option_strings and default not in (None, "==SUPPRESS=="):
         words = " ".join(map(str, default)) if isinstance(default, list | tuple) else default
         kind += f", default `{words}`"
-    text = " ".join(str(action.help).split()).replace("%%", "%")
-    yield from (f"`{shown}` ({kind})", f": {re.sub(r'--[a-z][a-z-]*', r'`\g<0>`', text)}", "")
+    text = re.sub("--[a-z][a-z-]*", r"`\g<0>`", " ".join(str(action.help).split()).replace("%%", "%"))
+    yield from (f"`{shown}` ({kind})", f": {text}", "")
 
 
 def _kind(action: Any) -> str:

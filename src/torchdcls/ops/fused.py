@@ -14,7 +14,7 @@ from torch import Tensor
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
 from .separable import EPSILON, gradients_by_autograd, separable_kernel
-from .tracing import as_read, batched, constant_when_compiled, exporting, special_tensors
+from .tracing import as_read, numbers_when_run
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
@@ -38,24 +38,10 @@ def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Pr
         weight.device.type == "cpu"
         and profile.device_form in FORMS
         and missing() is None
-        and _are_numbers(weight, position, sigma)
+        and numbers_when_run(weight, position, sigma)
         and weight.shape[-1] > 0
         and position.shape[0] <= MOST_AXES
     )
-
-
-def _are_numbers(*tensors: Tensor | None) -> bool:
-    # Now, or when a compiled graph runs. An exported program has to run where this package is not.
-    if torch.compiler.is_compiling():
-        return not exporting() and not _transformed()
-    return not special_tensors() and all(
-        tensor is None or (type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor)) for tensor in tensors
-    )
-
-
-@constant_when_compiled
-def _transformed() -> bool:
-    return torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def fused_kernel(
@@ -96,7 +82,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, position, sigma = ctx.saved_tensors
-        if torch.is_grad_enabled() or not _are_numbers(*gradients):
+        if torch.is_grad_enabled() or not numbers_when_run(*gradients):
 
             def kernel(weight: Tensor, position: Tensor, sigma: Tensor | None) -> Tensor:
                 inverse = None if sigma is None else 1 / ctx.profile.scale(sigma)

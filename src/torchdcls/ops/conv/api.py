@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import _checks
 from ..autocast import autocast_disabled, autocast_is_on
-from ..tracing import exporting
+from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, convolve_transposed
 from .layout import is_like_channels_last, to_channels_last
@@ -158,7 +158,7 @@ def _apply(
     differentiated = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
     )
-    if not differentiated or torch.autograd.forward_ad._current_level >= 0 or exporting():
+    if not differentiated or differentiated_forwards() or exporting():
         # So do forward-mode differentiation and exported programs go through the steps themselves.
         input, weight = input.to(dtype), weight.to(dtype)
         if output == "convolve":

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..tracing import sizes_are_known, special_tensors
+from . import mixed
 from .problem import Problem
 from .spectrum import FastTransform, MatrixTransform, Transform, correlate_spectra, kept_frequencies, multiply
 from .way import Part, Way
@@ -145,6 +146,9 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
     Returns:
         (batch, out_channels, *map out).
     """
+    if mixed.can_mix(problem, input, weight):
+        mix = mixed.convolve(input, weight, problem)
+        return mix if bias is None else mix.add_(bias.unsqueeze(-1))
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         outputs = [
@@ -191,6 +195,11 @@ def _gradients(
     input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem
 ) -> tuple[Tensor | None, Tensor | None]:
     # Of the input where there is a weight, of the weight where there is an input.
+    if mixed.can_mix(problem, input, weight, gradient):
+        return (
+            None if weight is None else mixed.transpose(gradient, weight, problem),
+            None if input is None else mixed.correlate(input, gradient, problem),
+        )
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         made = [
@@ -326,6 +335,8 @@ class _Maps:
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
     """How many of which operations a part takes: what the cost rule multiplies by measured times."""
+    if mixed.serves(problem):
+        return mixed.operations(problem, part)
     plan = tiling(problem)
     tiles = math.prod(-(-out // cells) for out, cells in zip(problem.outputs, plan.cells, strict=True))
     window = [
@@ -415,7 +426,7 @@ def undesired(problem: Problem) -> str | None:
     longest = max(problem.kernel)
     if problem.device == "cuda" and not (problem.depthwise and longest > MOST_LENGTH and sizes_are_known(problem.map)):
         return f"it is expected to pay where depthwise kernels have more than {MOST_LENGTH} taps along an axis"
-    if kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
+    if not mixed.serves(problem) and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
         return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
     return None
 

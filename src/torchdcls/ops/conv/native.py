@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..caches import cached
 from ..native.library import DTYPES, LENGTH, library, missing, three, view
-from ..tracing import exporting
+from ..tracing import differentiated_forwards, exporting
 from .operators import DepthwiseOperators, not_depthwise
 from .problem import Map, Problem
 from .rates import nanoseconds
@@ -144,7 +144,7 @@ def unsupported(problem: Problem) -> str | None:
         return not_depthwise(problem)
     if problem.dtype not in DTYPES:
         return f"it knows no {problem.dtype}"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if differentiated_forwards():
         return "it has no forward-mode derivative"
     if exporting():
         return "an exported program has to run where this package is not"
