@@ -23,8 +23,6 @@ extensions = [
 ]
 exclude_patterns = ["notebooks/*.py", "notebooks/*.ipynb"]
 
-suppress_warnings = ["toc.empty_glob"]  # a page of results may not be published yet
-
 html_theme = "furo"
 html_title = "torchdcls"
 html_favicon = "_static/icon.png"
