@@ -2,7 +2,7 @@
 
 A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes the README's table,
 and its pictures to `docs/images/`. The records of a study go to `benchmarks/results/study-NAME.jsonl`, from which the
-same command makes its table, page and pictures.
+same command makes its table, page and pictures; those of the study `settings` to `benchmarks/results/settings.jsonl`.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from studies.records import SETTINGS, read_published, read_run, write_published
 from studies.schedule import make_schedule
+from studies.settings.records import RECORDS, read_records
 
 from .record import RESULTS, ROOT, write
 
@@ -69,14 +70,25 @@ def publish_study(run: Path, results: Path) -> Path:
     return path
 
 
+def publish_settings(run: Path, results: Path) -> Path:
+    """Copies the records of the study `settings`, whole or not; returns the result file."""
+    read_records(run / RECORDS)  # what is broken is refused
+    results.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(run / RECORDS, results / RECORDS))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Publishes a run folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Publish a result.")
     parser.add_argument("run", type=Path, help="folder that torchdcls compare or studies.run wrote")
     try:
         run = parser.parse_args(argv).run
-        is_study = (run / SETTINGS).is_file()
-        path = publish_study(run, RESULTS) if is_study else publish(run, RESULTS, ROOT / "docs" / "images")
+        if (run / RECORDS).is_file():
+            path = publish_settings(run, RESULTS)
+        elif (run / SETTINGS).is_file():
+            path = publish_study(run, RESULTS)
+        else:
+            path = publish(run, RESULTS, ROOT / "docs" / "images")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,10 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from studies.settings.page import page as settings_page
+from studies.settings.records import RECORDS, read_records
 from torchdcls._tables import markdown_table
 
-from . import campaigns, construction, conv, cuda_conv, cuda_model, families, fine_tuning, model, sizes, study
-from .record import RESULTS, ROOT
+from . import campaigns, construction, conv, families, gpu_session, kept_weights, model, sizes, study
+from .record import RESULTS, ROOT, newest_of
 
 Result = Mapping[str, Any]
 
@@ -82,14 +84,15 @@ def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
 
 def newest_result(name: str, results: Path) -> Result | None:
     """The complete result `NAME-*.json` with the latest date in it, or None; studies together, and campaigns."""
+    if name == "settings":
+        return {"records": read_records(results / RECORDS)} if (results / RECORDS).is_file() else None
     if name == "study":
         return {"studies": published} if (published := study.studies(results)) else None
     if name == "campaigns":
         names = {json.loads(path.read_text(encoding="utf-8"))["benchmark"] for path in results.glob("campaign-*.json")}
         newest = [newest_result(each, results) for each in sorted(names)]
-        return {"campaigns": found} if (found := [result for result in newest if result is not None]) else None
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
-    return max((result for result in found if result.get("complete", True)), key=lambda r: r["date"], default=None)
+        return {"campaigns": known} if (known := [result for result in newest if result is not None]) else None
+    return newest_of(name, results)
 
 
 def caption(result: Result) -> str:
@@ -145,11 +148,11 @@ def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
     return table
 
 
-def _unmeasured(benchmark: ModuleType) -> list[list[str]]:
-    # A layer has its name before it.
-    named = benchmark is cuda_conv
-    titles = [f"{name}: {problem}" if named else str(problem) for name, problem in benchmark.PROBLEMS.items()]
-    return [*benchmark.rows({"comparisons": [], "problems": []}), *([title, *["not measured"] * 3] for title in titles)]
+def _of_session(name: str) -> Callable[[Result], str]:
+    def table(result: Result) -> str:
+        return f"{markdown_table(gpu_session.part(name).rows(result))}\n\n{caption(result)}"
+
+    return table
 
 
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
@@ -157,17 +160,18 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
     "digits": lambda result: f"{result['table']}\n\n{caption(result)}",
     "study": lambda result: study.table(result["studies"]),
-    "fine-tuning": _measured(fine_tuning),
+    "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
     "sizes": _measured(sizes),
-    "cuda-conv": _measured(cuda_conv),
-    "cuda-model": _measured(cuda_model),
+    "gpu-layers": _of_session("layers"),
+    "gpu-model": _of_session("model"),
 }
 # Result files' name to the page made of them, and what makes it out of a result.
 PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "study": (study.PAGE, lambda result: study.page(result["studies"])),
+    "settings": ("settings.md", lambda result: settings_page(result["records"])),
     "families": ("models.md", lambda result: families.page(result, caption(result))),
     "campaigns": (
         "campaigns.md",
@@ -175,14 +179,13 @@ PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
     ),
 }
 # What stands in a table's place until its command has run on a machine that has what it takes.
-UNMEASURED = {
-    f"cuda-{name}": f"{markdown_table(_unmeasured(benchmark))}\n\n"
-    f"On a machine with a GPU, `python -m benchmarks.run {name} --device cuda` and then `python -m benchmarks.tables` "
-    "fill this table."
-    for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
-}
+UNMEASURED = dict.fromkeys(
+    ("gpu-layers", "gpu-model"),
+    "Not measured yet: `python -m benchmarks.gpu_session` on a machine with a GPU, and then "
+    "`python -m benchmarks.tables`, fill this place.",
+)
 UNMEASURED["study"] = (
-    "No study is published yet. `python -m studies.run cpu` (hours) or `python -m studies.run gpu`, then "
+    "No study is published yet. `python -m studies.run cpu` (hours) or `python -m studies.run gpu-minutes`, then "
     "`python -m benchmarks.publish FOLDER` and `python -m benchmarks.tables`, fill this place and docs/results.md."
 )
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from torchdcls._tables import half_interval, markdown_table
-from torchdcls_train.comparison.record import model_title
+from torchdcls._tables import half_interval, markdown_table, model_title
 
 from .cells import FinishedCell
 from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note

@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Literal, ParamSpec, SupportsFloat, TypeVar
 
@@ -22,6 +22,9 @@ FOREIGN = {
 }
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _SUPPORTED = f"{', '.join(map(str, _DTYPES))} are supported"
+
+# What can be iterated over and is no list of sizes.
+_NO_LIST = (str, bytes, Mapping)
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -45,7 +48,8 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 def number(name: str, value: object) -> None:
     """Refuses what is no real number, nor a tensor of one."""
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+    many = isinstance(value, Tensor) and value.numel() != 1
+    if many or isinstance(value, bool) or not isinstance(value, SupportsFloat):
         raise WrongTypeError(f"{name}: expected a number, got {_kind(value)}")
 
 
@@ -60,7 +64,7 @@ def at_least_0(name: str, value: object) -> float:
 
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
     """One integer for all axes, or one for each of `count` axes, as a tuple of `count`."""
-    if isinstance(value, Iterable) and not isinstance(value, str):
+    if isinstance(value, Iterable) and not isinstance(value, _NO_LIST):
         values = tuple(value)
         if len(values) != count:
             raise ValueError(f"{name}: expected one integer or {count} of them, one per axis, got {values!r}")
@@ -77,6 +81,27 @@ def kernel_size(value: object, dims: int, learned_dims: Sequence[int], kernel_co
             "which would all sit on one cell; it is what torch calls the kernel size"
         )
     return sizes
+
+
+def of_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Refuses what is not of a type; `expected` says what it should be."""
+    if not isinstance(value, kind):
+        raise WrongTypeError(f"{name}: expected {expected}, got {_kind(value)}")
+
+
+def flags(**values: object) -> None:
+    """Refuses what is neither True nor False."""
+    for name, value in values.items():
+        of_type(name, value, bool, "True or False")
+
+
+def device(value: torch.device | str) -> torch.device:
+    """A device, by its name or itself."""
+    try:
+        return torch.device(value)
+    except (RuntimeError, TypeError):
+        wrong = ValueError if isinstance(value, str) else WrongTypeError
+        raise wrong(f"device: expected a torch.device or the name of one, such as 'cuda', got {value!r}") from None
 
 
 def dtype(value: torch.dtype) -> torch.dtype:
@@ -102,7 +127,7 @@ def axes(learned_dims: Sequence[int] | None, dims: int) -> tuple[int, ...]:
     if learned_dims is None:
         return tuple(range(dims))
     expected = f"learned_dims: expected a tuple of different spatial axes out of {tuple(range(dims))}, such as (0,)"
-    if not isinstance(learned_dims, Iterable):
+    if not isinstance(learned_dims, Iterable) or isinstance(learned_dims, _NO_LIST):
         raise WrongTypeError(f"{expected}, got {learned_dims!r}")
     chosen = tuple(sorted(integer("learned_dims", dim, 0) for dim in learned_dims))
     if not chosen or len(set(chosen)) != len(chosen) or chosen[-1] >= dims:

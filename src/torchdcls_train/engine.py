@@ -1,8 +1,6 @@
 """A training run from its settings to its checkpoints, on one machine or many."""
 
 import math
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +13,6 @@ from rich.console import Console
 from torch import nn
 
 from torchdcls._checks import first_names
-from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
 from .averaged import better_part
@@ -29,7 +26,7 @@ from .initial import load_initial_
 from .interruption import Interruption
 from .processes import Processes, device_name, processes
 from .progress import ProgressBar
-from .run_files import make_folder
+from .run_files import command_line
 from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
 from .settings import TrainConfig
 from .threads import helpful_threads
@@ -89,12 +86,11 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = _folder(config, name)
-    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     with processes(config.device) as group:
         console = console or Console(quiet=not group.main)
         last = RunFolder(folder).last
         try:
-            return _Run(config, RunFolder(folder), group, command, console).all_epochs()
+            return _Run(config, RunFolder(folder), group, command_line(argv), console).all_epochs()
         except KeyboardInterrupt:
             kept = f"--resume auto resumes from '{last}'" if last.exists() else "there is no checkpoint to resume from"
             console.print(f"Interrupted; {kept}", soft_wrap=True, highlight=False)
@@ -129,7 +125,7 @@ def check(config: TrainConfig, *, name: str | None = None) -> str:
         validation_batches(config, sources.validation, model, group)
         plain = replace(config, compile=False, ema=None)
         Trainer(plain, model, training.updates_per_epoch, group, num_classes=num_classes)
-        return _plan(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
+        return _overview(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -148,7 +144,7 @@ def _without_weights(config: TrainConfig, num_classes: int) -> nn.Module:
     return build_model(config, num_classes)
 
 
-def _plan(
+def _overview(
     config: TrainConfig, parameters: int, sources: Sources, num_classes: int, updates: int, group: Processes
 ) -> str:
     return (
@@ -204,11 +200,12 @@ class _Run:
             },
         }
         if group.main:
-            make_folder(folder.path)
             folder.begin(config, command, facts, self._next, self._updates)
         group.wait()
         self._say(
-            _plan(config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group)
+            _overview(
+                config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group
+            )
             + f", in folder {folder.path}"
             + "".join(f"\n{note}" for note in notes)
         )
@@ -399,7 +396,7 @@ class _Run:
             "classes": self._classes,
             "data": self._data,
             "scores": self._scores,
-            "ema_updates": 0 if self.trainer.ema is None else self.trainer.ema.updates,
+            "ema_updates": self.trainer.ema_updates,
             **about,
         }
         try:
@@ -416,7 +413,7 @@ class _Run:
         checkpoint.load_weights(self.trainer.model)
         if self.trainer.ema is not None:
             checkpoint.load_weights(self.trainer.ema.module, "ema")
-            self.trainer.ema.updates = checkpoint.about["ema_updates"]
+            self.trainer.ema_updates = checkpoint.about["ema_updates"]
         self.progress = Progress(**checkpoint.about["progress"])
         self._scores = checkpoint.about.get("scores")
         done = f"the run of '{checkpoint.path}' has done all of its epochs; to train on, {new_run(checkpoint)}"

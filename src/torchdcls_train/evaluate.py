@@ -11,8 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from .comparison.compared import about_compared, evaluate_compared, load_compared
-from .data.image_folder import shortened
-from .data.image_source import image_count
+from .data.image_source import image_count, shortened
 from .data.sources import open_sources
 from .processes import device_name, processes
 from .progress import ProgressBar

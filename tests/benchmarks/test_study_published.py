@@ -1,6 +1,7 @@
 """A study's records come into the repository, and page, pictures and table out of them alone."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,16 @@ from benchmarks.record import RESULTS, ROOT
 from benchmarks.study import page, stale_pictures, studies
 from benchmarks.tables import main, stale_pages
 from studies.page import write_page
-from studies.records import Recorder, Study, write_settings
+from studies.records import CELLS, SETTINGS, Study
 from studies.results import results_of
 from tests.studies.made_study import made_study, toy
+from torchdcls_train.run_files import RunWriter
 
 
 def run_folder(folder: Path, study: Study) -> Path:
-    recorder = Recorder(folder)
-    for cell in study.finished.values():
-        recorder.add(cell)
-    recorder.close()
-    write_settings(folder, study)
+    with RunWriter(folder, SETTINGS, CELLS) as writer:
+        writer.write(study.header())
+        writer.keep(map(asdict, study.finished.values()))
     return folder
 
 
@@ -91,11 +91,10 @@ def test_unfinished_and_foreign_cells(tmp_path: Path) -> None:
     study = made_study(toy(), cells=5)
     folder = run_folder(tmp_path / "run", study)
     foreign = made_study(toy(lr=3e-3), cells=3)
-    recorder = Recorder(folder)
-    for id, cell in foreign.finished.items():
-        if id not in study.finished:
-            recorder.add(cell)
-    recorder.close()
+    with RunWriter(folder, SETTINGS, CELLS) as writer:
+        for id, cell in foreign.finished.items():
+            if id not in study.finished:
+                writer.add(asdict(cell))
     path = publish_study(folder, tmp_path)
     assert len(path.read_text().splitlines()) == 6
     assert "not complete: 5 of" in page(studies(tmp_path))

@@ -154,12 +154,6 @@ def test_construction_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "threads: 2, median of 9 turns" in lines[6]
 
 
-def test_no_table_or_record_needs_the_training_package() -> None:
-    """What trains does, and the picture of a comparison."""
-    files = {path.stem for path in Path(tables.__file__).parent.glob("*.py") if "torchdcls_train" in path.read_text()}
-    assert files == {"fine_tuning", "pictures", "sizes"}
-
-
 def test_caption_says_where_the_numbers_come_from() -> None:
     assert tables.caption(construction_result()) == (
         "AMD EPYC, 2 cores, 23.5 GiB, Debian; Python 3.11.2, torch 2.14.1; commit 0123456789, 2026-01-02; "

@@ -117,7 +117,10 @@ def test_unusable_settings_end_with_one_sentence(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "images", "--model", "convnex"], "--model: expected 'convnext' or 'convformer' (small)"),
+        (
+            ["compare", "images", "--model", "convnex"],
+            "--model: expected 'convmixer', 'convmixer-256-16', 'convnext', 'convformer', or",
+        ),
         (["info", "convnex"], "got 'convnex'; did you mean 'convnext_"),
         (["info", "torchvison:resnet50"], "did you mean 'torchvision:resnet50'?"),
     ],

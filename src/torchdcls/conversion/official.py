@@ -327,8 +327,7 @@ def to_official(
         >>> [key for key in theirs if key.startswith("stages.0.0.dwconv")]
         ['stages.0.0.dwconv.weight', 'stages.0.0.dwconv.P', 'stages.0.0.dwconv.SIG', 'stages.0.0.dwconv.bias']
     """
-    if not isinstance(state_dict, Mapping):
-        raise _checks.WrongTypeError(f"state_dict: expected model.state_dict(), got {type(state_dict).__name__}")
+    _checks.of_type("state_dict", state_dict, Mapping, "model.state_dict()")
     names = layout(state_dict, of_timm=True)
     converted = layers(state_dict, "position")
     if names is None or not converted:

@@ -182,6 +182,8 @@ def find_jobs(
     model: nn.Module, size: int | Sequence[int], where: Where | None = None, share: str | Share = "stage"
 ) -> tuple[list[Job], list[Skipped]]:
     """What `convert` would replace, if anything, and what it would leave alone; the arguments are its."""
+    if where is not None and not callable(where):
+        raise _checks.WrongTypeError(f"where: expected a function of (name, module) or None, got {where!r}")
     if select.is_convolution(model):
         raise ValueError(
             "model: expected a module that contains convolutions, got a convolution itself, which cannot be "
@@ -244,7 +246,7 @@ def _check_jobs(model: nn.Module, jobs: Sequence[Job], skipped: Sequence[Skipped
 
 def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...] | None:
     axes = len(getattr(module, "kernel_size", ()))
-    if isinstance(size, Sequence) and len(size) != axes:
+    if isinstance(size, Sequence) and not isinstance(size, str | bytes) and len(size) != axes:
         return None
     return _checks.integers("dilated_kernel_size", size, axes, 1)
 

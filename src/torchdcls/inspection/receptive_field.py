@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .. import _checks
+from ..ops.tracing import TorchDispatchMode, tree_leaves
 from .rules import Call, everything, follow, independent
 from .traces import Factor, Span, Trace
 

@@ -92,9 +92,11 @@ class DclsNd(DclsLayer):
             out_channels=out_channels,
             kernel_count=kernel_count,
             stride=stride,
+            padding=padding,
             dilated_kernel_size=dilated_kernel_size,
             groups=groups,
             bias=bias,
+            padding_mode=padding_mode,
             interpolation=interpolation,
             learned_dims=learned_dims,
             position_init=position_init,
@@ -103,7 +105,6 @@ class DclsNd(DclsLayer):
             device=device,
             dtype=dtype,
         )
-        self._set(padding=padding, padding_mode=padding_mode)
 
     def _checked(self, name: str, value: Any) -> Any:
         value = super()._checked(name, value)

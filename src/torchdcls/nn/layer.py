@@ -1,7 +1,7 @@
 """What every layer with learnable spacings has: elements, the kernel that they make, and its cache."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, Self
 
 import torch
@@ -13,11 +13,13 @@ from ..ops.caches import LastResult
 from ..ops.conv import METHODS, Method, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
 from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
-from ..profiles import Interpolation, Profile
+from ..profiles import Profile
 from .init import PositionInit, check_position_init, check_sigma_init, position_start_
 
 # What the metadata of a state dict call a layer's `kernel_text`.
 _KERNEL = "dcls kernel"
+# The settings that others are checked by.
+_FIRST = ("kernel_count", "learned_dims", "dilated_kernel_size", "stride", "interpolation")
 # What torch's older functions call what they compute an element from: weight_norm, spectral_norm, and those of pruning.
 _SOURCE_ENDINGS = ("", "_g", "_v", "_orig", "_u", "_mask")
 
@@ -58,29 +60,15 @@ class DclsLayer(nn.Module):
     bias: nn.Parameter | None
 
     def __init__(
-        self,
-        *,
-        in_channels: int,
-        out_channels: int,
-        kernel_count: int,
-        stride: int | Sequence[int],
-        dilated_kernel_size: int | Sequence[int],
-        groups: int,
-        bias: bool,
-        interpolation: Interpolation | Profile,
-        learned_dims: Sequence[int] | None,
-        position_init: PositionInit,
-        sigma_init: float | None,
-        method: Method,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        self, *, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None, **settings: Any
     ) -> None:
         super().__init__()
-        in_channels, out_channels, groups = _checks.channels(in_channels, out_channels, groups)
-        self._set(in_channels=in_channels, out_channels=out_channels, groups=groups, kernel_count=kernel_count)
-        self._set(learned_dims=learned_dims, dilated_kernel_size=dilated_kernel_size, stride=stride)
-        self._set(method=method, interpolation=interpolation, position_init=position_init)
-        self._set(sigma_init=sigma_init)
+        _checks.flags(bias=bias)
+        device = None if device is None else _checks.device(device)
+        _checks.channels(settings["in_channels"], settings["out_channels"], settings["groups"])
+        # What others are checked by comes first.
+        self._set(**{name: settings.pop(name) for name in _FIRST})
+        self._set(**settings)
 
         dense = [self.dilated_kernel_size[dim] for dim in range(self.dims) if dim not in self.learned_dims]
         shape = (*self.weight_channels, *dense, self.kernel_count)

@@ -87,9 +87,12 @@ class DclsTransposeNd(DclsLayer):
             out_channels=out_channels,
             kernel_count=kernel_count,
             stride=stride,
+            padding=padding,
+            output_padding=output_padding,
             dilated_kernel_size=dilated_kernel_size,
             groups=groups,
             bias=bias,
+            padding_mode=padding_mode,
             interpolation=interpolation,
             learned_dims=learned_dims,
             position_init=position_init,
@@ -98,7 +101,6 @@ class DclsTransposeNd(DclsLayer):
             device=device,
             dtype=dtype,
         )
-        self._set(padding=padding, output_padding=output_padding, padding_mode=padding_mode)
 
     def _checked(self, name: str, value: Any) -> Any:
         value = super()._checked(name, value)
@@ -107,8 +109,8 @@ class DclsTransposeNd(DclsLayer):
                 return _checks.integers("padding", value, self.dims, 0)
             case "output_padding":
                 return check_output_padding(value, self.stride)
-            case "padding_mode" if value != "zeros":
-                raise ValueError(f"padding_mode: expected 'zeros' in a transposed layer, got {value!r}")
+            case "padding_mode":
+                _checks.one_of("padding_mode", value, ("zeros",))
             case "stride" if self._is_set("output_padding"):
                 check_output_padding(self.output_padding, value)
         return value

@@ -36,9 +36,11 @@ class Part:
 
 
 def write_report(path: Path, parts: Sequence[Part]) -> None:
-    """Writes the file of a report."""
+    """Writes the file of a report; of several parts the first finding of each stands at the top."""
     title = " and ".join(part.title for part in parts)
-    body = "\n".join(line for part in parts for line in _part(part))
+    lines = ["<h1>What was compared</h1>", *_contents(parts)] if len(parts) > 1 else []
+    lines += [line for number, part in enumerate(parts) for line in _part(part, f"part-{number}")]
+    body = "\n".join(lines)
     write_text(
         path,
         "<!doctype html>\n"
@@ -48,8 +50,16 @@ def write_report(path: Path, parts: Sequence[Part]) -> None:
     )
 
 
-def _part(part: Part) -> list[str]:
-    lines = [f"<h1>{escape(part.title)}</h1>", f'<p class="asked">{escape(part.asked)}</p>']
+def _contents(parts: Sequence[Part]) -> list[str]:
+    items = []
+    for number, part in enumerate(parts):
+        first = next(iter(filter(None, [part.notice, *part.found])), "")
+        items.append(f'<li><a href="#part-{number}">{escape(part.title)}</a><br>{escape(first)}</li>')
+    return ["<ul>", *items, "</ul>"]
+
+
+def _part(part: Part, anchor: str) -> list[str]:
+    lines = [f'<h1 id="{anchor}">{escape(part.title)}</h1>', f'<p class="asked">{escape(part.asked)}</p>']
     if part.notice:
         lines.append(f'<p class="notice">{escape(part.notice)}</p>')
     lines += _list("What was found", part.found)
@@ -116,4 +126,5 @@ img { max-width: 100%; height: auto; }
 /* On a phone pictures are as large as their letters need, and scroll. */
 @media (max-width: 36rem) { img { max-width: none; width: 40rem; } }
 figcaption { color: #555; font-size: .9rem; }
+@media (max-width: 40rem) { figure { overflow-x: auto; } img { max-width: none; width: 44rem; } }
 """

@@ -1,19 +1,17 @@
-"""Reads an image folder with train/ and test/ (or val/), one folder per class, into tensors.
+"""Image folders: each split has one folder per class. Training reads them image by image, comparisons all at once."""
 
-Differs from `torchvision.datasets.ImageFolder` in that every image is decoded once at the start, so that a broken file
-is met there and not in the middle of an epoch.
-"""
-
+import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from timm.utils.misc import natural_key
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
 from torchdcls._checks import also_nearest, alternatives, first_names
@@ -21,7 +19,105 @@ from torchdcls._checks import also_nearest, alternatives, first_names
 from ..settings import MAX_IMAGE_PIXELS
 from . import NAMED
 from .decoding import decode, reason
+from .fingerprint import fingerprint
 from .image_set import ImageData, ImageSet
+from .image_source import read_rgb, shortened
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class FolderImages:
+    """The images of a split, none of which is decoded before it is asked for.
+
+    Args:
+        folder: The split.
+        files: The files of each class, in the order of the class numbers.
+        max_pixels: The most pixels of an image that are decoded.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[Sequence[Path]], max_pixels: int) -> None:
+        samples = [(file, label) for label, members in enumerate(files) for file in members]
+        # As timm's readers order them.
+        self.samples = sorted(samples, key=lambda sample: natural_key(str(sample[0])))  # type: ignore[no-untyped-call]
+        self.max_pixels = max_pixels
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        file, label = self.samples[index]
+        return read_rgb(file, self.max_pixels), label
+
+    def name(self, index: int) -> str:
+        return str(self.samples[index][0])
+
+    def class_numbers(self) -> list[int]:
+        return [label for _, label in self.samples]
+
+    def fingerprint(self) -> str:
+        # From the split's folder on, which may have been moved.
+        return fingerprint((str(file.relative_to(self.folder)), label) for file, label in self.samples)
+
+
+def class_files(folder: Path, endings: Sequence[str] = ENDINGS) -> dict[str, list[Path]]:
+    """The image files in and below each class folder of a split, classes in natural order (2 before 10).
+
+    Raises:
+        ValueError: There is no class folder, or there are images outside of them or in hidden ones.
+    """
+
+    def images(names: Collection[str], place: str) -> list[Path]:
+        return [Path(place, name) for name in names if name.lower().endswith(tuple(endings))]
+
+    entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))  # type: ignore[no-untyped-call]
+    found = {
+        entry.name: [file for place, _, names in os.walk(entry, followlinks=True) for file in images(names, place)]
+        for entry in entries
+        if entry.is_dir()
+    }
+    # Empty ones (.ipynb_checkpoints) are no classes.
+    hidden = [name for name in found if name.startswith(".")]
+    if with_images := [name for name in hidden if found.pop(name)]:
+        raise ValueError(
+            f"data: expected folders of classes in '{folder}', got images in {shortened(with_images)}, which is "
+            "hidden; remove it"
+        )
+    if not found:
+        raise ValueError(
+            f"data: expected one folder per class in '{folder}', got no folders; "
+            f"move the images into one folder per class, for example '{folder}/cat/'"
+        )
+    if loose := images([entry.name for entry in entries if entry.is_file()], ""):
+        raise ValueError(
+            f"data: expected one folder per class in '{folder}', got images in none of them, such as '{loose[0]}'; "
+            "move them into the folders of their classes"
+        )
+    return found
+
+
+def numbered_splits(
+    train: tuple[Path, Mapping[str, Sequence[Path]]], other: tuple[Path, Mapping[str, Sequence[Path]]], max_pixels: int
+) -> tuple[FolderImages, FolderImages]:
+    """The images of two splits, both by the class numbers of the first.
+
+    Args:
+        train: The folder of the split to train on, and the files of each class.
+        other: Those of another split.
+        max_pixels: The most pixels of an image that are decoded.
+
+    Raises:
+        ValueError: The other split has a class that the first does not have.
+    """
+    if unknown := sorted(set(other[1]) - set(train[1])):
+        raise ValueError(
+            f"data: expected the classes of '{other[0]}' to be among those of '{train[0]}', "
+            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
+        )
+    one, two = (
+        FolderImages(folder, [files.get(name, ()) for name in train[1]], max_pixels) for folder, files in (train, other)
+    )
+    return one, two
 
 
 class _Split(NamedTuple):
@@ -36,7 +132,7 @@ def read_image_folder(
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
-    folder is grayscale. Class numbers are the places of train/'s folder names in alphabetical order.
+    folder is grayscale.
 
     Args:
         folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder per class.
@@ -49,18 +145,14 @@ def read_image_folder(
             train/ lacks, a class without a readable training image, or no readable test image.
     """
     train_folder, test_folder = _split_folders(folder)
-    classes = _class_names(train_folder)
+    train_files, test_files = class_files(train_folder), class_files(test_folder)
+    classes = tuple(train_files)
     if len(classes) < least_classes:
         raise ValueError(
             f"data: expected at least two classes in '{train_folder}', got only '{classes[0]}'; add another"
         )
-    check_classes(train_folder, classes, test_folder, _class_names(test_folder))
-
-    class_to_index = {name: index for index, name in enumerate(classes)}
-    train, test = (
-        _decode_split(split_folder, class_to_index, image_size, max_image_pixels)
-        for split_folder in (train_folder, test_folder)
-    )
+    images = numbered_splits((train_folder, train_files), (test_folder, test_files), max_image_pixels)
+    train, test = (_decode_split(each, image_size) for each in images)
     unreadable = [*train.unreadable, *test.unreadable]
     _report_unreadable(unreadable, folder)
     _check_readable(train_folder, train, classes, test_folder, test)
@@ -115,27 +207,6 @@ def _split_folders(folder: Path) -> tuple[Path, Path]:
     )
 
 
-def _class_names(split_folder: Path) -> tuple[str, ...]:
-    # Hidden folders (.ipynb_checkpoints) are no classes.
-    names = sorted(entry.name for entry in split_folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise ValueError(
-            f"data: expected one folder per class in '{split_folder}', got no folders; "
-            f"move the images into one folder per class, for example '{split_folder}/cat/'"
-        )
-    return tuple(names)
-
-
-def check_classes(train_folder: Path, train: Collection[str], other_folder: Path, other: Collection[str]) -> None:
-    """Refuses classes that the folder to train on does not have."""
-    unknown = sorted(set(other) - set(train))
-    if unknown:
-        raise ValueError(
-            f"data: expected the classes of '{other_folder}' to be among those of '{train_folder}', "
-            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
-        )
-
-
 def _check_readable(
     train_folder: Path, train: _Split, classes: tuple[str, ...], test_folder: Path, test: _Split
 ) -> None:
@@ -147,7 +218,7 @@ def _check_readable(
                 found = f"{len(split.unreadable)} files of which none can be read, first '{first.name}' ({why})"
             raise ValueError(
                 f"data: expected images in the class folders of '{split_folder}', got {found}; "
-                f"the formats read are {' '.join(IMG_EXTENSIONS)}"
+                f"the formats read are {' '.join(ENDINGS)}"
             )
     seen = set(train.labels)
     missing = [name for index, name in enumerate(classes) if index not in seen]
@@ -158,21 +229,19 @@ def _check_readable(
         )
 
 
-def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size: int, max_image_pixels: int) -> _Split:
-    samples = make_dataset(str(split_folder), class_to_index, extensions=IMG_EXTENSIONS, allow_empty=True)
+def _decode_split(images: FolderImages, image_size: int) -> _Split:
     split = _Split([], [], [])
     console = Console(stderr=True)
-    for file_name, label in track(
-        samples,
-        description=f"Reading {split_folder.name}/",
+    for path, label in track(
+        images.samples,
+        description=f"Reading {images.folder.name}/",
         console=console,
         transient=True,
         disable=not console.is_terminal,
     ):
-        path = Path(file_name)
         # Pillow's decoders answer broken files with many kinds of exception, SyntaxError and struct.error among them.
         try:
-            image = _decode(path, image_size, max_image_pixels)
+            image = _decode(path, image_size, images.max_pixels)
         except Exception as error:
             split.unreadable.append((path, reason(error)))
         else:
@@ -196,8 +265,3 @@ def _report_unreadable(unreadable: Sequence[tuple[Path, str]], folder: Path) -> 
         noun = "image" if len(unreadable) == 1 else "images"
         names = first_names([f"'{path.relative_to(folder)}' ({why})" for path, why in unreadable])
         print(f"Left out {len(unreadable)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)
-
-
-def shortened(names: Sequence[str]) -> str:
-    """The first few names in quotes, and how many more there are."""
-    return first_names([f"'{name}'" for name in names])

@@ -38,7 +38,7 @@ class Refused(NamedTuple):
     message: str
 
 
-class Place(NamedTuple):
+class MicroBatch(NamedTuple):
     """The images of a micro-batch, by their numbers in the source."""
 
     epoch: int
@@ -63,9 +63,9 @@ class MicroBatches(Dataset[Any]):
     transform: Transform
     seed: int
 
-    def __getitem__(self, place: Place) -> Loaded | Refused:
+    def __getitem__(self, wanted: MicroBatch) -> Loaded | Refused:
         try:
-            return _loaded(self.transform, (self._readable(place.epoch, index) for index in place.indices))
+            return _loaded(self.transform, (self._readable(wanted.epoch, index) for index in wanted.indices))
         except DataError as error:
             return Refused(str(error))
 

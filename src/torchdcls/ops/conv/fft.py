@@ -16,8 +16,17 @@ import torch
 from torch import Tensor
 
 from ..tracing import sizes_are_known, special_tensors
+from . import mixed
 from .problem import Problem
-from .spectrum import FastTransform, MatrixTransform, Transform, correlate_spectra, kept_frequencies, multiply
+from .spectrum import (
+    FastTransform,
+    MatrixTransform,
+    Transform,
+    convolve_spectra,
+    correlate_spectra,
+    kept_frequencies,
+    transpose_spectra,
+)
 from .way import Part, Way
 
 # Up to this many cells around an axis a matrix product is faster than torch.fft (on CPU).
@@ -145,6 +154,9 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
     Returns:
         (batch, out_channels, *map out).
     """
+    if mixed.can_mix(problem, input, weight):
+        mixture = mixed.convolve(input, weight, problem)
+        return mixture if bias is None else mixture.add_(bias.unsqueeze(-1))
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         outputs = [
@@ -160,7 +172,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
     for rows, tile in _blocks(problem, plan):
         maps = transform.forward(_cells(input, rows, tile.window), tile.offset)
         for part in kernel.parts:
-            product = multiply(maps, kernel.of(part), problem.groups, conjugate=True)
+            product = convolve_spectra(maps, kernel.of(part), problem.groups)
             cells = transform.inverse(product, _sizes(tile.outputs), start)
             output.put(rows, tile.outputs, part, cells if bias is None else cells + bias[part])
     return output.whole()
@@ -168,29 +180,28 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
 
 def transpose(gradient: Tensor, weight: Tensor, problem: Problem) -> Tensor:
     """Gradient of the input of `convolve`, (batch, in_channels, *map)."""
-    to_input, _ = _gradients(None, weight, gradient, problem)
-    assert to_input is not None
+    (to_input,) = _gradients(None, weight, gradient, problem)
     return to_input
 
 
 def correlate(input: Tensor, gradient: Tensor, problem: Problem) -> Tensor:
     """Gradient of the weight of `convolve`, (out_channels, in_channels/groups, *kernel)."""
-    _, to_weight = _gradients(input, None, gradient, problem)
-    assert to_weight is not None
+    (to_weight,) = _gradients(input, None, gradient, problem)
     return to_weight
 
 
 def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
     """Gradients of the input and of the weight of `convolve`: three transforms of maps, not four."""
     to_input, to_weight = _gradients(input, weight, gradient, problem)
-    assert to_input is not None and to_weight is not None
     return to_input, to_weight
 
 
-def _gradients(
-    input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem
-) -> tuple[Tensor | None, Tensor | None]:
+def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem) -> list[Tensor]:
     # Of the input where there is a weight, of the weight where there is an input.
+    if mixed.can_mix(problem, input, weight, gradient):
+        to_input = [] if weight is None else [mixed.transpose(gradient, weight, problem)]
+        to_weight = [] if input is None else [mixed.correlate(input, gradient, problem)]
+        return to_input + to_weight
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         made = [
@@ -202,13 +213,13 @@ def _gradients(
             )
             for part, inner, outer in parts
         ]
-        to_inputs, to_weights = zip(*made, strict=True)
-        return None if weight is None else torch.cat(to_inputs, 1), None if input is None else torch.cat(to_weights)
+        channels = [*([] if weight is None else [1]), *([] if input is None else [0])]
+        return [torch.cat(each, axis) for each, axis in zip(zip(*made, strict=True), channels, strict=True)]
     plan = tiling(problem)
     transform = plan.transform()
     start = (0,) * len(problem.kernel)
     kernel = _KernelSpectrum(weight, problem, plan)
-    to_input = _Maps((problem.batch, problem.in_channels, *problem.map), plan.cells != problem.outputs)
+    inner = _Maps((problem.batch, problem.in_channels, *problem.map), plan.cells != problem.outputs)
     for rows, tile in _blocks(problem, plan):
         outputs = transform.forward(_cells(gradient, rows, tile.outputs), start)
         if input is not None:
@@ -218,11 +229,11 @@ def _gradients(
         if weight is not None:
             product: Tensor | None = None
             for part in kernel.parts:
-                product = multiply(outputs[..., part], kernel.of(part), problem.groups, transposed=True, onto=product)
+                product = transpose_spectra(outputs[..., part], kernel.of(part), problem.groups, product)
             assert product is not None
             cells = transform.inverse(product, _sizes(tile.window), tile.offset)
-            to_input.put(rows, tile.window, slice(None), cells)
-    return None if weight is None else to_input.whole(), None if input is None else kernel.gradient()
+            inner.put(rows, tile.window, slice(None), cells)
+    return [*([] if weight is None else [inner.whole()]), *([] if input is None else [kernel.gradient()])]
 
 
 class _KernelSpectrum:
@@ -326,6 +337,8 @@ class _Maps:
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
     """How many of which operations a part takes: what the cost rule multiplies by measured times."""
+    if mixed.serves(problem):
+        return mixed.operations(problem, part)
     plan = tiling(problem)
     tiles = math.prod(-(-out // cells) for out, cells in zip(problem.outputs, plan.cells, strict=True))
     window = [
@@ -415,7 +428,7 @@ def undesired(problem: Problem) -> str | None:
     longest = max(problem.kernel)
     if problem.device == "cuda" and not (problem.depthwise and longest > MOST_LENGTH and sizes_are_known(problem.map)):
         return f"it is expected to pay where depthwise kernels have more than {MOST_LENGTH} taps along an axis"
-    if kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
+    if not mixed.serves(problem) and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
         return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
     return None
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..caches import cached
 from ..native.library import DTYPES, LENGTH, library, missing, three, view
-from ..tracing import exporting
-from .operators import DepthwiseOperators, not_depthwise
+from ..tracing import differentiated_forwards, exporting
+from .operators import depthwise_maps, not_depthwise
 from .problem import Map, Problem
 from .rates import nanoseconds
 from .way import Part, Way
@@ -144,19 +144,16 @@ def unsupported(problem: Problem) -> str | None:
         return not_depthwise(problem)
     if problem.dtype not in DTYPES:
         return f"it knows no {problem.dtype}"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if differentiated_forwards():
         return "it has no forward-mode derivative"
     if exporting():
         return "an exported program has to run where this package is not"
     return None
 
 
-_OPERATORS = DepthwiseOperators("native", ("CPU",), _convolve, _transpose, _correlate)
 NATIVE = Way(
     name="native",
-    convolve=_OPERATORS.convolve,
-    transpose=_OPERATORS.transpose,
-    correlate=_OPERATORS.correlate,
+    **depthwise_maps("native", ("CPU",), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,
     operations=operations,
     own_half=True,

@@ -1,8 +1,6 @@
 """The comparison of delays on spoken digits: trains, records, draws and prints; the same command resumes it."""
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -15,12 +13,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from torchdcls import _checks
-from torchdcls._environment import environment, repeatable
+from torchdcls._environment import environment
 
 from ...data.fsdd import RATE, Recordings, find_fsdd
 from ...data.spikes import BANDS, spikes_of
 from ...progress import ProgressBar
-from ...run_files import lock_folder, make_folder, write_json, write_text
+from ...run_files import RunWriter, command_line, write_json, write_text
 from ..config import DelayMethod, DigitsConfig
 from ..report import write_report
 from .network import dense_width, parameter_count
@@ -28,6 +26,7 @@ from .pictures import draw_pictures, save_example
 from .record import digit_rows, digits_part, explanations, findings, markdown, notice, speaker_rows
 from .task import POSITION_LR_SCALE, VALIDATION, Spoken, fold_without, train_network
 
+RESULTS = "results.json"
 _PACKAGES = ("torch", "torchdcls", "scipy")
 _DIGITS = 10
 # What is no part of the record's settings: nothing of it decides what a run computes.
@@ -63,9 +62,7 @@ def compare_digits(
     config = replace(config, speakers=_speakers(config, recordings))
     assert config.speakers is not None
     folder = config.out or Path("runs") / f"digits-{datetime.now():%Y%m%d-%H%M%S}"
-    make_folder(folder)
-    lock = lock_folder(folder)
-    try:
+    with RunWriter(folder, RESULTS):  # one process at a time
         result = _begun(config, recordings, folder, argv)
         total = len(_keys(config))
         console.print(
@@ -76,9 +73,6 @@ def compare_digits(
         )
         _train_all(config, recordings, result, folder, console)
         _present(result, folder, console)
-    finally:
-        if lock is not None:
-            lock.close()
     return result
 
 
@@ -100,16 +94,15 @@ def _speakers(config: DigitsConfig, recordings: Recordings) -> tuple[str, ...]:
 
 def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: list[str] | None) -> dict[str, Any]:
     """The record of what is to be resumed, or a new one."""
-    path = folder / "results.json"
+    path = folder / RESULTS
     settings = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
         if name not in _LEFT_OUT
     }
-    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     result: dict[str, Any] = {
         "benchmark": "digits",
-        **environment(command, _PACKAGES),
+        **environment(command_line(argv), _PACKAGES),
         "complete": False,
         "status": "running",
         "threads": torch.get_num_threads(),
@@ -168,7 +161,7 @@ def _train_all(
     config: DigitsConfig, recordings: Recordings, result: dict[str, Any], folder: Path, console: Console
 ) -> None:
     """Adds to the record what it lacks; it is on the disk after each run."""
-    path = folder / "results.json"
+    path = folder / RESULTS
     done = {(run["speaker"], run["method"], run["seed"], run["lr"]) for run in result["runs"]}
     todo = [key for key in _keys(config) if key not in done]
     write_json(path, result)
@@ -232,13 +225,13 @@ def _train(
                     "seconds": round(trained.seconds, 1),
                 }
             )
-            write_json(folder / "results.json", result)
+            write_json(folder / RESULTS, result)
             # Test accuracies are not told before all of them are there, so that nobody stops by them.
             progress.say(f"{title}: validation {trained.validation:.1f} %, {trained.seconds:.0f} s")
 
 
 def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
-    written = [folder / "results.json"]
+    written = [folder / RESULTS]
     header, *body = digit_rows(result)
     if body:
         written.append(folder / "table.md")

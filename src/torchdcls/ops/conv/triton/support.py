@@ -3,6 +3,7 @@
 import torch
 
 from ...gpu import missing
+from ...tracing import differentiated_forwards
 from ..operators import not_depthwise
 from ..problem import Problem
 
@@ -22,7 +23,7 @@ def unsupported(problem: Problem) -> str | None:
         return f"it makes every output, and stride {problem.stride} leaves most of them out"
     if problem.dtype not in DTYPES:
         return f"it knows no {problem.dtype}"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if differentiated_forwards():
         return "it has no forward-mode derivative"
     return missing(problem.device)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from ...caches import enlist
+from ...tracing import gpu_waits
 from .configurations import Banded, BandedWeightGradient, Multiplied
 
 Role = Literal["output", "weight gradient"]
@@ -92,7 +93,7 @@ def milliseconds(run: Callable[[Blocks], object], candidate: Blocks) -> float:
     times: list[float] = []
     for _ in range(TIMES):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda._sleep(CYCLES)  # type: ignore[no-untyped-call]
+        gpu_waits(CYCLES)
         start.record()
         for _ in range(LAUNCHES):
             run(candidate)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..operators import DepthwiseOperators
+from ..operators import depthwise_maps
 from ..way import Way
 from .support import undesired, unsupported
 
@@ -37,14 +37,9 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.dim() == 4 else tensor.unsqueeze(2)
 
 
-_OPERATORS = DepthwiseOperators("triton", ("CPU", "CUDA"), _convolve, _transpose, _correlate)
-
-
 TRITON = Way(
     name="triton",
-    convolve=_OPERATORS.convolve,
-    transpose=_OPERATORS.transpose,
-    correlate=_OPERATORS.correlate,
+    **depthwise_maps("triton", ("CPU", "CUDA"), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,
     undesired=undesired,
     own_half=True,
