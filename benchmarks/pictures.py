@@ -1,7 +1,7 @@
 """Draws the README's pictures from the newest results: `python -m benchmarks.pictures`.
 
-Speed, fine-tuning, and a comparison's accuracy. Its positions and kernels are not among its results: they come from the
-run itself, by `python -m benchmarks.publish`.
+Speed, fine-tuning, settings, and a comparison's accuracy. Its positions and kernels are not among its results: they
+come from the run itself, by `python -m benchmarks.publish`.
 """
 
 import statistics
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from studies.settings.page import draw as settings_figure
 
 from . import kept_weights
 from .record import RESULTS, ROOT
@@ -53,9 +55,15 @@ def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
     accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
 
 
+def draw_settings(result: Mapping[str, Any], path: Path) -> None:
+    """Taps found at each setting, as the page Choosing settings shows it."""
+    settings_figure(result["records"]).savefig(path, dpi=120)
+
+
 PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
     "speed.png": ("conv", draw_speed),
     "accuracy.png": ("comparison", draw_comparison),
+    "settings.png": ("settings", draw_settings),
     "fine-tuning.png": ("fine-tuning", kept_weights.draw),
 }
 

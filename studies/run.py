@@ -28,6 +28,7 @@ from .page import write_page
 from .records import CELLS, SETTINGS, Data, Study, read_finished, read_run
 from .results import Results, results_of
 from .schedule import ScheduleEntry, make_schedule
+from .settings.run import COMMAND as SETTINGS_STUDY
 from .status import status_table
 from .training import train_cell
 
@@ -196,7 +197,7 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
         description="Run a study: tune every method alike, compare them with paired seeds, and report what comes out. "
         "Rerun the same command to resume.",
     )
-    parser.add_argument("config", type=str, help=f"{' or '.join(study_names())}, or a YAML file with settings")
+    parser.add_argument("config", type=str, help=f"{', '.join(study_names())}, settings, or a YAML file")
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")
     parser.add_argument("--data-dir", type=Path, help="where the files of the data are (default: as the file says)")
     parser.add_argument("--models", nargs="+", type=str, help="train these models' part alone, to share a study")
@@ -229,7 +230,8 @@ def _study(settings: dict[str, Any], arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a study as the command line says, and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return run("python -m studies.run", lambda: Command(_study_options, _study), arguments)
+    command = SETTINGS_STUDY if arguments[:1] == ["settings"] else Command(_study_options, _study)
+    return run("python -m studies.run", lambda: command, arguments)
 
 
 if __name__ == "__main__":

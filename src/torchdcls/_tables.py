@@ -25,15 +25,20 @@ def mean_and_interval(values: Sequence[float], least: int = 2) -> str:
     return mean if len(values) < least else f"{mean} ± {half_interval(values):.2f}"
 
 
-# The models of comparisons that are no others' (`torchdcls_train.comparison.small`).
-SMALL_MODELS = ("convnext", "convformer")
+# The models of comparisons that are no others' (`torchdcls_train.comparison.small`). Isotropic ones, as the authors'
+# own for CIFAR-10, which is the second: channels and blocks.
+CONVMIXERS = {"convmixer": (48, 2), "convmixer-256-16": (256, 16)}
+DEEP_MODELS = ("convnext", "convformer")
+SMALL_MODELS = (*CONVMIXERS, *DEEP_MODELS)
+# What elements that search for taps see (`torchdcls_train.comparison.positions`), in words.
+INPUTS = {"edges": "edges of images", "images": "images"}
 
 
 def model_title(name: str) -> str:
     """What a reader calls the model of a comparison."""
-    return f"Small {name}" if name in SMALL_MODELS else name
+    return {"convmixer-256-16": "ConvMixer-256/16"}.get(name, f"Small {name}" if name in SMALL_MODELS else name)
 
 
-def stem_stride(image_size: int) -> int:
-    """Pixels of an image that a cell of the first stage of these models stands for, along each axis."""
-    return next((step for step in (1, 2) if image_size <= 40 * step), 4)
+def stem_stride(image_size: int, cells: int = 32) -> int:
+    """Pixels of an image along each axis that a cell stands for, so that there are about `cells` of them."""
+    return next((step for step in (1, 2) if image_size <= 1.25 * cells * step), 4)

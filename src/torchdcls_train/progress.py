@@ -1,4 +1,4 @@
-"""A progress bar that counts images, with their rate and the remaining time."""
+"""A progress bar that counts images, or what else is learned from, with their rate and the remaining time."""
 
 from typing import Self
 
@@ -14,14 +14,15 @@ class ProgressBar:
         console: Where to draw.
         images: Number of images that all of the work will take, None where nobody knows.
         done: Number of these that were done before.
+        noun: What they are.
     """
 
-    def __init__(self, console: Console, images: int | None, done: int = 0) -> None:
+    def __init__(self, console: Console, images: int | None, done: int = 0, noun: str = "images") -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:3.0f} %"),
-            _Rate(),
+            _Rate(noun),
             TextColumn("remaining"),
             TimeRemainingColumn(),
             console=console,
@@ -56,5 +57,9 @@ def say(console: Console, text: str) -> None:
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, noun: str) -> None:
+        super().__init__()
+        self._noun = noun
+
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
+        return Text("" if task.speed is None else f"{task.speed:.0f} {self._noun}/s")

@@ -153,16 +153,12 @@ def _converted(host: Host, interpolation: Interpolation, **arguments: Any) -> nn
             raise ValueError(f"{host.name}: {skip.name} cannot become a DCLS layer: {skip.reason}")
     if host.weight_std is None:
         for row in report.replaced:
-            _keep_sum_of_squares_(model.get_submodule(row.name), old[row.name])
+            layer, weight = model.get_submodule(row.name), old[row.name]
+            assert isinstance(layer, Dcls2d)
+            if not weight.is_meta:
+                with torch.no_grad():  # to the sum of squares of the old kernels
+                    layer.weight.mul_((weight.square().sum() / layer.kernel().square().sum()).sqrt())
     return model
-
-
-@torch.no_grad()
-def _keep_sum_of_squares_(layer: nn.Module, old: torch.Tensor) -> None:
-    """Scales the weights of a DCLS layer until its dense kernels have the sum of squares of `old`."""
-    assert isinstance(layer, Dcls2d)
-    if not old.is_meta:
-        layer.weight.mul_((old.square().sum() / layer.kernel().square().sum()).sqrt())
 
 
 def pretrained_cfg(host: Host, url: str = "") -> PretrainedCfg:
@@ -172,11 +168,6 @@ def pretrained_cfg(host: Host, url: str = "") -> PretrainedCfg:
     preparation = ("input_size", "interpolation", "crop_pct", "mean", "std")
     structure = ("num_classes", "pool_size", "first_conv", "classifier")
     return PretrainedCfg(url=url, **{name: getattr(cfg, name) for name in preparation + structure})
-
-
-def _address(host: Host, interpolation: Interpolation) -> str:
-    elements = host.elements(interpolation)
-    return official.address(host.name, interpolation, elements.size, elements.count)
 
 
 def _weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
@@ -302,7 +293,7 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
 # Where register_model looks for them. Weights are the authors' own, where they publish any of the same kernels.
 default_cfgs = generate_default_cfgs(
     {
-        f"{host.name}_dcls_{name}": pretrained_cfg(host, _address(host, name))
+        f"{host.name}_dcls_{name}": pretrained_cfg(host, official.address(host.name, name, **vars(host.elements(name))))
         for host in HOSTS
         for name in INTERPOLATIONS
     }

@@ -152,34 +152,64 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def verdicts(result: Mapping[str, Any]) -> list[str]:
-    """A sentence for each method: whether it did better than the baseline, by as much as the seeds can tell."""
+    """What can be concluded, then for each method how it differs from the baseline, and how sure that is."""
     runs = finished_runs(result)
     baseline = {run["seed"]: _accuracy(run) for run in runs.get(BASELINE, [])}
-    sentences = []
-    for method in (name for name in runs if name != BASELINE):
-        pairs = {run["seed"]: _accuracy(run) for run in runs[method] if run["seed"] in baseline}
-        differences = [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
-        if differences:
-            mean = f"{method}: {statistics.mean(differences):+.2f} points against {BASELINE}"
-            sentences.append(f"{mean}, {_conclusion(differences, baseline, pairs, result['data']['test_images'])}")
-    return sentences
-
-
-def _conclusion(
-    differences: Sequence[float], baseline: Mapping[int, float], other: Mapping[int, float], test_images: int
-) -> str:
-    if len(differences) < _SEEDS_FOR_A_VERDICT:
-        # What two accuracies differ by through the choice of test images alone, if the models err independently.
-        seed = next(iter(other))
-        variance = sum(share * (1 - share) for share in (baseline[seed] / 100, other[seed] / 100)) / test_images
-        seeds = "one seed" if len(differences) == 1 else f"{len(differences)} seeds"
-        return (
-            f"{seeds}: no conclusion; the {test_images:,} test images alone give a standard error of about "
-            f"{100 * math.sqrt(variance):.1f} points, and seeds vary as well (--seeds {_SEEDS_FOR_A_VERDICT} or more)"
+    others = {
+        method: {run["seed"]: _accuracy(run) for run in done if run["seed"] in baseline}
+        for method, done in runs.items()
+        if method != BASELINE
+    }
+    differences = {
+        method: [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
+        for method, pairs in others.items()
+        if pairs
+    }
+    if not differences:
+        return []
+    if min(map(len, differences.values())) < _SEEDS_FOR_A_VERDICT:
+        seeds, images = max(map(len, differences.values())), result["data"]["test_images"]
+        some = [*baseline.values(), *(accuracy for pairs in others.values() for accuracy in pairs.values())]
+        error = _standard_error(statistics.mean(some), images)
+        told = [
+            f"No conclusion from {seeds} {'seed' if seeds == 1 else 'seeds'}: the {images:,} test images alone give a "
+            f"difference a standard error of about {error:.1f} points, and seeds vary as well "
+            f"(--seeds {_SEEDS_FOR_A_VERDICT} or more)."
+        ]
+        return told + [
+            f"{method}: {statistics.mean(values):+.2f} points against {BASELINE}."
+            for method, values in differences.items()
+        ]
+    least = {method: half_interval(values, 1 - 0.05 / len(differences)) for method, values in differences.items()}
+    gains = [method for method, values in differences.items() if statistics.mean(values) > least[method]]
+    losses = [method for method, values in differences.items() if -statistics.mean(values) > least[method]]
+    parts = [f"More accurate than {BASELINE}: {', '.join(gains)}."] if gains else []
+    parts += [f"Less accurate than {BASELINE}: {', '.join(losses)}."] if losses else []
+    low, high = f"{min(least.values()):.1f}", f"{max(least.values()):.1f}"
+    if len(gains) + len(losses) == len(differences):
+        parts.append(f"All differences from {BASELINE} are significant.")
+    else:
+        parts.append(
+            f"{'Of the rest, no' if parts else 'No'} difference from {BASELINE} is significant; one of "
+            f"{low if low == high else f'{low} to {high}'} points would have been, and smaller ones are below the "
+            "resolution of this comparison."
         )
+    return [" ".join(parts), *(_verdict(method, values, least[method]) for method, values in differences.items())]
+
+
+def _verdict(method: str, differences: Sequence[float], least: float) -> str:
     mean, half = statistics.mean(differences), half_interval(differences)
-    verdict = "no difference shown" if abs(mean) <= half else ("better" if mean > 0 else "worse")
-    return f"95 % interval {mean - half:+.2f} to {mean + half:+.2f} over {len(differences)} seeds, paired: {verdict}"
+    found = "not significant" if abs(mean) <= least else ("better" if mean > 0 else "worse")
+    return (
+        f"{method}: {mean:+.2f} points against {BASELINE}, 95 % interval {mean - half:+.2f} to {mean + half:+.2f} over "
+        f"{len(differences)} seeds, paired: {found}; {least:.2f} points or more would be significant."
+    )
+
+
+def _standard_error(accuracy: float, images: int) -> float:
+    """Of the difference of two such accuracies, in percent, if the models err independently."""
+    share = accuracy / 100
+    return 100 * math.sqrt(2 * share * (1 - share) / images)
 
 
 def setting(result: Mapping[str, Any]) -> str:
@@ -187,13 +217,16 @@ def setting(result: Mapping[str, Any]) -> str:
     config, data = result["config"], result["data"]
     size = config["dilated_kernel_size"]
     start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
+    if config.get("sigma_init") is not None:
+        start += f", sigmas at {config['sigma_init']:g} cells"
     return (
         f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and "
         f"{data['test_images']:,} test images of {data['image_size']} pixels), {config['epochs']} epochs. "
         f"DCLS kernels are {size}x{size}, their positions start {start}. "
-        "Accuracy is that after the last epoch; ± is the 95 % interval of the mean "
-        "over seeds (Student's t), which says nothing of other test images and is not corrected for the number of "
-        "comparisons. Images per second are those of whole training steps."
+        "Accuracy is measured after the last epoch; ± is the 95 % interval of the mean over seeds (Student's t), which "
+        "says nothing about other test images. A difference is significant at 5 % by the paired t-test, after "
+        "Bonferroni correction for the number of comparisons. All layers are computed by torchdcls, those of 7x7 too. "
+        "Images per second are those of whole training steps."
     )
 
 
@@ -204,20 +237,20 @@ def markdown(result: Mapping[str, Any]) -> str:
         notice(result),
         markdown_table(comparison_rows(result)),
         setting(result),
-        "\n".join(f"- {sentence}." for sentence in sentences),
+        "\n".join(f"- {sentence}" for sentence in sentences),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def images_part(result: Mapping[str, Any], folder: Path) -> Part:
     """What a report says; the pictures are those of the run folder."""
-    title = model_title(result["config"]["model"])
+    title, size = model_title(result["config"]["model"]), result["config"]["dilated_kernel_size"]
     return Part(
         "Do networks with learned positions classify images better?",
-        f"{title} on {result['data']['name']}, with its own 7x7 layers and with DCLS layers in their place. By default "
-        "these have as many elements as need no more parameters.",
+        f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
+        "which by default have no more parameters: which is more accurate on images that it was not trained on?",
         notice(result).strip("*"),
-        [] if result["config"]["quick"] else [f"{sentence}." for sentence in verdicts(result)],
+        [] if result["config"]["quick"] else verdicts(result),
         [setting(result)],
         {"Accuracy after the last epoch": comparison_rows(result)},
         {

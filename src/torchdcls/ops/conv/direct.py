@@ -144,15 +144,10 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     kind = "grouped" if problem.groups > 1 else "dense"
     if problem.depthwise:
         kind = f"{len(problem.kernel)}-D depthwise" + (" last" if problem.channels_last else "")
-        products = (
-            products * (-(-problem.in_channels // 16) * 16) // max(1, problem.in_channels)
-        )  # few channels leave vectors empty
+        # Few channels leave vectors empty.
+        products = products * (-(-problem.in_channels // 16) * 16) // max(1, problem.in_channels)
     name = f"direct {kind} {part}"
-    return {
-        "direct call": 1.0,
-        f"{name} product": factor * products,
-        "direct cell": factor * problem.batch * cells,
-    }
+    return {"direct call": 1.0, f"{name} product": factor * products, "direct cell": factor * problem.batch * cells}
 
 
 DIRECT = Way(
