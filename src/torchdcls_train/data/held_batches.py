@@ -1,7 +1,7 @@
 """Batches of images that are held in memory, made where the images are: on a GPU nothing is copied for a batch."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,51 +28,22 @@ class Moves(NamedTuple):
     mirrored: Tensor
 
 
-class Draws(Protocol):
-    """Order and augmentation, pass after pass; random numbers of its own, on the CPU."""
-
-    def order(self, count: int) -> Tensor:
-        """The order of the images in the next pass, (count,) int64."""
-
-    def moves(self, count: int, margin: int) -> Moves:
-        """The augmentation of the next `count` images of the pass."""
-
-
-class ImageDraws:
-    """Draws image by image, as the comparisons do: their seeds keep the order that torch's `DataLoader` gave them."""
-
-    def __init__(self, seed: int) -> None:
-        self._order = Generator().manual_seed(seed)
-        self._moves = Generator().manual_seed(int(torch.randint(2**62, (), generator=self._order)))
-
-    def order(self, count: int) -> Tensor:
-        # The loader drew a seed for its workers before a pass, and the order of nothing after it.
-        torch.empty((), dtype=torch.int64).random_(generator=self._order)
-        order, _ = (torch.randperm(count, generator=self._order) for _ in range(2))
-        return order
-
-    def moves(self, count: int, margin: int) -> Moves:
-        one = [
-            (
-                torch.randint(2 * margin + 1, (), generator=self._moves),
-                torch.randint(2 * margin + 1, (), generator=self._moves),
-                torch.rand((), generator=self._moves) < 0.5,
-            )
-            for _ in range(count)
-        ]
-        return Moves(*map(torch.stack, zip(*one, strict=True)))
-
-
 class BatchDraws:
-    """Draws a batch at once, as the studies do: a GPU would wait for one image after the other."""
+    """Order and augmentation, pass after pass, drawn batch by batch: a GPU would wait for one image after the other.
+
+    Args:
+        seed: Of random numbers of its own, on the CPU.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = Generator().manual_seed(seed)
 
     def order(self, count: int) -> Tensor:
+        """The order of the images in the next pass, (count,) int64."""
         return torch.randperm(count, generator=self._random)
 
     def moves(self, count: int, margin: int) -> Moves:
+        """The augmentation of the next `count` images of the pass."""
         down, across = torch.randint(2 * margin + 1, (2, count, 1), generator=self._random)[..., 0]
         return Moves(down, across, torch.rand(count, 1, generator=self._random)[:, 0] < 0.5)
 
@@ -97,7 +68,7 @@ class HeldBatches:
     """
 
     def __init__(
-        self, images: ImageSet, batch_size: int, mean: Tensor, std: Tensor, draws: Draws | None = None
+        self, images: ImageSet, batch_size: int, mean: Tensor, std: Tensor, draws: BatchDraws | None = None
     ) -> None:
         self._batch_size = integer("batch_size", batch_size, 1)
         _check_mean_std(images.images.shape[1], mean, std)
