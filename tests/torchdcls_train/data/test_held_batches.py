@@ -5,7 +5,7 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
-from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
+from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageSet
 from torchdcls_train.data.named import images_per_epoch
 
@@ -39,7 +39,7 @@ def test_without_draws_everything_comes_in_order(images: ImageSet) -> None:
 
 
 def test_training_shuffles_and_drops_the_rest(images: ImageSet) -> None:
-    labels = passed(HeldBatches(images, 4, MEAN, STD, BatchDraws(0)))[1::2]
+    labels = passed(HeldBatches(images, 4, MEAN, STD, 0))[1::2]
     assert [len(batch) for batch in labels] == [4, 4]
     seen = torch.cat(labels).tolist()
     assert len(set(seen)) == 8 and seen != sorted(seen)
@@ -47,13 +47,13 @@ def test_training_shuffles_and_drops_the_rest(images: ImageSet) -> None:
 
 @pytest.mark.parametrize("batch_size", [10, 64])
 def test_training_never_has_zero_batches(images: ImageSet, batch_size: int) -> None:
-    assert [len(batch) for batch in passed(HeldBatches(images, batch_size, MEAN, STD, BatchDraws(0)))[1::2]] == [10]
+    assert [len(batch) for batch in passed(HeldBatches(images, batch_size, MEAN, STD, 0))[1::2]] == [10]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(100, 64), (128, 128), (10, 10)])
 def test_images_per_epoch_are_those_of_a_pass(count: int, expected: int) -> None:
     images = ImageSet(torch.zeros(count, 1, 8, 8, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
-    batches = HeldBatches(images, 64, torch.zeros(1), torch.ones(1), BatchDraws(0))
+    batches = HeldBatches(images, 64, torch.zeros(1), torch.ones(1), 0)
     sizes = [len(batch.labels) for batch in batches]
     assert sum(sizes) == images_per_epoch(images, 64) == expected and len(sizes) == len(batches)
 
@@ -62,7 +62,7 @@ def test_augmentation_is_a_shift_by_at_most_the_padding_or_its_mirror(images: Im
     # 11 // 14 is 0; the padding is at least 1.
     padded = torch.nn.functional.pad(images.images, (1, 1, 1, 1))
     seen = set()
-    batches = HeldBatches(images, 10, torch.zeros(3), torch.ones(3), BatchDraws(0))
+    batches = HeldBatches(images, 10, torch.zeros(3), torch.ones(3), 0)
     for _ in range(20):
         for batch in batches:
             assert batch.images.is_contiguous()
@@ -82,7 +82,7 @@ def test_augmentation_is_a_shift_by_at_most_the_padding_or_its_mirror(images: Im
 
 
 def test_same_seed_same_passes_other_seed_others(images: ImageSet) -> None:
-    first, again, other = (HeldBatches(images, 4, MEAN, STD, BatchDraws(seed)) for seed in (3, 3, 4))
+    first, again, other = (HeldBatches(images, 4, MEAN, STD, seed) for seed in (3, 3, 4))
     one, two = passed(first), passed(first)
     assert not equal(one, two)
     assert equal(one, passed(again)) and equal(two, passed(again))
@@ -92,12 +92,12 @@ def test_same_seed_same_passes_other_seed_others(images: ImageSet) -> None:
 def test_the_global_generator_is_left_alone_and_has_no_say(images: ImageSet) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = passed(HeldBatches(images, 4, MEAN, STD, BatchDraws(0)))
+    first = passed(HeldBatches(images, 4, MEAN, STD, 0))
     assert torch.equal(torch.get_rng_state(), before)
 
     torch.manual_seed(2)
     second = []
-    for batch in HeldBatches(images, 4, MEAN, STD, BatchDraws(0)):
+    for batch in HeldBatches(images, 4, MEAN, STD, 0):
         second += [batch.images, batch.labels]
         torch.rand(5)  # a model's dropout between two batches
     assert equal(first, second)
@@ -111,7 +111,7 @@ def test_images_are_scaled_as_by_torchvision(channels: int) -> None:
     images = ImageSet(pixels, torch.arange(10))
     scale = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean.tolist(), std.tolist())])
     (plain,) = HeldBatches(images, 10, mean, std)
-    (moved,) = HeldBatches(images, 10, mean, std, BatchDraws(5))
+    (moved,) = HeldBatches(images, 10, mean, std, 5)
     assert torch.equal(plain.images, scale(pixels))
     assert moved.images.stride() == plain.images.stride() == torch.empty(pixels.shape).stride()
 
