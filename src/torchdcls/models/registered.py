@@ -4,7 +4,7 @@
 convolutions, before anything is wrapped around it, so that every argument that the host takes is taken here too.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -209,20 +209,21 @@ def _converted_weights(
     size, interpolation = published.size, official.INTERPOLATIONS[published.version]
     if kernels != {(interpolation, size, size, published.count)}:
         raise ValueError(f"its kernels are {interpolation}, of {published.count} elements in {size}x{size} cells")
-    names = official.layout(state_dict)
-    if names is None:
+    layout = official.layout(state_dict)
+    if layout is None:
         raise ValueError("its keys are not those of its model's authors")
     expected = model.state_dict()
     version = official.check_version(published.version, state_dict)
-    renamed = official.timm_names(state_dict, names, model)
+    renamed = official.timm_names(state_dict, layout, model)
     ours = official.from_official(state_dict, renamed, version, size, expected)
 
     # timm itself fits these to other numbers of channels and classes.
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    fitted = [f"{name}." for entry in (cfg["first_conv"], cfg["classifier"]) for name in _names(entry)]
+    entries = [[entry] if isinstance(entry, str) else entry for entry in (cfg["first_conv"], cfg["classifier"])]
+    fitted = tuple(f"{name}." for names in entries for name in names)
 
     def compared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(fitted))}
+        return {key: tensor for key, tensor in tensors.items() if not key.startswith(fitted)}
 
     problem = official.difference(compared(ours), compared(expected), layers)
     if problem is not None:
@@ -235,10 +236,6 @@ def _converted_weights(
             if key in ours and not torch.equal(ours[key], ours[other]):
                 raise ValueError(f"{name} and {leader} share no {parameter} in it; torchdcls.load_official loads it")
     return ours
-
-
-def _names(entry: str | Iterable[str]) -> list[str]:
-    return [entry] if isinstance(entry, str) else list(entry)
 
 
 def _check_file(

@@ -46,11 +46,10 @@ def transpose(gradient: Tensor, weight: Tensor, problem: Problem, bias: Tensor |
     Returns:
         (batch, in_channels, *map) of the problem.
     """
-    sizes, padding, beyond = problem.map, safe_padding(problem), []
+    sizes, padding = problem.map, safe_padding(problem)
     # Torch cuts both ends alike. What it leaves is made, and cut here.
     rows = zip(sizes, problem.kernel, problem.stride, problem.padding, shape_of(gradient)[2:], strict=True)
-    for size, taps, step, (before, after), cells in rows:
-        beyond.append(size + before + after - (cells - 1) * step - taps)
+    beyond = [size + sum(pads) - (cells - 1) * step - taps for size, taps, step, pads, cells in rows]
     output = TRANSPOSED_CONVOLUTIONS[len(sizes)](
         gradient, weight.contiguous(), bias, problem.stride, padding, beyond, problem.groups
     )

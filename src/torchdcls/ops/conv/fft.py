@@ -155,7 +155,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
         (batch, out_channels, *map out).
     """
     if mixed.can_mix(problem, input, weight):
-        mixture = mixed.convolve(input, weight, problem)
+        mixture = mixed.made("convolve", input, weight, problem)
         return mixture if bias is None else mixture.add_(bias.unsqueeze(-1))
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
@@ -199,8 +199,8 @@ def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem)
 def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem) -> list[Tensor]:
     # Of the input where there is a weight, of the weight where there is an input.
     if mixed.can_mix(problem, input, weight, gradient):
-        to_input = [] if weight is None else [mixed.transpose(gradient, weight, problem)]
-        to_weight = [] if input is None else [mixed.correlate(input, gradient, problem)]
+        to_input = [] if weight is None else [mixed.made("transpose", gradient, weight, problem)]
+        to_weight = [] if input is None else [mixed.made("correlate", input, gradient, problem)]
         return to_input + to_weight
     parts = _parts_of_groups(problem)
     if len(parts) > 1:

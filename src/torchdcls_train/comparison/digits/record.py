@@ -182,9 +182,9 @@ def explanations(result: Mapping[str, Any]) -> list[str]:
     said = [
         "None has no delays. Fixed delays are drawn at random from 0 to "
         f"{config['max_delay']} steps of 10 ms, and are whole. Bilinear, triangle and gaussian name the interpolation "
-        "of learned delays; the sigma of gaussian is not learned, but falls from half the window to 0.23 in the first "
-        f"half of training. Dense has a weight for each delay: {narrow} neurons in each hidden layer instead of "
-        f"{wide} make as many parameters as weights and delays together.",
+        "of learned delays. The sigma of triangle is learned, a third number for each synapse; that of gaussian is "
+        "not, but falls from half the window to 0.23 in the first half of training. Dense has a weight for each delay: "
+        f"{narrow} neurons in each hidden layer instead of {wide} make as many parameters as weights and delays.",
         f"{tuned} Other settings were the same for all, and were not tuned by method: delays and sigmas learn "
         f"{data['position_lr_scale']:g} times as fast as weights.",
         f"{data['name']}: {data['recordings']:,} recordings by {data['speakers']} speakers. Each of {speakers} of them "
@@ -199,8 +199,8 @@ def explanations(result: Mapping[str, Any]) -> list[str]:
         )
     said.append(
         f"Limits: {speakers} speakers, {config['seeds']} seed{'' if config['seeds'] == 1 else 's'}, one size of "
-        f"network and {config['epochs']} epochs. Whether results hold for larger networks or other data is not tested; "
-        "they say nothing of Spiking Heidelberg Digits."
+        f"network and {config['epochs']} epochs. Dense kernels of fewer taps in wider networks, larger networks and "
+        "other data are not tested; results say nothing of Spiking Heidelberg Digits."
     )
     return said
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from torchdcls import _checks
 from torchdcls._environment import environment
@@ -123,7 +123,7 @@ def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: lis
         write_json(path, result)
         return result
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stored, data = before["config"], before["data"]
         begun = before["benchmark"] == "digits" and isinstance(before["runs"], list)
     except (OSError, ValueError, KeyError, TypeError):
@@ -144,6 +144,8 @@ def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: lis
             f"out: expected the settings of the comparison in '{folder}' to resume it, got others "
             f"({'; '.join(changes)}); give the same ones, or take another folder"
         )
+    if len(before["runs"]) == len(_keys(config)):
+        return before  # to be drawn again
     resumed = [*before.get("resumed", []), {name: result[name] for name in ("date", "commit", "dirty", "command")}]
     return {**before, "config": settings, "complete": False, "status": "running", "resumed": resumed}
 
@@ -235,7 +237,7 @@ def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
         written.append(folder / "table.md")
         write_text(written[-1], markdown(result) + "\n")
         for header, *body in (digit_rows(result), speaker_rows(result)):
-            table = Table(*header)
+            table = Table(*(Column(title, no_wrap=number < 2) for number, title in enumerate(header)))
             for row in body:
                 table.add_row(*row)
             console.print(table)
