@@ -26,6 +26,7 @@ from torchdcls_train.comparison.config import DigitsConfig
 from torchdcls_train.comparison.digits import run as digits_run
 from torchdcls_train.comparison.digits import task
 from torchdcls_train.comparison.digits.network import DenseDelays, DigitNetwork, dense_width, parameter_count
+from torchdcls_train.comparison.digits.pictures import accuracy_figure
 from torchdcls_train.comparison.digits.record import (
     by_speaker,
     chosen_runs,
@@ -320,6 +321,15 @@ def test_what_is_said() -> None:
     assert "learning rates 0.01, 0.02" in told and "5 other recordings" in told and "8 neurons" in told
     assert "was not tuned" in " ".join(explanations(made(none=none)))
     assert findings({**made(none=none), "runs": []}) == []
+
+
+def test_the_picture_of_accuracies_has_speakers_that_are_done() -> None:
+    result = made(none=[50.0, 60.0], fixed=[53.0])
+    result["config"]["speakers"].append("nobody")
+    (axes,) = accuracy_figure(result).axes
+    assert [line.get_label() for line in axes.lines] == ["speaker0", "speaker1"]
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), [60, np.nan])
+    assert [bar.get_height() for bar in axes.patches] == [55, 53]
 
 
 # A run
