@@ -1,6 +1,6 @@
 """Takes a finished comparison or a study into the repository: `python -m benchmarks.publish RUN_FOLDER`.
 
-A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes the README's table,
+A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes its table,
 and its pictures to `docs/images/`. The records of a study go to `benchmarks/results/study-NAME.jsonl`, from which the
 same command makes its table, page and pictures; those of the study `settings` to `benchmarks/results/settings.jsonl`.
 """
@@ -23,6 +23,7 @@ from .record import RESULTS, ROOT, write
 PICTURES = {
     "comparison": {name: name for name in ("accuracy.png", "positions.png", "kernels.png")},
     "digits": {name: f"digits-{name}" for name in ("accuracy.png", "delays.png", "fields.png", "raster.png")},
+    "positions": {name: name for name in ("travel.gif", "travel.png", "found.png", "curves.png")},
 }
 
 
@@ -30,9 +31,9 @@ def publish(run: Path, results: Path, images: Path) -> Path:
     """Copies a run folder's results, with the table made of them, and its pictures.
 
     Args:
-        run: Folder that `torchdcls compare images` or `torchdcls compare digits` wrote.
+        run: Folder that `torchdcls compare images`, `positions` or `digits` wrote.
         results: Folder of the result files.
-        images: Folder of the README's pictures.
+        images: Folder of the pages' pictures.
 
     Returns:
         The result file.

@@ -49,7 +49,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, spatial: nn.Module) -> None:
         super().__init__()
         self.spatial = spatial
-        self.channels = nn.Sequential(nn.BatchNorm1d(channels), nn.Conv1d(channels, channels, 1), nn.GELU())
+        self.channels = nn.Sequential(nn.GroupNorm(1, channels), nn.Conv1d(channels, channels, 1), nn.GELU())
 
     def forward(self, input: Tensor) -> Tensor:
         return input + self.channels(self.spatial(input))
@@ -62,7 +62,7 @@ class Pool(nn.Module):
         return torch.cat((input.mean(-1), input.amax(-1)), 1)
 
 
-def network(kernels: str, classes: int, channels: int = 32, blocks: int = 3) -> nn.Sequential:
+def network(kernels: str, classes: int, channels: int = 32, blocks: int = 2) -> nn.Sequential:
     def spatial() -> nn.Module:
         if kernels == "dense":
             return nn.Conv1d(channels, channels, 7, padding=3, groups=channels)
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--problem", choices=("ACSF1", "OSULeaf"), default="ACSF1")
     parser.add_argument("--data", type=Path, help="the folder aeon/datasets/data, if aeon is not installed")
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("long_series.png"), help="the picture")
     options = parser.parse_args(arguments)
     folder = options.data or packaged()

@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with DIGIT_SPEAKER_NUMBER.wav")
     parser.add_argument("--left-out", default="george", help="the speaker to test on")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--out", type=Path, default=Path("spoken_digits.png"), help="the picture")
     options = parser.parse_args(arguments)
     files = sorted(options.data.glob("*_*_*.wav"))

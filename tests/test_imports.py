@@ -233,7 +233,7 @@ def test_making_kernels_and_convolving_do_not_know_each_other(found):
         ("ops.separable", "ops.conv.direct"),
         ("ops.triton.launch", "ops.conv.triton.launch"),
         ("ops.kernel", "ops.dcls_conv"),
-        ("ops.conv.triton.support", "ops.triton.support"),
+        ("ops.conv.triton.way", "ops.triton.support"),
         ("ops.conv.fft", "ops.separable"),
         ("ops.conv.direct", "profiles"),
         ("ops.padding", "ops"),

@@ -1,6 +1,5 @@
 """A progress bar that counts images, or what else is learned from, with their rate and the remaining time."""
 
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -36,9 +35,7 @@ class ProgressBar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._progress.stop()
 
     def describe(self, title: str) -> None:
@@ -51,7 +48,12 @@ class ProgressBar:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        say(self._progress.console, line)
+
+
+def say(console: Console, text: str) -> None:
+    """Prints as it stands: lines are not cut, numbers not colored."""
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

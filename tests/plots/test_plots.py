@@ -183,3 +183,10 @@ def test_rasters_lie_above_each_other(axes: Axes) -> None:
     assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 3.5), (-0.5, 3.5))
     with pytest.raises(ValueError, match=r"spikes: expected \(neurons, time\), got shape \(1, 2, 4\)"):
         draw_raster(axes, spikes[None])
+
+
+def test_wrong_types(axes: Axes) -> None:
+    with pytest.raises(TypeError, match=r"^kernel: expected a torch.Tensor"):
+        draw_kernel(axes, [[1.0]])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^start: expected a torch.Tensor"):
+        draw_positions(axes, torch.zeros(2, 3), torch.ones(3), (3, 3), start=np.zeros((2, 3)))  # type: ignore[arg-type]
