@@ -62,7 +62,7 @@ def test_large_kernel_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert max(numbers(r"differ by (\S+) of 1", capsys.readouterr().out)) < 1e-4
     line = module["line"](31, 0.0)
     assert line.sum() == pytest.approx(1)
-    assert line[15].sum() == pytest.approx(1)  # a level line is in the middle row
+    assert line[15].sum() == pytest.approx(1) and line[15].min() > 0.01  # a level line is all of the middle row
 
 
 @pytest.mark.parametrize("name", SIMULATORS)
