@@ -17,7 +17,6 @@ from torchdcls import convert
 from torchdcls.ops.conv import Method
 from torchdcls.optim import dcls_layers, param_groups
 from torchdcls.profiles import Interpolation
-from torchdcls_train.comparison.small import comparison_model
 
 from .parity import check_parity
 from .timing import compare_in_turns, ratio_words
@@ -95,6 +94,8 @@ def note(result: Mapping[str, Any]) -> str:
 
 def make(problem: SizeProblem | None, method: Method = "auto") -> nn.Module:
     """The model with these kernels, or with its own."""
+    from torchdcls_train.comparison.small import comparison_model
+
     torch.manual_seed(0)
     model = comparison_model("convnext", 1, CLASSES, PIXELS)
     if problem is not None:

@@ -2,8 +2,10 @@
 #include "lanes.h"
 
 #include "construct.h"
+#include "delay.h"
 #include "direct.h"
 #include "fft.h"
+#include "mix.h"
 
 static int run(int method, int map, const td_problem *problem, const td_tensor *input, const td_tensor *weight,
                const td_tensor *output) {
@@ -14,4 +16,4 @@ static double count(int method, int map, const td_problem *problem) {
     return method == TD_FFT ? count_fft(map, problem) : count_direct(problem);
 }
 
-const td_kernels TD_NAME = {run, count, construct, construct_gradients};
+const td_kernels TD_NAME = {run, count, mix, count_mixed, delay, construct, construct_gradients};

@@ -123,6 +123,25 @@ EXPORT double td_count(int twice, int method, int map, const td_problem *problem
     return kernels(twice)->count(method, map, problem);
 }
 
+static int is_mixing(const td_mixing *p) {
+    return p->batch > 0 && p->groups > 0 && p->in > 0 && p->out > 0 && p->map > 0 && p->outputs > 0 && p->kernel > 0;
+}
+
+EXPORT int td_mix(int twice, int map, const td_mixing *problem, const td_tensor *input, const td_tensor *weight,
+                  const td_tensor *output) {
+    return is_mixing(problem) ? kernels(twice)->mix(map, problem, input, weight, output) : TD_UNSUPPORTED;
+}
+
+EXPORT double td_count_mixed(int twice, int map, const td_mixing *problem) {
+    return kernels(twice)->count_mixed(map, problem);
+}
+
+/* Delays beyond their range read what is not there. */
+EXPORT int td_delay(int twice, const td_delays *delays) {
+    if (delays->batch < 1 || delays->outputs < 1) return TD_OK;
+    return kernels(twice)->delay(delays);
+}
+
 /* Dense kernels (kernels, *size) of elements. */
 EXPORT int td_construct(int twice, const td_elements *elements, void *kernel) {
     return kernels(twice)->construct(elements, kernel);

@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 
 from benchmarks import fine_tuning
-from benchmarks.fine_tuning import ARMS, EVALUATIONS_AN_EPOCH, Arm, FineTuning, draw, measure, note, rows, start
+from benchmarks.fine_tuning import FineTuning, measure, start
+from benchmarks.kept_weights import ARMS, EVALUATIONS_AN_EPOCH, Arm, draw, note, rows
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.data.image_set import ImageData, ImageSet

@@ -28,7 +28,7 @@ class ShortSettings(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
-    def lr(self) -> float: ...
+    def lr(self) -> float | None: ...
     @property
     def weight_decay(self) -> float: ...
     @property
@@ -64,13 +64,13 @@ def short_settings(
         bilinear: Whether the model's DCLS layers are bilinear: only their positions are clamped and repel each other.
         precision: Of the forward pass.
     """
-    epochs = asked.epochs
-    assert epochs is not None
+    epochs, lr = asked.epochs, asked.lr
+    assert epochs is not None and lr is not None
     return TrainConfig(
         epochs=epochs,
         batch_size=asked.batch_size,
         micro_batch=asked.batch_size,
-        lr=asked.lr,
+        lr=lr,
         lr_batch=None,
         min_lr=0.0,
         weight_decay=asked.weight_decay,

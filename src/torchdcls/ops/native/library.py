@@ -13,7 +13,7 @@ from ..tracing import constant_when_compiled
 
 FILE = Path(__file__).with_name("_kernels.so")
 SWITCH = "TORCHDCLS_NATIVE"
-INTERFACE = 1  # TD_INTERFACE of csrc/torchdcls.h, as these structures are
+INTERFACE = 2  # TD_INTERFACE of csrc/torchdcls.h, as these structures are
 _IN_USE: list[ctypes.CDLL] = []
 # What `csrc/torchdcls.h` calls them.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -62,7 +62,8 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
         return None, f"no compiled kernels: the library cannot be loaded ({error})"
     if not hasattr(kernels, "td_interface") or kernels.td_interface() != INTERFACE:
         return None, "no compiled kernels: the library is of another version; install the package anew"
-    kernels.td_variant.restype, kernels.td_count.restype = ctypes.c_char_p, ctypes.c_double
+    kernels.td_variant.restype = ctypes.c_char_p
+    kernels.td_count.restype = kernels.td_count_mixed.restype = ctypes.c_double
     names: list[str] = []
     while (name := kernels.td_variant(len(names))) is not None:
         names.append(name.decode())
