@@ -110,6 +110,7 @@ def test_killed_and_resumed_it_comes_to_the_same(
     resumed, whole = read_records(file), read_records(tmp_path / "b" / RECORDS)
     assert resumed.outcomes == whole.outcomes and len(whole.outcomes) == 24
     assert (len(resumed.origins), len(whole.origins)) == (2, 1)
+    assert len(file.read_text().splitlines()) == 24 + 2  # nothing was run twice
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
