@@ -70,7 +70,7 @@ def test_integers_refuse_text():
 )
 def test_channels_refuse(given, message):
     with pytest.raises(ValueError, match=message):
-        _checks.channels(*given)
+        _checks.channels(given[2], in_channels=given[0], out_channels=given[1])
 
 
 def test_axes_are_ascending():

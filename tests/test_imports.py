@@ -194,7 +194,7 @@ def below(module: str, *folders: str) -> bool:
 # What each file and folder of `ops` belongs to: one of the two ideas, the ground below both, or what joins them.
 IDEAS = {
     "making kernels": {"fused", "kernel", "separable", "triton"},
-    "convolving": {"conv", "padding"},
+    "convolving": {"conv", "delayed", "padding"},
     "ground": {"autocast", "caches", "gpu", "native", "tracing"},
     "joining": {"", "dcls_conv", "reference"},
 }
@@ -233,7 +233,7 @@ def test_making_kernels_and_convolving_do_not_know_each_other(found):
         ("ops.separable", "ops.conv.direct"),
         ("ops.triton.launch", "ops.conv.triton.launch"),
         ("ops.kernel", "ops.dcls_conv"),
-        ("ops.conv.triton.support", "ops.triton.support"),
+        ("ops.conv.triton.way", "ops.triton.support"),
         ("ops.conv.fft", "ops.separable"),
         ("ops.conv.direct", "profiles"),
         ("ops.padding", "ops"),

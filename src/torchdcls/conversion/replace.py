@@ -3,8 +3,8 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -40,13 +40,8 @@ class Job:
     key: Hashable
 
 
-@dataclass
-class _Group:
-    """Layers that share their positions, and names and weights of the convolutions whose places they take."""
-
-    names: list[str] = field(default_factory=list)
-    layers: list[DclsNd] = field(default_factory=list)
-    kernels: list[Tensor] = field(default_factory=list)
+# Layers that share their positions, by what is replaced.
+_Group = dict[str, tuple[DclsNd, Tensor]]
 
 
 def convert(
@@ -156,20 +151,25 @@ def convert(
         kernel_count = iso_kernel_count(jobs, profile, learned_dims)
 
     layers: dict[nn.Module, DclsNd] = {}
-    groups: dict[Hashable, _Group] = defaultdict(_Group)
+    groups: dict[Hashable, _Group] = defaultdict(dict)
+    settings = {
+        "learned_dims": learned_dims,
+        "position_init": position_init,
+        "sigma_init": sigma_init,
+        "method": method,
+    }
     for job in jobs:
-        layer = _layer_like(job, kernel_count, profile, learned_dims, position_init, sigma_init, weight_std, method)
+        layer = _layer_like(job, kernel_count, weight_std, interpolation=profile, **settings)
         group = groups[job.key]
-        group.names.append(job.name)
-        group.layers.append(layer)
-        group.kernels.append(job.module.weight)
-        layer.position, layer.sigma = group.layers[0].position, group.layers[0].sigma
+        group[job.name] = layer, job.module.weight
+        first, _ = next(iter(group.values()))
+        layer.position, layer.sigma = first.position, first.sigma
         layers[job.module] = layer
     residuals: dict[str, float] = {}
     warning = None
     if init == "keep":
         for group in groups.values():
-            residuals |= zip(group.names, warm_start_(group.layers, group.kernels), strict=True)
+            residuals |= zip(group, warm_start_(*zip(*group.values(), strict=True)), strict=True)
         warning = _lost(list(groups.values()), residuals)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
@@ -298,13 +298,13 @@ def _lost(groups: Sequence[_Group], residuals: dict[str, float]) -> str | None:
     mean = sum(residuals.values()) / len(residuals)
     if mean <= LARGEST_RESIDUAL:
         return None
-    by_count = [row for group in groups for row in residuals_by_count(group.layers, group.kernels)]
+    by_count = [row for group in groups for row in residuals_by_count(*zip(*group.values(), strict=True))]
     # A layer with an element on each tap gains nothing by more.
     means = [
         sum(row[min(at, len(row) - 1)] for row in by_count) / len(by_count) for at in range(max(map(len, by_count)))
     ]
     enough = next((count for count, left in enumerate(means, start=1) if left <= LARGEST_RESIDUAL), None)
-    count = groups[0].layers[0].kernel_count
+    count = next(iter(groups[0].values()))[0].kernel_count
     way_out = (
         "no kernel_count is enough, as new kernels are too small for the old ones: give a larger dilated_kernel_size"
         if enough is None
@@ -316,16 +316,7 @@ def _lost(groups: Sequence[_Group], residuals: dict[str, float]) -> str | None:
     )
 
 
-def _layer_like(
-    job: Job,
-    kernel_count: int,
-    profile: Profile,
-    learned_dims: Sequence[int] | None,
-    position_init: PositionInit,
-    sigma_init: float | None,
-    weight_std: float | None,
-    method: Method,
-) -> DclsNd:
+def _layer_like(job: Job, kernel_count: int, weight_std: float | None, **settings: Any) -> DclsNd:
     old = job.module
     layer = _LAYERS[type(old)](
         old.in_channels,
@@ -337,13 +328,9 @@ def _layer_like(
         groups=old.groups,
         bias=old.bias is not None,
         padding_mode=old.padding_mode,  # type: ignore[arg-type]
-        interpolation=profile,
-        learned_dims=learned_dims,
-        position_init=position_init,
-        sigma_init=sigma_init,
-        method=method,
         device=old.weight.device,
         dtype=old.weight.dtype,
+        **settings,
     )
     if weight_std is not None:
         nn.init.trunc_normal_(layer.weight, std=weight_std, a=-2 * weight_std, b=2 * weight_std)

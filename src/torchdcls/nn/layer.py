@@ -24,6 +24,11 @@ _FIRST = ("kernel_count", "learned_dims", "dilated_kernel_size", "stride", "inte
 _SOURCE_ENDINGS = ("", "_g", "_v", "_orig", "_u", "_mask")
 
 
+def arguments_of(names: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, by its `locals()`."""
+    return {name: value for name, value in names.items() if name not in ("self", "__class__")}
+
+
 class DclsLayer(nn.Module):
     """What `DclsNd` and `DclsTransposeNd` have in common; a module of it holds DCLS parameters.
 
@@ -65,7 +70,7 @@ class DclsLayer(nn.Module):
         super().__init__()
         _checks.flags(bias=bias)
         device = None if device is None else _checks.device(device)
-        _checks.channels(settings["in_channels"], settings["out_channels"], settings["groups"])
+        _checks.channels(**{name: settings[name] for name in ("groups", "in_channels", "out_channels")})
         # What others are checked by comes first.
         self._set(**{name: settings.pop(name) for name in _FIRST})
         self._set(**settings)
@@ -280,25 +285,21 @@ class DclsLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """What a reader of `print(model)` needs: torch's fields first, defaults left out."""
-        fields = [
-            f"{self.in_channels}, {self.out_channels}, kernel_count={self.kernel_count}",
-            f"dilated_kernel_size={self.dilated_kernel_size}, interpolation={self.interpolation.name}",
-        ]
-        if self.stride != (1,) * self.dims:
-            fields.append(f"stride={self.stride}")
-        if self.padding != (0,) * self.dims:
-            fields.append(f"padding={self.padding!r}")
-        if self.groups != 1:
-            fields.append(f"groups={self.groups}")
-        if self.bias is None:
-            fields.append("bias=False")
-        if self.padding_mode != "zeros":
-            fields.append(f"padding_mode={self.padding_mode}")
-        if len(self.learned_dims) != self.dims:
-            fields.append(f"learned_dims={self.learned_dims}")
-        if self.method != "auto":
-            fields.append(f"method={self.method}")
-        return ", ".join(fields)
+        text = (
+            f"{self.in_channels}, {self.out_channels}, kernel_count={self.kernel_count}, "
+            f"dilated_kernel_size={self.dilated_kernel_size}, interpolation={self.interpolation.name}"
+        )
+        for name, value, usual in (
+            ("stride", self.stride, (1,) * self.dims),
+            ("padding", repr(self.padding), repr((0,) * self.dims)),
+            ("groups", self.groups, 1),
+            ("bias", self.bias is not None, True),
+            ("padding_mode", self.padding_mode, "zeros"),
+            ("learned_dims", self.learned_dims, tuple(range(self.dims))),
+            ("method", self.method, "auto"),
+        ):
+            text += "" if value == usual else f", {name}={value}"
+        return text
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # In half precision a position would be off by a sixteenth of a cell at size 23: it moves, but keeps its dtype.

@@ -108,9 +108,14 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
     return not exporting() and all(has_static_value(size) for size in sizes)
 
 
+def shown(tensor: Tensor) -> Tensor:
+    """The same numbers as memory has them: a view may show the opposite signs, and zeros be nowhere."""
+    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
+
+
 def as_read(tensor: Tensor) -> Tensor:
-    """The same numbers without gaps, for who reads memory: a view may show the opposite signs, and zeros be nowhere."""
-    return (tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor).contiguous()
+    """The same numbers as memory has them, without gaps."""
+    return shown(tensor).contiguous()
 
 
 def owned(made: Tensor) -> Tensor:

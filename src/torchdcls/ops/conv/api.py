@@ -123,8 +123,28 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, o
     # What some make on the way must be precise: they are given float32.
     whole = all(way.own_half or way is WAYS[0] for way in ways)
     inner = dtype if whole else torch.promote_types(dtype, torch.float32)
+    differentiated = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
+    )
+    # Forward-mode differentiation and exported programs go through the steps themselves.
+    own_steps = not differentiated or differentiated_forwards() or exporting()
     with autocast_disabled(device):
-        made = _apply(input, weight, bias, problem, output, plan, inner).to(dtype)
+        bias = None if bias is None else bias.to(inner)
+        # For backward the narrower of both is kept, what came or what is computed with.
+        given, taken = (
+            each.to(inner) if own_steps or each.itemsize > inner.itemsize else each for each in (input, weight)
+        )
+        # Input, weight and gradient of the problem, and its bias: a transposed convolution leads from output to input.
+        tensors: tuple[Any, Tensor, Any, Any] = (None, taken, given, None)
+        if output == "convolve":
+            tensors = (given, taken, None, bias)
+        if own_steps:
+            made = make(output, *tensors, problem, plan)
+        else:
+            (made,) = Convolution.apply(*tensors, problem, plan, inner, (output,))  # type: ignore[no-untyped-call]
+        if output == "transpose" and bias is not None:
+            made = made + bias.view(-1, *(1 for _ in problem.map))
+        made = made.to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
     return to_channels_last(made) if is_like_channels_last(input) else made.contiguous()
 
@@ -141,37 +161,6 @@ def _check_kinds(input: Tensor, **others: Tensor | None) -> None:
 def _autocasts(tensor: Tensor) -> bool:
     # Whether autocast is on for what the tensor is: it leaves integers and doubles alone.
     return autocast_is_on(tensor.device.type) and tensor.is_floating_point() and tensor.dtype != torch.float64
-
-
-def _apply(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    problem: Problem,
-    output: Map,
-    plan: Plan,
-    dtype: torch.dtype,
-) -> Tensor:
-    bias = None if bias is None else bias.to(dtype)
-    differentiated = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
-    )
-    own_steps = not differentiated or differentiated_forwards() or exporting()
-    # For backward the narrower of both is kept, what came or what is computed with.
-    input, weight = (
-        tensor.to(dtype) if own_steps or tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight)
-    )
-    # Input, weight and gradient of the problem, and its bias: a transposed convolution leads from output to input.
-    tensors: tuple[Any, Tensor, Any, Any] = (
-        (None, weight, input, None) if output == "transpose" else (input, weight, None, bias)
-    )
-    if own_steps:  # which forward-mode differentiation and exported programs go through themselves
-        made = make(output, *tensors, problem, plan)
-    else:
-        (made,) = Convolution.apply(*tensors, problem, plan, dtype, (output,))  # type: ignore[no-untyped-call]
-    if output == "transpose" and bias is not None:
-        return made + bias.view(-1, *(1 for _ in problem.map))
-    return made
 
 
 def explain_method(

@@ -38,9 +38,9 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        input: Tensor | None,
-        weight: Tensor | None,
-        gradient: Tensor | None,
+        input: Any,
+        weight: Any,
+        gradient: Any,
         bias: Tensor | None,
         problem: Problem,
         plan: Plan,
@@ -49,16 +49,15 @@ class Convolution(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """A tensor for each map."""
         input, weight, gradient = (None if each is None else each.to(dtype) for each in (input, weight, gradient))
+        both_maps = input is not None and gradient is not None
+        if both_maps and is_like_channels_last(input) != is_like_channels_last(gradient):
+            # One copy, where a loss gave the gradient another format, for two maps that read neighbors together.
+            gradient = to_channels_last(gradient) if is_like_channels_last(input) else gradient.contiguous()
+        at_once = maps == ("transpose", "correlate") and plan.transpose == plan.correlate
+        both = plan.of("transpose").gradients if at_once else None
         with autocast_disabled(problem.device):
-            if input is None or gradient is None:
-                return tuple(owned(make(map, input, weight, gradient, bias, problem, plan)) for map in maps)
-            if is_like_channels_last(input) != is_like_channels_last(gradient):
-                # One copy, where a loss gave the gradient another format, for two maps that read neighbors together.
-                gradient = to_channels_last(gradient) if is_like_channels_last(input) else gradient.contiguous()
-            both = plan.of("transpose").gradients if plan.transpose == plan.correlate else None
-            if both is not None and weight is not None and maps == ("transpose", "correlate"):
-                return tuple(owned(made) for made in both(input, weight, gradient, problem))
-            return tuple(owned(make(map, input, weight, gradient, bias, problem, plan)) for map in maps)
+            made: Any = (make(map, input, weight, gradient, bias, problem, plan) for map in maps)
+            return tuple(owned(each) for each in (made if both is None else both(input, weight, gradient, problem)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

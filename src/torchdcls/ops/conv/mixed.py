@@ -131,15 +131,17 @@ def _like_correlate(input: Tensor, gradient: Tensor, groups: int, before: int, s
     return input.new_empty((gradient.shape[1], input.shape[1] // groups, size))
 
 
-_RUN: dict[str, Callable[..., Tensor]] = {"convolve": _convolve, "transpose": _transpose, "correlate": _correlate}
-for _map, _names, _like in (
-    ("convolve", "Tensor input, Tensor weight", _like_convolve),
-    ("transpose", "Tensor gradient, Tensor weight", _like_transpose),
-    ("correlate", "Tensor input, Tensor gradient", _like_correlate),
-):
+_RUN: dict[Map, Callable[..., Tensor]] = {"convolve": _convolve, "transpose": _transpose, "correlate": _correlate}
+_LIKE = {"convolve": _like_convolve, "transpose": _like_transpose, "correlate": _like_correlate}
+_TENSORS = {
+    "convolve": "Tensor input, Tensor weight",
+    "transpose": "Tensor gradient, Tensor weight",
+    "correlate": "Tensor input, Tensor gradient",
+}
+for _map in MAPS:
     _LIBRARY.define(
-        f"mixed_{_map}({_names}, SymInt groups, SymInt before, SymInt size) -> Tensor",
+        f"mixed_{_map}({_TENSORS[_map]}, SymInt groups, SymInt before, SymInt size) -> Tensor",
         tags=(torch.Tag.pt2_compliant_tag,),
     )
     _LIBRARY.impl(f"mixed_{_map}", _RUN[_map], "CPU")
-    torch.library.register_fake(f"torchdcls::mixed_{_map}", _like, lib=_LIBRARY)
+    torch.library.register_fake(f"torchdcls::mixed_{_map}", _LIKE[_map], lib=_LIBRARY)
