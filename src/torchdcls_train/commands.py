@@ -22,11 +22,11 @@ from .settings import EvalConfig, ExportConfig, TrainConfig
 def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
     if not arguments or arguments[0].startswith("-"):
         parser = ArgumentParser(
-            usage=f"torchdcls compare [{' | '.join(_COMPARISONS)}] [--SETTING VALUE ...]",
+            usage=f"torchdcls compare [{' | '.join(COMPARISONS)}] [--SETTING VALUE ...]",
             description=" ".join(
                 [
                     "Positions and images at their defaults.",
-                    *(f"{word}: {about}" for word, (about, _) in _COMPARISONS.items()),
+                    *(f"{word}: {about}" for word, (about, _) in COMPARISONS.items()),
                 ]
             ),
         )
@@ -34,9 +34,9 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
         add_settings(parser, CompareAllConfig, {})
         return parser
     word = arguments[0]
-    if word not in _COMPARISONS:
-        raise ValueError(f"expected {' or '.join(_COMPARISONS)}, or an option; {nearest(word, _COMPARISONS)}")
-    about, config = _COMPARISONS[word]
+    if word not in COMPARISONS:
+        raise ValueError(f"expected {' or '.join(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
+    about, config = COMPARISONS[word]
     parser = ArgumentParser(usage=f"torchdcls compare {word} [--SETTING VALUE ...]", description=about)
     parser.add_argument("comparison", type=str, help=argparse.SUPPRESS)
     parser.add_argument("--config", action="config", help="YAML file with settings")
@@ -44,7 +44,7 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
     return parser
 
 
-_COMPARISONS: dict[str, tuple[str, type[Any]]] = {
+COMPARISONS: dict[str, tuple[str, type[Any]]] = {
     "positions": (
         "Can elements find where they belong? All interpolations look for taps at known places.",
         PositionsConfig,
@@ -68,7 +68,7 @@ def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
         name = option.removeprefix("--").replace("-", "_")
         words = [
             word
-            for word, (_, config) in _COMPARISONS.items()
+            for word, (_, config) in COMPARISONS.items()
             if name not in own and name in {"config", *(setting.name for setting in fields(config))}
         ]
         if words:

@@ -5,7 +5,7 @@ has the gradients of gradients.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
 from .separable import EPSILON, gradients_by_autograd, separable_kernel
-from .tracing import as_read, numbers_when_run
+from .tracing import as_read, define_operator, numbers_when_run
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
 MOST_AXES = 3
-_LIBRARY: Any = torch.library.Library("torchdcls", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 class _Elements(ctypes.Structure):
@@ -164,15 +163,8 @@ def _check_like(weight: Tensor, shape: tuple[int, ...], **tensors: Tensor | None
             raise ValueError(f"{name}: expected shape {shape}, {expected}, got {tuple(tensor.shape)}, {got}")
 
 
-def _register(schema: str, run: Callable[..., Any], like: Callable[..., Any]) -> None:
-    name = schema.partition("(")[0]
-    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, run, "CPU")
-    torch.library.register_fake(f"torchdcls::{name}", like, lib=_LIBRARY)
-
-
 _ELEMENTS, _SETTINGS = "Tensor weight, Tensor position, Tensor? sigma", "int[] sizes, str form, float smallest_scale"
-_register(f"construct_kernel({_ELEMENTS}, {_SETTINGS}) -> Tensor", _construct, _like_kernel)
-_register(
+define_operator(f"construct_kernel({_ELEMENTS}, {_SETTINGS}) -> Tensor", _construct, _like_kernel)
+define_operator(
     f"construct_kernel_gradients({_ELEMENTS}, Tensor gradient, {_SETTINGS}) -> Tensor[]", _gradients, _like_gradients
 )

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves as tree_leaves
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
+_LIBRARY: Any = torch.library.Library("torchdcls", "DEF")  # type: ignore[no-untyped-call]
 
 _FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
 
@@ -129,6 +130,17 @@ def owned(made: Tensor) -> Tensor:
 def gpu_waits(cycles: int) -> None:
     """Has the current GPU do nothing for so many of its cycles."""
     torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+
+
+def define_operator(
+    schema: str, run: Callable[..., Any], like: Callable[..., Any], devices: Sequence[str] = ("CPU",)
+) -> None:
+    """Defines an operator of `torch.ops.torchdcls`: compilers know what it gives, which `like` makes, not how."""
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for device in devices:
+        _LIBRARY.impl(name, run, device)
+    torch.library.register_fake(f"torchdcls::{name}", like, lib=_LIBRARY)
 
 
 def constant_when_compiled(function: Function) -> Function:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tracing import define_operator
 from .layout import is_like_channels_last
 from .problem import Problem
 
-_LIBRARY: Any = torch.library.Library("torchdcls", "DEF")  # type: ignore[no-untyped-call]
 # The tensors that each map is made from, and the sizes of a problem that what it makes has.
 _MAPS = {
     "convolve": ("Tensor input, Tensor weight, Tensor? bias", "outputs"),
@@ -53,11 +53,8 @@ def _defined(name: str, map: str, write: Callable[..., None], devices: Sequence[
         return call(*given, problem.stride, problem.before, getattr(problem, sizes))
 
     schema = f"{name}({tensors}, SymInt[] stride, SymInt[] before, SymInt[] sizes) -> Tensor"
-    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    for device in devices:
-        _LIBRARY.impl(name, run, device)
-    torch.library.register_fake(f"torchdcls::{name}", partial(_empty, map), lib=_LIBRARY)
-    torch.library.register_vmap(f"torchdcls::{name}", partial(_mapped, map, call), lib=_LIBRARY)
+    define_operator(schema, run, partial(_empty, map), devices)
+    torch.library.register_vmap(f"torchdcls::{name}", partial(_mapped, map, call))
     return of_problem
 
 

@@ -123,7 +123,7 @@ def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: lis
         write_json(path, result)
         return result
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stored, data = before["config"], before["data"]
         begun = before["benchmark"] == "digits" and isinstance(before["runs"], list)
     except (OSError, ValueError, KeyError, TypeError):
