@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
         environment = Path(elsewhere) / "venv"
         venv.create(environment, with_pip=True)
         python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
-        needed = [f"torchdcls[train,export] @ {wheel.as_uri()}", "pytest"]
+        needed = [f"torchdcls[train,data,export] @ {wheel.as_uri()}", "pytest"]
         _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needed], elsewhere)
         _run([python, "-c", f"import torchdcls; assert {str(environment)!r} in torchdcls.__file__"], elsewhere)
         _run([python, "-m", "torchdcls", "compare", "positions", "--quick", "--out", "run"], elsewhere)
