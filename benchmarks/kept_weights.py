@@ -1,12 +1,12 @@
 """What kept weights are worth after a conversion: table, sentences, picture of `benchmarks.fine_tuning`'s results."""
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torchdcls._tables import half_interval
+from torchdcls._tables import half_interval, mean_and_interval
 from torchdcls.profiles import Interpolation
 
 BASELINE = "7x7"
@@ -41,7 +41,10 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
                 f"{lr:g}",
                 "-" if count is None else str(count),
                 "-" if residuals[0] is None else f"{statistics.mean(residuals):.2f}",
-                *(_mean(run["test_accuracy"][epoch * every] for run in runs) for epoch in range(epochs + 1)),
+                *(
+                    mean_and_interval([run["test_accuracy"][epoch * every] for run in runs])
+                    for epoch in range(epochs + 1)
+                ),
             ]
         )
     return table
@@ -50,7 +53,7 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 def note(result: Mapping[str, Any]) -> str:
     """How the table came about, and what kept weights are worth, as sentences."""
     settings, data = result["settings"], result["data"]
-    before = _mean(run["trained_test_accuracy"] for run in result["runs"])
+    before = mean_and_interval([run["trained_test_accuracy"] for run in result["runs"]])
     sentences = [
         f"Small {settings['model']} on {data['name']} ({data['train_images']:,} training and {data['test_images']:,} "
         f"test images), trained for {settings['epochs']} epochs with 7x7 layers to {before} %, converted to "
@@ -112,9 +115,3 @@ def _by_arm(result: Mapping[str, Any]) -> dict[tuple[str, float], list[Mapping[s
         for entry in run["fine_tuned"]:
             found.setdefault((entry["arm"], entry["lr"]), []).append(entry)
     return found
-
-
-def _mean(values: Iterable[float]) -> str:
-    numbers = list(values)
-    mean = f"{statistics.mean(numbers):.2f}"
-    return mean if len(numbers) < 2 else f"{mean} ± {half_interval(numbers):.2f}"

@@ -19,10 +19,11 @@ from studies.settings.records import RECORDS, read_records
 
 from .record import RESULTS, ROOT, write
 
-# Of each comparison, by the name that its results give it.
+# What is published of the pictures of each comparison, and under which names.
 PICTURES = {
-    "comparison": ("accuracy.png", "positions.png", "kernels.png"),
-    "positions": ("travel.gif", "travel.png", "found.png", "curves.png"),
+    "comparison": {name: name for name in ("accuracy.png", "positions.png", "kernels.png")},
+    "digits": {name: f"digits-{name}" for name in ("accuracy.png", "delays.png", "fields.png", "raster.png")},
+    "positions": {name: name for name in ("travel.gif", "travel.png", "found.png", "curves.png")},
 }
 
 
@@ -30,7 +31,7 @@ def publish(run: Path, results: Path, images: Path) -> Path:
     """Copies a run folder's results, with the table made of them, and its pictures.
 
     Args:
-        run: Folder that `torchdcls compare images` or `positions` wrote.
+        run: Folder that `torchdcls compare images`, `positions` or `digits` wrote.
         results: Folder of the result files.
         images: Folder of the pages' pictures.
 
@@ -42,12 +43,12 @@ def publish(run: Path, results: Path, images: Path) -> Path:
     """
     file = run / "results.json"
     result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if result.get("status") != "finished":
+    if result.get("status") != "finished" or result.get("benchmark") not in PICTURES:
         raise ValueError(f"run: expected the folder of a finished comparison, got '{run}' ({result.get('status')})")
     result["table"] = (run / "table.md").read_text(encoding="utf-8").rstrip("\n")
     images.mkdir(parents=True, exist_ok=True)
-    for name in PICTURES[result["benchmark"]]:
-        shutil.copyfile(run / name, images / name)
+    for name, published in PICTURES[result["benchmark"]].items():
+        shutil.copyfile(run / name, images / published)
     return write(result, results)
 
 

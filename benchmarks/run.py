@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from . import construction, conv, model, sizes
+from . import construction, conv, delays, model, sizes
 from .parity import ParityError
 from .record import RESULTS, record, write
 from .tables import BUSY
@@ -47,7 +47,13 @@ class Benchmark(Protocol):
     def note(self, result: Mapping[str, Any]) -> str: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"construction": construction, "conv": conv, "model": model, "sizes": sizes}
+BENCHMARKS: dict[str, Benchmark] = {
+    "construction": construction,
+    "conv": conv,
+    "delays": delays,
+    "model": model,
+    "sizes": sizes,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from studies.settings.page import page as settings_page
 from studies.settings.records import RECORDS, read_records
 from torchdcls._tables import markdown_table
 
-from . import campaigns, construction, conv, families, gpu_session, kept_weights, model, sizes, study
+from . import campaigns, construction, conv, delays, families, gpu_session, kept_weights, model, sizes, study
 from .record import RESULTS, ROOT, newest_of
 
 Result = Mapping[str, Any]
@@ -179,12 +179,14 @@ def _of_session(name: str) -> Callable[[Result], str]:
 TABLES: dict[str, Callable[[Result], str]] = {
     "positions": lambda result: f"{result['table']}\n\n{caption(result)}",
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "digits": lambda result: f"{result['table']}\n\n{caption(result)}",
     "evidence": lambda result: study.evidence(result["positions"], result["studies"]),
     "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
     "sizes": _measured(sizes),
+    "delays": _measured(delays),
     "gpu-layers": _of_session("layers"),
     "gpu-model": _of_session("model"),
 }

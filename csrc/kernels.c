@@ -2,6 +2,7 @@
 #include "lanes.h"
 
 #include "construct.h"
+#include "delay.h"
 #include "direct.h"
 #include "fft.h"
 #include "mix.h"
@@ -15,4 +16,4 @@ static double count(int method, int map, const td_problem *problem) {
     return method == TD_FFT ? count_fft(map, problem) : count_direct(problem);
 }
 
-const td_kernels TD_NAME = {run, count, mix, count_mixed, construct, construct_gradients};
+const td_kernels TD_NAME = {run, count, mix, count_mixed, delay, construct, construct_gradients};

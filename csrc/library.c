@@ -136,6 +136,12 @@ EXPORT double td_count_mixed(int twice, int map, const td_mixing *problem) {
     return kernels(twice)->count_mixed(map, problem);
 }
 
+/* Delays beyond their range read what is not there. */
+EXPORT int td_delay(int twice, const td_delays *delays) {
+    if (delays->batch < 1 || delays->outputs < 1) return TD_OK;
+    return kernels(twice)->delay(delays);
+}
+
 /* Dense kernels (kernels, *size) of elements. */
 EXPORT int td_construct(int twice, const td_elements *elements, void *kernel) {
     return kernels(twice)->construct(elements, kernel);

@@ -4,17 +4,26 @@
  *   of convolve, a row's spectra (row, input) and the kernel's (input, output), over inputs;
  *   of transpose the same with the roles of inputs and outputs exchanged, and the taps turned;
  *   of correlate, (input, row) and (row, output), over rows.
- * With planes (re, im, re + im) of left and (re, im, re - im) of right, a complex product is three real ones. The
- * kernel's spectra are made where they are multiplied, block by block, and never kept.
+ * The kernel's spectra are made where they are multiplied, block by block, and never kept. Channels lie in panels of two
+ * vectors; a spectrum is (bin, plane), real parts and imaginary ones.
  */
-enum { PLANES = 3, WIDE = 2 };                        /* vectors of a panel: lanes of the right factor */
-enum { MOST_ROWS = TD_VECTOR == 64 || TD_VECTOR == 16 ? 8 : 4 }; /* rows of sums in registers */
-enum { MIXED_BYTES = 1 << 24, DEPTH = 64, MIXED_ROWS = 16, LEAST_TASKS = 16 };
+enum { PLANES = 2, WIDE = 2, PANEL = WIDE * LANES }; /* vectors and channels of a panel */
+enum { MOST_ROWS = 4, WIDTH_AT_ONCE = TD_VECTOR == 64 ? 2 : 1 }; /* of sums in registers */
+enum { MIXED_BYTES = 1 << 24, MIXED_ROWS = 16, LEAST_TASKS = 16 };
+
+/* Vectors from plane to plane of so many rows of a panel: by powers of two, planes would fall on each other in a cache. */
+static inline int64_t spaced(int64_t rows) { return (rows + 1) * WIDE; }
+
+/* One factor of a product: its rows, what is summed and its planes so far apart; of the right one in vectors. */
+typedef struct {
+    const real *at;
+    int64_t row, step, plane;
+} factors;
 
 typedef struct {
     td_tensor tensor;        /* (sample, channel, cell); of a kernel (lane, summed, tap) */
     int64_t channels, padded; /* of a group */
-    vec *spectra;            /* (group, bin, plane, row, channel) */
+    vec *spectra;            /* (group, bin, plane, panel, row, vector) */
 } mixed_map;
 
 typedef struct {
@@ -29,56 +38,68 @@ typedef struct {
     int correlates, failed;
 } mix_call;
 
-/* sums[r] (+)= sum over k of left[r * row + k * step] * right[k]. */
-__attribute__((always_inline)) static inline void multiply_rows(const real *left, int64_t row, int64_t step,
-                                                                const vec *right, int64_t right_step, int64_t count,
-                                                                vec *sums, const int add, const int rows) {
-    vec sum[MOST_ROWS][WIDE];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < WIDE; v++) sum[r][v] = add ? sums[r * WIDE + v] : (vec){0};
-    for (int64_t k = 0; k < count; k++, left += step, right += right_step) {
-        const vec one = right[0], other = right[1];
-        for (int r = 0; r < rows; r++) {
-            const vec factor = spread(left[r * row]);
-            sum[r][0] += factor * one;
-            sum[r][1] += factor * other;
+/* sums[r] (+)= sum over k of left[r * row + k * step] times the conjugate of right[k]: three products for a complex one.
+ * Real parts lie before imaginary ones, which are a plane behind. */
+__attribute__((always_inline)) static inline void multiply_rows(factors left, factors right, int64_t count, vec *sums,
+                                                                int64_t sums_plane, const int add, const int rows,
+                                                                const int width) {
+    const real *re = left.at, *im = re + left.plane;
+    const vec *from = (const vec *)right.at, *behind = from + right.plane;
+    vec real_parts[MOST_ROWS][WIDE] = {0}, imaginary[MOST_ROWS][WIDE] = {0}, mixed[MOST_ROWS][WIDE] = {0};
+    for (int64_t k = 0; k < count; k++, re += left.step, im += left.step, from += right.step, behind += right.step) {
+        vec r[WIDE], i[WIDE], less[WIDE];
+        for (int v = 0; v < width; v++) r[v] = from[v], i[v] = behind[v], less[v] = r[v] - i[v];
+#pragma GCC unroll 4
+        for (int row = 0; row < rows; row++) {
+            const vec one = spread(re[row * left.row]), other = spread(im[row * left.row]), both = one + other;
+#pragma GCC unroll 2
+            for (int v = 0; v < width; v++) {
+                real_parts[row][v] += one * r[v];
+                imaginary[row][v] += other * i[v];
+                mixed[row][v] += both * less[v];
+            }
         }
     }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < WIDE; v++) sums[r * WIDE + v] = sum[r][v];
+    for (int row = 0; row < rows; row++)
+        for (int v = 0; v < width; v++) {
+            vec *to = sums + row * WIDE + v;
+            vec sum = real_parts[row][v] + imaginary[row][v];
+            vec difference = mixed[row][v] - real_parts[row][v] + imaginary[row][v];
+            if (add) sum += to[0], difference += to[sums_plane];
+            to[0] = sum, to[sums_plane] = difference;
+        }
 }
 
-static void multiply(const real *left, int64_t row, int64_t step, const vec *right, int64_t right_step, int64_t count,
-                     vec *sums, int add, int64_t rows) {
-    for (; rows >= MOST_ROWS; rows -= MOST_ROWS, left += MOST_ROWS * row, sums += MOST_ROWS * WIDE) {
-        if (add) multiply_rows(left, row, step, right, right_step, count, sums, 1, MOST_ROWS);
-        else multiply_rows(left, row, step, right, right_step, count, sums, 0, MOST_ROWS);
+static void multiply(factors left, factors right, int64_t count, vec *sums, int64_t sums_plane, int add, int64_t rows) {
+    for (int64_t step; rows > 0; rows -= step, left.at += step * left.row, sums += step * WIDE) {
+        factors other = right;
+        vec *to = sums;
+        step = rows >= MOST_ROWS ? MOST_ROWS : 1;
+        for (int v = 0; v < WIDE; v += WIDTH_AT_ONCE, other.at += WIDTH_AT_ONCE * LANES, to += WIDTH_AT_ONCE) {
+            if (step == 1) multiply_rows(left, other, count, to, sums_plane, add, 1, WIDTH_AT_ONCE);
+            else if (add) multiply_rows(left, other, count, to, sums_plane, 1, MOST_ROWS, WIDTH_AT_ONCE);
+            else multiply_rows(left, other, count, to, sums_plane, 0, MOST_ROWS, WIDTH_AT_ONCE);
+        }
     }
-    for (; rows >= 2; rows -= 2, left += 2 * row, sums += 2 * WIDE)
-        multiply_rows(left, row, step, right, right_step, count, sums, add, 2);
-    if (rows) multiply_rows(left, row, step, right, right_step, count, sums, add, 1);
 }
 
-/* Half spectra of two real lines that were transformed as one, in planes `plane` apart of bins `bin` apart. */
-static void part_spectra(const mix_call *call, const vec *both, vec *one, vec *other, int64_t bin, int64_t plane,
-                         real third) {
-    for (int64_t k = 0; k < call->half; k++, one += bin, other += bin) {
+/* Half spectra of two real lines that were transformed as one. */
+static void part_spectra(const mix_call *call, const vec *both, vec *one, vec *other, int64_t plane) {
+    for (int64_t k = 0; k < call->half; k++, one += 2 * plane, other += 2 * plane) {
         const int64_t mirrored = k == 0 ? 0 : call->plan.size - k;
         const vec re = both[2 * k], im = both[2 * k + 1], re2 = both[2 * mirrored], im2 = both[2 * mirrored + 1];
-        one[0] = re + re2, one[plane] = im - im2, one[2 * plane] = one[0] + third * one[plane];
-        other[0] = im + im2, other[plane] = re2 - re, other[2 * plane] = other[0] + third * other[plane];
+        one[0] = re + re2, one[plane] = im - im2;
+        other[0] = im + im2, other[plane] = re2 - re;
     }
 }
 
-/* The cells of two lines out of sums of products in planes; room holds two lines. Returns (other, one) in turns. */
-static const vec *joined_cells(const mix_call *call, const vec *one, const vec *other, int64_t bin, int64_t plane,
-                               vec *room) {
+/* The cells of two lines out of their half spectra; room holds two lines. Returns (other, one) in turns. */
+static vec *joined_cells(const mix_call *call, const vec *one, const vec *other, int64_t plane, vec *room) {
     const int64_t size = call->plan.size;
     const vec scale = spread(call->scale);
-    for (int64_t k = 0; k < call->half; k++, one += bin, other += bin) {
+    for (int64_t k = 0; k < call->half; k++, one += 2 * plane, other += 2 * plane) {
         const int64_t mirrored = k == 0 ? 0 : size - k;
-        const vec re = (one[0] + one[plane]) * scale, im = (one[2 * plane] - one[0] + one[plane]) * scale;
-        const vec re2 = (other[0] + other[plane]) * scale, im2 = (other[2 * plane] - other[0] + other[plane]) * scale;
+        const vec re = one[0] * scale, im = one[plane] * scale, re2 = other[0] * scale, im2 = other[plane] * scale;
         /* One plus i times the other, parts exchanged. */
         room[2 * mirrored] = re2 - im, room[2 * mirrored + 1] = re + im2;
         room[2 * k] = im + re2, room[2 * k + 1] = re - im2;
@@ -87,29 +108,27 @@ static const vec *joined_cells(const mix_call *call, const vec *one, const vec *
 }
 
 /* Spectra of a map's rows, two vectors of channels at a time. */
-static void mixed_map_range(const mix_call *call, mixed_map *map, int64_t begin, int64_t end, int output) {
-    const int64_t size = call->plan.size, vectors = map->padded / LANES, pairs = map->padded / (2 * LANES);
+static void mixed_map_range(mix_call *call, mixed_map *map, int64_t begin, int64_t end, int output) {
+    const int64_t size = call->plan.size, panels = map->padded / PANEL, plane = spaced(panels * call->count);
     vec *room = td_scratch(0, (size_t)(4 * size) * sizeof(vec));
     if (room == NULL) {
-        ((mix_call *)call)->failed = 1;
+        call->failed = 1;
         return;
     }
     for (int64_t task = begin; task < end; task++) {
-        const int64_t pair = task % pairs, row = task / pairs % call->count, group = task / pairs / call->count;
+        const int64_t panel = task % panels, row = task / panels % call->count, group = task / panels / call->count;
         const int64_t unit = call->first + row;
         stretch in, out;
         stretch_axis(&call->axis, unit % call->axis.tiles, &in, &out);
         const stretch cells = output ? out : in;
         memset(room, 0, (size_t)(2 * size) * sizeof(vec));
         for (int side = 0; side < 2; side++) {
-            const int64_t first = (2 * pair + side) * LANES, lanes = least(LANES, map->channels - first);
+            const int64_t first = (panel * WIDE + side) * LANES, lanes = least(LANES, map->channels - first);
             const int64_t at = offset(&map->tensor, unit / call->axis.tiles, group * map->channels + first, 0, 0, cells.first);
             if (lanes > 0) load_wrapped(&map->tensor, at, lanes, cells, size, room + side);
         }
-        const vec *both = transformed(&call->plan, room, room + 2 * size);
-        vec *to = map->spectra + (group * call->half * PLANES * call->count + row) * vectors + 2 * pair;
-        const int64_t plane = call->count * vectors;
-        part_spectra(call, both, to, to + 1, PLANES * plane, plane, output ? -1 : 1);
+        vec *to = map->spectra + group * call->half * PLANES * plane + (panel * call->count + row) * WIDE;
+        part_spectra(call, transformed(&call->plan, room, room + 2 * size), to, to + 1, plane);
     }
 }
 
@@ -127,7 +146,7 @@ static void right_range(int64_t begin, int64_t end, void *context) {
 static void kernel_block(const mix_call *call, int64_t group, int64_t panel, int64_t first, int64_t count, vec *to,
                          vec *room) {
     const td_tensor *kernel = &call->right.tensor;
-    const int64_t size = call->plan.size, plane = DEPTH * WIDE;
+    const int64_t size = call->plan.size, plane = spaced(PANEL);
     const stretch taps = {0, call->axis.kernel, 0};
     for (int64_t k = 0; k < count; k += 2)
         for (int64_t v = 0; v < WIDE; v++) {
@@ -140,40 +159,42 @@ static void kernel_block(const mix_call *call, int64_t group, int64_t panel, int
                 const int64_t at = summed * kernel->stride[0] + lane * kernel->stride[1] + group * kernel->stride[2];
                 load_wrapped(kernel, at, lanes, taps, size, room + side);
             }
-            part_spectra(call, transformed(&call->plan, room, room + 2 * size), one, one + WIDE, PLANES * plane, plane, -1);
+            part_spectra(call, transformed(&call->plan, room, room + 2 * size), one, one + WIDE, plane);
         }
 }
 
 static void mixed_convolve_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
-    const int64_t size = call->plan.size, half = call->half, vectors = call->left.padded / LANES;
-    const int64_t most_rows = blocks(call->count, call->parts), block = half * PLANES * DEPTH * WIDE;
-    vec *kernel = td_scratch(0, (size_t)(block + half * PLANES * most_rows * WIDE + 4 * size) * sizeof(vec));
+    const int64_t size = call->plan.size, half = call->half, lefts = call->left.padded / PANEL;
+    const int64_t most_rows = blocks(call->count, call->parts), block = half * PLANES * spaced(PANEL);
+    vec *kernel = td_scratch(0, (size_t)(block + half * PLANES * spaced(most_rows) + 4 * size) * sizeof(vec));
     if (kernel == NULL) {
         call->failed = 1;
         return;
     }
-    vec *sums = kernel + block, *room = sums + half * PLANES * most_rows * WIDE;
+    vec *sums = kernel + block, *room = sums + half * PLANES * spaced(most_rows);
     for (int64_t task = begin; task < end; task++) {
         const int64_t part = task % call->parts, panel = task / call->parts % call->panels;
         const int64_t group = task / call->parts / call->panels;
-        const int64_t first = part * most_rows, rows = least(most_rows, call->count - first), plane = most_rows * WIDE;
-        if (rows <= 0) continue;
-        for (int64_t k = 0; k < call->left.channels; k += DEPTH) {
-            const int64_t depth = least(DEPTH, call->left.channels - k);
-            kernel_block(call, group, panel, k, depth, kernel, room);
-            for (int64_t bin = 0; bin < half * PLANES; bin++) {
-                const vec *left = call->left.spectra + ((group * half * PLANES + bin) * call->count + first) * vectors;
-                multiply((const real *)left + k, call->left.padded, 1, kernel + bin * DEPTH * WIDE, WIDE, depth,
-                         sums + bin * plane, k > 0, rows);
+        const int64_t first = part * most_rows, rows = least(most_rows, call->count - first), plane = spaced(most_rows);
+        for (int64_t summed = 0; summed < lefts && rows > 0; summed++) {
+            const int64_t depth = least(PANEL, call->left.channels - summed * PANEL);
+            kernel_block(call, group, panel, summed * PANEL, depth, kernel, room);
+            for (int64_t bin = 0; bin < half; bin++) {
+                const int64_t behind = spaced(lefts * call->count), at = (group * half + bin) * PLANES * behind;
+                const vec *left = call->left.spectra + at + (summed * call->count + first) * WIDE;
+                const vec *right = kernel + bin * PLANES * spaced(PANEL);
+                multiply((factors){(const real *)left, PANEL, 1, behind * LANES},
+                         (factors){(const real *)right, 0, WIDE, spaced(PANEL)}, depth, sums + bin * PLANES * plane,
+                         plane, summed > 0, rows);
             }
         }
         for (int64_t row = 0; row < rows; row++) {
-            const int64_t unit = call->first + first + row, lane = panel * WIDE * LANES;
+            const int64_t unit = call->first + first + row, lane = panel * PANEL;
             const vec *one = sums + row * WIDE;
             stretch in, out;
             stretch_axis(&call->axis, unit % call->axis.tiles, &in, &out);
-            const vec *both = joined_cells(call, one, one + 1, PLANES * plane, plane, room);
+            const vec *both = joined_cells(call, one, one + 1, plane, room);
             for (int side = 0; side < 2; side++) {
                 const int64_t channel = lane + side * LANES, lanes = least(LANES, call->right.channels - channel);
                 const int64_t at = offset(&call->output, unit / call->axis.tiles,
@@ -186,8 +207,8 @@ static void mixed_convolve_range(int64_t begin, int64_t end, void *context) {
 
 static void mixed_correlate_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
-    const int64_t size = call->plan.size, half = call->half, taps = call->axis.kernel, plane = MIXED_ROWS * WIDE;
-    const int64_t lefts = call->left.padded / LANES, rights = call->right.padded / LANES;
+    const int64_t size = call->plan.size, half = call->half, taps = call->axis.kernel, plane = spaced(MIXED_ROWS);
+    const int64_t lefts = call->left.padded / PANEL, rights = call->right.padded / PANEL;
     vec *sums = td_scratch(0, (size_t)(half * PLANES * plane + 4 * size) * sizeof(vec));
     if (sums == NULL) {
         call->failed = 1;
@@ -198,21 +219,24 @@ static void mixed_correlate_range(int64_t begin, int64_t end, void *context) {
         const int64_t part = task % call->parts, panel = task / call->parts % call->panels;
         const int64_t group = task / call->parts / call->panels;
         const int64_t first = part * MIXED_ROWS, rows = least(MIXED_ROWS, call->left.channels - first);
-        for (int64_t bin = 0; bin < half * PLANES; bin++) {
-            const int64_t at = (group * half * PLANES + bin) * call->count;
-            multiply((const real *)(call->left.spectra + at * lefts) + first, 1, call->left.padded,
-                     call->right.spectra + at * rights + panel * WIDE, rights, call->count, sums + bin * plane, 0, rows);
+        for (int64_t bin = 0; bin < half; bin++) {
+            const int64_t at = (group * half + bin) * PLANES, count = call->count;
+            const int64_t behind = spaced(lefts * count), beyond = spaced(rights * count);
+            const vec *left = call->left.spectra + at * behind + first / PANEL * count * WIDE;
+            const vec *right = call->right.spectra + at * beyond + panel * count * WIDE;
+            multiply((factors){(const real *)left + first % PANEL, 1, PANEL, behind * LANES},
+                     (factors){(const real *)right, 0, WIDE, beyond}, count, sums + bin * PLANES * plane, plane, 0, rows);
         }
         for (int64_t row = 0; row < rows; row += 2)
             for (int64_t v = 0; v < WIDE; v++) {
                 const vec *one = sums + row * WIDE + v, *other = row + 1 < rows ? one + WIDE : one;
                 const int64_t lane = (panel * WIDE + v) * LANES, lanes = least(LANES, call->right.channels - lane);
                 if (lanes <= 0) continue;
-                const vec *both = joined_cells(call, one, other, PLANES * plane, plane, room);
+                vec *both = joined_cells(call, one, other, plane, room);
                 for (int side = 0; side < 2 && row + side < rows; side++) {
                     const int64_t at = (first + row + side) * call->output.stride[0] + lane * call->output.stride[1] +
                                        group * call->output.stride[2];
-                    vec *cells = (vec *)both + 1 - side, *before = room == both ? room + 2 * size : room;
+                    vec *cells = both + 1 - side, *before = room == both ? room + 2 * size : room;
                     if (call->first > 0) { /* what the rows before gave */
                         load_row(&call->output, at, lanes, taps, before, 1);
                         for (int64_t t = 0; t < taps; t++) cells[2 * t] += before[t];
@@ -256,9 +280,9 @@ static int lay_out_mixed(mix_call *call, int map, const td_mixing *p) {
     call->right.channels = back ? p->in : p->out;
     for (int side = 0; side < 2; side++) {
         mixed_map *one = side ? &call->right : &call->left;
-        one->padded = blocks(one->channels, WIDE * LANES) * WIDE * LANES;
+        one->padded = blocks(one->channels, PANEL) * PANEL;
     }
-    call->panels = call->right.padded / (WIDE * LANES);
+    call->panels = call->right.padded / PANEL;
     return TD_OK;
 }
 
@@ -293,20 +317,21 @@ static int mix(int map, const td_mixing *p, const td_tensor *input, const td_ten
     call.left.tensor = map == TD_TRANSPOSE ? *output : *input;
     if (call.correlates) call.right.tensor = *output, call.output = as_kernel(weight, map, p);
     else call.right.tensor = as_kernel(weight, map, p), call.output = map == TD_TRANSPOSE ? *input : *output;
-    const int64_t channels = call.left.padded + (call.correlates ? call.right.padded : 0);
-    const int64_t row = p->groups * call.half * PLANES * channels / LANES;
-    const int64_t chunks = blocks(call.rows, most(MIXED_ROWS, MIXED_BYTES / (row * TD_VECTOR)));
-    const int64_t most_rows = blocks(call.rows, chunks);
-    call.left.spectra = td_scratch(1, (size_t)(most_rows * row) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
+    const int64_t bins = p->groups * call.half * PLANES, lefts = call.left.padded / PANEL;
+    const int64_t rights = call.correlates ? call.right.padded / PANEL : 0;
+    const int64_t row = bins * (lefts + rights) * WIDE * TD_VECTOR;
+    const int64_t most_rows = blocks(call.rows, blocks(call.rows, most(MIXED_ROWS, MIXED_BYTES / row)));
+    const int64_t left = bins * spaced(most_rows * lefts), right = bins * spaced(most_rows * rights);
+    call.left.spectra = td_scratch(1, (size_t)(left + right) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
     if (call.left.spectra == NULL) return TD_NO_MEMORY;
-    call.right.spectra = call.left.spectra + most_rows * p->groups * call.half * PLANES * call.left.padded / LANES;
-    plan_transform(&call.plan, call.axis.size, (real *)(call.left.spectra + most_rows * row));
+    call.right.spectra = call.left.spectra + left;
+    plan_transform(&call.plan, call.axis.size, (real *)(call.right.spectra + right));
     for (call.first = 0; call.first < call.rows && !call.failed; call.first += most_rows) {
         call.count = least(most_rows, call.rows - call.first);
         const int64_t lines = p->groups * call.count;
-        td_parallel(lines * call.left.padded / (WIDE * LANES), left_range, &call);
+        td_parallel(lines * call.left.padded / PANEL, left_range, &call);
         if (call.correlates) {
-            td_parallel(lines * call.right.padded / (WIDE * LANES), right_range, &call);
+            td_parallel(lines * call.right.padded / PANEL, right_range, &call);
             call.parts = blocks(call.left.channels, MIXED_ROWS);
             if (!call.failed) td_parallel(p->groups * call.panels * call.parts, mixed_correlate_range, &call);
         } else {

@@ -1,5 +1,5 @@
 /* The C interface of the compiled kernels: depthwise convolution in one to three dimensions, convolution along one axis
- * with channels mixed, and kernels out of elements.
+ * with channels mixed, sums of delayed rows, and kernels out of elements.
  *
  * A call is one of three maps of the same trilinear form, sum over o, k of g[o] * x[o * stride + k - before] * w[k]:
  *   CONVOLVE    output from input and weight
@@ -36,6 +36,15 @@ typedef struct {
     int64_t batch, groups, in, out, map, outputs, kernel, before;
 } td_mixing;
 
+/* Sums of rows that are delayed by whole steps from 0 to `most`, zeros before them and behind; all without gaps. */
+typedef struct {
+    int64_t batch, in, out, count, time, outputs, most;
+    const void *input;    /* (batch, in, time) */
+    const void *weight;   /* (out, in, count) */
+    const int32_t *delay; /* (out, in, count) */
+    void *output;         /* (batch, out, outputs) */
+} td_delays;
+
 /* Elements of dense kernels, each of `axes` learned axes, in the type of the call and without gaps. The scale along an
  * axis is smallest_scale + |sigma|; `epsilon` is added to the mass by which an element is divided. */
 enum { TD_TRIANGLE, TD_GAUSSIAN };
@@ -53,6 +62,7 @@ typedef struct {
     double (*count)(int method, int map, const td_problem *);
     int (*mix)(int map, const td_mixing *, const td_tensor *input, const td_tensor *weight, const td_tensor *output);
     double (*count_mixed)(int map, const td_mixing *);
+    int (*delay)(const td_delays *);
     int (*construct)(const td_elements *, void *kernel);
     int (*construct_gradients)(const td_elements *, const void *gradient, void *to_weight, void *to_position,
                                void *to_sigma);

@@ -1,13 +1,13 @@
-"""Learned delays with norse: delay layers between norse's neurons, the whole sequence or step by step.
+"""Learned delays with norse: delay layers between norse's neurons, for whole sequences or step by step.
 
-norse keeps time first, (time, batch, neurons), and passes states by hand, as delay layers do: `time_first=True` is all
-that they need to stand between its neurons. A picture is read from top to bottom, one row a time step, so that what
-belongs together arrives at different times; delays bring it together.
+norse keeps time first, (time, batch, neurons), and passes states by hand. Delay layers do the same with
+`time_first=True`. Images are fed row by row, one row a time step. A neuron can only compare two rows if one of them
+waits for the other: the delays for that are learned.
 
-    pip install --no-deps norse nirtorch && pip install nir
+    pip install norse
     python examples/delays_norse.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def rows(images: Tensor) -> Tensor:
 
 def accuracy(model: Network, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
-        return (model(rows(images))[0].mean(0).argmax(-1) == labels).float().mean().item() * 100
+        return (model(rows(images))[0].amax(0).argmax(-1) == labels).float().mean().item() * 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,11 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images, labels = data.train.images[: options.images], data.train.labels[: options.images]
     model = Network()
     start = model.first.delay.detach().clone()
-    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=20.0))
+    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=10.0))
     sigma = SigmaSchedule(model, start=MAX_DELAY / 2, end=0.23, epochs=max(1, options.epochs - 1))
     for epoch in range(options.epochs):
         for chosen in torch.randperm(len(images)).split(64):
-            loss = F.cross_entropy(model(rows(images[chosen]))[0].mean(0), labels[chosen])
+            loss = F.cross_entropy(model(rows(images[chosen]))[0].amax(0), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

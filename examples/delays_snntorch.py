@@ -1,13 +1,14 @@
-"""Learned delays with snnTorch: delays between layers, and spikes that come back to their neurons after delays.
+"""Learned delays with snnTorch: delays between layers, and spikes that return to their neurons after delays.
 
-snnTorch's neurons take one time step, (batch, neurons), and give back their membrane, so that sequences are time first:
-delay layers take `time_first=True`. `RecurrentDelays` wraps a neuron and feeds its spikes back. A picture is read from
-top to bottom, one row a time step, so that what belongs together arrives at different times; delays bring it together.
+snnTorch's neurons take one time step, (batch, neurons), and return their membrane potential, so sequences are stacked
+time first: delay layers take `time_first=True`. `RecurrentDelays` wraps a neuron and feeds its spikes back. Images are
+fed row by row, one row a time step. A neuron can only compare two rows if one of them waits for the other: the delays
+for that are learned.
 
     pip install snntorch
     python examples/delays_snntorch.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse
@@ -32,7 +33,7 @@ MAX_DELAY = 14  # time steps
 
 
 class Network(nn.Module):
-    """28 rows of pixels in, 10 outputs that are summed over time."""
+    """28 rows of pixels in, 10 outputs, of which the largest over time counts."""
 
     def __init__(self, hidden: int = 64) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ def rows(images: Tensor) -> Tensor:
 
 def accuracy(model: Network, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
-        return (model(rows(images))[0].mean(0).argmax(-1) == labels).float().mean().item() * 100
+        return (model(rows(images))[0].amax(0).argmax(-1) == labels).float().mean().item() * 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,11 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images, labels = data.train.images[: options.images], data.train.labels[: options.images]
     model = Network()
     start = model.recurrent.delays.delay.detach().clone()
-    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=20.0))
+    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=10.0))
     sigma = SigmaSchedule(model, start=MAX_DELAY / 2, end=0.23, epochs=max(1, options.epochs - 1))
     for epoch in range(options.epochs):
         for chosen in torch.randperm(len(images)).split(64):
-            loss = F.cross_entropy(model(rows(images[chosen]))[0].mean(0), labels[chosen])
+            loss = F.cross_entropy(model(rows(images[chosen]))[0].amax(0), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,14 +1,14 @@
 """Learned delays with spikingjelly: delay layers in a Sequential of multi-step neurons, whole or in parts.
 
 spikingjelly's multi-step mode takes (time, batch, neurons): delay layers with `time_first=True` stand in a
-`torch.nn.Sequential` beside its neurons. Neurons keep their voltages until `functional.reset_net`; delay layers give
-back what is still on its way, so that a long recording can be fed in parts. A picture is read from top to bottom, one
-row a time step, so that what belongs together arrives at different times; delays bring it together.
+`torch.nn.Sequential` beside its neurons. The neurons keep their voltages until `functional.reset_net`. Delay layers
+return what is still on its way, so a long recording can be fed in parts. Images are fed row by row, one row a time
+step. A neuron can only compare two rows if one of them waits for the other: the delays for that are learned.
 
-    pip install --no-deps spikingjelly && pip install loguru SciencePlots h5py
+    pip install spikingjelly
     python examples/delays_spikingjelly.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def rows(images: Tensor) -> Tensor:
 
 def accuracy(model: nn.Sequential, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
-        return (forward(model, rows(images)).mean(0).argmax(-1) == labels).float().mean().item() * 100
+        return (forward(model, rows(images)).amax(0).argmax(-1) == labels).float().mean().item() * 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images, labels = data.train.images[: options.images], data.train.labels[: options.images]
     model = network()
     start = model[0].delay.detach().clone()
-    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=20.0))
+    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.01, position_lr_scale=10.0))
     sigma = SigmaSchedule(model, start=MAX_DELAY / 2, end=0.23, epochs=max(1, options.epochs - 1))
     for epoch in range(options.epochs):
         for chosen in torch.randperm(len(images)).split(64):
-            loss = F.cross_entropy(forward(model, rows(images[chosen])).mean(0), labels[chosen])
+            loss = F.cross_entropy(forward(model, rows(images[chosen])).amax(0), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -2,7 +2,7 @@
 
 ACSF1 asks which kind of household appliance drew the power: 1,460 samples a series, 10 kinds, 100 series to learn from.
 What tells them apart is often a pattern of switching that takes hundreds of samples. Two small networks with about
-equally many parameters: one with dense kernels of 7 samples, one with `Dcls1d` kernels of 129 samples.
+equally many parameters are compared: one with dense kernels of 7 samples, one with `Dcls1d` kernels of 129 samples.
 
     pip install --no-deps aeon         # for the files in it; aeon itself is not imported
     python examples/long_series.py     # --problem OSULeaf: outlines of leaves, 427 samples, 6 kinds
@@ -22,10 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdcls import Dcls1d, param_groups
-from torchdcls.delays import SigmaSchedule
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+REACH = 129  # samples, at half the rate of the series
 
 
 def read(file: Path) -> tuple[Tensor, Tensor]:
@@ -38,32 +39,53 @@ def read(file: Path) -> tuple[Tensor, Tensor]:
     return series, torch.tensor([names.index(name) for _, name in rows])
 
 
-def network(kernels: str, classes: int, channels: int = 32, blocks: int = 3) -> nn.Sequential:
+def packaged() -> Path | None:
+    """The folder of aeon's data, where aeon is installed; nothing of aeon is imported."""
+    aeon = find_spec("aeon")
+    return None if aeon is None or aeon.origin is None else Path(aeon.origin).parent / "datasets" / "data"
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int, spatial: nn.Module) -> None:
+        super().__init__()
+        self.spatial = spatial
+        self.channels = nn.Sequential(nn.GroupNorm(1, channels), nn.Conv1d(channels, channels, 1), nn.GELU())
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input + self.channels(self.spatial(input))
+
+
+class Pool(nn.Module):
+    """(n, channels, length) -> (n, 2 * channels): how much there is of each feature, and how much at most."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.cat((input.mean(-1), input.amax(-1)), 1)
+
+
+def network(kernels: str, classes: int, channels: int = 32, blocks: int = 2) -> nn.Sequential:
     def spatial() -> nn.Module:
         if kernels == "dense":
             return nn.Conv1d(channels, channels, 7, padding=3, groups=channels)
-        # Each element has a weight and a position: 3 of them (sigmas are annealed, not learned) in the place of 7.
+        # Each element has a weight and a position: 3 of them are 6 numbers in the place of 7.
         return Dcls1d(
             *(channels, channels, 3),
             padding="same",
-            dilated_kernel_size=129,
+            dilated_kernel_size=REACH,
             groups=channels,
-            interpolation="gaussian",
-            position_init=("uniform", 64),
-            bias=True,
+            interpolation="bilinear",
+            position_init=("uniform", REACH // 4),
         )
 
-    model = nn.Sequential(nn.Conv1d(1, channels, 7, stride=2, padding=3))
-    for _ in range(blocks):
-        model.extend([spatial(), nn.BatchNorm1d(channels), nn.Conv1d(channels, channels, 1), nn.GELU()])
-    return model.extend([nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(channels, classes)])
+    stem = nn.Conv1d(1, channels, 7, stride=2, padding=3)
+    body = [Block(channels, spatial()) for _ in range(blocks)]
+    return nn.Sequential(stem, *body, Pool(), nn.Linear(2 * channels, classes))
 
 
 def train(model: nn.Module, series: Tensor, labels: Tensor, epochs: int, batch: int = 20) -> None:
-    optimizer = torch.optim.AdamW(param_groups(model, lr=2e-3, weight_decay=0.05, position_lr_scale=50.0))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    has_dcls = any(isinstance(module, Dcls1d) for module in model)
-    sigma = SigmaSchedule(model, start=8.0, end=0.23, epochs=epochs) if has_dcls else None
+    optimizer = torch.optim.AdamW(param_groups(model, lr=5e-3, weight_decay=0.05))
+    rates = [group["lr"] for group in optimizer.param_groups]  # positions have a learning rate of their own
+    steps = len(series) // batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs=epochs, steps_per_epoch=steps)
     for _ in range(epochs):
         for chosen in torch.randperm(len(series)).split(batch):
             shift = int(torch.randint(series.shape[-1], ()))  # a recording may begin anywhere
@@ -71,9 +93,7 @@ def train(model: nn.Module, series: Tensor, labels: Tensor, epochs: int, batch: 
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        schedule.step()
-        if sigma is not None:
-            sigma.step()
+            schedule.step()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,16 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--problem", choices=("ACSF1", "OSULeaf"), default="ACSF1")
     parser.add_argument("--data", type=Path, help="the folder aeon/datasets/data, if aeon is not installed")
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("long_series.png"), help="the picture")
     options = parser.parse_args(arguments)
-    if options.data is None:
-        aeon = find_spec("aeon")
-        if aeon is None or aeon.origin is None:
-            parser.error("aeon is not installed: pip install --no-deps aeon")
-        options.data = Path(aeon.origin).parent / "datasets" / "data"
+    folder = options.data or packaged()
+    if folder is None:
+        parser.error("aeon is not installed: pip install --no-deps aeon")
 
-    files = options.data / options.problem
+    files = folder / options.problem
     series, labels = read(files / f"{options.problem}_TRAIN.ts")
     test_series, test_labels = read(files / f"{options.problem}_TEST.ts")
     classes = int(labels.max()) + 1
@@ -112,17 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{sum(accuracies) / options.seeds:.1f} % (seeds: {each})."
         )
 
-    layer = model[1]
-    assert isinstance(layer, Dcls1d)
+    with torch.no_grad():
+        kernel = model[1].spatial.kernel()[:, 0]
     figure, axes = plt.subplots(2, 1, figsize=(10, 6), layout="constrained")
     for kind in range(3):
-        axes[0].plot(test_series[test_labels == kind][0, 0], linewidth=0.8, label=f"kind {kind}")
-    axes[0].set(title=f"{options.problem}: a series of each of three kinds", xlabel="sample")
+        axes[0].plot(test_series[test_labels == kind][0, 0] + 8 * kind, linewidth=0.6, label=f"kind {kind}")
+    axes[0].set(title=f"{options.problem}: a series of each of three kinds", xlabel="sample", yticks=[])
     axes[0].legend(loc="upper right")
-    largest = float(layer.kernel().abs().max())
+    largest, edge = float(kernel.abs().max()), REACH / 2
     colors = {"cmap": "RdBu", "vmin": -largest, "vmax": largest, "aspect": "auto", "interpolation": "nearest"}
-    shown = axes[1].imshow(layer.kernel().detach()[:, 0], extent=(-64.5, 64.5, 31.5, -0.5), **colors)
-    axes[1].set(title="kernels of the first Dcls1d layer", xlabel="sample from the middle", ylabel="channel")
+    shown = axes[1].imshow(kernel, extent=(-edge, edge, len(kernel) - 0.5, -0.5), **colors)
+    axes[1].set(title="kernels of the first Dcls1d", xlabel="from the middle, every other sample", ylabel="channel")
     figure.colorbar(shown, ax=axes[1])
     figure.savefig(options.out, dpi=100)
     print(f"Picture: {options.out}")

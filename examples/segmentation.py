@@ -7,7 +7,7 @@ parameters bring the same encoder's features back to full size: `torch.nn.ConvTr
 
     python examples/segmentation.py
 
-Data: the 7,000 pictures of Fashion-MNIST that come with torchdcls.
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from torchdcls.cli.main import run
 from torchdcls.cli.options import Command
 from torchdcls_train.data.named import images_per_epoch
 from torchdcls_train.processes import device_name, find_device
-from torchdcls_train.progress import ProgressBar
+from torchdcls_train.progress import ProgressBar, say
 from torchdcls_train.run_files import RunWriter, command_line
 
 from .cells import Cell, FinishedCell, Platform
@@ -84,16 +84,16 @@ def study(
         finished = read_finished(folder)
         now = Study(name, config, platform, data, finished)
         writer.write(now.header())
-        console.print(
+        say(
+            console,
             f"{data.name}: {data.training_images:,} training, {data.validation_images:,} validation and "
             f"{data.test_images:,} test images. Run folder: {folder}",
-            soft_wrap=True,
         )
         if finished:
             used = len(make_schedule(config, platform, finished).used)
             others = len(finished) - used
             rest = f"; {others} others in the folder belong to other settings" if others else ""
-            console.print(f"{used} cells were finished before and are used again{rest}", soft_wrap=True)
+            say(console, f"{used} cells were finished before and are used again{rest}")
 
         def unfinished() -> list[ScheduleEntry]:
             left = make_schedule(config, platform, finished).left
@@ -174,7 +174,7 @@ def _train_all(
 
 def _write_page(results: Results, folder: Path, console: Console) -> None:
     for path in write_page(results, folder):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {path}")
 
 
 def _settings(cell: Cell) -> str:

@@ -82,7 +82,8 @@ def imports_of(path: Path) -> list[Import]:
                 submodule = ROOT.joinpath(PACKAGES.get(package_of(base), "."), *base.split("."), alias.name)
                 is_module = submodule.is_dir() or submodule.with_suffix(".py").exists()
                 found.append(Import(module, f"{base}.{alias.name}" if is_module else base, inside_function))
-        inside_function = inside_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types_alone = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        inside_function |= for_types_alone or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             visit(child, inside_function)
 
@@ -193,7 +194,7 @@ def below(module: str, *folders: str) -> bool:
 # What each file and folder of `ops` belongs to: one of the two ideas, the ground below both, or what joins them.
 IDEAS = {
     "making kernels": {"fused", "kernel", "separable", "triton"},
-    "convolving": {"conv", "padding"},
+    "convolving": {"conv", "delayed", "padding"},
     "ground": {"autocast", "caches", "gpu", "native", "tracing"},
     "joining": {"", "dcls_conv", "reference"},
 }
@@ -232,7 +233,7 @@ def test_making_kernels_and_convolving_do_not_know_each_other(found):
         ("ops.separable", "ops.conv.direct"),
         ("ops.triton.launch", "ops.conv.triton.launch"),
         ("ops.kernel", "ops.dcls_conv"),
-        ("ops.conv.triton.support", "ops.triton.support"),
+        ("ops.conv.triton.way", "ops.triton.support"),
         ("ops.conv.fft", "ops.separable"),
         ("ops.conv.direct", "profiles"),
         ("ops.padding", "ops"),

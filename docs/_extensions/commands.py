@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from torchdcls.cli.main import _command
 from torchdcls.cli.options import _in_words
 from torchdcls_cli import COMMANDS
-from torchdcls_train.commands import _ABOUT
+from torchdcls_train.commands import COMPARISONS
 
 
 class Commands(SphinxDirective):
@@ -28,7 +28,7 @@ def setup(app: Any) -> dict[str, bool]:
 def lines() -> Iterator[str]:
     """The page below its title, in Markdown."""
     for name, entry in COMMANDS.items():
-        for words in [[], *([word] for word in _ABOUT if name == "compare")]:
+        for words in [[], *([word] for word in COMPARISONS if name == "compare")]:
             parser = _command([name]).options(words)
             parser.prog = "torchdcls"
             yield from (f"## torchdcls {' '.join([name, *words])}", "")

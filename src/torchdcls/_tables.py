@@ -19,6 +19,12 @@ def half_interval(values: Sequence[float], confidence: float = 0.95) -> float:
     return float(t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def mean_and_interval(values: Sequence[float], least: int = 2) -> str:
+    """The mean in words, with half its 95 % interval where there are so many values."""
+    mean = f"{statistics.mean(values):.2f}"
+    return mean if len(values) < least else f"{mean} ± {half_interval(values):.2f}"
+
+
 # The models of comparisons that are no others' (`torchdcls_train.comparison.small`). Isotropic ones, as the authors'
 # own for CIFAR-10, which is the second: channels and blocks.
 CONVMIXERS = {"convmixer": (48, 2), "convmixer-256-16": (256, 16)}

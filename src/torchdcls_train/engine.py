@@ -25,7 +25,7 @@ from .data.unreadable import Unreadable
 from .initial import load_initial_
 from .interruption import Interruption
 from .processes import Processes, device_name, processes
-from .progress import ProgressBar
+from .progress import ProgressBar, say
 from .run_files import command_line
 from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
 from .settings import TrainConfig
@@ -93,7 +93,7 @@ def train(
             return _Run(config, RunFolder(folder), group, command_line(argv), console).all_epochs()
         except KeyboardInterrupt:
             kept = f"--resume auto resumes from '{last}'" if last.exists() else "there is no checkpoint to resume from"
-            console.print(f"Interrupted; {kept}", soft_wrap=True, highlight=False)
+            say(console, f"Interrupted; {kept}")
             raise
         except torch.OutOfMemoryError as error:
             raise ValueError(
@@ -161,14 +161,14 @@ class _Run:
     ) -> None:
         self.config, self.folder, self.group, self.console = config, folder, group, console
         self._announces = True
-        self._say(f"opening the data, {config.data}")
+        say(console, f"opening the data, {config.data}")
         sources = open_sources(config)
         self._num_classes, self._classes = _num_classes(config, sources), sources.classes
         threads = torch.get_num_threads()
         if group.device.type == "cpu" and config.threads is None and helpful_threads(threads) < threads:
             # Not set here: a run that is resumed elsewhere would come to something else.
-            self._say(f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
-        self._say(f"making the model, {config.model}")
+            say(console, f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
+        say(console, f"making the model, {config.model}")
         model = build_model(config, self._num_classes)
         checkpoint = _agreed(group, lambda: folder.checkpoint(config.resume))
         notes = []
@@ -202,16 +202,8 @@ class _Run:
         if group.main:
             folder.begin(config, command, facts, self._next, self._updates)
         group.wait()
-        self._say(
-            _overview(
-                config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group
-            )
-            + f", in folder {folder.path}"
-            + "".join(f"\n{note}" for note in notes)
-        )
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+        overview = _overview(config, parameter_count(model), sources, self._num_classes, updates, group)
+        say(console, "\n".join([f"{overview}, in folder {folder.path}", *notes]))
 
     @property
     def _next(self) -> Step:
@@ -242,11 +234,8 @@ class _Run:
             # The best epoch may be one of the run that this one resumed, in another folder.
             there = self.folder.best.exists()
             place = f"in {self.folder.best}" if there else "saved by the run that was resumed, in its folder"
-            self.console.print(
-                f"best: epoch {self.progress.best_epoch + 1}, top-1 {self.progress.best:.2f} %, {place}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            best = f"best: epoch {self.progress.best_epoch + 1}, top-1 {self.progress.best:.2f} %, {place}"
+            say(self.console, best)
         self.group.wait()
         return row
 

@@ -145,7 +145,7 @@ class NetworkTraining:
         images = load_images(StudyConfig(data="embedded", validation_images=_VALIDATION))
         self._data = ImageData(images.training, images.validation, FASHION_MNIST_CLASSES, images.name)
         if config.shortened > 1:
-            self._data = replace(self._data, train=balanced(images.training, 500))
+            self._data = replace(self._data, train=balanced(images.training, 100))
 
     def __call__(self, cell: NetworkCell) -> NetworkOutcome:
         config = CompareConfig(
@@ -171,7 +171,8 @@ def _options(arguments: Sequence[str]) -> ArgumentParser:
     )
     parser.add_argument("config", type=Literal["settings"], help="this study")
     parser.add_argument("--out", type=Path, default=Path("runs/study-settings"), help="folder of the study")
-    parser.add_argument("--tasks", nargs="+", type=Task, default=get_args(Task), help="run the cells of these alone")
+    tasks = list(get_args(Task))
+    parser.add_argument("--tasks", nargs="+", type=Task, default=tasks, help="run the cells of these alone")
     return parser
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.conv import large_kernel_conv
+from ..ops.delayed import can_delay, delayed_sums
 from ..ops.tracing import special_tensors
 from .layer import DelayLayer
 
@@ -40,8 +41,15 @@ class SynapticDelays(DelayLayer):
         return self._taps(self.weight)
 
     def _delayed(self, neurons: Tensor, after: int) -> Tensor:
+        if self.rounding.is_on and self.method == "auto" and can_delay(neurons, self.weight):
+            delay = self._kept(self._whole_delays, *self._settings(), "delays")
+            return delayed_sums(neurons, self.weight, delay, self.max_delay, neurons.shape[-1] + after)
         kernel = self._kept(self.kernel, *self._settings())
         return large_kernel_conv(F.pad(neurons, (self.max_delay, after)), kernel, method=self.method)
+
+    def _whole_delays(self) -> Tensor:
+        # Clamped for the sake of memory alone, see `_taps`.
+        return self.delay.int().clamp(0, self.max_delay)
 
     def _leave(self, delayed: Tensor) -> Tensor:
         return delayed if self.bias is None else delayed + self.bias.unsqueeze(-1)

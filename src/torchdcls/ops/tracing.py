@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves as tree_leaves
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
+_LIBRARY: Any = torch.library.Library("torchdcls", "DEF")  # type: ignore[no-untyped-call]
 
 _FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
 
@@ -108,9 +109,14 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
     return not exporting() and all(has_static_value(size) for size in sizes)
 
 
+def shown(tensor: Tensor) -> Tensor:
+    """The same numbers as memory has them: a view may show the opposite signs, and zeros be nowhere."""
+    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
+
+
 def as_read(tensor: Tensor) -> Tensor:
-    """The same numbers without gaps, for who reads memory: a view may show the opposite signs, and zeros be nowhere."""
-    return (tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor).contiguous()
+    """The same numbers as memory has them, without gaps."""
+    return shown(tensor).contiguous()
 
 
 def owned(made: Tensor) -> Tensor:
@@ -124,6 +130,17 @@ def owned(made: Tensor) -> Tensor:
 def gpu_waits(cycles: int) -> None:
     """Has the current GPU do nothing for so many of its cycles."""
     torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+
+
+def define_operator(
+    schema: str, run: Callable[..., Any], like: Callable[..., Any], devices: Sequence[str] = ("CPU",)
+) -> None:
+    """Defines an operator of `torch.ops.torchdcls`: compilers know what it gives, which `like` makes, not how."""
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for device in devices:
+        _LIBRARY.impl(name, run, device)
+    torch.library.register_fake(f"torchdcls::{name}", like, lib=_LIBRARY)
 
 
 def constant_when_compiled(function: Function) -> Function:

@@ -18,6 +18,9 @@ Inputs = Literal["edges", "images"]
 Start = Literal["narrow", "spread"]
 StudentName = Literal["bilinear", "triangle", "triangle-2", "gaussian", "gaussian-1", "gaussian-3", "gaussian-annealed"]
 
+DelayMethod = Literal["none", "fixed", Interpolation, "dense"]
+LEARNED: tuple[Interpolation, ...] = get_args(Interpolation)
+
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -183,6 +186,71 @@ class PositionsConfig:
             self,
             seeds=self.seeds or (1 if self.quick else 4),
             updates=self.updates or (200 if self.quick else 400),
+        )
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    """Settings of `torchdcls compare digits`; each is an option of it, with the help that stands beside it."""
+
+    data_dir: Path | None = setting(
+        None,
+        "the archive of the Free Spoken Digit Dataset, or a folder with its recordings (default: a download of 16 MB)",
+    )
+    methods: Sequence[DelayMethod] = setting(
+        get_args(DelayMethod),
+        "delays of synapses: none; fixed, drawn at random; learned, by each interpolation; or dense, a weight for each "
+        "delay, in a network so much narrower that it has no more parameters than weights and delays are",
+    )
+    speakers: Sequence[str] | None = setting(
+        None, "speakers to be left out, one after the other (default: all, and two with --quick)"
+    )
+    seeds: int = setting(1, "number of seeds, 0, 1, ...")
+    lrs: Sequence[float] = setting(
+        (0.01, 0.025, 0.06),
+        "largest learning rates; each run is made with all of them, and that with the best accuracy on other "
+        "recordings of the speakers it was trained on counts",
+    )
+    epochs: int | None = setting(None, "passes over the training recordings (default: 8, and 2 with --quick)")
+    train_recordings: int | None = setting(
+        None, "use only this many training recordings of each speaker and digit (default: all, and 10 with --quick)"
+    )
+    hidden: int = setting(64, "neurons of each of two hidden layers")
+    max_delay: int = setting(24, "largest delay, in steps of 10 ms")
+    batch_size: int = setting(50, "recordings per step")
+    quick: bool = setting(False, "a short run that shows that everything works; its accuracies mean nothing")
+    out: Path | None = setting(
+        None,
+        "folder of the run; with the folder of one that was interrupted it resumes (default: runs/digits-DATE-TIME)",
+    )
+    threads: int = setting(1, "CPU threads; steps are too small for more to help where other processes use the CPU")
+
+    def checked(self) -> "DigitsConfig":
+        """The same settings with `epochs`, `train_recordings` and with `quick` a single learning rate filled in.
+
+        Raises:
+            ValueError: A setting is out of range; the message names its argument.
+        """
+        for method in self.methods:
+            _checks.one_of("methods", method, get_args(DelayMethod))
+        for name in ("methods", "speakers", "lrs"):
+            chosen = getattr(self, name)
+            if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
+                raise ValueError(f"{name}: expected each once, at least one, got {' '.join(map(str, chosen))!r}")
+        for name in ("seeds", "hidden", "max_delay", "threads"):
+            _checks.integer(name, getattr(self, name), 1)
+        _checks.integer("batch_size", self.batch_size, 2)
+        for name in ("epochs", "train_recordings"):
+            if getattr(self, name) is not None:
+                _checks.integer(name, getattr(self, name), 1)
+        for lr in self.lrs:
+            if not 0 < lr < float("inf"):
+                raise ValueError(f"lrs: expected finite numbers above 0, got {lr!r}")
+        return replace(
+            self,
+            lrs=self.lrs[len(self.lrs) // 2 :][:1] if self.quick else self.lrs,
+            epochs=self.epochs or (2 if self.quick else 8),
+            train_recordings=self.train_recordings or (10 if self.quick else None),
         )
 
 

@@ -5,10 +5,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from torchdcls import large_kernel_conv2d
 from torchdcls.conversion import ConversionReport, convert, select
 from torchdcls.conversion.swap import swap_modules_
-from torchdcls.ops.conv import large_kernel_conv2d
-from torchdcls.optim import dcls_layers
 
 from .config import BASELINE, CompareConfig, Method
 from .small import comparison_model, weight_std
@@ -62,12 +61,9 @@ def method_model(
         kernel_count=config.kernel_count or "iso",
         interpolation=method,  # type: ignore[arg-type]
         position_init=start,  # type: ignore[arg-type]
+        sigma_init=None if method == "bilinear" else config.sigma_init,
         weight_std=weight_std(model),
     )
-    if config.sigma_init is not None:
-        for layer in dcls_layers(model):
-            if layer.sigma is not None:
-                nn.init.constant_(layer.sigma, config.sigma_init)
     if report.parameters_after > report.parameters_before:
         raise ValueError(
             f"kernel_count: expected a count at which {method} has at most {BASELINE}'s {report.parameters_before:,} "

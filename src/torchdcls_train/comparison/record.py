@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from torchdcls._environment import environment
-from torchdcls._tables import half_interval, markdown_table, model_title
+from torchdcls._tables import half_interval, markdown_table, mean_and_interval, model_title
 
 from ..data.image_set import ImageData
 from ..run_files import RunWriter, command_line
@@ -144,7 +144,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
                 "-" if count is None else str(count),
                 f"{runs[0]['parameters']:,}",
                 str(len(runs)),
-                _mean_and_interval(accuracies),
+                mean_and_interval(accuracies, _SEEDS_FOR_A_VERDICT),
                 f"{statistics.median(speeds):.0f}",
             ]
         )
@@ -269,11 +269,6 @@ def notice(result: Mapping[str, Any]) -> str:
     if result["config"]["quick"]:
         return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
     return ""
-
-
-def _mean_and_interval(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) < _SEEDS_FOR_A_VERDICT else f"{mean} ± {half_interval(values):.2f}"
 
 
 def _accuracy(run: Mapping[str, Any]) -> float:

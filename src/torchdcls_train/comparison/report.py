@@ -69,7 +69,8 @@ def _part(part: Part, anchor: str) -> list[str]:
         if path.exists():
             kind, data = path.suffix[1:], base64.b64encode(path.read_bytes()).decode()
             image = f'<img alt="{escape(shows)}" src="data:image/{kind};base64,{data}">'
-            lines.append(f"<figure>{image}<figcaption>{escape(shows)}</figcaption></figure>")
+            caption = f"<figcaption>{escape(shows)}</figcaption>"
+            lines.append(f'<figure><div class="wide">{image}</div>{caption}</figure>')
     lines += _list("How to read it", part.explained)
     lines += ["<h2>How it was made</h2>", *_table(_origin(part.result)), "<details><summary>Settings</summary>"]
     return [*lines, *_table(_settings(part.result["config"])), "</details>"]
@@ -122,6 +123,8 @@ h3 + .wide { white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
+/* On a phone pictures are as large as their letters need, and scroll. */
+@media (max-width: 36rem) { img { max-width: none; width: 40rem; } }
 figcaption { color: #555; font-size: .9rem; }
 @media (max-width: 40rem) { figure { overflow-x: auto; } img { max-width: none; width: 44rem; } }
 """

@@ -20,9 +20,8 @@ from .image_source import DataError, Images, Share, Stream, image_count
 from .reading import (
     Loaded,
     MicroBatch,
-    MicroBatches,
-    PlainBatches,
     Refused,
+    SourceBatches,
     StreamedMicroBatches,
     StreamedPlainBatches,
     Transform,
@@ -109,7 +108,7 @@ class TrainingBatches:
         else:
             order = _Order(len(source), seed, batch_size, micro_batch, self._numbers)
             self._begin = order.begin
-            self._loader = _loader(MicroBatches(source, transform, seed), order, workers, group)
+            self._loader = _loader(SourceBatches(source, transform, seed), order, workers, group)
         self.workers = workers
 
     def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:
@@ -162,8 +161,8 @@ class ValidationBatches:
             self._loader = _loader(dataset, None, workers, group)
         else:
             mine = range(rank, len(source), world)
-            chunks = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-            self._loader = _loader(PlainBatches(source, transform), chunks, workers, group)
+            parts = [MicroBatch(0, mine[start : start + batch]) for start in range(0, len(mine), batch)]
+            self._loader = _loader(SourceBatches(source, transform), parts, workers, group)
 
     def __iter__(self) -> Iterator[Batch]:
         # One batch is held back, so that what the last ones could not read has a batch to be told with.

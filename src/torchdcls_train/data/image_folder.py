@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,20 +27,46 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 
 
 class FolderImages:
-    """The images of a split, none of which is decoded before it is asked for.
+    """The images of a split, a folder with one folder per class; none is decoded before it is asked for.
 
     Args:
         folder: The split.
-        files: The files of each class, in the order of the class numbers.
+        endings: What the names of image files end in.
         max_pixels: The most pixels of an image that are decoded.
+        like: The split whose class numbers are taken; None numbers its own classes in natural order (2 before 10).
+        empty_classes: Whether a folder without images is a class.
+
+    Raises:
+        ValueError: There is no class, there are images outside of classes or in hidden folders, or a class that `like`
+            does not have.
     """
 
-    def __init__(self, folder: Path, files: Sequence[Sequence[Path]], max_pixels: int) -> None:
-        samples = [(file, label) for label, members in enumerate(files) for file in members]
+    def __init__(
+        self,
+        folder: Path,
+        endings: Sequence[str] = ENDINGS,
+        max_pixels: int = MAX_IMAGE_PIXELS,
+        *,
+        like: "FolderImages | None" = None,
+        empty_classes: bool = False,
+    ) -> None:
+        self.folder, self.max_pixels = folder, max_pixels
+        files = _class_files(folder, endings)
+        files = {name: found for name, found in files.items() if found or empty_classes}
+        if not files:
+            raise ValueError(
+                f"data: expected images in the class folders of '{folder}', got none that ends in {';'.join(endings)}; "
+                "input_key takes other endings, such as '.jfif;.png'"
+            )
+        self.classes: tuple[str, ...] = tuple(files) if like is None else like.classes
+        if like is not None and (unknown := sorted(set(files) - set(self.classes))):
+            raise ValueError(
+                f"data: expected the classes of '{folder}' to be among those of '{like.folder}', got "
+                f"{shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
+            )
+        samples = [(file, self.classes.index(name)) for name, found in files.items() for file in found]
         # As timm's readers order them.
         self.samples = sorted(samples, key=lambda sample: natural_key(str(sample[0])))  # type: ignore[no-untyped-call]
-        self.max_pixels = max_pixels
-        self.folder = folder
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -60,12 +86,8 @@ class FolderImages:
         return fingerprint((str(file.relative_to(self.folder)), label) for file, label in self.samples)
 
 
-def class_files(folder: Path, endings: Sequence[str] = ENDINGS) -> dict[str, list[Path]]:
-    """The image files in and below each class folder of a split, classes in natural order (2 before 10).
-
-    Raises:
-        ValueError: There is no class folder, or there are images outside of them or in hidden ones.
-    """
+def _class_files(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
+    """The image files in and below each class folder of a split."""
 
     def images(names: Collection[str], place: str) -> list[Path]:
         return [Path(place, name) for name in names if name.lower().endswith(tuple(endings))]
@@ -77,11 +99,10 @@ def class_files(folder: Path, endings: Sequence[str] = ENDINGS) -> dict[str, lis
         if entry.is_dir()
     }
     # Empty ones (.ipynb_checkpoints) are no classes.
-    hidden = [name for name in found if name.startswith(".")]
-    if with_images := [name for name in hidden if found.pop(name)]:
+    if hidden := [name for name in list(found) if name.startswith(".") and found.pop(name)]:
         raise ValueError(
-            f"data: expected folders of classes in '{folder}', got images in {shortened(with_images)}, which is "
-            "hidden; remove it"
+            f"data: expected folders of classes in '{folder}', got images in {shortened(hidden)}, which is hidden; "
+            "remove it"
         )
     if not found:
         raise ValueError(
@@ -94,30 +115,6 @@ def class_files(folder: Path, endings: Sequence[str] = ENDINGS) -> dict[str, lis
             "move them into the folders of their classes"
         )
     return found
-
-
-def numbered_splits(
-    train: tuple[Path, Mapping[str, Sequence[Path]]], other: tuple[Path, Mapping[str, Sequence[Path]]], max_pixels: int
-) -> tuple[FolderImages, FolderImages]:
-    """The images of two splits, both by the class numbers of the first.
-
-    Args:
-        train: The folder of the split to train on, and the files of each class.
-        other: Those of another split.
-        max_pixels: The most pixels of an image that are decoded.
-
-    Raises:
-        ValueError: The other split has a class that the first does not have.
-    """
-    if unknown := sorted(set(other[1]) - set(train[1])):
-        raise ValueError(
-            f"data: expected the classes of '{other[0]}' to be among those of '{train[0]}', "
-            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
-        )
-    one, two = (
-        FolderImages(folder, [files.get(name, ()) for name in train[1]], max_pixels) for folder, files in (train, other)
-    )
-    return one, two
 
 
 class _Split(NamedTuple):
@@ -145,14 +142,14 @@ def read_image_folder(
             train/ lacks, a class without a readable training image, or no readable test image.
     """
     train_folder, test_folder = _split_folders(folder)
-    train_files, test_files = class_files(train_folder), class_files(test_folder)
-    classes = tuple(train_files)
+    own = FolderImages(train_folder, max_pixels=max_image_pixels, empty_classes=True)
+    classes = own.classes
     if len(classes) < least_classes:
         raise ValueError(
             f"data: expected at least two classes in '{train_folder}', got only '{classes[0]}'; add another"
         )
-    images = numbered_splits((train_folder, train_files), (test_folder, test_files), max_image_pixels)
-    train, test = (_decode_split(each, image_size) for each in images)
+    other = FolderImages(test_folder, max_pixels=max_image_pixels, like=own, empty_classes=True)
+    train, test = (_decode_split(images, image_size) for images in (own, other))
     unreadable = [*train.unreadable, *test.unreadable]
     _report_unreadable(unreadable, folder)
     _check_readable(train_folder, train, classes, test_folder, test)

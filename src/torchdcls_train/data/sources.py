@@ -1,6 +1,5 @@
 """Opens the data that the settings of a training run name."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torchdcls._extras import needed_by
 from ..settings import TrainConfig
 from . import NAMED
 from .fingerprint import fingerprint
-from .image_folder import ENDINGS, check_data_folder, class_files, numbered_splits
+from .image_folder import ENDINGS, FolderImages, check_data_folder
 from .image_set import ImageSet, balanced_indices
 from .image_source import Images, Part, Sources, Stream, chosen_splits, image_count
 from .named import load_data
@@ -122,22 +121,10 @@ def _open_folder(config: TrainConfig) -> Sources:
         if split is not None and (folder / split).is_dir():
             present.append(split)
     endings = ENDINGS if config.input_key is None else config.input_key.split(";")
-    train, validation = (
-        (folder / split, _classes_with_images(folder / split, endings))
-        for split in chosen_splits(config.train_split, config.val_split, present, str(folder))
-    )
-    images = numbered_splits(train, validation, config.max_image_pixels)
-    return Sources(*images, tuple(train[1]), len(train[1]), folder.resolve().name)
-
-
-def _classes_with_images(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
-    files = {name: found for name, found in class_files(folder, endings).items() if found}
-    if not files:
-        raise ValueError(
-            f"data: expected images in the class folders of '{folder}', got none that ends in {';'.join(endings)}; "
-            "input_key takes other endings, such as '.jfif;.png'"
-        )
-    return files
+    train_split, val_split = chosen_splits(config.train_split, config.val_split, present, str(folder))
+    train = FolderImages(folder / train_split, endings, config.max_image_pixels)
+    validation = FolderImages(folder / val_split, endings, config.max_image_pixels, like=train)
+    return Sources(train, validation, train.classes, len(train.classes), folder.resolve().name)
 
 
 def _check_num_classes(config: TrainConfig, sources: Sources) -> None:
