@@ -8,11 +8,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import needs_kernels
 from DCLS.construct.modules import Dcls1d as TheirDcls1d
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from torchdcls.delays import AxonalDelays, DendriticDelays, SynapticDelays, round_delays_, rounded_delays
+from torchdcls.delays import kinds as layers
 
 KINDS = [SynapticDelays, AxonalDelays, DendriticDelays]
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -172,7 +174,7 @@ def test_evaluation_delays_rows_instead_of_a_convolution(batch, kernel_count, dt
     truth = F.conv1d(F.pad(input.double(), (6, 4)), layer.kernel().double(), layer.bias.double()).detach()
     plain = F.conv1d(F.pad(input, (6, 4)), layer.kernel(), layer.bias).detach()
     with torch.no_grad(), monkeypatch.context() as patch:
-        patch.setattr(kinds, "large_kernel_conv", lambda *_, **__: pytest.fail("a convolution"))
+        patch.setattr(layers, "large_kernel_conv", lambda *_, **__: pytest.fail("a convolution"))
         found = layer(input)
         layer.delay = (layer.delay + 1).clamp(max=6)  # which is noticed
         assert not batch or 0 in batch or not torch.allclose(layer(input), found)
@@ -186,7 +188,7 @@ def test_evaluation_delays_rows_instead_of_a_convolution(batch, kernel_count, dt
 
 @needs_kernels
 def test_a_convolution_where_gradients_or_a_method_are_asked_for(monkeypatch):
-    monkeypatch.setattr(kinds, "delayed_sums", lambda *_: pytest.fail("no convolution"))
+    monkeypatch.setattr(layers, "delayed_sums", lambda *_: pytest.fail("no convolution"))
     layer = SynapticDelays(3, 4, 6)
     round_delays_(layer)
     layer(torch.randn(2, 3, 9)).sum().backward()
