@@ -67,7 +67,7 @@ MADE = {
 
 
 def test_measured_arms_start_where_they_should() -> None:
-    config = CompareConfig(model="convnext", epochs=1, batch_size=16).checked()
+    config = CompareConfig(epochs=1, batch_size=16).checked()
     study = FineTuning(config, epochs=1, rates=[1e-3], seeds=[0])
     data = small_data()
     with ProgressBar(Console(quiet=True), study.images(data)) as bar:
@@ -83,7 +83,7 @@ def test_measured_arms_start_where_they_should() -> None:
 
 
 def test_start_leaves_the_trained_model_alone() -> None:
-    config = CompareConfig(model="convnext").checked()
+    config = CompareConfig().checked()
     trained = comparison_model("convnext", 1, 2, 28)
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     same, about = start(trained, Arm(), config, 0)
@@ -128,4 +128,4 @@ def test_picture(tmp_path: Path) -> None:
 
 def test_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert fine_tuning.main(["--model", "convnxt"]) == 1
-    assert "model: expected 'convmixer', " in capsys.readouterr().err
+    assert "or a name that timm knows, got 'convnxt'; did you mean 'convnext'" in capsys.readouterr().err
