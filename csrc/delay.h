@@ -31,7 +31,7 @@ __attribute__((always_inline)) static inline void add_delayed(const delay_call *
 static void delay_range(int64_t begin, int64_t end, void *context) {
     delay_call *call = context;
     const td_delays *of = call->of;
-    real *rows = td_scratch(0, (size_t)(of->in * call->row) * sizeof(real));
+    real *rows = td_scratch(TD_TASK, (size_t)(of->in * call->row) * sizeof(real));
     if (rows == NULL) {
         call->failed = 1;
         return;

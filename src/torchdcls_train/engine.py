@@ -279,15 +279,12 @@ class _Run:
 
     def _announced(self, bar: ProgressBar, updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """The micro-batches of each update; what the first update of all waits for is said."""
-        if not self._announces:
-            yield from updates
-            return
-        self._announces = False
-        workers = self.training.workers
-        bar.say(f"reading the first {self.config.batch_size} images, workers: {workers}")
-        for number, batches in enumerate(updates):
-            if number == 0:
+        if self._announces:
+            bar.say(f"reading the first {self.config.batch_size} images, workers: {self.training.workers}")
+        for batches in updates:
+            if self._announces:
                 bar.say("first update" + (", which compiles the model; this may take minutes" * self.trainer.compiles))
+            self._announces = False
             yield batches
 
     def _log_updates(self, lr: float, images_per_second: float) -> None:

@@ -22,7 +22,7 @@ from torchdcls_train.comparison.compare import compare
 from torchdcls_train.comparison.config import METHODS, CompareConfig
 from torchdcls_train.comparison.models import method_model
 from torchdcls_train.comparison.training import short_run, short_settings
-from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
+from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageSet, balanced
 from torchdcls_train.data.named import channel_mean_std, load_data
 from torchdcls_train.evaluate import evaluate as evaluate_checkpoint
@@ -148,7 +148,7 @@ def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     model, report = method_model(replace(config, position_radius=4.0), "bilinear", data, seed=0)
     assert report is not None
     mean, std = channel_mean_std(data.train.images)
-    batches = HeldBatches(data.train, 8, mean, std, BatchDraws(0))
+    batches = HeldBatches(data.train, 8, mean, std, 0)
     bilinear = replace(config, lr=0.5, epochs=4)
     settings = short_settings(bilinear, 0, bilinear=True)
     list(short_run(model, batches, HeldBatches(data.test, 8, mean, std), settings, torch.device("cpu")))
