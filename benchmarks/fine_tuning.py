@@ -8,51 +8,33 @@ import argparse
 import copy
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
-from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
-from torchdcls import clamp_positions_, convert, param_groups
-from torchdcls._tables import half_interval
-from torchdcls.profiles import Interpolation
-from torchdcls_train.comparison.config import BASELINE, CompareConfig
+from torchdcls import convert
+from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.comparison.training import short_run, short_settings
-from torchdcls_train.data.held_batches import HeldBatches, ImageDraws
+from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageData
 from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data
 from torchdcls_train.processes import Processes
 from torchdcls_train.progress import ProgressBar
+from torchdcls_train.trainer import Step, Trainer
 from torchdcls_train.validation import validate
 
+from .kept_weights import ARMS, BASELINE, EVALUATIONS_AN_EPOCH, Arm, draw
 from .record import RESULTS, ROOT, record, write
 
 PICTURE = ROOT / "docs" / "images" / "fine-tuning.png"
 PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
-EVALUATIONS_AN_EPOCH = 4
 _CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to go on from the trained 7x7 model; no interpolation for going on as it is."""
-
-    interpolation: Interpolation | None = None
-    init: Literal["keep", "random"] = "keep"
-
-    @property
-    def name(self) -> str:
-        return BASELINE if self.interpolation is None else f"{self.interpolation}, {self.init}"
-
-
-ARMS = (Arm(), *(Arm(shape, init) for shape in ("bilinear", "gaussian") for init in ("keep", "random")))
 
 
 @dataclass(frozen=True)
@@ -117,7 +99,7 @@ def _train(
 def _batches(data: ImageData, config: CompareConfig, seed: int) -> tuple[HeldBatches, HeldBatches]:
     """What to train on, and what to test on."""
     mean, std = channel_mean_std(data.train.images)
-    training = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
+    training = HeldBatches(data.train, config.batch_size, mean, std, seed)
     return training, HeldBatches(data.test, config.batch_size, mean, std)
 
 
@@ -154,125 +136,20 @@ def _fine_tune(
     on_batch: Callable[[int], None],
 ) -> Iterator[float]:
     """Trains on; test accuracy in percent before the first update and several times an epoch."""
-    config = study.config
     # Other order and augmentation than the training before it had, the same for all arms.
-    loader, test = _batches(data, config, seed + 1000)
-
-    def accuracy() -> float:
-        return validate(model, test, Processes(_CPU), short_settings(config, seed)).top1
-
-    total = study.epochs * len(loader)
-    looks = {round(part * len(loader) / EVALUATIONS_AN_EPOCH) for part in range(EVALUATIONS_AN_EPOCH * study.epochs)}
-    optimizer = torch.optim.AdamW(param_groups(model, lr, config.weight_decay))
-    schedule = CosineLRScheduler(optimizer, t_initial=total, t_in_epochs=False)
-    step = 0
-    for _ in range(study.epochs):
-        for batch in loader:
-            if step in looks:
-                yield accuracy()
-            model.train()
-            schedule.step_update(step)
-            loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=config.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if arm.interpolation == "bilinear":
-                clamp_positions_(model)
-            step += 1
-            on_batch(len(batch.labels))
-    yield accuracy()
-
-
-def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The table, the header first: an arm at each rate, accuracies as means over seeds."""
-    epochs, every = result["settings"]["fine_tuning_epochs"], EVALUATIONS_AN_EPOCH
-    titles = ["at the start", *(f"after epoch {epoch}" for epoch in range(1, epochs + 1))]
-    table = [["layers, weights", "rate", "elements", "residual", *titles]]
-    for (arm, lr), runs in _by_arm(result).items():
-        count, residuals = runs[0]["kernel_count"], [run["residual"] for run in runs]
-        table.append(
-            [
-                arm,
-                f"{lr:g}",
-                "-" if count is None else str(count),
-                "-" if residuals[0] is None else f"{statistics.mean(residuals):.2f}",
-                *(_mean(run["test_accuracy"][epoch * every] for run in runs) for epoch in range(epochs + 1)),
-            ]
-        )
-    return table
-
-
-def note(result: Mapping[str, Any]) -> str:
-    """How the table came about, and what kept weights are worth, as sentences."""
-    settings, data = result["settings"], result["data"]
-    before = _mean(run["trained_test_accuracy"] for run in result["runs"])
-    sentences = [
-        f"Small {settings['model']} on {data['name']} ({data['train_images']:,} training and {data['test_images']:,} "
-        f"test images), trained for {settings['epochs']} epochs with 7x7 layers to {before} %, converted to "
-        f"{settings['dilated_kernel_size']}x{settings['dilated_kernel_size']} at no more parameters, and trained for "
-        f"{settings['fine_tuning_epochs']} more. Test accuracy in percent, ± half the 95 % interval of the mean over "
-        f"{len(result['runs'])} seeds; the residual is how much of the 7x7 kernels is lost, as a share of their norm."
-    ]
-    for arm in ARMS:
-        if arm.init == "keep" and arm.interpolation is not None:
-            for lr in settings["rates"]:
-                sentences.append(_kept_against_random(result, arm, lr))
-    return " ".join(sentences)
-
-
-def _kept_against_random(result: Mapping[str, Any], arm: Arm, lr: float) -> str:
-    by_arm, other = _by_arm(result), Arm(arm.interpolation, "random").name
-    ends = [[run["test_accuracy"][-1] for run in by_arm[name, lr]] for name in (arm.name, other)]
-    differences = [kept - random for kept, random in zip(*ends, strict=True)]
-    mean = statistics.mean(differences)
-    opening = f"Kept against random weights, {arm.interpolation}, rate {lr:g}: {mean:+.2f} points at the end"
-    if len(differences) < 2:
-        return f"{opening}, one seed."
-    half = half_interval(differences)
-    shown = "no difference shown" if abs(mean) <= half else "better" if mean > 0 else "worse"
-    return f"{opening}, 95 % interval {mean - half:+.2f} to {mean + half:+.2f}, paired: {shown}."
-
-
-def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Test accuracy by epoch of fine-tuning, a panel a rate, a line an arm with the range of its seeds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from torchdcls.plots import line_styles
-
-    rates = result["settings"]["rates"]
-    figure = Figure(figsize=(4.6 * len(rates), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
-    for axes, lr in zip(panels, rates, strict=True):
-        for arm, style in zip(ARMS, line_styles(len(ARMS)), strict=True):
-            curves = [run["test_accuracy"] for run in _by_arm(result)[arm.name, lr]]
-            columns = list(zip(*curves, strict=True))
-            epochs = [index / EVALUATIONS_AN_EPOCH for index in range(len(columns))]
-            dashes = "--" if arm.init == "random" else "-"
-            axes.plot(epochs, list(map(statistics.mean, columns)), linestyle=dashes, label=arm.name, **style)
-            lowest, highest = list(map(min, columns)), list(map(max, columns))
-            axes.fill_between(epochs, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
-        axes.set(xlabel="epochs of fine-tuning", title=f"rate {lr:g}")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("test accuracy (%)")
-    panels[-1].legend(title="layers, weights: mean\nand range of seeds", fontsize=8, handlelength=3.5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
-def _by_arm(result: Mapping[str, Any]) -> dict[tuple[str, float], list[Mapping[str, Any]]]:
-    found: dict[tuple[str, float], list[Mapping[str, Any]]] = {}
-    for run in result["runs"]:
-        for entry in run["fine_tuned"]:
-            found.setdefault((entry["arm"], entry["lr"]), []).append(entry)
-    return found
-
-
-def _mean(values: Iterable[float]) -> str:
-    numbers = list(values)
-    mean = f"{statistics.mean(numbers):.2f}"
-    return mean if len(numbers) < 2 else f"{mean} ± {half_interval(numbers):.2f}"
+    batches, test = _batches(data, study.config, seed + 1000)
+    asked = replace(study.config, epochs=study.epochs, lr=lr, warmup_epochs=0.0)
+    settings = replace(short_settings(asked, seed, bilinear=arm.interpolation == "bilinear"), repulsion_from=None)
+    looks = {round(part * len(batches) / EVALUATIONS_AN_EPOCH) for part in range(1, EVALUATIONS_AN_EPOCH + 1)}
+    group = Processes(_CPU)
+    trainer = Trainer(settings, model, len(batches), group)
+    trainer.on_images = on_batch
+    yield validate(model, test, group, settings).top1
+    for epoch in range(study.epochs):
+        for done in trainer.epoch(([batch] for batch in batches), Step(epoch, 0)):
+            if done.step.update + 1 in looks:
+                yield validate(model, test, group, settings).top1
+                model.train()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

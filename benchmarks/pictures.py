@@ -1,7 +1,7 @@
 """Draws the README's pictures from the newest results: `python -m benchmarks.pictures`.
 
-Speed, fine-tuning, and a comparison's accuracy. Its positions and kernels are not among its results: they come from the
-run itself, by `python -m benchmarks.publish`.
+Speed, fine-tuning, settings, and a comparison's accuracy. Its positions and kernels are not among its results: they
+come from the run itself, by `python -m benchmarks.publish`.
 """
 
 import statistics
@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls_train.comparison.pictures import accuracy_figure
+from studies.settings.page import draw as settings_figure
 
-from . import fine_tuning
+from . import kept_weights
 from .record import RESULTS, ROOT
 from .tables import caption, newest_result
 
@@ -50,13 +50,21 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
 
 def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy by epoch, as `torchdcls compare` draws it."""
+    from torchdcls_train.comparison.pictures import accuracy_figure
+
     accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
+
+
+def draw_settings(result: Mapping[str, Any], path: Path) -> None:
+    """Taps found at each setting, as the page Choosing settings shows it."""
+    settings_figure(result["records"]).savefig(path, dpi=120)
 
 
 PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
     "speed.png": ("conv", draw_speed),
     "accuracy.png": ("comparison", draw_comparison),
-    "fine-tuning.png": ("fine-tuning", fine_tuning.draw),
+    "settings.png": ("settings", draw_settings),
+    "fine-tuning.png": ("fine-tuning", kept_weights.draw),
 }
 
 

@@ -1,8 +1,8 @@
 """Takes a finished comparison or a study into the repository: `python -m benchmarks.publish RUN_FOLDER`.
 
-A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes the README's table,
+A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes its table,
 and its pictures to `docs/images/`. The records of a study go to `benchmarks/results/study-NAME.jsonl`, from which the
-same command makes its table, page and pictures.
+same command makes its table, page and pictures; those of the study `settings` to `benchmarks/results/settings.jsonl`.
 """
 
 import argparse
@@ -15,19 +15,25 @@ from pathlib import Path
 
 from studies.records import SETTINGS, read_published, read_run, write_published
 from studies.schedule import make_schedule
+from studies.settings.records import RECORDS, read_records
 
 from .record import RESULTS, ROOT, write
 
-PICTURES = ("accuracy.png", "positions.png", "kernels.png")
+# What is published of the pictures of each comparison, and under which names.
+PICTURES = {
+    "comparison": {name: name for name in ("accuracy.png", "positions.png", "kernels.png")},
+    "digits": {name: f"digits-{name}" for name in ("accuracy.png", "delays.png", "fields.png", "raster.png")},
+    "positions": {name: name for name in ("travel.gif", "travel.png", "found.png", "curves.png")},
+}
 
 
 def publish(run: Path, results: Path, images: Path) -> Path:
     """Copies a run folder's results, with the table made of them, and its pictures.
 
     Args:
-        run: Folder that `torchdcls compare` wrote.
+        run: Folder that `torchdcls compare images`, `positions` or `digits` wrote.
         results: Folder of the result files.
-        images: Folder of the README's pictures.
+        images: Folder of the pages' pictures.
 
     Returns:
         The result file.
@@ -37,12 +43,12 @@ def publish(run: Path, results: Path, images: Path) -> Path:
     """
     file = run / "results.json"
     result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if result.get("status") != "finished":
+    if result.get("status") != "finished" or result.get("benchmark") not in PICTURES:
         raise ValueError(f"run: expected the folder of a finished comparison, got '{run}' ({result.get('status')})")
     result["table"] = (run / "table.md").read_text(encoding="utf-8").rstrip("\n")
     images.mkdir(parents=True, exist_ok=True)
-    for name in PICTURES:
-        shutil.copyfile(run / name, images / name)
+    for name, published in PICTURES[result["benchmark"]].items():
+        shutil.copyfile(run / name, images / published)
     return write(result, results)
 
 
@@ -65,14 +71,25 @@ def publish_study(run: Path, results: Path) -> Path:
     return path
 
 
+def publish_settings(run: Path, results: Path) -> Path:
+    """Copies the records of the study `settings`, whole or not; returns the result file."""
+    read_records(run / RECORDS)  # what is broken is refused
+    results.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(run / RECORDS, results / RECORDS))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Publishes a run folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description="Publish a result.")
     parser.add_argument("run", type=Path, help="folder that torchdcls compare or studies.run wrote")
     try:
         run = parser.parse_args(argv).run
-        is_study = (run / SETTINGS).is_file()
-        path = publish_study(run, RESULTS) if is_study else publish(run, RESULTS, ROOT / "docs" / "images")
+        if (run / RECORDS).is_file():
+            path = publish_settings(run, RESULTS)
+        elif (run / SETTINGS).is_file():
+            path = publish_study(run, RESULTS)
+        else:
+            path = publish(run, RESULTS, ROOT / "docs" / "images")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """The result file of a benchmark: at its top level `benchmark`, and what `environment` says."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -42,6 +43,13 @@ def write(result: dict[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
     return path
+
+
+def newest_of(name: str, folder: Path, partial: bool = False) -> dict[str, Any] | None:
+    """The result `NAME-*.json` with the latest date in it, or None; one that is not complete only if `partial`."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{name}-*.json"))]
+    whole = (result for result in found if partial or result.get("complete", True))
+    return max(whole, key=lambda result: str(result["date"]), default=None)
 
 
 def slug(machine: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from . import construction, conv, cuda_conv, cuda_model, delays, model, sizes
+from . import construction, conv, delays, model, sizes
 from .parity import ParityError
 from .record import RESULTS, record, write
 from .tables import BUSY
@@ -47,9 +47,12 @@ class Benchmark(Protocol):
     def note(self, result: Mapping[str, Any]) -> str: ...
 
 
-BENCHMARKS: dict[str, dict[str, Benchmark]] = {
-    "cpu": {"construction": construction, "conv": conv, "delays": delays, "model": model, "sizes": sizes},
-    "cuda": {"conv": cuda_conv, "model": cuda_model},
+BENCHMARKS: dict[str, Benchmark] = {
+    "construction": construction,
+    "conv": conv,
+    "delays": delays,
+    "model": model,
+    "sizes": sizes,
 }
 
 
@@ -58,18 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser()
     arguments = parser.parse_args(argv)
-    benchmark = BENCHMARKS[arguments.device][arguments.benchmark]
+    benchmark = BENCHMARKS[arguments.benchmark]
     if unknown := [name for name in arguments.problem or [] if name not in benchmark.PROBLEMS]:
         known = ", ".join(benchmark.PROBLEMS)
-        parser.error(f"--problem: {unknown[0]!r} is none of {known} (--device {arguments.device})")
+        parser.error(f"--problem: {unknown[0]!r} is none of {known}")
     console = Console()
     if arguments.list:
         for name, problem in benchmark.PROBLEMS.items():
             console.print(f"{name}: {problem}", highlight=False)
         return 0
-    if arguments.device == "cuda" and gpu() is None:
-        print("--device cuda: torch finds no GPU here (torch.cuda.is_available() is False)", file=sys.stderr)
-        return 1
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     names = arguments.problem or list(benchmark.PROBLEMS)
@@ -84,18 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def gpu() -> str | None:
-    """Name of the GPU that torch uses, or None."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
 def _measure(
     benchmark: Benchmark, names: Sequence[str], arguments: argparse.Namespace, argv: Sequence[str], console: Console
 ) -> dict[str, Any]:
-    if arguments.device == "cuda":
-        start = record(f"cuda-{arguments.benchmark}", argv, benchmark.PACKAGES, gpu())
-    else:
-        start = record(arguments.benchmark, argv, benchmark.PACKAGES)
+    start = record(arguments.benchmark, argv, benchmark.PACKAGES)
     benchmark.verify(names)
     if start["load"] is not None and start["load"] > BUSY:
         # Threads that share a core with another process keep each other waiting: milliseconds become hundreds.
@@ -128,7 +120,7 @@ def _table(benchmark: Benchmark, result: Mapping[str, Any]) -> Table:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure, and write a result file.")
     subparsers = parser.add_subparsers(dest="benchmark", required=True)
-    for name, benchmark in BENCHMARKS["cpu"].items():
+    for name, benchmark in BENCHMARKS.items():
         # No abbreviations: the record leaves out --out by its name.
         sub = subparsers.add_parser(name, help=benchmark.SUMMARY, description=benchmark.SUMMARY, allow_abbrev=False)
         sub.add_argument("--list", action="store_true", help="print the problems and end")
@@ -138,8 +130,6 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help="measure this problem alone; may be given several times",
         )
-        devices = [device for device, benchmarks in BENCHMARKS.items() if name in benchmarks]
-        sub.add_argument("--device", choices=devices, default="cpu", help="where to measure (default: %(default)s)")
         sub.add_argument("--turns", type=_positive, default=9, help="turns a side has (default: %(default)s)")
         sub.add_argument("--threads", type=_positive, help="threads that torch uses (default: its own choice)")
         sub.add_argument("--out", type=Path, default=RESULTS, help="folder of the result (default: benchmarks/results)")

@@ -17,7 +17,6 @@ from torchdcls import convert
 from torchdcls.ops.conv import Method
 from torchdcls.optim import dcls_layers, param_groups
 from torchdcls.profiles import Interpolation
-from torchdcls_train.comparison.small import comparison_model
 
 from .parity import check_parity
 from .timing import compare_in_turns, ratio_words
@@ -78,7 +77,7 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["small ConvNeXt, a training step", "torchdcls", "7x7", "times as fast"]]
+    table = [["small ConvNeXt, a training step", "torchdcls", "7x7", "speedup"]]
     for entry in result["problems"]:
         times = [f"{entry[side]:.0f} ms" for side in ("candidate_ms", "baseline_ms")]
         table.append([entry["problem"], *times, ratio_words(entry)])
@@ -95,6 +94,8 @@ def note(result: Mapping[str, Any]) -> str:
 
 def make(problem: SizeProblem | None, method: Method = "auto") -> nn.Module:
     """The model with these kernels, or with its own."""
+    from torchdcls_train.comparison.small import comparison_model
+
     torch.manual_seed(0)
     model = comparison_model("convnext", 1, CLASSES, PIXELS)
     if problem is not None:

@@ -1,9 +1,12 @@
-"""The page of published studies, its pictures and the README's table, all of them out of `study-*.jsonl`."""
+"""The page of published studies, its pictures and the README's paragraph, all of them out of `study-*.jsonl`."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from studies.page import page_text, summary_text
+from studies.config import BASELINE, LEARNED
+from studies.page import page_text
 from studies.pictures import digest, draw_study, picture_names
 from studies.records import read_published
 from studies.results import Results, results_of
@@ -19,20 +22,53 @@ def studies(results: Path) -> list[Results]:
 
 
 def page(found: Sequence[Results]) -> str:
-    """The page: one study after the other."""
+    """The page: one study after the other, a level below its title."""
     texts = [
         page_text(results, {name: f"{IMAGES}/{_prefix(results)}{name}.png" for name in picture_names(results)})
         for results in found
     ]
     names = [results.study.name for results in found]
     contents = ", ".join(f"[{name}](#study-{name})" for name in names)
-    return "\n".join([f"{_HEAD}\n", f"Studies: {contents}.\n", *texts])
+    lowered = [re.sub("^#", "##", text, flags=re.MULTILINE) for text in texts]
+    return "\n".join([f"{_HEAD}\n", f"# Studies\n\nStudies: {contents}.\n", *lowered])
 
 
-def table(found: Sequence[Results]) -> str:
-    """What stands in the README."""
-    texts = "\n\n".join(f"{summary_text(results)}{_accuracy_picture(results)}" for results in found)
-    return f"{texts}\n\nAll of it, with pictures, sweeps, tuning and limits: [docs/{PAGE}](docs/{PAGE})."
+def evidence(positions: Mapping[str, Any] | None, found: Sequence[Results]) -> str:
+    """What the README says: how many taps elements find, and which gains over 7x7 layers were significant.
+
+    Args:
+        positions: The newest comparison of positions, if there is one.
+        found: The studies.
+    """
+    sentences = []
+    if positions is not None:
+        lines = [line[2:] for line in positions["table"].splitlines() if line.startswith("- ")]
+        sentences = lines[: len(positions["config"]["inputs"])]  # the first ones say the range for each input
+    return " ".join([*sentences, *map(_evidence, found)])
+
+
+def _evidence(results: Results) -> str:
+    config, data = results.study.config, results.study.data
+    setting = (
+        f"Study {results.study.name} ({data.name}, {data.training_images:,} training images, {config.epochs} epochs, "
+        f"{len(config.seeds)} seeds)"
+    )
+    gains = [
+        it.difference
+        for it in results.comparisons
+        if it.method in LEARNED and it.other == BASELINE and it.difference is not None
+    ]
+    if not gains:
+        return f"{setting}: not finished."
+    better, worse = (sum(it.verdict == verdict for it in gains) for verdict in ("better", "worse"))
+    means = [it.mean for it in gains]
+    limits = [(it.corrected[1] - it.corrected[0]) / 2 for it in gains]
+    return (
+        f"{setting}: DCLS layers differ from {BASELINE} layers by {min(means):+.2f} to {max(means):+.2f} points. "
+        f"{better or 'No'} {'gains were' if better > 1 else 'gain was'} significant at 5 % after Bonferroni correction "
+        f"over {len(results.comparisons)} comparisons, and {worse or 'no'} {'losses were' if worse > 1 else 'loss was'}"
+        f". Effects below {min(limits):.1f} to {max(limits):.1f} points are below its resolution."
+    )
 
 
 def stale_pictures(found: Sequence[Results], docs: Path) -> list[tuple[Results, str]]:
@@ -56,13 +92,6 @@ def write_pictures(found: Sequence[Results], docs: Path) -> list[Path]:
     """Draws the pictures of the studies that have stale ones."""
     stale = {results.study.name: results for results, _ in stale_pictures(found, docs)}
     return [path for results in stale.values() for path in draw_study(results, docs / IMAGES, _prefix(results))]
-
-
-def _accuracy_picture(results: Results) -> str:
-    if "accuracy" not in picture_names(results):
-        return ""
-    path = f"docs/{IMAGES}/{_prefix(results)}accuracy.png"
-    return f"\n\n![Study {results.study.name}: test accuracy and paired differences]({path})"
 
 
 def _prefix(results: Results) -> str:

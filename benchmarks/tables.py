@@ -1,9 +1,9 @@
 """Puts the newest results into README.md and docs/: `python -m benchmarks.tables`; `--check` only says what is stale.
 
-A page of docs/ that is made from results is made whole. A table of README.md stands between two comments,
-`<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file `NAME-*.json` that has the latest
-`date`. Results of some of a benchmark's problems (`"complete": false`) do not count. Published studies,
-`study-*.jsonl`, have a table together, and docs/results.md with its pictures.
+A page of docs/ that is made from results is made whole. A table in README.md or any other page stands between two
+comments, `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file `NAME-*.json` that has the
+latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count. Published studies,
+`study-*.jsonl`, have a paragraph together, and docs/results.md with its pictures.
 """
 
 import argparse
@@ -15,10 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from studies.settings.page import page as settings_page
+from studies.settings.records import RECORDS, read_records
 from torchdcls._tables import markdown_table
 
-from . import campaigns, construction, conv, cuda_conv, cuda_model, delays, families, fine_tuning, model, sizes, study
-from .record import RESULTS, ROOT
+from . import campaigns, construction, conv, delays, families, gpu_session, kept_weights, model, sizes, study
+from .record import RESULTS, ROOT, newest_of
 
 Result = Mapping[str, Any]
 
@@ -42,20 +44,15 @@ def update(text: str, results: Path) -> tuple[str, list[str]]:
         The text with all tables new, and the names of those that were stale.
 
     Raises:
-        TableError: A marker without its partner, without results or of an unknown name; results without a marker.
+        TableError: A marker without its partner, without results or of an unknown name.
     """
-    newest = {name: result for name in TABLES if (result := newest_result(name, results)) is not None}
-    places = _names(text)
-    if missing := [name for name in newest if name not in places]:
-        raise TableError(
-            f"no place for table {missing[0]!r}: expected {_opening(missing[0])} and {_closing(missing[0])}"
-        )
     stale = []
-    for name in places:
+    for name in _names(text):
         if name not in TABLES:
             raise TableError(f"unknown table {name!r}, expected one of {', '.join(TABLES)}")
-        if name in newest:
-            table = TABLES[name](newest[name])
+        result = newest_result(name, results)
+        if result is not None:
+            table = TABLES[name](result)
         elif name in UNMEASURED:
             table = UNMEASURED[name]
         else:
@@ -65,6 +62,26 @@ def update(text: str, results: Path) -> tuple[str, list[str]]:
             stale.append(name)
         text = replaced
     return text, stale
+
+
+def update_all(root: Path, results: Path) -> dict[Path, tuple[str, list[str]]]:
+    """What `update` makes of README.md and of every page in docs/ that has tables.
+
+    Raises:
+        TableError: See `update`; the message begins with the page. Results whose table stands on no page.
+    """
+    updated, places = {}, set[str]()
+    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        try:
+            places.update(_names(text))
+            updated[path] = update(text, results)
+        except TableError as error:
+            raise TableError(f"{path.relative_to(root).as_posix()}: {error}") from None
+    for name in TABLES:
+        if name not in places and newest_result(name, results) is not None:
+            raise TableError(f"no page has table {name!r}: expected {_opening(name)} and {_closing(name)} in docs/")
+    return updated
 
 
 def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
@@ -82,14 +99,18 @@ def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
 
 def newest_result(name: str, results: Path) -> Result | None:
     """The complete result `NAME-*.json` with the latest date in it, or None; studies together, and campaigns."""
+    if name == "settings":
+        return {"records": read_records(results / RECORDS)} if (results / RECORDS).is_file() else None
     if name == "study":
         return {"studies": published} if (published := study.studies(results)) else None
+    if name == "evidence":
+        parts = {"positions": newest_result("positions", results), "studies": study.studies(results)}
+        return parts if any(parts.values()) else None
     if name == "campaigns":
         names = {json.loads(path.read_text(encoding="utf-8"))["benchmark"] for path in results.glob("campaign-*.json")}
         newest = [newest_result(each, results) for each in sorted(names)]
-        return {"campaigns": found} if (found := [result for result in newest if result is not None]) else None
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
-    return max((result for result in found if result.get("complete", True)), key=lambda r: r["date"], default=None)
+        return {"campaigns": known} if (known := [result for result in newest if result is not None]) else None
+    return newest_of(name, results)
 
 
 def caption(result: Result) -> str:
@@ -107,35 +128,37 @@ def caption(result: Result) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes or checks the tables of README.md; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Update the tables of README.md.")
+    """Writes or checks the tables and pages; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description="Update all tables of results.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a table is stale")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file with the tables")
-    parser.add_argument("--docs", type=Path, help="folder of the pages (default: docs beside the README)")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with README.md and docs/")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     arguments = parser.parse_args(argv)
-    docs = arguments.docs or arguments.readme.parent / "docs"
+    root, results = arguments.root, arguments.results
     try:
-        text, stale = update(arguments.readme.read_text(encoding="utf-8"), arguments.results)
+        updated = update_all(root, results)
     except TableError as error:
-        print(f"{arguments.readme.name}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
-    pages, published = stale_pages(docs, arguments.results), study.studies(arguments.results)
+    docs, published = root / "docs", study.studies(results)
+    pages = stale_pages(docs, results)
+    stale = [f"{_name(path, root)}: table {name!r}" for path, (_, names) in updated.items() for name in names]
+    stale += [_name(path, root) for path in pages]
     if arguments.check:
-        pictures = [name for _, name in study.stale_pictures(published, docs)]
+        stale += [f"docs/{name}" for _, name in study.stale_pictures(published, docs)]
         for name in stale:
-            print(f"{arguments.readme.name}: table {name!r} is stale, run python -m benchmarks.tables", file=sys.stderr)
-        for name in (stale_files := [path.name for path in pages] + pictures):
-            print(f"docs/{name} is stale, run python -m benchmarks.tables", file=sys.stderr)
-        return 1 if stale or stale_files else 0
-    arguments.readme.write_text(text, encoding="utf-8")
+            print(f"{name} is stale, run python -m benchmarks.tables", file=sys.stderr)
+        return 1 if stale else 0
     docs.mkdir(parents=True, exist_ok=True)
-    for path, page in pages.items():
-        path.write_text(page, encoding="utf-8")
-    for path in [*pages, *study.write_pictures(published, docs)]:
-        print(f"docs/{path.relative_to(docs).as_posix()}: written")
-    print(f"{arguments.readme.name}: {', '.join(stale) or 'nothing'} updated")
+    for path, text in {**{path: text for path, (text, names) in updated.items() if names}, **pages}.items():
+        path.write_text(text, encoding="utf-8")
+    stale += [_name(path, root) for path in study.write_pictures(published, docs)]
+    print("\n".join(f"{name} updated" for name in stale) or "nothing to update")
     return 0
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
@@ -145,29 +168,32 @@ def _measured(benchmark: ModuleType) -> Callable[[Result], str]:
     return table
 
 
-def _unmeasured(benchmark: ModuleType) -> list[list[str]]:
-    # A layer has its name before it.
-    named = benchmark is cuda_conv
-    titles = [f"{name}: {problem}" if named else str(problem) for name, problem in benchmark.PROBLEMS.items()]
-    return [*benchmark.rows({"comparisons": [], "problems": []}), *([title, *["not measured"] * 3] for title in titles)]
+def _of_session(name: str) -> Callable[[Result], str]:
+    def table(result: Result) -> str:
+        return f"{markdown_table(gpu_session.part(name).rows(result))}\n\n{caption(result)}"
+
+    return table
 
 
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
+    "positions": lambda result: f"{result['table']}\n\n{caption(result)}",
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
-    "study": lambda result: study.table(result["studies"]),
-    "fine-tuning": _measured(fine_tuning),
+    "digits": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "evidence": lambda result: study.evidence(result["positions"], result["studies"]),
+    "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),
     "model": _measured(model),
     "sizes": _measured(sizes),
     "delays": _measured(delays),
-    "cuda-conv": _measured(cuda_conv),
-    "cuda-model": _measured(cuda_model),
+    "gpu-layers": _of_session("layers"),
+    "gpu-model": _of_session("model"),
 }
 # Result files' name to the page made of them, and what makes it out of a result.
 PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "study": (study.PAGE, lambda result: study.page(result["studies"])),
+    "settings": ("settings.md", lambda result: settings_page(result["records"])),
     "families": ("models.md", lambda result: families.page(result, caption(result))),
     "campaigns": (
         "campaigns.md",
@@ -175,16 +201,16 @@ PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
     ),
 }
 # What stands in a table's place until its command has run on a machine that has what it takes.
-UNMEASURED = {
-    f"cuda-{name}": f"{markdown_table(_unmeasured(benchmark))}\n\n"
-    f"On a machine with a GPU, `python -m benchmarks.run {name} --device cuda` and then `python -m benchmarks.tables` "
-    "fill this table."
-    for name, benchmark in (("conv", cuda_conv), ("model", cuda_model))
+_COMMANDS = {
+    "gpu-layers": "`python -m benchmarks.gpu_session` on a machine with a GPU",
+    "gpu-model": "`python -m benchmarks.gpu_session` on a machine with a GPU",
+    "delays": "`python -m benchmarks.run delays`",
+    "digits": "`torchdcls compare digits`, `python -m benchmarks.publish RUN_FOLDER`",
 }
-UNMEASURED["study"] = (
-    "No study is published yet. `python -m studies.run cpu` (hours) or `python -m studies.run gpu`, then "
-    "`python -m benchmarks.publish FOLDER` and `python -m benchmarks.tables`, fill this place and docs/results.md."
-)
+UNMEASURED = {
+    name: f"Not measured yet: {command}, and then `python -m benchmarks.tables`, fill this place."
+    for name, command in _COMMANDS.items()
+}
 
 
 def _names(text: str) -> list[str]:

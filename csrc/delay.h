@@ -63,7 +63,7 @@ static void delay_range(int64_t begin, int64_t end, void *context) {
     const td_delays *of = call->of;
     const int64_t parts = blocks(of->out, OUT_BLOCK), terms = of->in * of->count;
     const int64_t block = most(1, ROW_BYTES / TD_VECTOR / (of->most + call->steps));
-    vec *sums = td_scratch(0, OUT_BLOCK * MOST_STEPS * sizeof(vec));
+    vec *sums = td_scratch(TD_TASK, OUT_BLOCK * MOST_STEPS * sizeof(vec));
     if (sums == NULL) {
         call->failed = 1;
         return;
@@ -104,7 +104,7 @@ static int delay(const td_delays *of) {
     call.chunks = blocks(call.length, MOST_STEPS);
     call.steps = blocks(call.length, call.chunks);
     call.row = of->most + call.chunks * call.steps;
-    call.rows = td_scratch(1, (size_t)(call.units * of->in * call.row) * sizeof(vec));
+    call.rows = td_scratch(TD_CALL, (size_t)(call.units * of->in * call.row) * sizeof(vec));
     if (call.rows == NULL) return TD_NO_MEMORY;
     td_parallel(call.units * of->in, copy_rows_range, &call);
     td_parallel(call.units * call.chunks * blocks(of->out, OUT_BLOCK), delay_range, &call);

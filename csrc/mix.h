@@ -113,7 +113,7 @@ static vec *joined_cells(const mix_call *call, const vec *one, const vec *other,
 /* Spectra of a map's rows, two vectors of channels at a time. */
 static void mixed_map_range(mix_call *call, mixed_map *map, int64_t begin, int64_t end, int output) {
     const int64_t size = call->plan.size, panels = map->padded / PANEL, plane = spaced(panels * call->count);
-    vec *room = td_scratch(0, (size_t)(4 * size) * sizeof(vec));
+    vec *room = td_scratch(TD_TASK, (size_t)(4 * size) * sizeof(vec));
     if (room == NULL) {
         call->failed = 1;
         return;
@@ -170,7 +170,7 @@ static void mixed_convolve_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
     const int64_t size = call->plan.size, half = call->half, lefts = call->left.padded / PANEL;
     const int64_t most_rows = blocks(call->count, call->parts), block = half * PLANES * spaced(PANEL);
-    vec *kernel = td_scratch(0, (size_t)(block + half * PLANES * spaced(most_rows) + 4 * size) * sizeof(vec));
+    vec *kernel = td_scratch(TD_TASK, (size_t)(block + half * PLANES * spaced(most_rows) + 4 * size) * sizeof(vec));
     if (kernel == NULL) {
         call->failed = 1;
         return;
@@ -212,7 +212,7 @@ static void mixed_correlate_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
     const int64_t size = call->plan.size, half = call->half, taps = call->axis.kernel, plane = spaced(MIXED_ROWS);
     const int64_t lefts = call->left.padded / PANEL, rights = call->right.padded / PANEL;
-    vec *sums = td_scratch(0, (size_t)(half * PLANES * plane + 4 * size) * sizeof(vec));
+    vec *sums = td_scratch(TD_TASK, (size_t)(half * PLANES * plane + 4 * size) * sizeof(vec));
     if (sums == NULL) {
         call->failed = 1;
         return;
@@ -325,7 +325,7 @@ static int mix(int map, const td_mixing *p, const td_tensor *input, const td_ten
     const int64_t row = bins * (lefts + rights) * WIDE * TD_VECTOR;
     const int64_t most_rows = blocks(call.rows, blocks(call.rows, most(LEAST_ROWS, MIXED_BYTES / row)));
     const int64_t left = bins * spaced(most_rows * lefts), right = bins * spaced(most_rows * rights);
-    call.left.spectra = td_scratch(1, (size_t)(left + right) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
+    call.left.spectra = td_scratch(TD_CALL, (size_t)(left + right) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
     if (call.left.spectra == NULL) return TD_NO_MEMORY;
     call.right.spectra = call.left.spectra + left;
     plan_transform(&call.plan, call.axis.size, (real *)(call.right.spectra + right));

@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "compare": Entry(
-        "see what learned positions do: on taps at known places, and in a small model",
+        "see what learned positions and delays do: on taps at known places, images and spoken digits",
         "torchdcls_train.commands",
         "COMPARE",
     ),

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from torchdcls_train.settings import Precision
-
-from .config import Candidate, Method, Start, StudyConfig
+from .config import Candidate, Method, Precision, Start, StudyConfig
 
 # To be raised when a change of the code changes what the same settings come to: older results are not taken then.
 _VERSION = 1

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from itertools import product
 from statistics import mean
 
-from torchdcls_train.comparison.record import model_title
-from torchdcls_train.comparison.small import SMALL_MODELS, stem_stride
+from torchdcls._tables import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, model_title, stem_stride
 
 from .cells import FinishedCell
 from .config import BASELINE, LEARNED
@@ -81,7 +80,8 @@ def limits(results: Results) -> str:
     reached = [accuracy for final in scored for accuracy in final.accuracies.values()]
     most = max(final.one.parameters for final in scored if final.one is not None) / 1e6
     left_out = sorted({"triangle", "dense", "dilated", "frozen"} - set(config.methods))
-    left_out += [f"the small {model}" for model in SMALL_MODELS if model not in config.models]
+    if set(config.models) <= set(DEEP_MODELS):
+        left_out += [f"the small {model}" for model in DEEP_MODELS if model not in config.models]
     parts = [
         "The papers trained models of 28 million parameters and more for 300 epochs on the 1.28 million images of "
         "ImageNet, at 224 pixels, where a first stage of 56 cells a side is 8 times as large as a 7x7 kernel.",
@@ -89,7 +89,8 @@ def limits(results: Results) -> str:
         f"images of {config.side} pixels {counted(config.epochs, 'time')}.",
     ]
     if set(config.models) <= set(SMALL_MODELS):
-        cells = config.side // stem_stride(config.side)
+        isotropic = config.models[0] in CONVMIXERS
+        cells = config.side // stem_stride(config.side, 16 if isotropic else 32)
         parts.append(f"Their first stage has {cells} cells a side, {cells / 7:.1f} times 7.")
     end = "."
     if not any(it.shows for it in results.comparisons if it.method in LEARNED):

@@ -8,9 +8,8 @@ from typing import Any, Literal, get_args
 
 from torchdcls import _checks
 from torchdcls.profiles import INTERPOLATIONS, Interpolation
-from torchdcls_train.data import NAMED
-from torchdcls_train.settings import Precision, setting
 
+Precision = Literal["float32", "bfloat16"]
 Method = Literal["7x7", Interpolation, "dense", "dilated", "frozen"]
 METHODS: tuple[Method, ...] = get_args(Method)
 BASELINE: Method = "7x7"
@@ -46,56 +45,52 @@ class Candidate:
 class Tuning:
     """How the settings of each method are chosen on the validation images."""
 
-    seeds: Sequence[int] = setting((100,), "seeds of the tuning; none of them is among the study's own")
-    epochs: int | None = setting(None, "passes over the training images (default: those of the study)")
-    candidates: Mapping[str, Mapping[str, Sequence[Any]]] = field(
-        default_factory=dict,
-        metadata={
-            "help": "for each method lists of lr, weight_decay, kernel_size and start; all combinations are tried, and "
-            "every method has as many; with one each, settings are fixed beforehand and nothing is tuned"
-        },
-    )
+    seeds: Sequence[int] = (100,)  # seeds of the tuning; none of them is among the study's own
+    epochs: int | None = None  # passes over the training images (default: those of the study)
+    # For each method lists of lr, weight_decay, kernel_size and start. All combinations are tried, and every method has
+    # as many; with one each, settings are fixed beforehand and nothing is tuned.
+    candidates: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sweeps:
     """What accuracy is drawn against, on the validation images, with all else as here."""
 
-    models: Sequence[str] | None = setting(None, "models to draw it for (default: the study's)")
-    methods: Sequence[Method] = setting(("bilinear", "gaussian"), "methods to draw it for")
-    seeds: Sequence[int] = setting((100, 101), "seeds")
-    epochs: int | None = setting(None, "passes over the training images (default: those of the study)")
-    kernel_size: int = setting(17, "kernel size of the other two sweeps")
-    start: Start = setting(3.0, "where positions start in the other two sweeps")
-    kernel_sizes: Sequence[int] = setting((), "kernel sizes")
-    kernel_counts: Sequence[int] = setting((), "numbers of elements")
-    starts: Sequence[Start] = setting((), "radii within which positions start")
+    models: Sequence[str] | None = None  # models to draw it for (default: the study's)
+    methods: Sequence[Method] = ("bilinear", "gaussian")  # methods to draw it for
+    seeds: Sequence[int] = (100, 101)  # seeds
+    epochs: int | None = None  # passes over the training images (default: those of the study)
+    kernel_size: int = 17  # kernel size of the other two sweeps
+    start: Start = 3.0  # where positions start in the other two sweeps
+    kernel_sizes: Sequence[int] = ()  # kernel sizes
+    kernel_counts: Sequence[int] = ()  # numbers of elements
+    starts: Sequence[Start] = ()  # radii within which positions start
 
 
 @dataclass(frozen=True)
 class StudyConfig:
     """Settings of a study: what its YAML file may say. `kernel_size` and `start` in it count in grid cells."""
 
-    models: Sequence[str] = setting(("convnext", "convformer"), "models of torchdcls compare, or timm's names")
-    data: str = setting("embedded", "'embedded', 'fashion-mnist' or 'cifar10'")
-    data_dir: Path | None = setting(None, "where the files of 'fashion-mnist' or 'cifar10' are")
-    image_size: int | None = setting(None, "pixels a side (default: the data's own)")
-    train_images: int | None = setting(None, "use only so many of the data's training images (default: all)")
-    validation_images: int = setting(1000, "how many of these are set apart for validation")
-    methods: Sequence[Method] = setting(METHODS, "what is compared; 7x7 is the baseline of all others")
-    seeds: Sequence[int] = setting((0, 1, 2, 3, 4), "seeds, or their number")
-    epochs: int = setting(6, "passes over the training images")
-    batch_size: int = setting(64, "images per step")
-    lr: float = setting(4e-3, "base learning rate of AdamW, where no candidate says another")
-    weight_decay: float = setting(0.05, "weight decay, where no candidate says another")
-    label_smoothing: float = setting(0.1, "label smoothing of the training loss")
-    warmup_epochs: float = setting(1.0, "epochs of linear warm-up, at most a quarter of all")
+    models: Sequence[str] = ("convnext", "convformer")  # models of torchdcls compare, or timm's names
+    data: str = "embedded"  # 'embedded', 'fashion-mnist' or 'cifar10'
+    data_dir: Path | None = None  # where the files of 'fashion-mnist' or 'cifar10' are
+    image_size: int | None = None  # pixels a side (default: the data's own)
+    train_images: int | None = None  # use only so many of the data's training images (default: all)
+    validation_images: int = 1000  # how many of these are set apart for validation
+    methods: Sequence[Method] = METHODS  # what is compared; 7x7 is the baseline of all others
+    seeds: Sequence[int] = (0, 1, 2, 3, 4)  # seeds, or their number
+    epochs: int = 6  # passes over the training images
+    batch_size: int = 64  # images per step
+    lr: float = 4e-3  # base learning rate of AdamW, where no candidate says another
+    weight_decay: float = 0.05  # weight decay, where no candidate says another
+    label_smoothing: float = 0.1  # label smoothing of the training loss
+    warmup_epochs: float = 1.0  # epochs of linear warm-up, at most a quarter of all
     tuning: Tuning = field(default_factory=Tuning)
     sweeps: Sweeps = field(default_factory=Sweeps)
-    precision: Precision = setting("float32", "of the forward pass: float32, or bfloat16 by autocast")
-    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
-    threads: int | None = setting(None, "CPU threads (default: torch's)")
-    note: str | None = setting(None, "what a reader of the results should know of how the study came about")
+    precision: Precision = "float32"  # of the forward pass: float32, or bfloat16 by autocast
+    device: str = "auto"  # 'cpu', 'cuda', ..., or 'auto' for a GPU where there is one
+    threads: int | None = None  # CPU threads (default: torch's)
+    note: str | None = None  # what a reader of the results should know of how the study came about
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant.
@@ -103,24 +98,15 @@ class StudyConfig:
         Raises:
             ValueError: A setting is out of range; the message begins with its name.
         """
-        from torchdcls_train.comparison.small import check_model  # timm takes seconds, and `--help` does without
-
-        _checks.one_of("data", self.data, NAMED)
-        for name in ("validation_images", "epochs", "batch_size"):
-            _checks.integer(name, getattr(self, name), 1)
-        for name in ("image_size", "train_images", "threads"):
-            _positive_or_none(name, getattr(self, name))
-        for name in ("lr", "weight_decay", "warmup_epochs"):
-            _finite(name, getattr(self, name))
-        _finite("label_smoothing", self.label_smoothing)
-        if self.label_smoothing >= 1:
-            raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
+        _checks.one_of("data", self.data, tuple(_IMAGE_SIZES))
+        counts = ("validation_images", "epochs", "batch_size", "image_size", "train_images", "threads")
+        _checks.settings(self, _checks.count, *counts)
+        _checks.settings(self, _checks.at_least_0, "lr", "weight_decay", "warmup_epochs")
+        _checks.settings(self, _checks.share, "label_smoothing")
         _checks.one_of("precision", self.precision, get_args(Precision))
         if self.note is not None and not isinstance(self.note, str):
             raise ValueError(f"note: expected words, got {self.note!r}")
         _each("models", self.models)
-        for model in self.models:
-            check_model(model)
         self._check_methods("methods", self.methods)
         if BASELINE not in self.methods:
             raise ValueError(f"methods: expected {BASELINE!r} among them, which the others are compared with, got none")
@@ -191,7 +177,7 @@ class StudyConfig:
         elif choice == "start":
             _start(name, value)
         else:
-            _finite(name, value)
+            _checks.at_least_0(name, value)
 
     def _check_size(self, name: str, value: object) -> None:
         size = _checks.integer(name, value, 1)
@@ -235,11 +221,6 @@ def _start(name: str, value: object) -> Start:
             f"got {value!r}"
         )
     return float(value)
-
-
-def _finite(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 
 def _positive_or_none(name: str, value: object) -> None:

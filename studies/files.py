@@ -56,8 +56,13 @@ def load_study(name_or_path: str) -> StudyConfig:
         raise ValueError(
             f"config: expected a YAML file, {name_or_path} is something else: {' '.join(str(error).split())}"
         ) from error
+    from torchdcls_train.comparison.small import check_model  # timm takes seconds, and `--help` does without
+
     try:
-        return study_from(content)
+        config = study_from(content)
+        for model in config.models:
+            check_model(model)
+        return config
     except ValueError as error:
         raise ValueError(f"config: in {name_or_path}, {error}") from None
 

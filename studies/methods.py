@@ -3,28 +3,17 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torchdcls.conversion import convert, select
 from torchdcls.conversion.swap import swap_modules_
 from torchdcls.nn.init import PositionInit
-from torchdcls.ops.conv import large_kernel_conv2d
 from torchdcls.optim import dcls_layers
-from torchdcls_train.comparison.small import comparison_model
+from torchdcls_train.comparison.models import DenseConv2d
+from torchdcls_train.comparison.small import comparison_model, weight_std
 
 from .cells import Cell
 from .config import BASELINE, PLACED, TAPS
-
-# As ConvNeXt and MetaFormer start theirs.
-_WEIGHT_STD = 0.02
-
-
-class DenseConv2d(nn.Conv2d):
-    """A depthwise convolution with every tap of its extent, by whatever method is the fastest here."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolves; the output has the size of the input."""
-        return large_kernel_conv2d(input, self.weight, self.bias, padding="same", groups=self.groups)
 
 
 def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | None]:
@@ -57,7 +46,7 @@ def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | Non
             kernel_count="iso" if cell.kernel_count is None else cell.kernel_count,
             interpolation="gaussian" if cell.method == "frozen" else cell.method,  # type: ignore[arg-type]
             position_init=_position_init(cell),
-            weight_std=_WEIGHT_STD,
+            weight_std=weight_std(model),
         )
         if cell.method == "frozen":
             for layer in dcls_layers(model):
@@ -65,7 +54,10 @@ def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | Non
         return model, report.kernel_count
     size = cell.kernel_size
     if cell.method == "dense":
-        _replace(model, lambda old: DenseConv2d(old.in_channels, old.out_channels, size, groups=old.groups))
+        _replace(
+            model,
+            lambda old: DenseConv2d(old.in_channels, old.out_channels, size, padding="same", groups=old.groups),
+        )
         return model, size**2
     dilation = (size - 1) // (TAPS - 1)
     _replace(
@@ -89,9 +81,11 @@ def _position_init(cell: Cell) -> PositionInit:
 def _replace(model: nn.Module, make: Callable[[nn.Conv2d], nn.Conv2d]) -> None:
     """Puts new convolutions in the place of depthwise ones, which `convert` would take too; biases are kept."""
     others: dict[nn.Module, nn.Module] = {}
+    std = weight_std(model)
     for old in model.modules():
         if type(old) is nn.Conv2d and select.default_reason(old) is None:
             others[old] = new = make(old)
-            nn.init.trunc_normal_(new.weight, std=_WEIGHT_STD, a=-2 * _WEIGHT_STD, b=2 * _WEIGHT_STD)
+            if std is not None:
+                nn.init.trunc_normal_(new.weight, std=std, a=-2 * std, b=2 * std)
             new.bias = old.bias
     swap_modules_(model, others)

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from torchdcls._tables import half_interval, markdown_table
-from torchdcls_train.comparison.record import model_title
+from torchdcls._tables import markdown_table, mean_and_interval, model_title
 
 from .cells import FinishedCell
 from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
@@ -286,10 +285,9 @@ def _commit(cell: FinishedCell) -> str:
 
 
 def _mean(values: Sequence[float]) -> str:
-    mean = f"{sum(values) / len(values):.2f}"
-    if len(values) == 2:  # an interval would be ten times as wide as they are apart
-        return f"{mean} ({min(values):.2f}, {max(values):.2f})"
-    return mean if len(values) < 2 else f"{mean} ± {half_interval(values):.2f}"
+    # The interval of two would be ten times as wide as they are apart.
+    both = f" ({min(values):.2f}, {max(values):.2f})" if len(values) == 2 else ""
+    return mean_and_interval(values, 3) + both
 
 
 def _interval(interval: tuple[float, float]) -> str:

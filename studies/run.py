@@ -1,9 +1,8 @@
 """A study from its settings to its page: `python -m studies.run CONFIG`; the same command resumes it."""
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +10,13 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from torchdcls._environment import environment, repeatable
+from torchdcls._environment import environment
 from torchdcls.cli.main import run
 from torchdcls.cli.options import Command
 from torchdcls_train.data.named import images_per_epoch
 from torchdcls_train.processes import device_name, find_device
-from torchdcls_train.progress import ProgressBar
+from torchdcls_train.progress import ProgressBar, say
+from torchdcls_train.run_files import RunWriter, command_line
 
 from .cells import Cell, FinishedCell, Platform
 from .compiling import many_shapes
@@ -25,9 +25,10 @@ from .files import load_study, study_names
 from .images import StudyImages, load_images
 from .methods import build
 from .page import write_page
-from .records import Data, Recorder, Study, read_finished, read_run, write_settings
+from .records import CELLS, SETTINGS, Data, Study, read_finished, read_run
 from .results import Results, results_of
 from .schedule import ScheduleEntry, make_schedule
+from .settings.run import COMMAND as SETTINGS_STUDY
 from .status import status_table
 from .training import train_cell
 
@@ -77,35 +78,37 @@ def study(
         build(cell, images.channels, images.classes)
     data = Data(images.name, len(images.training), len(images.validation), len(images.test), images.classes)
     images = images.on(device)
-    command = shlex.join(["python", "-m", "studies.run", *repeatable(sys.argv[1:] if argv is None else argv)])
-    recorder = Recorder(folder)
+    command = command_line(argv, ("python", "-m", "studies.run"))
     state: Literal["finished", "interrupted"] = "finished"
-    try:
-        now = Study(name, config, platform, data, recorder.finished)
-        write_settings(folder, now)
-        console.print(
+    with RunWriter(folder, SETTINGS, CELLS) as writer:
+        finished = read_finished(folder)
+        now = Study(name, config, platform, data, finished)
+        writer.write(now.header())
+        say(
+            console,
             f"{data.name}: {data.training_images:,} training, {data.validation_images:,} validation and "
             f"{data.test_images:,} test images. Run folder: {folder}",
-            soft_wrap=True,
         )
-        if recorder.finished:
-            used = len(make_schedule(config, platform, recorder.finished).used)
-            others = len(recorder.finished) - used
+        if finished:
+            used = len(make_schedule(config, platform, finished).used)
+            others = len(finished) - used
             rest = f"; {others} others in the folder belong to other settings" if others else ""
-            console.print(f"{used} cells were finished before and are used again{rest}", soft_wrap=True)
+            say(console, f"{used} cells were finished before and are used again{rest}")
 
         def unfinished() -> list[ScheduleEntry]:
-            left = make_schedule(config, platform, recorder.finished).left
+            left = make_schedule(config, platform, finished).left
             mine = [entry for entry in left if entry.model in (models or config.models)]
             return [e for e in mine if e.phase != "final" or e.cell is None or e.cell.seed in (seeds or config.seeds)]
 
+        def add(cell: FinishedCell) -> None:
+            writer.add(asdict(cell))
+            finished[cell.id] = cell
+
         try:
-            _train_all(config, unfinished, images, device, recorder, command, console)
+            _train_all(config, unfinished, images, device, add, command, console)
         except KeyboardInterrupt:
             state = "interrupted"
             console.print("Interrupted; rerun the same command to resume from the last finished cell")
-    finally:
-        recorder.close()
     results = results_of(now)
     console.print(status_table(name, results.schedule))
     _write_page(results, folder, console)
@@ -146,7 +149,7 @@ def _train_all(
     unfinished: Callable[[], list[ScheduleEntry]],
     images: StudyImages,
     device: torch.device,
-    recorder: Recorder,
+    add: Callable[[FinishedCell], None],
     command: str,
     console: Console,
 ) -> None:
@@ -165,13 +168,13 @@ def _train_all(
                 origin["machine"]["gpu"] = device_name(device)
             with many_shapes():
                 finished = train_cell(entry.cell, images, device, origin, on_batch=progress.advance)
-            recorder.add(finished)
+            add(finished)
             progress.say(f"{number}/{total} {title}{_settings(entry.cell)}: {_outcome(finished)}")
 
 
 def _write_page(results: Results, folder: Path, console: Console) -> None:
     for path in write_page(results, folder):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {path}")
 
 
 def _settings(cell: Cell) -> str:
@@ -194,7 +197,7 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
         description="Run a study: tune every method alike, compare them with paired seeds, and report what comes out. "
         "Rerun the same command to resume.",
     )
-    parser.add_argument("config", type=str, help=f"{' or '.join(study_names())}, or a YAML file with settings")
+    parser.add_argument("config", type=str, help=f"{', '.join(study_names())}, settings, or a YAML file")
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")
     parser.add_argument("--data-dir", type=Path, help="where the files of the data are (default: as the file says)")
     parser.add_argument("--models", nargs="+", type=str, help="train these models' part alone, to share a study")
@@ -227,7 +230,8 @@ def _study(settings: dict[str, Any], arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a study as the command line says, and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return run("python -m studies.run", lambda: Command(_study_options, _study), arguments)
+    command = SETTINGS_STUDY if arguments[:1] == ["settings"] else Command(_study_options, _study)
+    return run("python -m studies.run", lambda: command, arguments)
 
 
 if __name__ == "__main__":

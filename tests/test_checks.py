@@ -70,7 +70,7 @@ def test_integers_refuse_text():
 )
 def test_channels_refuse(given, message):
     with pytest.raises(ValueError, match=message):
-        _checks.channels(*given)
+        _checks.channels(given[2], in_channels=given[0], out_channels=given[1])
 
 
 def test_axes_are_ascending():
@@ -180,13 +180,50 @@ def test_what_takes_a_tensor_says_that_it_got_none(function, value, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: torchdcls.to_official(nn.ReLU()), r"state_dict: expected model.state_dict\(\), got ReLU"),
+        (lambda: torchdcls.to_official(nn.ReLU()), r"state_dict: expected model.state_dict\(\), got .*ReLU"),
         (lambda: torchdcls.load_official(["a"]), "path_or_url: expected a file or an address, got list"),
         (lambda: torchdcls.Dcls1d(1, 1, 1, dtype="float32"), "dtype: expected a floating-point dtype, got 'float32'"),
         (lambda: torchdcls.param_groups(nn.ReLU(), "1e-3", 0.05), "lr: expected a number, got '1e-3'"),
         (lambda: torchdcls.fuse(nn.ReLU(), tolerance=None), "tolerance: expected a number, got None"),
         (lambda: torchdcls.convert(nn.ReLU(), weight_std=[1], **_SIZES), "weight_std: expected a number, got list"),
         (lambda: torchdcls.Dcls1d(1, 1, 1, position_init=0.5), "position_init: expected .*, got 0.5"),
+        (lambda: torchdcls.Dcls1d(1, 1, 1, bias=None), "bias: expected True or False, got None"),
+        (lambda: torchdcls.Dcls1d(1, 1, 1, device=[0]), r"device: expected a torch.device or the name .*, got \[0\]"),
+        (
+            lambda: torchdcls.Dcls1d(1, 1, 1, sigma_init=torch.ones(2)),
+            "sigma_init: expected a number, got torch.Tensor",
+        ),
+        (lambda: torchdcls.Dcls1d(1, 1, 1, stride=b"1"), "stride: expected an integer of at least 1, got b'1'"),
+        (lambda: torchdcls.Dcls1d(1, 1, 1, padding={0: 1}), "padding: expected an integer of at least 0, got {0: 1}"),
+        (lambda: torchdcls.Dcls1d(1, 1, 1, learned_dims=b"0"), "learned_dims: expected a tuple .*, got b'0'"),
+        (lambda: torchdcls.DclsTranspose1d(1, 1, 1, padding_mode=0), "padding_mode: expected one of 'zeros', got 0"),
+        (
+            lambda: torchdcls.convert(nn.ReLU(), where="conv", **_SIZES),
+            r"where: expected a function of \(name, module\)",
+        ),
+        (lambda: torchdcls.explain_method(3, (4, 1, 3, 3)), "input_shape: expected the sizes of all axes, .*, got 3"),
+        (
+            lambda: torchdcls.explain_method((1, 4, 9), (4, 4, 3), dtype="half"),
+            "dtype: expected a torch.dtype, got 'half'",
+        ),
+        (
+            lambda: torchdcls.explain_method((1, 4, 9), (4, 4, 3), device=1.5),
+            "device: expected a torch.device .*, got 1.5",
+        ),
+        (
+            lambda: torchdcls.explain_method((1, 4, 9), (4, 4, 3), padding="same", transposed=True),
+            "padding: expected an",
+        ),
+        (lambda: torchdcls.explain_method((1, 4, 9), (4, 4, 3), training="yes"), "training: expected True or False"),
+        (lambda: torchdcls.Profile("relu", 1.0, None), "function: expected a function, got 'relu'"),
+        (lambda: torchdcls.Profile(torch.relu, "1", None), "smallest_scale: expected a number, got '1'"),
+        (lambda: torchdcls.Profile(torch.relu, 1.0, True), "start: expected a number, got True"),
+        (lambda: torchdcls.Profile(torch.relu, 1.0, None, name=3), "name: expected text, got 3"),
+        (lambda: torchdcls.Profile(torch.relu, 1.0, None, slope=0.5), "slope: expected a function, got 0.5"),
+        (
+            lambda: torchdcls.Profile(torch.relu, 1.0, None, device_form=1),
+            "device_form: expected 'triangle', .*, got 1",
+        ),
     ],
 )
 def test_other_arguments_of_another_type(call, message):
@@ -197,7 +234,6 @@ def test_other_arguments_of_another_type(call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: torchdcls.explain_method(None, (4, 1, 3, 3)), "input_shape: expected the sizes of all axes, such as"),
         (lambda: receptive_field(nn.ReLU()), "inputs: expected the model's arguments"),
     ],
 )

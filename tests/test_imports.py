@@ -1,6 +1,7 @@
 """Imports point one way, and `import torchdcls` needs torch alone."""
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ ORDER |= {"_environment": 0, "_files": 0, "_tables": 0}
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"native": "ops", "plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
+# The benchmark that is a training, and what makes the benchmarks' records and their tables.
+TRAINS = "benchmarks.fine_tuning"
+WRITERS = ("benchmarks.record", "benchmarks.tables", "benchmarks.publish")
 # Packages that only some places may import.
 RESERVED = {
     "triton": {"torchdcls.ops.conv.triton", "torchdcls.ops.triton"},
@@ -78,7 +82,8 @@ def imports_of(path: Path) -> list[Import]:
                 submodule = ROOT.joinpath(PACKAGES.get(package_of(base), "."), *base.split("."), alias.name)
                 is_module = submodule.is_dir() or submodule.with_suffix(".py").exists()
                 found.append(Import(module, f"{base}.{alias.name}" if is_module else base, inside_function))
-        inside_function = inside_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types_alone = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        inside_function |= for_types_alone or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             visit(child, inside_function)
 
@@ -98,6 +103,9 @@ def why_not(found: Import) -> str | None:
     here, there = found.room, room(found.target)
     if mine < other:
         return "what is below does not know what uses it"
+    if other == RANK["torchdcls_train"] and package_of(found.file) == "benchmarks":
+        trains = found.inside_function or found.file == TRAINS
+        return None if trains else "what trains is imported where it trains, and by no table or record"
     if package_of(found.file) == "torchdcls_train" and found.target.startswith("torchdcls.plots"):
         return None if found.inside_function else "plots are imported inside the function that draws"
     if package_of(found.file) != "torchdcls":
@@ -153,10 +161,30 @@ def test_imports_point_one_way(found):
         ("torchdcls_train.engine", "studies.training", True),
         ("torchdcls_train.checkpoint", "benchmarks.record", False),
         ("studies.page", "benchmarks.tables", False),
+        ("benchmarks.sizes", "torchdcls_train.comparison.small", False),
     ],
 )
 def test_arrows_that_point_back_are_seen(file, target, inside_function):
     assert why_not(Import(file, target, inside_function)) is not None
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """What is imported when these modules are, outside of functions: theirs, and the packages that these lie in."""
+    found, left = set(), list(modules)
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += [each.target for each in INTERNAL if each.file == module and not each.inside_function]
+            left += [module.rpartition(".")[0]] if "." in module else []
+    return found
+
+
+def test_tables_and_records_need_no_training():
+    assert {"studies.page", "benchmarks.kept_weights"} <= loaded_by(*WRITERS)
+    assert not [module for module in loaded_by(*WRITERS) if package_of(module) == "torchdcls_train"]
+    # As seen where there is training.
+    assert "torchdcls_train.trainer" in loaded_by("studies.run") & loaded_by(TRAINS)
 
 
 def below(module: str, *folders: str) -> bool:
@@ -205,7 +233,7 @@ def test_making_kernels_and_convolving_do_not_know_each_other(found):
         ("ops.separable", "ops.conv.direct"),
         ("ops.triton.launch", "ops.conv.triton.launch"),
         ("ops.kernel", "ops.dcls_conv"),
-        ("ops.conv.triton.support", "ops.triton.support"),
+        ("ops.conv.triton.way", "ops.triton.support"),
         ("ops.conv.fft", "ops.separable"),
         ("ops.conv.direct", "profiles"),
         ("ops.padding", "ops"),
@@ -229,6 +257,41 @@ def test_methods_of_convolving_do_not_know_each_other():
 
 def test_the_oracle_imports_nothing_from_the_package():
     assert not [found for found in INTERNAL if found.file == "torchdcls.ops.reference"]
+
+
+# Names that torch may change without a word; a new version is then looked at in one place.
+PRIVATE_NAMES = SOURCE / "ops" / "tracing.py"
+
+
+def private_names(source: str) -> list[str]:
+    """Private modules, functions and classes of torch that a file names."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names.append(ast.unparse(node))
+    return [name for name in names if re.fullmatch(r"torch(\.\w+)*\._[^_]\w*(\.\w+)*", name)]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "src" in path.parts and path != PRIVATE_NAMES], ids=dotted)
+def test_private_names_of_torch_stand_in_one_file(path):
+    assert private_names(path.read_text()) == []
+
+
+def test_private_names_of_torch_are_seen():
+    assert "torch._C._is_tracing" in private_names(PRIVATE_NAMES.read_text())
+    for line in (
+        "import torch._dynamo",
+        "from torch._ops import OpOverload",
+        "from torch.nn.modules.conv import _ConvNd",
+        "from torch import _foreach_lerp_",
+        "def wait():\n    torch.cuda._sleep(1)",
+        "forward = torch.autograd.forward_ad._current_level >= 0",
+    ):
+        assert private_names(line)
 
 
 @pytest.mark.parametrize("package", RESERVED)

@@ -6,17 +6,8 @@ from . import native
 from .conversion import ConversionReport, FuseReport, convert, fuse
 from .conversion.official import to_official
 from .nn import Dcls1d, Dcls2d, Dcls3d, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d
-from .ops import (
-    clear_caches,
-    construct_kernel,
-    dcls_conv,
-    dcls_conv1d,
-    dcls_conv2d,
-    dcls_conv3d,
-    dcls_conv_transpose,
-    dcls_conv_transpose1d,
-    dcls_conv_transpose2d,
-    dcls_conv_transpose3d,
+from .ops.caches import clear_caches
+from .ops.conv.api import (
     explain_method,
     large_kernel_conv,
     large_kernel_conv1d,
@@ -27,6 +18,17 @@ from .ops import (
     large_kernel_conv_transpose2d,
     large_kernel_conv_transpose3d,
 )
+from .ops.dcls_conv import (
+    dcls_conv,
+    dcls_conv1d,
+    dcls_conv2d,
+    dcls_conv3d,
+    dcls_conv_transpose,
+    dcls_conv_transpose1d,
+    dcls_conv_transpose2d,
+    dcls_conv_transpose3d,
+)
+from .ops.kernel import construct_kernel
 from .optim import clamp_positions_, param_groups, repulsion_loss
 from .profiles import Profile
 

@@ -2,17 +2,18 @@
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Literal, ParamSpec, SupportsFloat, TypeVar
+from types import NoneType
+from typing import Any, Literal, ParamSpec, SupportsFloat, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from .profiles import PROFILES, Interpolation, Profile
 
-# What the PyPI package DCLS calls the interpolations, for a hint in the error message.
-_DCLS_NAMES = {"v0": "bilinear", "v1": "bilinear", "max": "triangle", "gauss": "gaussian"}
+# What the versions of the PyPI package DCLS interpolate by, for hints in error messages and for its checkpoints.
+DCLS_NAMES: dict[str, Interpolation] = {"v0": "bilinear", "v1": "bilinear", "max": "triangle", "gauss": "gaussian"}
 
 # Arguments of torch's convolutions and of the PyPI package DCLS that are called otherwise here.
 FOREIGN = {
@@ -22,6 +23,9 @@ FOREIGN = {
 }
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _SUPPORTED = f"{', '.join(map(str, _DTYPES))} are supported"
+
+# What can be iterated over and is no list of sizes.
+_NO_LIST = (str, bytes, Mapping)
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -45,7 +49,8 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 def number(name: str, value: object) -> None:
     """Refuses what is no real number, nor a tensor of one."""
-    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+    many = isinstance(value, Tensor) and value.numel() != 1
+    if many or isinstance(value, bool) or not isinstance(value, SupportsFloat):
         raise WrongTypeError(f"{name}: expected a number, got {_kind(value)}")
 
 
@@ -58,9 +63,30 @@ def at_least_0(name: str, value: object) -> float:
     return found
 
 
+def share(name: str, value: object) -> float:
+    """`value` as a float, refused below 0 and from 1 on."""
+    if (found := at_least_0(name, value)) >= 1:
+        raise ValueError(f"{name}: expected a number from 0 to below 1, got {value!r}")
+    return found
+
+
+def settings(config: Any, check: Callable[[str, object], object], *names: str) -> None:
+    """Checks settings of a dataclass, each by its name; None is right where the type says so."""
+    types = get_type_hints(type(config))
+    for name in names:
+        value = getattr(config, name)
+        if value is not None or NoneType not in get_args(types[name]):
+            check(name, value)
+
+
+def count(name: str, value: object) -> int:
+    """`value` as an int, refused below 1."""
+    return integer(name, value, 1)
+
+
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
     """One integer for all axes, or one for each of `count` axes, as a tuple of `count`."""
-    if isinstance(value, Iterable) and not isinstance(value, str):
+    if isinstance(value, Iterable) and not isinstance(value, _NO_LIST):
         values = tuple(value)
         if len(values) != count:
             raise ValueError(f"{name}: expected one integer or {count} of them, one per axis, got {values!r}")
@@ -79,6 +105,27 @@ def kernel_size(value: object, dims: int, learned_dims: Sequence[int], kernel_co
     return sizes
 
 
+def of_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Refuses what is not of a type; `expected` says what it should be."""
+    if not isinstance(value, kind):
+        raise WrongTypeError(f"{name}: expected {expected}, got {_kind(value)}")
+
+
+def flags(**values: object) -> None:
+    """Refuses what is neither True nor False."""
+    for name, value in values.items():
+        of_type(name, value, bool, "True or False")
+
+
+def device(value: torch.device | str) -> torch.device:
+    """A device, by its name or itself."""
+    try:
+        return torch.device(value)
+    except (RuntimeError, TypeError):
+        wrong = ValueError if isinstance(value, str) else WrongTypeError
+        raise wrong(f"device: expected a torch.device or the name of one, such as 'cuda', got {value!r}") from None
+
+
 def dtype(value: torch.dtype) -> torch.dtype:
     """A dtype in which weights can be."""
     if value not in _DTYPES:
@@ -87,14 +134,12 @@ def dtype(value: torch.dtype) -> torch.dtype:
     return value
 
 
-def channels(in_channels: object, out_channels: object, groups: object) -> tuple[int, int, int]:
-    """The three as integers, both channel counts divisible by the groups."""
-    inside, outside = integer("in_channels", in_channels, 1), integer("out_channels", out_channels, 1)
+def channels(groups: object, **counts: object) -> None:
+    """Refuses channel counts that are no integers, or not divisible by the groups."""
     group_count = integer("groups", groups, 1)
-    for name, value in (("in_channels", inside), ("out_channels", outside)):
-        if value % group_count:
+    for name, value in counts.items():
+        if integer(name, value, 1) % group_count:
             raise ValueError(f"{name}: expected a multiple of groups={group_count}, got {value}")
-    return inside, outside, group_count
 
 
 def axes(learned_dims: Sequence[int] | None, dims: int) -> tuple[int, ...]:
@@ -102,7 +147,7 @@ def axes(learned_dims: Sequence[int] | None, dims: int) -> tuple[int, ...]:
     if learned_dims is None:
         return tuple(range(dims))
     expected = f"learned_dims: expected a tuple of different spatial axes out of {tuple(range(dims))}, such as (0,)"
-    if not isinstance(learned_dims, Iterable):
+    if not isinstance(learned_dims, Iterable) or isinstance(learned_dims, _NO_LIST):
         raise WrongTypeError(f"{expected}, got {learned_dims!r}")
     chosen = tuple(sorted(integer("learned_dims", dim, 0) for dim in learned_dims))
     if not chosen or len(set(chosen)) != len(chosen) or chosen[-1] >= dims:
@@ -119,15 +164,15 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
         raise WrongTypeError(expected)
     if interpolation in PROFILES:
         return PROFILES[interpolation]
-    theirs = _DCLS_NAMES.get(interpolation)
+    theirs = DCLS_NAMES.get(interpolation)
     raise ValueError(expected + (f" (DCLS's {interpolation!r} is {theirs!r} here)" if theirs is not None else ""))
 
 
 def hint_for(name: str, value: object) -> str:
-    """What to write in the place of an argument of torch or of DCLS."""
+    """What to write instead of an argument of torch or of DCLS."""
     hint = FOREIGN[name]
     if name == "version":
-        hint += f"={_DCLS_NAMES[value]!r}" if isinstance(value, str) and value in _DCLS_NAMES else ""
+        hint += f"={DCLS_NAMES[value]!r}" if isinstance(value, str) and value in DCLS_NAMES else ""
     return f"{name}: {hint}, got {name}={value!r}"
 
 
@@ -151,26 +196,16 @@ def with_hints(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for an error message: which of the known words a wrong one resembles, up to three that do so equally.
 
-    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front don't count.
+    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front do not count.
 
     Example:
         >>> from torchdcls._checks import nearest
         >>> nearest("warmup-epoch", ["lr", "epochs", "warmup_epochs"])
         "did you mean 'warmup_epochs'?"
-        >>> nearest("--learning-rate", ["--lr", "--epochs"])
-        "did you mean '--lr'?"
-        >>> nearest("convnex", ["convnext_tiny", "convnext_base", "resnet50"])
-        "did you mean 'convnext_tiny' or 'convnext_base'?"
         >>> nearest("vit", ["lr", "epochs"])
         'no name is similar'
     """
-    asked = _plain(word)
-    initials = "".join(part[0] for part in asked.split("_") if part) if "_" in asked else None
-    scores: dict[str, float] = {}
-    for candidate in known:
-        name = _plain(candidate)
-        begins = _BEGINS * _similarity(asked, name[: len(asked)]) if asked else 0.0
-        scores[candidate] = max(_similarity(asked, name), begins, _INITIALS if name == initials else 0.0)
+    scores = {name: _resemblance(_plain(word), _plain(name)) for name in known}
     best = max(scores.values(), default=0.0)
     if best < _SIMILAR:
         return _NONE
@@ -194,8 +229,10 @@ def _plain(word: str) -> str:
     return word.lower().lstrip("-").replace("-", "_")
 
 
-def _similarity(word: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, word, other).ratio()
+def _resemblance(asked: str, name: str) -> float:
+    initials = "".join(part[0] for part in asked.split("_") if part) if "_" in asked else None
+    whole, begins = (difflib.SequenceMatcher(None, asked, part).ratio() for part in (name, name[: len(asked)]))
+    return max(whole, _BEGINS * begins if asked else 0.0, _INITIALS if name == initials else 0.0)
 
 
 def first_names(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 It stands in the library, as `_tables.py` does, because both `torchdcls_train` and `benchmarks` write result files.
 """
 
+import importlib
 import os
 import platform
 import re
@@ -32,7 +33,7 @@ def environment(command: str, packages: Iterable[str]) -> dict[str, Any]:
         "command": command,
         "machine": machine(),
         "load": load(),
-        "versions": {"Python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "versions": {"Python": platform.python_version(), **{name: _version(name) for name in packages}},
     }
 
 
@@ -67,6 +68,13 @@ def machine() -> dict[str, Any]:
 def load() -> float | None:
     """Processes that wanted a core in the last minute, on average; None where the system does not say."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # beside the interpreter and not installed
+        return str(importlib.import_module(package).__version__)
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -73,6 +73,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, none where there is no file, without one that was not written to its end."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+
+
 def _touch(path: Path) -> int:
     """Makes an empty file, and returns the mode of this user's files; safetensors makes others."""
     path.touch()

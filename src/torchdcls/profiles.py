@@ -7,6 +7,7 @@ kernel of any number of axes is made from it by `torchdcls.construct_kernel`; no
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -28,7 +29,7 @@ class Profile:
     `interpolation=` wherever a name is accepted.
 
     Args:
-        function: Maps `distance / scale` (any shape, signed) to the unnormalised profile (same shape, not negative),
+        function: Maps `distance / scale` (any shape, signed) to the unnormalized profile (same shape, not negative),
             elementwise and differentiable. Use a module-level function, not a lambda, where layers are pickled.
         smallest_scale: Scale at sigma 0, positive. Unit: grid cells.
         start: What sigma starts from, or None where sigma is not learned and the scale stays at `smallest_scale`.
@@ -41,6 +42,7 @@ class Profile:
     Raises:
         ValueError: `smallest_scale` is not a positive finite number, `start` is not finite, or there is no such
             `device_form`.
+        TypeError: An argument of a wrong type.
 
     Example:
         >>> import torch
@@ -60,13 +62,24 @@ class Profile:
     device_form: DeviceForm | None = None
 
     def __post_init__(self) -> None:
+        numbers = {"smallest_scale": self.smallest_scale, "start": 0 if self.start is None else self.start}
+        functions = {"function": self.function, "slope": abs if self.slope is None else self.slope}
+        for name, value in (numbers | functions | {"name": self.name}).items():
+            expected, fits = "a function", callable(value)
+            if name in numbers:
+                expected, fits = "a number", isinstance(value, Real) and not isinstance(value, bool)
+            elif name == "name":
+                expected, fits = "text", isinstance(value, str)
+            if not fits:
+                raise TypeError(f"{name}: expected {expected}, got {value!r}")
         if not 0 < self.smallest_scale < float("inf"):
             raise ValueError(f"smallest_scale: expected a positive finite number, got {self.smallest_scale!r}")
         if self.start is not None and not abs(self.start) < float("inf"):
             raise ValueError(f"start: expected a finite number or None, got {self.start!r}")
         if self.device_form not in (None, *get_args(DeviceForm)):
             forms = ", ".join(map(repr, get_args(DeviceForm)))
-            raise ValueError(f"device_form: expected {forms} or None, got {self.device_form!r}")
+            wrong = ValueError if isinstance(self.device_form, str) else TypeError
+            raise wrong(f"device_form: expected {forms} or None, got {self.device_form!r}")
 
     def scale(self, sigma: Tensor) -> Tensor:
         """Scale of elements with this sigma, `smallest_scale + |sigma|`, in grid cells.

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torchdcls._checks import nearest
 from torchdcls.cli.options import Command, add_settings, of_another_type
 
-from .comparison.config import CompareAllConfig, CompareConfig, PositionsConfig
+from .comparison.config import CompareAllConfig, CompareConfig, DigitsConfig, PositionsConfig
 from .recipes import load_recipe, recipe_names
 from .settings import EvalConfig, ExportConfig, TrainConfig
 
@@ -22,37 +22,53 @@ from .settings import EvalConfig, ExportConfig, TrainConfig
 def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
     if not arguments or arguments[0].startswith("-"):
         parser = ArgumentParser(
-            usage="torchdcls compare [positions | images] [--SETTING VALUE ...]",
-            description="Both comparisons at their defaults. " + " ".join(map(" ".join, _ABOUT.items())),
+            usage=f"torchdcls compare [{' | '.join(COMPARISONS)}] [--SETTING VALUE ...]",
+            description=" ".join(
+                [
+                    "Positions and images at their defaults.",
+                    *(f"{word}: {about}" for word, (about, _) in COMPARISONS.items()),
+                ]
+            ),
         )
         _refuse_settings_of_one(arguments)
         add_settings(parser, CompareAllConfig, {})
         return parser
     word = arguments[0]
-    if word not in _ABOUT:
-        raise ValueError(f"expected {' or '.join(_ABOUT)}, or an option; {nearest(word, _ABOUT)}")
-    parser = ArgumentParser(usage=f"torchdcls compare {word} [--SETTING VALUE ...]", description=_ABOUT[word])
+    if word not in COMPARISONS:
+        raise ValueError(f"expected {' or '.join(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
+    about, config = COMPARISONS[word]
+    parser = ArgumentParser(usage=f"torchdcls compare {word} [--SETTING VALUE ...]", description=about)
     parser.add_argument("comparison", type=str, help=argparse.SUPPRESS)
     parser.add_argument("--config", action="config", help="YAML file with settings")
-    add_settings(parser, PositionsConfig if word == "positions" else CompareConfig, {})
+    add_settings(parser, config, {})
     return parser
 
 
-_ABOUT = {
-    "positions": "Can elements find where they belong? All interpolations look for taps at known places.",
-    "images": "Train the same small model with 7x7 and with DCLS layers on real images, and compare them.",
+COMPARISONS: dict[str, tuple[str, type[Any]]] = {
+    "positions": (
+        "Can elements find where they belong? All interpolations look for taps at known places.",
+        PositionsConfig,
+    ),
+    "images": (
+        "Train the same small model with 7x7 and with DCLS layers on real images, and compare them.",
+        CompareConfig,
+    ),
+    "digits": (
+        "Train spiking networks with and without learned delays on spoken digits, and compare them.",
+        DigitsConfig,
+    ),
 }
 
 
 def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
-    """What both comparisons have is all that they can be told at once."""
+    """What positions and images both have is all that they can be told at once."""
     own = {setting.name for setting in fields(CompareAllConfig)}
     for argument in arguments:
         option = argument.partition("=")[0]
         name = option.removeprefix("--").replace("-", "_")
         words = [
             word
-            for word, config in (("positions", PositionsConfig), ("images", CompareConfig))
+            for word, (_, config) in COMPARISONS.items()
             if name not in own and name in {"config", *(setting.name for setting in fields(config))}
         ]
         if words:
@@ -73,6 +89,10 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
 
     if word == "positions":
         return _ended(compare_positions(PositionsConfig(**settings), argv=argv))
+    if word == "digits":
+        from .comparison.digits.run import compare_digits
+
+        return _ended(compare_digits(DigitsConfig(**settings), argv=argv))
     if word == "images":
         return _ended(compare(CompareConfig(**settings), argv=argv))
     out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"

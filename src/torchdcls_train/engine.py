@@ -1,8 +1,6 @@
 """A training run from its settings to its checkpoints, on one machine or many."""
 
 import math
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +13,6 @@ from rich.console import Console
 from torch import nn
 
 from torchdcls._checks import first_names
-from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
 from .averaged import better_part
@@ -28,8 +25,8 @@ from .data.unreadable import Unreadable
 from .initial import load_initial_
 from .interruption import Interruption
 from .processes import Processes, device_name, processes
-from .progress import ProgressBar
-from .run_files import make_folder
+from .progress import ProgressBar, say
+from .run_files import command_line
 from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
 from .settings import TrainConfig
 from .threads import helpful_threads
@@ -68,7 +65,7 @@ def train(
     """Trains a model; see `RunFolder` for what it leaves.
 
     Under torchrun each process calls this. What a run computes depends on its settings alone: every micro-batch has
-    random numbers of its own, so that a run can be killed, go on, and come to the same, and one process and two come to
+    random numbers of its own, so that a run can be killed, resume, and end the same, and one process and two come to
     the same but for rounding (and the running statistics of batch norms, which are those of the first process).
 
     Args:
@@ -89,15 +86,14 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = _folder(config, name)
-    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
     with processes(config.device) as group:
         console = console or Console(quiet=not group.main)
         last = RunFolder(folder).last
         try:
-            return _Run(config, RunFolder(folder), group, command, console).all_epochs()
+            return _Run(config, RunFolder(folder), group, command_line(argv), console).all_epochs()
         except KeyboardInterrupt:
             kept = f"--resume auto resumes from '{last}'" if last.exists() else "there is no checkpoint to resume from"
-            console.print(f"Interrupted; {kept}", soft_wrap=True, highlight=False)
+            say(console, f"Interrupted; {kept}")
             raise
         except torch.OutOfMemoryError as error:
             raise ValueError(
@@ -129,7 +125,7 @@ def check(config: TrainConfig, *, name: str | None = None) -> str:
         validation_batches(config, sources.validation, model, group)
         plain = replace(config, compile=False, ema=None)
         Trainer(plain, model, training.updates_per_epoch, group, num_classes=num_classes)
-        return _plan(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
+        return _overview(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -148,7 +144,7 @@ def _without_weights(config: TrainConfig, num_classes: int) -> nn.Module:
     return build_model(config, num_classes)
 
 
-def _plan(
+def _overview(
     config: TrainConfig, parameters: int, sources: Sources, num_classes: int, updates: int, group: Processes
 ) -> str:
     return (
@@ -165,14 +161,14 @@ class _Run:
     ) -> None:
         self.config, self.folder, self.group, self.console = config, folder, group, console
         self._announces = True
-        self._say(f"opening the data, {config.data}")
+        say(console, f"opening the data, {config.data}")
         sources = open_sources(config)
         self._num_classes, self._classes = _num_classes(config, sources), sources.classes
         threads = torch.get_num_threads()
         if group.device.type == "cpu" and config.threads is None and helpful_threads(threads) < threads:
             # Not set here: a run that is resumed elsewhere would come to something else.
-            self._say(f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
-        self._say(f"making the model, {config.model}")
+            say(console, f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
+        say(console, f"making the model, {config.model}")
         model = build_model(config, self._num_classes)
         checkpoint = _agreed(group, lambda: folder.checkpoint(config.resume))
         notes = []
@@ -204,17 +200,10 @@ class _Run:
             },
         }
         if group.main:
-            make_folder(folder.path)
             folder.begin(config, command, facts, self._next, self._updates)
         group.wait()
-        self._say(
-            _plan(config, parameter_count(model), sources, self._num_classes, self.training.updates_per_epoch, group)
-            + f", in folder {folder.path}"
-            + "".join(f"\n{note}" for note in notes)
-        )
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+        overview = _overview(config, parameter_count(model), sources, self._num_classes, updates, group)
+        say(console, "\n".join([f"{overview}, in folder {folder.path}", *notes]))
 
     @property
     def _next(self) -> Step:
@@ -245,11 +234,8 @@ class _Run:
             # The best epoch may be one of the run that this one resumed, in another folder.
             there = self.folder.best.exists()
             place = f"in {self.folder.best}" if there else "saved by the run that was resumed, in its folder"
-            self.console.print(
-                f"best: epoch {self.progress.best_epoch + 1}, top-1 {self.progress.best:.2f} %, {place}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            best = f"best: epoch {self.progress.best_epoch + 1}, top-1 {self.progress.best:.2f} %, {place}"
+            say(self.console, best)
         self.group.wait()
         return row
 
@@ -293,15 +279,12 @@ class _Run:
 
     def _announced(self, bar: ProgressBar, updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """The micro-batches of each update; what the first update of all waits for is said."""
-        if not self._announces:
-            yield from updates
-            return
-        self._announces = False
-        workers = self.training.workers
-        bar.say(f"reading the first {self.config.batch_size} images, workers: {workers}")
-        for number, batches in enumerate(updates):
-            if number == 0:
+        if self._announces:
+            bar.say(f"reading the first {self.config.batch_size} images, workers: {self.training.workers}")
+        for batches in updates:
+            if self._announces:
                 bar.say("first update" + (", which compiles the model; this may take minutes" * self.trainer.compiles))
+            self._announces = False
             yield batches
 
     def _log_updates(self, lr: float, images_per_second: float) -> None:
@@ -399,7 +382,7 @@ class _Run:
             "classes": self._classes,
             "data": self._data,
             "scores": self._scores,
-            "ema_updates": 0 if self.trainer.ema is None else self.trainer.ema.updates,
+            "ema_updates": self.trainer.ema_updates,
             **about,
         }
         try:
@@ -416,7 +399,7 @@ class _Run:
         checkpoint.load_weights(self.trainer.model)
         if self.trainer.ema is not None:
             checkpoint.load_weights(self.trainer.ema.module, "ema")
-            self.trainer.ema.updates = checkpoint.about["ema_updates"]
+            self.trainer.ema_updates = checkpoint.about["ema_updates"]
         self.progress = Progress(**checkpoint.about["progress"])
         self._scores = checkpoint.about.get("scores")
         done = f"the run of '{checkpoint.path}' has done all of its epochs; to train on, {new_run(checkpoint)}"

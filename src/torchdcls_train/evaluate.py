@@ -11,11 +11,10 @@ from rich.console import Console
 from torch import nn
 
 from .comparison.compared import about_compared, evaluate_compared, load_compared
-from .data.image_folder import shortened
-from .data.image_source import image_count
+from .data.image_source import image_count, shortened
 from .data.sources import open_sources
 from .processes import device_name, processes
-from .progress import ProgressBar
+from .progress import ProgressBar, say
 from .settings import EvalConfig, TrainConfig, Weights
 from .trained import read_trained
 from .validation import Scores, class_numbers, validate, validation_batches
@@ -58,12 +57,11 @@ def evaluate(checkpoint: str | Path, config: EvalConfig, console: Console | None
             scores = validate(model, renumbered, group, settings, bar.advance)
         unreadable = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
         some = _some(sources.classes, trained.num_classes)
-        console.print(
+        say(
+            console,
             f"{settings.model} on {sources.name}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
             f"loss {scores.loss:.4f} ({scores.images:,} images{unreadable}{some}; {device_name(group.device)})\n"
             f"{trained.taken}",
-            highlight=False,
-            soft_wrap=True,
         )
         return scores
 

@@ -1,7 +1,6 @@
 """The weights that a new run begins with: those of a checkpoint, of an exported file, or of a plain state dict."""
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from .trained import read_trained
 class _Found(NamedTuple):
     """A state dict, what it is in words, and the model and classes that it is of, where the file tells."""
 
-    state: Mapping[str, Tensor]
+    state: MutableMapping[str, Tensor]
     what: str
     model: str | None = None
     classes: Sequence[str] | None = None
@@ -68,10 +67,10 @@ def load_initial_(model: nn.Module, source: str, *, reset_head: bool, classes: S
             f"initial_checkpoint: expected weights of this model, got '{path}'{of} ({differences}); give the --model "
             "and --model-args that the weights are of"
         )
-    state = OrderedDict(kept)
-    state._metadata = getattr(found.state, "_metadata", {})  # type: ignore[attr-defined]
+    for name in found.state.keys() - kept.keys():
+        del found.state[name]  # which says of itself by which version of layers it was made, as no copy does
     try:
-        model.load_state_dict(state, strict=False)
+        model.load_state_dict(found.state, strict=False)
     except RuntimeError as error:
         raise ValueError(f"initial_checkpoint: '{path}' is of another model ({' '.join(str(error).split())})") from None
     new = [shared[0] for shared in names if shared not in wanted]

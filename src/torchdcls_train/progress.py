@@ -1,6 +1,5 @@
-"""A progress bar that counts images, with their rate and the remaining time."""
+"""A progress bar that counts images, or what else is learned from, with their rate and the remaining time."""
 
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -15,14 +14,15 @@ class ProgressBar:
         console: Where to draw.
         images: Number of images that all of the work will take, None where nobody knows.
         done: Number of these that were done before.
+        noun: What they are.
     """
 
-    def __init__(self, console: Console, images: int | None, done: int = 0) -> None:
+    def __init__(self, console: Console, images: int | None, done: int = 0, noun: str = "images") -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:3.0f} %"),
-            _Rate(),
+            _Rate(noun),
             TextColumn("remaining"),
             TimeRemainingColumn(),
             console=console,
@@ -35,9 +35,7 @@ class ProgressBar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._progress.stop()
 
     def describe(self, title: str) -> None:
@@ -50,9 +48,18 @@ class ProgressBar:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        say(self._progress.console, line)
+
+
+def say(console: Console, text: str) -> None:
+    """Prints as it stands: lines are not cut, numbers not colored."""
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, noun: str) -> None:
+        super().__init__()
+        self._noun = noun
+
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
+        return Text("" if task.speed is None else f"{task.speed:.0f} {self._noun}/s")

@@ -1,18 +1,95 @@
-"""The files of a run: its folder, those of tensors, and those that grow by lines; on the disk when the call returns."""
+"""The files of a run: its folder, what it is, its lines, and its tensors; on the disk when the call returns."""
 
 import json
 import os
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from safetensors import SafetensorError
 
 from torchdcls import _files
+from torchdcls._environment import repeatable
 
-write_text, write_json = _files.write_text, _files.write_json
+write_text, write_json, whole_lines = _files.write_text, _files.write_json, _files.whole_lines
+
+
+class RunWriter:
+    """The folder of a run while a process writes it: every run is written by this.
+
+    One file of JSON says what the run is, always as a whole. Another one may grow by lines of JSON; a line that was
+    being written when an earlier process was killed is dropped.
+
+    Args:
+        folder: Made if it is missing. One process at a time may have it.
+        about: Name of the file that says what the run is.
+        lines: Name of the file that grows, if there is one.
+
+    Raises:
+        ValueError: Another process has the folder, or it cannot be written to.
+    """
+
+    def __init__(self, folder: Path, about: str, lines: str | None = None) -> None:
+        make_folder(folder)
+        self._lock = _lock(folder)
+        self._about, self._lines = folder / about, None if lines is None else folder / lines
+        if self._lines is not None:
+            self._rewrite(whole_lines(self._lines))
+
+    def write(self, about: Any) -> None:
+        """Writes what the run is; a reader sees the old file or the new one, never half of one."""
+        write_json(self._about, about)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a line."""
+        assert self._lines is not None
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replaces all lines."""
+        self._rewrite(map(json.dumps, rows))
+
+    def close(self) -> None:
+        """Lets others have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def _rewrite(self, lines: Iterable[str]) -> None:
+        assert self._lines is not None
+        write_text(self._lines, "".join(f"{line}\n" for line in lines))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines, none where there is no file, up to one that is broken."""
+    rows = []
+    for line in whole_lines(path):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def command_line(argv: Sequence[str] | None, program: Sequence[str] = ("torchdcls",)) -> str:
+    """The command that makes the same run again.
+
+    Args:
+        argv: Its arguments; None for those of the process.
+        program: What comes before them.
+    """
+    return shlex.join([*program, *repeatable(sys.argv[1:] if argv is None else argv)])
 
 
 def make_folder(folder: Path) -> None:
@@ -32,12 +109,20 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
-def lock_folder(folder: Path) -> IO[str] | None:
-    """Keeps other runs out of a folder until the file that it returns is closed, where the system can.
+def write_whole(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
+    """As the library's `write_whole`, also for what safetensors writes."""
 
-    Raises:
-        ValueError: Another run has the folder.
-    """
+    def written(unfinished: Path) -> None:
+        try:
+            write(unfinished)
+        except SafetensorError as error:  # a full disk, too
+            raise OSError(error) from error
+
+    _files.write_whole(path, written, previous)
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """Keeps other runs out of a folder until the file that it returns is closed, where the system can."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -53,39 +138,3 @@ def lock_folder(folder: Path) -> IO[str] | None:
     except OSError:  # a file system without locks
         pass
     return file
-
-
-def write_whole(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
-    """As the library's `write_whole`, also for what safetensors writes."""
-
-    def written(unfinished: Path) -> None:
-        try:
-            write(unfinished)
-        except SafetensorError as error:  # a full disk, too
-            raise OSError(error) from error
-
-    _files.write_whole(path, written, previous)
-
-
-def append_json_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Adds a line to a file of JSON lines."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file, none where there is no file, without one that was not written to its end."""
-    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON lines, none where there is no file, up to one that is broken."""
-    rows = []
-    for line in whole_lines(path):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 from torch import nn
@@ -14,7 +14,7 @@ from torchdcls._environment import environment
 from torchdcls.nn import DclsLayer
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .run_files import append_json_line, lock_folder, read_json_lines, write_json, write_text
+from .run_files import RunWriter, read_rows, write_text
 from .settings import TrainConfig
 from .trainer import Step
 
@@ -45,10 +45,10 @@ class RunFolder:
         self.best = path / "checkpoints" / "best.safetensors"
         self._metrics = path / "metrics.jsonl"
         self._board: Any = None
-        self._lock: IO[str] | None = None
+        self._writer: RunWriter | None = None
 
     def checkpoint(self, resume: str | None) -> Checkpoint | None:
-        """The checkpoint to go on from, None for a new run.
+        """The checkpoint to resume from, None for a new run.
 
         Raises:
             ValueError: There is a run in the folder that was not meant, or the checkpoint cannot be read.
@@ -79,23 +79,28 @@ class RunFolder:
             first: The update that it begins or resumes with.
             updates: Updates that were done before.
         """
-        self.last.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(self.path)
+        self._writer = RunWriter(self.path, "run.json", self._metrics.name)
+        self.last.parent.mkdir(exist_ok=True)
         settings = resolved(config)
         record = {**environment(command, _PACKAGES), **facts, "config": settings}
         if updates > 0:
             before = self.path / "run.json"
             begun = json.loads(before.read_text(encoding="utf-8")) if before.exists() else record
             record = {**begun, "resumed": [*begun.get("resumed", []), {**asdict(first), **record}]}
-        write_json(self.path / "run.json", record)
+        self._writer.write(record)
         write_text(self.path / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
-        self._cut(first, updates)
+
+        def stays(row: Mapping[str, Any]) -> bool:
+            return bool(row["epoch"] < first.epoch if row["kind"] == "epoch" else row["updates"] <= updates)
+
+        self._writer.keep(filter(stays, self.rows()))
         if config.tensorboard:
             self._board = _summary_writer(self.path / "tensorboard", updates)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`, and its numbers to TensorBoard."""
-        append_json_line(self._metrics, row)  # before the checkpoint that counts on it
+        assert self._writer is not None
+        self._writer.add(row)  # before the checkpoint that counts on it
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("kind", "epoch", "updates"):
@@ -112,20 +117,14 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; one that was being written when the run was killed is left out."""
-        return read_json_lines(self._metrics)
+        return read_rows(self._metrics)
 
     def close(self) -> None:
         """Ends TensorBoard's file, and lets others have the folder."""
         if self._board is not None:
             self._board.close()
-        if self._lock is not None:
-            self._lock.close()
-
-    def _cut(self, first: Step, updates: int) -> None:
-        def stays(row: Mapping[str, Any]) -> bool:
-            return bool(row["epoch"] < first.epoch if row["kind"] == "epoch" else row["updates"] <= updates)
-
-        write_text(self._metrics, "".join(json.dumps(row) + "\n" for row in self.rows() if stays(row)))
+        if self._writer is not None:
+            self._writer.close()
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from timm.loss.binary_cross_entropy import BinaryCrossEntropy
-from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
 from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -92,37 +92,6 @@ class Done:
         return [name for loss, batch in pairs if not math.isfinite(loss) for name in batch.names]
 
 
-class Average:
-    """An exponential moving average of a model's parameters, each counted once; buffers are the model's.
-
-    Unlike torch's `AveragedModel` it never waits for a GPU.
-
-    Args:
-        model: The model.
-        decay: Share of the average that an update keeps; the first update sets it to the model.
-
-    Attributes:
-        module: A copy of the model with the average for parameters.
-        updates: How often it was updated.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.module = deepcopy(model).requires_grad_(False)
-        self.updates = 0
-        self._decay = decay
-        self._averages: list[Tensor] = list(self.module.parameters())
-        self._parameters: list[Tensor] = list(model.parameters())
-        self._buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Moves the average towards the model as it is now."""
-        torch._foreach_lerp_(self._averages, self._parameters, 1 - self._decay if self.updates else 1.0)
-        for mine, theirs in self._buffers:
-            mine.copy_(theirs)
-        self.updates += 1
-
-
 class Trainer:
     """A model in training.
 
@@ -136,6 +105,8 @@ class Trainer:
 
     Attributes:
         compiles: Whether the first update compiles the model.
+        ema: An average of its parameters, each counted once, with its buffers; None without.
+        ema_updates: How often that was updated.
         on_images: Called with the number of images of all processes after each micro-batch.
 
     Raises:
@@ -170,7 +141,11 @@ class Trainer:
             warmup_prefix=config.cosine_after_warmup,
             t_in_epochs=False,
         )
-        self.ema = None if config.ema is None else Average(model, config.ema)
+        self.ema = None
+        if config.ema is not None:
+            self.ema = ModelEmaV3(model, config.ema, exclude_buffers=True)  # type: ignore[no-untyped-call]
+            self.ema.module.requires_grad_(False)
+        self.ema_updates = 0
         self._mixup = None
         if config.mixup or config.cutmix:
             self._mixup = Mixup(  # type: ignore[no-untyped-call]
@@ -254,7 +229,9 @@ class Trainer:
         else:
             losses = self._plain_update(batches, step, repels)
         if self.ema is not None:
-            self.ema.update()
+            # At step 0 the average is set to the model.
+            self.ema.update(self.model, None if self.ema_updates else 0)
+            self.ema_updates += 1
         return losses
 
     def _plain_update(self, batches: Sequence[Batch], step: Step, repels: bool) -> Tensor:

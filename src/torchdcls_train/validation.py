@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data.batches import Batch, ValidationBatches
-from .data.image_folder import shortened
-from .data.image_source import Images, Stream
+from .data.image_source import Images, Stream, shortened
 from .data.transforms import preparation, validation_transform
 from .processes import Processes, default_workers
 from .settings import TrainConfig

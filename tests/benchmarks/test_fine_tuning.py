@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 
 from benchmarks import fine_tuning
-from benchmarks.fine_tuning import ARMS, EVALUATIONS_AN_EPOCH, Arm, FineTuning, draw, measure, note, rows, start
+from benchmarks.fine_tuning import FineTuning, measure, start
+from benchmarks.kept_weights import ARMS, EVALUATIONS_AN_EPOCH, Arm, draw, note, rows
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.data.image_set import ImageData, ImageSet
@@ -127,4 +128,4 @@ def test_picture(tmp_path: Path) -> None:
 
 def test_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert fine_tuning.main(["--model", "convnxt"]) == 1
-    assert "model: expected 'convnext' or 'convformer'" in capsys.readouterr().err
+    assert "or a name that timm knows, got 'convnxt'; did you mean 'convnext'" in capsys.readouterr().err

@@ -9,25 +9,31 @@ import pytest
 from benchmarks.publish import PICTURES, publish
 
 
-def make_run(folder: Path, status: str) -> dict[str, Any]:
+def make_run(folder: Path, status: str, benchmark: str = "comparison") -> dict[str, Any]:
     folder.mkdir()
     machine = {"cpu": "AMD EPYC", "cores": 2}
-    result = {"benchmark": "comparison", "commit": "0123456789ab", "dirty": False, "machine": machine, "status": status}
+    result = {"benchmark": benchmark, "commit": "0123456789ab", "dirty": False, "machine": machine, "status": status}
     (folder / "results.json").write_text(json.dumps(result))
     (folder / "table.md").write_text("| method |\n\n- words.\n")
-    for name in PICTURES:
+    for name in PICTURES[benchmark]:
         (folder / name).write_bytes(name.encode())
     return result | {"table": "| method |\n\n- words."}
 
 
-def test_finished_run(tmp_path: Path) -> None:
-    result = make_run(tmp_path / "run", "finished")
+@pytest.mark.parametrize("benchmark", ["comparison", "digits"])
+def test_finished_run(tmp_path: Path, benchmark: str) -> None:
+    result = make_run(tmp_path / "run", "finished", benchmark)
     path = publish(tmp_path / "run", tmp_path / "results", tmp_path / "images")
-    assert path.name == "comparison-amd-epyc-2-cores-0123456789.json"
+    assert path.name == f"{benchmark}-amd-epyc-2-cores-0123456789.json"
     assert json.loads(path.read_text()) == result
     assert {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()} == {
-        name: name.encode() for name in PICTURES
+        published: name.encode() for name, published in PICTURES[benchmark].items()
     }
+
+
+def test_no_picture_takes_the_place_of_another_comparisons() -> None:
+    names = [published for pictures in PICTURES.values() for published in pictures.values()]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("status", ["interrupted", "running", None])

@@ -1,6 +1,8 @@
 """A study's records come into the repository, and page, pictures and table out of them alone."""
 
 import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,17 +12,16 @@ from benchmarks.record import RESULTS, ROOT
 from benchmarks.study import page, stale_pictures, studies
 from benchmarks.tables import main, stale_pages
 from studies.page import write_page
-from studies.records import Recorder, Study, write_settings
+from studies.records import CELLS, SETTINGS, Study
 from studies.results import results_of
 from tests.studies.made_study import made_study, toy
+from torchdcls_train.run_files import RunWriter
 
 
 def run_folder(folder: Path, study: Study) -> Path:
-    recorder = Recorder(folder)
-    for cell in study.finished.values():
-        recorder.add(cell)
-    recorder.close()
-    write_settings(folder, study)
+    with RunWriter(folder, SETTINGS, CELLS) as writer:
+        writer.write(study.header())
+        writer.keep(map(asdict, study.finished.values()))
     return folder
 
 
@@ -30,8 +31,8 @@ def published(tmp_path: Path) -> tuple[Path, list[str]]:
     study = made_study(toy())
     path = publish_study(run_folder(tmp_path / "run", study), tmp_path / "results")
     assert path.name == "study-made.jsonl"
-    (tmp_path / "README.md").write_text("# Title\n\n<!-- table:study -->\n<!-- /table:study -->\n")
-    return tmp_path, ["--readme", str(tmp_path / "README.md"), "--results", str(tmp_path / "results")]
+    (tmp_path / "README.md").write_text("# Title\n\n<!-- table:evidence -->\n<!-- /table:evidence -->\n")
+    return tmp_path, ["--root", str(tmp_path), "--results", str(tmp_path / "results")]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -76,13 +77,13 @@ def test_a_changed_record_or_page_is_stale(
     assert "images/study-made-accuracy.png" in [name for _, name in stale]
     assert main(["--check", *arguments]) == 1
     error = capsys.readouterr().err
-    assert "table 'study' is stale" in error and "docs/results.md is stale" in error
+    assert "table 'evidence' is stale" in error and "docs/results.md is stale" in error
 
 
 def test_the_page_of_the_run_has_the_same_numbers(published: tuple[Path, list[str]]) -> None:
     folder, _ = published
     write_page(results_of(made_study(toy())), folder / "run")
-    own = (folder / "run" / "results.md").read_text()
+    own = re.sub("^#", "##", (folder / "run" / "results.md").read_text(), flags=re.MULTILINE)
     assert page(studies(folder / "results")).replace("images/study-made-", "").endswith(own)
 
 
@@ -91,11 +92,10 @@ def test_unfinished_and_foreign_cells(tmp_path: Path) -> None:
     study = made_study(toy(), cells=5)
     folder = run_folder(tmp_path / "run", study)
     foreign = made_study(toy(lr=3e-3), cells=3)
-    recorder = Recorder(folder)
-    for id, cell in foreign.finished.items():
-        if id not in study.finished:
-            recorder.add(cell)
-    recorder.close()
+    with RunWriter(folder, SETTINGS, CELLS) as writer:
+        for id, cell in foreign.finished.items():
+            if id not in study.finished:
+                writer.add(asdict(cell))
     path = publish_study(folder, tmp_path)
     assert len(path.read_text().splitlines()) == 6
     assert "not complete: 5 of" in page(studies(tmp_path))

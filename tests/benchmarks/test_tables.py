@@ -1,4 +1,4 @@
-"""Tables in README.md: where they go, which result they come from, and when they are stale."""
+"""Tables in README.md and docs/: where they go, which result they come from, and when they are stale."""
 
 import json
 from pathlib import Path
@@ -80,10 +80,27 @@ def test_broken_markers(tmp_path: Path, text: str) -> None:
         update(text, tmp_path)
 
 
-def test_results_without_a_place(tmp_path: Path) -> None:
-    put(tmp_path, "construction-a", "2026-01-01", 1)
-    with pytest.raises(TableError, match="no place for table 'construction'"):
-        update("# Title\n", tmp_path)
+def test_results_without_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "results", "construction-a", "2026-01-01", 1)
+    (tmp_path / "README.md").write_text("# Title\n")
+    assert main(["--root", str(tmp_path), "--results", str(tmp_path / "results")]) == 1
+    assert "no page has table 'construction'" in capsys.readouterr().err
+
+
+def test_pages_have_tables_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "results", "construction-a", "2026-01-01", 1)
+    page = tmp_path / "docs" / "guides" / "speed.md"
+    page.parent.mkdir(parents=True)
+    (tmp_path / "README.md").write_text("# Title\n")
+    page.write_text(place("construction"))
+    arguments = ["--root", str(tmp_path), "--results", str(tmp_path / "results")]
+    assert main(["--check", *arguments]) == 1
+    assert "docs/guides/speed.md: table 'construction' is stale" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert page.read_text() == place("construction", "\n| 1 |")
+    page.write_text(place("speed"))
+    assert main(arguments) == 1
+    assert "docs/guides/speed.md: unknown table 'speed'" in capsys.readouterr().err
 
 
 def test_place_without_results(tmp_path: Path) -> None:
@@ -100,7 +117,7 @@ def test_check_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     results, readme = tmp_path / "results", tmp_path / "README.md"
     put(results, "construction-a", "2026-01-01", 1)
     readme.write_text(place("construction"))
-    arguments = ["--readme", str(readme), "--results", str(results)]
+    arguments = ["--root", str(tmp_path), "--results", str(results)]
     assert main(["--check", *arguments]) == 1
     assert "README.md: table 'construction' is stale" in capsys.readouterr().err
     assert readme.read_text() == place("construction")
@@ -112,7 +129,7 @@ def test_check_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_error_ends_with_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(place("construction"))
-    assert main(["--readme", str(readme), "--results", str(tmp_path)]) == 1
+    assert main(["--root", str(tmp_path), "--results", str(tmp_path)]) == 1
     assert "README.md: no complete result" in capsys.readouterr().err
 
 
@@ -154,12 +171,6 @@ def test_construction_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "threads: 2, median of 9 turns" in lines[6]
 
 
-def test_no_table_or_record_needs_the_training_package() -> None:
-    """What trains does, and the picture of a comparison."""
-    files = {path.stem for path in Path(tables.__file__).parent.glob("*.py") if "torchdcls_train" in path.read_text()}
-    assert files == {"fine_tuning", "pictures", "sizes"}
-
-
 def test_caption_says_where_the_numbers_come_from() -> None:
     assert tables.caption(construction_result()) == (
         "AMD EPYC, 2 cores, 23.5 GiB, Debian; Python 3.11.2, torch 2.14.1; commit 0123456789, 2026-01-02; "
@@ -180,7 +191,7 @@ def test_pages_are_made_whole(
     readme.write_text("words")
     docs.mkdir()
     results.mkdir()
-    call = ["--readme", str(readme), "--docs", str(docs), "--results", str(results)]
+    call = ["--root", str(tmp_path), "--results", str(results)]
     assert main([*call, "--check"]) == 0  # nothing measured, nothing stale
     put(results, "families-a", "2026-01-01", 7)
     assert main([*call, "--check"]) == 1

@@ -86,10 +86,10 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["compare", "images", "--config", __file__], "--config: expected a YAML file with lines of 'setting: value'"),
         (
             ["compare", "position"],
-            "torchdcls compare: expected positions or images, or an option; did you mean 'positions'?",
+            "torchdcls compare: expected positions or images or digits, or an option; did you mean 'positions'?",
         ),
         (["compare", "--taps", "3"], "--taps: expected positions before it, as in torchdcls compare positions --taps"),
-        (["compare", "--seeds=3"], "--seeds: expected positions or images before it"),
+        (["compare", "--seeds=3"], "--seeds: expected positions or images or digits before it"),
         (["compare", "--sed", "3"], "--sed: expected an option"),
         (["foo"], "no name is similar"),
         (["info", "resnet50", "resnet18"], "expected options, which begin with --, got 'resnet18' besides"),
@@ -117,7 +117,10 @@ def test_unusable_settings_end_with_one_sentence(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "images", "--model", "convnex"], "--model: expected 'convnext' or 'convformer' (small)"),
+        (
+            ["compare", "images", "--model", "convnex"],
+            "--model: expected 'convmixer', 'convmixer-256-16', 'convnext', 'convformer', or",
+        ),
         (["info", "convnex"], "got 'convnex'; did you mean 'convnext_"),
         (["info", "torchvison:resnet50"], "did you mean 'torchvision:resnet50'?"),
     ],

@@ -409,7 +409,7 @@ def test_every_opset(tmp_path: Path) -> None:
         ({"to": "safetensors", "positions": "round"}, "positions: expected 'keep' where DCLS layers are kept"),
         ({"dynamic_size": "yes"}, "dynamic_size: expected 'auto', True or False, got 'yes'"),
         ({"example": None}, "example: expected an input of the model for 'onnx', got None"),
-        ({"example": [1.0]}, "example: expected a tensor, got list"),
+        ({"example": [1.0]}, "example: expected a torch.Tensor, got list"),
         ({"example": torch.zeros(2, 2, 16, 12, dtype=torch.long)}, "example: expected a floating-point tensor"),
         ({"example": torch.zeros(2, 2, 0, 12)}, "example: expected a floating-point tensor"),
         ({"example": torch.zeros(2, 2, 1, 1, 1, 1)}, "with up to three sizes, got torch.float32 of shape (2, 2, 1, 1"),
@@ -426,6 +426,24 @@ def test_wrong_arguments(tmp_path: Path, changes: dict[str, Any], message: str) 
         export(small(2), tmp_path / f"model.{arguments['to']}", **arguments)
     assert message in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"example": [1.0]},
+        {"dynamic_size": 1.5},
+        {"opset": "20"},
+        {"fused": "no"},
+        {"overwrite": 1},
+        {"to": 3},
+        {"positions": 1},
+        {"configuration": {"a": 1}},
+    ],
+)
+def test_wrong_types(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(changes))}: expected"):
+        export(small(2), tmp_path / "model.onnx", **{"to": "onnx", "example": example(2), **changes})
 
 
 def test_wrong_paths(tmp_path: Path) -> None:

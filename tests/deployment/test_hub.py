@@ -625,6 +625,18 @@ def test_wrong_arguments_of_a_model_of_timm(arguments: dict[str, Any], message: 
         TimmModel(**{"model_name": "convnext_atto", **arguments})
 
 
+@pytest.mark.parametrize("arguments", [{"model_name": 3}, {"conversion": "iso"}, {"model_args": [1]}])
+def test_wrong_types_for_a_model_of_timm(arguments: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(arguments))}: expected"):
+        TimmModel(**{"model_name": "convnext_atto", **arguments})
+
+
+@pytest.mark.parametrize("results", [[3], {"CIFAR-10 accuracy": "high"}])
+def test_results_of_a_wrong_type(tmp_path: Path, results: Any) -> None:
+    with pytest.raises(TypeError, match=r"^results: expected"):
+        saved(tmp_path, results=results)
+
+
 def test_the_card_is_a_valid_one(tmp_path: Path) -> None:
     results = {"ImageNet-1k top-1": 82.5, "ImageNet-1k top-5": 96.1}
     folder = saved(tmp_path, TimmModel("convnext_atto", conversion=CONVERSION), results=results, license="mit")

@@ -182,6 +182,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert "pickled files of torch are not read" in refusal(path, own())
 
 
+def test_a_model_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^model: expected a torch.nn.Module, got 'net'"):
+        load(tmp_path / "model.safetensors", "net")  # type: ignore[arg-type]
+
+
 def test_files_of_others(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(2)}, path)

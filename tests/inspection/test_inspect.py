@@ -153,6 +153,28 @@ def test_wrong_arguments(arguments: dict, message: str) -> None:
         inspect_model(small(), torch.randn(1, 3, 32, 32), **arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("example", [torch.randn(1, 3, 32, 32)]),
+        ("example", (1,)),
+        ("dilated_kernel_size", "7"),
+        ("interpolation", [7]),
+        ("kernel_count", 1j),
+        ("model", "convnext"),
+    ],
+)
+def test_wrong_types(name: str, value: object) -> None:
+    arguments = {"model": small(), "example": torch.randn(1, 3, 32, 32), name: value}
+    with pytest.raises(TypeError, match=f"^{name}: expected"):
+        inspect_model(**arguments)
+
+
+def test_one_interpolation() -> None:
+    info = inspect_model(small(), torch.randn(1, 3, 32, 32), dilated_kernel_size=9, interpolation="triangle")
+    assert [row.interpolation for row in info.conversions] == ["triangle"]
+
+
 def printed(info: ModelInfo, width: int) -> str:
     text = io.StringIO()
     print_info(info, Console(file=text, width=width))

@@ -1,7 +1,6 @@
 """Receptive fields against the textbook's recursion, published numbers, and the gradients of small models."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 import pytest
 import timm
@@ -10,7 +9,6 @@ import torchvision
 from torch import Tensor, nn
 
 from torchdcls.inspection import ReceptiveField, receptive_field
-from torchdcls.inspection.traces import Factor, Span, Trace, joined
 
 
 def field_of(make: Callable[[], nn.Module], size: int = 224) -> ReceptiveField:
@@ -85,10 +83,10 @@ MODELS = {
     "cut": (Cut, True),
     "adaptive": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(5)), True),
     "adaptive, uneven": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(7)), False),
-    "transposed": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ConvTranspose2d(4, 3, 4, 2, 1)), False),
-    "nearest": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Upsample(scale_factor=2)), False),
-    "bilinear": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.UpsamplingBilinear2d(scale_factor=3)), False),
-    "bicubic": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2, mode="bicubic")), False),
+    "transposed": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ConvTranspose2d(4, 3, 4, 2, 1)), True),
+    "nearest": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.Upsample(scale_factor=2)), True),
+    "bilinear": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.UpsamplingBilinear2d(scale_factor=3)), True),
+    "bicubic": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.Upsample(scale_factor=2, mode="bicubic")), True),
 }
 
 
@@ -134,20 +132,21 @@ def test_gradients_reach_as_far(name: str) -> None:
     ("make", "by", "local"),
     [
         (lambda: timm.create_model("efficientnet_b0"), "SqueezeExcite", 851),
-        (lambda: timm.create_model("vit_tiny_patch16_224"), "Attention", None),
+        (lambda: timm.create_model("vit_tiny_patch16_224"), "Attention", 16),
+        (lambda: timm.create_model("swin_tiny_patch4_window7_224"), "WindowAttention", 224),
         (lambda: timm.create_model("mixer_b16_224"), "Linear", 16),
         (lambda: timm.create_model("poolformer_s12"), "GroupNorm1", 431),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4)), "InstanceNorm2d", 3),
         (lambda: timm.create_model("edgenext_small"), "CrossCovarianceAttn", 1672),
+        # Each pixel attends to those at the same place of all patches.
+        (lambda: timm.create_model("mobilevit_xxs"), "Attention", 267),
     ],
 )
-def test_what_reads_the_whole_map_makes_it_the_whole_image(
-    make: Callable[[], nn.Module], by: str, local: int | None
-) -> None:
+def test_what_reads_the_whole_map_makes_it_the_whole_image(make: Callable[[], nn.Module], by: str, local: int) -> None:
     field = field_of(make)
     assert field.size == (None, None)
     assert by in field.whole
-    assert field.local == (None if local is None else (local, local))
+    assert field.local == (local, local)
     assert str(field).startswith("whole image (")
 
 
@@ -201,19 +200,47 @@ def test_uneven_parts() -> None:
     assert field_of(Uneven).size == (5, 5)
 
 
-class Filled(nn.Module):
+class Windows(nn.Module):
+    """Attention within windows of two rows, then a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
     def forward(self, images: Tensor) -> Tensor:
-        output = torch.zeros_like(images)
-        output[..., 1:].copy_(images[..., :-1])
-        return output.relu()
+        rows = images.unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 1)  # batch, window, column, row, channel
+        read = nn.functional.scaled_dot_product_attention(rows, rows, rows)
+        return self.conv(read.permute(0, 4, 1, 3, 2).flatten(2, 3))
 
 
-@pytest.mark.parametrize("make", [lambda: timm.create_model("swin_tiny_patch4_window7_224"), Filled])
+def test_attention_within_windows() -> None:
+    field = field_of(Windows)
+    assert (field.size, field.whole, str(field)) == ((4, 3), (), "at most 4 x 3")
+
+
+class Chosen(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images[..., torch.tensor([3, 1, 2])]
+
+
+class Spectra(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.fft.rfft2(images).abs()
+
+
+@pytest.mark.parametrize("make", [Chosen, Spectra])
 def test_what_is_not_followed_is_not_guessed(make: Callable[[], nn.Module]) -> None:
     field = field_of(make)
     assert field.unknown
     assert field.local is None
     assert str(field).startswith("not known (")
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_maps_of_one_cell_know_how_far_the_next_would_be(size: int) -> None:
+    layers = [(3, 2)] * 5 + [(3, 1), (5, 1)]
+    field = field_of(lambda: nn.Sequential(*(nn.Conv2d(3, 3, k, s, padding=k // 2) for k, s in layers)), size)
+    assert (field.size, field.exact) == ((recursion(layers),) * 2, True)
 
 
 def test_no_map_is_not_known() -> None:
@@ -224,38 +251,3 @@ def test_no_map_is_not_known() -> None:
 def test_one_and_three_axes() -> None:
     assert receptive_field(nn.Conv1d(2, 2, 9, stride=2), torch.randn(1, 2, 40)).size == (9,)
     assert receptive_field(nn.Conv3d(2, 2, (1, 3, 5)), torch.randn(1, 2, 8, 8, 8)).size == (1, 3, 5)
-
-
-def span(step: int, low: int, high: int) -> Span:
-    return Span(Fraction(step), Fraction(low), Fraction(high))
-
-
-def test_a_window_of_a_window() -> None:
-    once = Span().window(-1, 1, 2)
-    assert once == span(2, -1, 1)
-    assert once.window(-1, 1, 1) == span(2, -3, 3)
-    assert once.union(span(2, -4, 0)) == span(2, -4, 1)
-
-
-def test_reshapes_keep_axes_and_do_not_halve_them() -> None:
-    height, width = (Factor(size, frozenset({axis}), Span()) for axis, size in enumerate((6, 8)))
-    trace = Trace(((Factor(2),), (Factor(3),), (height,), (width,)))
-    flat = trace.reshaped((2, 3, 48), "view")
-    assert flat.dimensions[2] == (height, width)
-    assert flat.reshaped((2, 3, 6, 8), "view").spans() == trace.spans()
-    halved = flat.reshaped((2, 3, 2, 3, 8), "view")
-    assert halved.unknown == {"view"}
-    assert set(halved.spans()) == {1}
-    assert trace.reshaped((2, 9, 16), "view").unknown == {"view"}
-
-
-def test_axes_that_cross_are_lost() -> None:
-    height, width = (Factor(6, frozenset({axis}), Span()) for axis in range(2))
-    upright, turned = Trace(((height,), (width,))), Trace(((width,), (height,)))
-    assert joined([upright, upright], (6, 6), "add").spans() == {0: Span(), 1: Span()}
-    assert joined([upright, turned], (6, 6), "add").unknown == {"add"}
-    strided = Factor(6, frozenset({0}), span(2, 0, 0))
-    assert joined([upright, Trace(((strided,), (width,)))], (6, 6), "add").unknown == {"add"}
-    cell = Trace(((Factor(1, frozenset({0}), Span()),), (width,)))
-    assert joined([upright, cell], (6, 6), "add").unknown == {"add"}
-    assert joined([cell], (6, 6), "expand").unknown == {"expand"}

@@ -11,8 +11,11 @@ from matplotlib.patches import Rectangle
 from studies.axes import draw_differences, draw_seeds, draw_sweep
 from torchdcls.plots import (
     draw_accuracy,
+    draw_delay_field,
+    draw_delays,
     draw_kernel,
     draw_positions,
+    draw_raster,
     line_styles,
 )
 
@@ -130,3 +133,60 @@ def test_sweep_is_to_scale_unless_there_are_names(axes: Axes) -> None:
     assert list(other.lines[0].get_xdata()) == [0, 1, 2]
     assert list(other.lines[0].get_ydata()) == [2.0, 3.0, 1.0]
     assert [label.get_text() for label in other.get_xticklabels()] == ["0", "3", "whole"]
+
+
+def test_a_histogram_of_delays_for_each_moment(axes: Axes) -> None:
+    delays = torch.tensor([[[0.0, 0.4], [0.5, 2.0]], [[1.4, 1.5], [2.0, 2.3]]], requires_grad=True)
+    image = draw_delays(axes, delays, max_delay=3, moments=[0, 10])
+    # Rows are delays from 0 up, columns the moments. Unit: percent.
+    assert np.asarray(image.get_array()).T.tolist() == [[50, 25, 25, 0], [0, 25, 75, 0]]
+    assert tuple(image.get_extent()) == (-5, 15, -0.5, 3.5) and image.origin == "lower"
+    assert image.get_clim() == (0, 75)
+    alone = draw_delays(Figure().subplots(), torch.tensor([[3.0]]), 3)
+    assert tuple(alone.get_extent())[:2] == (-0.5, 0.5)
+
+
+def test_histograms_of_no_delays_are_refused(axes: Axes) -> None:
+    with pytest.raises(ValueError, match=r"delays: expected at least one moment with a delay, got shape \(0, 3\)"):
+        draw_delays(axes, torch.zeros(0, 3), 3)
+    with pytest.raises(ValueError, match="moments: expected 2, as many as of delays, got 3"):
+        draw_delays(axes, torch.zeros(2, 3), 3, moments=[0, 1, 2])
+
+
+@pytest.mark.parametrize("kernel_count", [0, 2])
+def test_a_receptive_field_has_delays_across_and_inputs_up(axes: Axes, kernel_count: int) -> None:
+    delay, weight = torch.tensor([3.0, 0.5, 2.0]), torch.tensor([-2.0, 1.0, 0.0], requires_grad=True)
+    if kernel_count:
+        delay, weight = (values[:, None].expand(3, kernel_count) for values in (delay, weight))
+    dots = draw_delay_field(axes, delay, weight, max_delay=4)
+    each = slice(None, None, kernel_count or 1)
+    assert np.asarray(dots.get_offsets())[each].tolist() == [[3, 0], [0.5, 1], [2, 2]]
+    assert dots.get_sizes()[each].tolist() == [31, 16, 1]
+    red, _, blue, _ = np.asarray(dots.get_facecolors())[each][1]
+    assert red > blue
+    red, _, blue, _ = np.asarray(dots.get_facecolors())[each][0]
+    assert red < blue
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 4.5), (-0.5, 2.5))
+
+
+def test_a_receptive_field_of_other_shapes_is_refused(axes: Axes) -> None:
+    with pytest.raises(ValueError, match=r"of the same shape, got \(3,\) and \(2,\)"):
+        draw_delay_field(axes, torch.zeros(3), torch.zeros(2), 4)
+
+
+def test_rasters_lie_above_each_other(axes: Axes) -> None:
+    spikes = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    below = draw_raster(axes, spikes)
+    above = draw_raster(axes, spikes.float(), first=2, color="red")
+    assert np.asarray(below.get_offsets()).tolist() == [[1, 0], [3, 1]]
+    assert np.asarray(above.get_offsets()).tolist() == [[1, 2], [3, 3]]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 3.5), (-0.5, 3.5))
+    with pytest.raises(ValueError, match=r"spikes: expected \(neurons, time\), got shape \(1, 2, 4\)"):
+        draw_raster(axes, spikes[None])
+
+
+def test_wrong_types(axes: Axes) -> None:
+    with pytest.raises(TypeError, match=r"^kernel: expected a torch.Tensor"):
+        draw_kernel(axes, [[1.0]])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^start: expected a torch.Tensor"):
+        draw_positions(axes, torch.zeros(2, 3), torch.ones(3), (3, 3), start=np.zeros((2, 3)))  # type: ignore[arg-type]

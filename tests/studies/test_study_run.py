@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from rich.console import Console
 
 from studies import images, run, training
 from studies.cells import Score
-from studies.config import METHODS, StudyConfig
+from studies.config import METHODS, StudyConfig, Sweeps
+from studies.files import load_study
 from studies.page import page_text
 from studies.records import CELLS, read_finished, read_run
 from studies.results import results_of
@@ -137,6 +138,20 @@ def test_dry_run_of_everything(guarded: Guarded, tmp_path: Path) -> None:
         tuned = {line["cell"]["kernel_size"]: line["validation"]["accuracy"] for line in cells if not line["test"]}
         (chosen,) = {line["cell"]["kernel_size"] for line in cells if line["test"]}
         assert tuned[chosen] == max(tuned.values())
+
+
+def test_a_toy_of_the_study_for_a_gpu(guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of `gpu-minutes` on a few small images, with a narrow network of its form."""
+    monkeypatch.setitem(comparison.CONVMIXERS, "convmixer-256-16", (8, 2))
+    small = {"data": "embedded", "image_size": 9, "train_images": 60, "validation_images": 20, "batch_size": 20}
+    config = replace(
+        load_study("gpu-minutes"), **small, device="cpu", threads=1, epochs=1, sweeps=Sweeps(kernel_size=9, start=3.0)
+    )  # type: ignore[arg-type]
+    assert quietly(config, tmp_path)[0] == "finished"
+    assert guarded.scored == len(lines_of(tmp_path)) == 9
+    text = (tmp_path / "results.md").read_text()
+    assert "## ConvMixer-256/16" in text and "Settings were fixed before the study" in text
+    assert [row[0] for row in table_of(tmp_path)] == ["7x7", "bilinear", "gaussian"]
 
 
 def test_killed_and_resumed_it_comes_to_the_same(tmp_path: Path) -> None:
@@ -268,8 +283,8 @@ def test_report_and_status_train_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_one_process_at_a_time(tmp_path: Path, guarded: Guarded) -> None:
     pytest.importorskip("fcntl")
     program = (
-        "import sys; from pathlib import Path; from studies.records import Recorder\n"
-        "recorder = Recorder(Path(sys.argv[1])); print('has it', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from torchdcls_train.run_files import RunWriter\n"
+        "writer = RunWriter(Path(sys.argv[1]), 'a', 'b'); print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -318,7 +333,7 @@ def test_a_line_without_all_of_a_cell_is_named(tmp_path: Path) -> None:
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="out: expected a folder, got the file"):
+    with pytest.raises(ValueError, match=r"out: expected a folder that can be written to, got .* \(it is a file\)"):
         quietly(toy(), tmp_path / "file")
     with pytest.raises(ValueError, match="out: expected a folder, got the file"):
         read_finished(tmp_path / "file")

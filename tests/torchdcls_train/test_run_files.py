@@ -1,11 +1,12 @@
-"""The folder of a run is one that can be written to, or the error says why not."""
+"""The folder of a run is one that can be written to, or the error says why not; its files are whole."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from torchdcls_train import run_files
-from torchdcls_train.run_files import make_folder
+from torchdcls_train.run_files import RunWriter, command_line, make_folder, read_rows
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
@@ -31,3 +32,22 @@ def test_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(run_files.tempfile, "TemporaryFile", refuse)
     with pytest.raises(ValueError, match=rf"got '{tmp_path}' \(read-only file system\); take another one$"):
         make_folder(tmp_path)
+
+
+def test_lines_of_a_killed_run(tmp_path: Path) -> None:
+    """What was being written when it was killed is gone, so that the next line stands by itself."""
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"a": 1}\n{"a": 2}\n{"a":')
+    with RunWriter(tmp_path, "about.json", "lines.jsonl") as writer:
+        writer.add({"a": 3})
+        assert [row["a"] for row in read_rows(lines)] == [1, 2, 3]
+        writer.keep(row for row in read_rows(lines) if row["a"] != 2)
+        writer.write({"b": 1})
+    assert lines.read_text() == '{"a": 1}\n{"a": 3}\n'
+    assert json.loads((tmp_path / "about.json").read_text()) == {"b": 1}
+    assert {path.name for path in tmp_path.iterdir()} <= {"about.json", "lines.jsonl", ".lock"}
+
+
+def test_a_command_names_no_folder_of_its_user() -> None:
+    assert command_line(["train", "--data", "/home/a/b", "--out", "/c"]) == "torchdcls train --data b"
+    assert command_line(["x y"], ("python", "-m", "studies.run")) == "python -m studies.run 'x y'"

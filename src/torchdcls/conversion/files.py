@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-from .._checks import WrongTypeError, first_line
+from .._checks import first_line, of_type
 from .._extras import needed_by
 
 
@@ -49,8 +49,7 @@ def fetched(source: str | os.PathLike[str], folder: str | os.PathLike[str] | Non
         ValueError: There is no such file, or it cannot be downloaded.
         TypeError: Neither a path nor text.
     """
-    if not isinstance(source, str | os.PathLike):
-        raise WrongTypeError(f"path_or_url: expected a file or an address, got {type(source).__name__}")
+    of_type("path_or_url", source, (str, os.PathLike), "a file or an address")
     source = os.fspath(source)
     if "://" not in source:
         path = Path(source)

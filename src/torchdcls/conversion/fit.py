@@ -94,7 +94,7 @@ def fit(old: Tensor, count: int, grid: Grid) -> tuple[Placement, Tensor]:
     largest = (1 + 2 * len(grid.sizes)) * count
     fitted = []
     for part in torch.split(old, max(1, PART_NUMBERS // largest**2), dim=1):
-        elements = _rounded(descended(part, chosen(part, count, grid), grid))
+        elements = _rounded(descended(part, _choices(part, count, grid)[0], grid))
         fitted.append((elements.position, elements.sigma, least_squares(part, elements, grid)))
     position, sigma, weight = (torch.cat(parts, 1) for parts in zip(*fitted, strict=True))
     return Placement(position, sigma), weight
@@ -122,12 +122,6 @@ def objective(old: Tensor, elements: Placement, grid: Grid) -> Tensor:
     return old.square().flatten(2).sum((0, 2)) - (with_old * weight).sum((0, 2))
 
 
-def chosen(old: Tensor, count: int, grid: Grid) -> Placement:
-    """A start, chosen one by one: each time the element with which least is left of all of a row's kernels."""
-    elements, _ = _choices(old, count, grid)
-    return elements
-
-
 def left_by_count(old: Tensor, grid: Grid) -> Tensor:
     """Squared error that is left at most of each layer's kernels with 1, 2, ... elements, (taps, layers); 0 at the end.
 
@@ -143,6 +137,8 @@ def left_by_count(old: Tensor, grid: Grid) -> Tensor:
 
 def _choices(old: Tensor, count: int, grid: Grid) -> tuple[Placement, Tensor]:
     """Elements chosen one by one, and by how much each lowers the squared error of each layer, (count, layers).
+
+    Each time it is the element with which least is left of all of a row's kernels.
 
     Source:
         Chen, Billings, Luo, "Orthogonal least squares methods", Int. J. Control 50 (1989).

@@ -5,13 +5,13 @@ in/groups, n), `SIG` like `P` where the interpolation has one, and `bias`. The v
 
 | version | interpolation | axes of `P` and `SIG` | weights are ours times |
 |---|---|---|---|
-| v0 | "bilinear", not normalised | rows, columns | 1 over the mass of the element on the grid |
+| v0 | "bilinear", not normalized | rows, columns | 1 over the mass of the element on the grid |
 | v1 | "bilinear" | columns, rows | 1 |
 | max | "triangle" | columns, rows | 1 |
 | gauss | "gaussian" | columns, rows | 1 |
 
 v0 does not divide by an element's mass on the grid, which is 1 inside and falls to 0 within a cell outside. With the
-mass in the weights the normalised interpolation makes the same kernels, so that v0 needs none of its own. Only further
+mass in the weights the normalized interpolation makes the same kernels, so that v0 needs none of its own. Only further
 training differs, and only where elements leave the grid.
 """
 
@@ -30,12 +30,7 @@ from ..ops.separable import EPSILON
 from ..profiles import Interpolation
 
 Version = Literal["v0", "v1", "max", "gauss"]
-INTERPOLATIONS: dict[Version, Interpolation] = {
-    "v0": "bilinear",
-    "v1": "bilinear",
-    "max": "triangle",
-    "gauss": "gaussian",
-}
+INTERPOLATIONS = _checks.DCLS_NAMES
 THEIR_NAMES = {"position": "P", "sigma": "SIG"}
 
 # The modules of timm that hold the models.
@@ -229,11 +224,12 @@ def check_version(version: str | None, state_dict: Mapping[str, Tensor]) -> Vers
         ValueError: See above.
     """
     sigma = bool(layers(state_dict, "SIG"))
-    choices = {name: name for name, kind in INTERPOLATIONS.items() if (kind != "bilinear") == sigma}
-    if version not in choices:
-        has = f"the layers have {'a' if sigma else 'no'} SIG"
-        raise ValueError(f"version: expected {alternatives(choices)}, as {has}, got {version!r}")
-    return choices[version]
+    choices: tuple[Version, ...] = ("max", "gauss") if sigma else ("v0", "v1")
+    for choice in choices:
+        if choice == version:
+            return choice
+    has = f"the layers have {'a' if sigma else 'no'} SIG"
+    raise ValueError(f"version: expected {alternatives(choices)}, as {has}, got {version!r}")
 
 
 def timm_names(keys: Collection[str], names: Layout, model: nn.Module) -> dict[str, str]:
@@ -327,8 +323,7 @@ def to_official(
         >>> [key for key in theirs if key.startswith("stages.0.0.dwconv")]
         ['stages.0.0.dwconv.weight', 'stages.0.0.dwconv.P', 'stages.0.0.dwconv.SIG', 'stages.0.0.dwconv.bias']
     """
-    if not isinstance(state_dict, Mapping):
-        raise _checks.WrongTypeError(f"state_dict: expected model.state_dict(), got {type(state_dict).__name__}")
+    _checks.of_type("state_dict", state_dict, Mapping, "model.state_dict()")
     names = layout(state_dict, of_timm=True)
     converted = layers(state_dict, "position")
     if names is None or not converted:
@@ -411,7 +406,7 @@ def _other_order(position: Tensor, version: str | None) -> Tensor:
 
 
 def _mass(position: Tensor, size: int) -> Tensor:
-    """Sum of a bilinear element over the grid, plus the normaliser's epsilon: (axes, ...) to (...), float64."""
+    """Sum of a bilinear element over the grid, plus the normalizer's epsilon: (axes, ...) to (...), float64."""
     # On each axis 1 inside the grid, and falling to 0 within a cell outside.
     low, high = -(size // 2), size - 1 - size // 2
     outside = torch.maximum(low - position.double(), position.double() - high)

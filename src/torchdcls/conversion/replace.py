@@ -1,17 +1,17 @@
-"""Putting DCLS layers in the place of a model's convolutions."""
+"""Replacing a model's convolutions by DCLS layers."""
 
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .. import _checks
 from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsNd
-from ..nn.init import PositionInit
+from ..nn.init import PRESETS, PositionInit, Preset
 from ..ops.conv import Method
 from ..profiles import Interpolation, Profile
 from . import select
@@ -40,13 +40,8 @@ class Job:
     key: Hashable
 
 
-@dataclass
-class _Group:
-    """Layers that share their positions, and names and weights of the convolutions whose places they take."""
-
-    names: list[str] = field(default_factory=list)
-    layers: list[DclsNd] = field(default_factory=list)
-    kernels: list[Tensor] = field(default_factory=list)
+# Layers that share their positions, by what is replaced.
+_Group = dict[str, tuple[DclsNd, Tensor]]
 
 
 def convert(
@@ -58,7 +53,9 @@ def convert(
     where: Where | None = None,
     share: Literal["stage", "none"] | Share = "stage",
     learned_dims: Sequence[int] | None = None,
-    position_init: PositionInit = ("normal", 0.5),
+    preset: Preset = "paper",
+    position_init: PositionInit | None = None,
+    sigma_init: float | None = None,
     weight_std: float | None = None,
     method: Method = "auto",
     init: Literal["random", "keep"] = "random",
@@ -82,8 +79,14 @@ def convert(
             (name, module) returns the stage instead. Shared means one Parameter at several layers, which torch's
             `to_empty` and `load_state_dict(assign=True)` take apart.
         learned_dims: Axes along which positions are learned; None for all.
-        position_init: Where positions start, see `torchdcls.Dcls2d`. With `init="keep"` those of elements that are not
-            needed, for example ("uniform", 11) to have them all over a kernel of 23; a tensor is refused then.
+        preset: Where positions and sigmas start, in grid cells. "paper": positions normal with standard deviation 0.5,
+            sigmas as the interpolation has them. "short", for training runs of few updates: positions uniform within 3,
+            sigmas at 3. From there elements find more of the taps of known kernels where inputs vary from cell to cell
+            (the page "Choosing settings"); accuracy of networks was not compared. Refused with `init="keep"`.
+        position_init: Where positions start if not as by `preset`, see `torchdcls.Dcls2d`. With `init="keep"` those of
+            elements that are not needed, for example ("uniform", 11) to have them all over a kernel of 23; a tensor is
+            refused then.
+        sigma_init: Where sigmas start if not as by `preset`, refused with `init="keep"`. Unit: grid cells.
         weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
             None for torch's convolution default. Refused with `init="keep"`.
         method: How the new layers convolve, see `torchdcls.large_kernel_conv`.
@@ -125,12 +128,21 @@ def convert(
     _checks.one_of("init", init, ("random", "keep"))
     if init == "keep" and weight_std is not None:
         raise ValueError(f"weight_std: expected None with init='keep', which draws no weights, got {weight_std!r}")
+    _checks.one_of("preset", preset, tuple(PRESETS))
+    if init == "keep" and preset != "paper":
+        raise ValueError(f"preset: expected 'paper' with init='keep', which finds positions itself, got {preset!r}")
+    if init == "keep" and sigma_init is not None:
+        raise ValueError(f"sigma_init: expected None with init='keep', which finds sigmas itself, got {sigma_init!r}")
     if init == "keep" and isinstance(position_init, Tensor):
         raise ValueError(
             "position_init: expected ('normal', standard deviation) or ('uniform', radius) with init='keep', which "
             "finds positions itself, got a tensor"
         )
     profile = _checks.profile(interpolation)
+    start = PRESETS[preset]
+    position_init = start.position_init if position_init is None else position_init
+    if sigma_init is None and profile.start is not None:
+        sigma_init = start.sigma_init
 
     jobs, skipped = find_jobs(model, dilated_kernel_size, where, share)
     _check_jobs(model, jobs, skipped, init)
@@ -139,20 +151,25 @@ def convert(
         kernel_count = iso_kernel_count(jobs, profile, learned_dims)
 
     layers: dict[nn.Module, DclsNd] = {}
-    groups: dict[Hashable, _Group] = defaultdict(_Group)
+    groups: dict[Hashable, _Group] = defaultdict(dict)
+    settings = {
+        "learned_dims": learned_dims,
+        "position_init": position_init,
+        "sigma_init": sigma_init,
+        "method": method,
+    }
     for job in jobs:
-        layer = _layer_like(job, kernel_count, profile, learned_dims, position_init, weight_std, method)
+        layer = _layer_like(job, kernel_count, weight_std, interpolation=profile, **settings)
         group = groups[job.key]
-        group.names.append(job.name)
-        group.layers.append(layer)
-        group.kernels.append(job.module.weight)
-        layer.position, layer.sigma = group.layers[0].position, group.layers[0].sigma
+        group[job.name] = layer, job.module.weight
+        first, _ = next(iter(group.values()))
+        layer.position, layer.sigma = first.position, first.sigma
         layers[job.module] = layer
     residuals: dict[str, float] = {}
     warning = None
     if init == "keep":
         for group in groups.values():
-            residuals |= zip(group.names, warm_start_(group.layers, group.kernels), strict=True)
+            residuals |= zip(group, warm_start_(*zip(*group.values(), strict=True)), strict=True)
         warning = _lost(list(groups.values()), residuals)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
@@ -182,6 +199,8 @@ def find_jobs(
     model: nn.Module, size: int | Sequence[int], where: Where | None = None, share: str | Share = "stage"
 ) -> tuple[list[Job], list[Skipped]]:
     """What `convert` would replace, if anything, and what it would leave alone; the arguments are its."""
+    if where is not None and not callable(where):
+        raise _checks.WrongTypeError(f"where: expected a function of (name, module) or None, got {where!r}")
     if select.is_convolution(model):
         raise ValueError(
             "model: expected a module that contains convolutions, got a convolution itself, which cannot be "
@@ -244,7 +263,7 @@ def _check_jobs(model: nn.Module, jobs: Sequence[Job], skipped: Sequence[Skipped
 
 def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...] | None:
     axes = len(getattr(module, "kernel_size", ()))
-    if isinstance(size, Sequence) and len(size) != axes:
+    if isinstance(size, Sequence) and not isinstance(size, str | bytes) and len(size) != axes:
         return None
     return _checks.integers("dilated_kernel_size", size, axes, 1)
 
@@ -279,13 +298,13 @@ def _lost(groups: Sequence[_Group], residuals: dict[str, float]) -> str | None:
     mean = sum(residuals.values()) / len(residuals)
     if mean <= LARGEST_RESIDUAL:
         return None
-    by_count = [row for group in groups for row in residuals_by_count(group.layers, group.kernels)]
+    by_count = [row for group in groups for row in residuals_by_count(*zip(*group.values(), strict=True))]
     # A layer with an element on each tap gains nothing by more.
     means = [
         sum(row[min(at, len(row) - 1)] for row in by_count) / len(by_count) for at in range(max(map(len, by_count)))
     ]
     enough = next((count for count, left in enumerate(means, start=1) if left <= LARGEST_RESIDUAL), None)
-    count = groups[0].layers[0].kernel_count
+    count = next(iter(groups[0].values()))[0].kernel_count
     way_out = (
         "no kernel_count is enough, as new kernels are too small for the old ones: give a larger dilated_kernel_size"
         if enough is None
@@ -297,15 +316,7 @@ def _lost(groups: Sequence[_Group], residuals: dict[str, float]) -> str | None:
     )
 
 
-def _layer_like(
-    job: Job,
-    kernel_count: int,
-    profile: Profile,
-    learned_dims: Sequence[int] | None,
-    position_init: PositionInit,
-    weight_std: float | None,
-    method: Method,
-) -> DclsNd:
+def _layer_like(job: Job, kernel_count: int, weight_std: float | None, **settings: Any) -> DclsNd:
     old = job.module
     layer = _LAYERS[type(old)](
         old.in_channels,
@@ -317,12 +328,9 @@ def _layer_like(
         groups=old.groups,
         bias=old.bias is not None,
         padding_mode=old.padding_mode,  # type: ignore[arg-type]
-        interpolation=profile,
-        learned_dims=learned_dims,
-        position_init=position_init,
-        method=method,
         device=old.weight.device,
         dtype=old.weight.dtype,
+        **settings,
     )
     if weight_std is not None:
         nn.init.trunc_normal_(layer.weight, std=weight_std, a=-2 * weight_std, b=2 * weight_std)

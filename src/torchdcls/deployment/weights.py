@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .. import _checks
 from .._extras import needed_by
 from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
@@ -34,6 +35,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     Raises:
         ValueError: The file is missing, cut short, of another program, or of another model.
     """
+    if model is not None:
+        _checks.module("model", model)
     stored = _read(Path(path))
     if model is None:
         model = stored.made().eval()

@@ -114,7 +114,7 @@ def inspect_model(
     example: Tensor | tuple[Tensor, ...],
     *,
     dilated_kernel_size: Size | Sequence[Size] = (),
-    interpolation: Sequence[Interpolation | Profile] = INTERPOLATIONS,
+    interpolation: Interpolation | Profile | Sequence[Interpolation | Profile] = INTERPOLATIONS,
     kernel_count: int | Literal["iso"] = "iso",
     where: Where | None = None,
     name: str | None = None,
@@ -128,7 +128,7 @@ def inspect_model(
         model: Any module; DCLS layers that it has already are described as they are.
         example: Its input, or a tuple of its arguments, of which the first is (batch, channels, *map).
         dilated_kernel_size: Sizes to convert to, each an integer or a tuple of one per axis. None by default.
-        interpolation: Interpolations to convert to.
+        interpolation: Interpolations to convert to, or one.
         kernel_count: Elements per kernel, or "iso" for as many as need no more parameters than before.
         where: As in `torchdcls.convert`.
         name: What to call it.
@@ -148,11 +148,16 @@ def inspect_model(
     _checks.module("model", model)
     sizes = [dilated_kernel_size] if isinstance(dilated_kernel_size, int) else list(dilated_kernel_size)
     sizes = [
-        tuple(size) if isinstance(size, Sequence) else _checks.integer("dilated_kernel_size", size, 1) for size in sizes
+        tuple(size) if isinstance(size, list | tuple) else _checks.integer("dilated_kernel_size", size, 1)
+        for size in sizes
     ]
-    profiles = [_checks.profile(one) for one in interpolation]
+    profiles = [
+        _checks.profile(one) for one in ([interpolation] if isinstance(interpolation, str | Profile) else interpolation)
+    ]
     kernel_count = _checks.element_count(kernel_count)
     inputs = example if isinstance(example, tuple) else (example,)
+    for tensor in inputs:
+        _checks.tensor("example", tensor)
 
     run, bare = _first_run(model, meta_copy(model).eval(), inputs)
     jobs, skipped = find_jobs(bare, 1, where)

@@ -1,39 +1,38 @@
-"""How many pixels the centre of a model's last map depends on.
+"""How many pixels the center of a model's last map depends on.
 
-The model is run once, and every operation of torch tells of its output which pixels a cell can depend on, by the
-textbook's recursion: a window of `k` cells at stride `s` on cells that lie `j` pixels apart and see `r` of them sees
-`r + (k - 1) j`, and its cells lie `s j` apart. Where branches meet, the pixels of both count. Numbers of weights and
-pixels play no part: it is what a cell could depend on, not what it does after training, and pixels beyond the image's
-borders count too. What reads a whole map at once, such as attention, squeeze-and-excitation, or a group norm, makes it
-the whole image; what is not followed, such as the windows of a Swin transformer, makes it unknown, never a guess. An
-axis may be folded into another, as a video's frames are into the batch, or be taken apart and put together again.
+The model is run once. Beside every tensor stands, for each of its elements and each axis of the image, the first and
+the last pixel that the element depends on (`reach.py`). Where memory is viewed in another way, so are they; other
+operations have rules (`rules.py`): windows over cells, and the union where branches meet. Numbers of weights and pixels
+play no part: it is what a cell could depend on, not what it does after training, and pixels beyond the image's borders
+count too. What reads a whole map at once, such as attention, squeeze-and-excitation, or a group norm, makes it the
+whole image; what is not followed, such as a Fourier transform, makes it unknown, never a guess.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from .. import _checks
-from .rules import Call, everything, follow, independent
-from .traces import Factor, Span, Trace
+from ..ops.tracing import TorchDispatchMode, tree_leaves
+from .reach import Reach, everything, independent, together
+from .rules import Call, follow
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Pixels that the centre of the last map, before anything is pooled to a vector, depends on.
+    """Pixels that the center of the last map, before anything is pooled to a vector, depends on.
 
     Attributes:
         size: Pixels along each axis, borders of the image left out; None where it is the whole image, or unknown.
         local: The same if nothing read a whole map, where that is known.
-        exact: Whether all cells depend on as many pixels; else it is the most, as where a map is enlarged. False where
-            operations that matter were not followed.
+        exact: Whether all cells depend on as many pixels; else it is the most, as where a map is enlarged by weighing
+            neighbors. False where operations that matter were not followed.
         whole: The modules that read whole maps, by type.
         unknown: Operations that were not followed and matter.
     """
@@ -81,13 +80,16 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
     if not inputs:
         raise ValueError("inputs: expected the model's arguments, the first (batch, channels, *map), got none")
     _checks.tensors(inputs=inputs[0])
-    follower = Follower(inputs[0])
+    # What is computed here has values, wherever the model is made and run.
+    with torch.device("cpu"):
+        follower = Follower(inputs[0])
     with torch.no_grad(), follower, ExitStack() as hooks:
         for module in model.modules():
             hooks.enter_context(module.register_forward_pre_hook(follower.enter))
             hooks.enter_context(module.register_forward_hook(follower.leave))
         output = model(*inputs)
-    return follower.field(output)
+    with torch.device("cpu"):
+        return follower.field(output)
 
 
 class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -95,13 +97,17 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count = max(image.dim() - 2, 0)
-        first = tuple((Factor(size),) for size in image.shape[:2])
-        axes = tuple((Factor(n, frozenset({axis}), Span(image=n)),) for axis, n in enumerate(image.shape[2:]))
-        self.last = Trace(first + axes)
+        self.image = image.shape[2:]
         self.memory: dict[int, _Memory] = {}
-        self.keep(image, self.last, written=False)
         self.modules = ["the model"]
+        # Along each axis a cell depends on itself.
+        places = [torch.arange(size, dtype=torch.float32) for size in self.image]
+        first = independent(image.shape, 0)
+        if places:
+            own = torch.stack(torch.meshgrid(places, indexing="ij"))
+            first = Reach(torch.cat([own, -own]), (1.0,) * len(places)).expanded(image.shape)
+        self.last = first
+        self.keep(image, self.last)
 
     def enter(self, module: nn.Module, inputs: Any) -> None:
         """A module starts."""
@@ -113,101 +119,149 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def field(self, output: Any) -> ReceptiveField:
         """What the last map depends on: the model's output where it is one."""
-        traces = [self.trace(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        trace = next((trace for trace in reversed(traces) if trace.map_axes), self.last)
-        unknown = trace.unknown
-        if traces and not any(trace.depends for trace in traces):
+        reaches = [self.reach(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        reach = next((reach for reach in reversed(reaches) if reach.axes), self.last)
+        unknown = reach.unknown
+        if reaches and not any(reach.depends for reach in reaches):
             unknown |= {"an output that torch's operations did not make of the input"}
-        spanned = [axis for factors in trace.dimensions for factor in factors if factor.span for axis in factor.axes]
-        if len(spanned) != len(set(spanned)):
-            unknown |= {"cells that belong to two places of the map"}
-        spans, whole = trace.spans(), {axis for axis, _ in trace.whole}
-        known = len(spans) == self.count
+        count, whole = len(self.image), {axis for axis, _ in reach.whole}
+        widths = {axis: reach.at_one_place().widths(axis) for axis in reach.axes}
+        size = [int(widths[axis].max()) if axis in widths else None for axis in range(count)]
         return ReceptiveField(
-            size=tuple(
-                None if axis in whole or axis not in spans else spans[axis].pixels for axis in range(self.count)
-            ),
-            local=tuple(spans[axis].pixels for axis in range(self.count)) if known and not unknown else None,
-            exact=self.count > 0 and not unknown and all(span.exact for span in spans.values()),
-            whole=tuple(sorted({by for _, by in trace.whole})),
+            size=tuple(None if axis in whole else pixels for axis, pixels in enumerate(size)),
+            local=None if unknown or None in size else tuple(size),  # type: ignore[arg-type]
+            exact=count > 0 and not unknown and all(bool((own == own[0]).all()) for own in widths.values()),
+            whole=tuple(sorted({by for _, by in reach.whole})),
             # Nothing can be more than the whole image.
-            unknown=() if len(whole) == self.count else tuple(sorted(unknown)),
+            unknown=() if len(whole) == count else tuple(sorted(unknown)),
         )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation, then says what its outputs depend on."""
         kwargs = kwargs or {}
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        before = {id(tensor): self.trace(tensor) for tensor in inputs}
-        if not any(trace.depends for trace in before.values()):
-            return func(*args, **kwargs)
         result = func(*args, **kwargs)
+        with torch.device("cpu"):
+            self.told(func, args, kwargs, result)
+        return result
+
+    def told(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Notes what the outputs of an operation that was run depend on."""
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        before = [self.reach(tensor) for tensor in inputs]
+        if not any(reach.depends for reach in before):
+            return
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         arguments = func._schema.arguments
         given = {argument.name: argument.default_value for argument in arguments}
         given |= {**dict(zip(given, args, strict=False)), **kwargs}
         written = [given[one.name] for one in arguments if one.alias_info is not None and one.alias_info.is_write]
         changed = {id(leaf) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)}
-        name, pointwise = func._schema.name.partition("::")[2].rstrip("_"), torch.Tag.pointwise in func.tags
-        call = Call(name, pointwise, given, inputs, outputs, before, self.modules[-1])
-        for output, trace in zip(outputs, follow(call), strict=True):
-            self.keep(output, trace, written=id(output) in changed)
-            self.note(self.trace(output))
+        known = {_key(tensor) for tensor in inputs}
+        name = func._schema.name.partition("::")[2].rstrip("_")
+        call = Call(func, name, given, inputs, outputs, self.reach, self.image, self.modules[-1])
+        if any(id(one) in changed or _key(one) not in known for one in outputs):
+            for output, reach in zip(outputs, follow(call), strict=True):
+                self.keep(output, reach)
+        elif isinstance(args[0], Tensor) and name != "as_strided":
+            self.show(args[0], outputs, lambda row: func(row, *args[1:], **kwargs))
         for tensor in inputs:  # changed, but not returned
             if id(tensor) in changed - {id(output) for output in outputs}:
-                self.keep(tensor, everything(before.values()).lost(tensor.shape, call.where), written=True)
-        return result
+                self.keep(tensor, everything(before, tensor.shape).but_not(call.where))
+        for output in outputs:
+            self.note(self.reach(output))
 
-    def keep(self, tensor: Tensor, trace: Trace, written: bool) -> None:
+    def keep(self, tensor: Tensor, reach: Reach) -> None:
         """Notes what a tensor depends on."""
+        self.memory = {key: memory for key, memory in self.memory.items() if not memory.storage.expired()}  # type: ignore[no-untyped-call]
         storage = tensor.untyped_storage()
-        memory = self.memory.setdefault(storage._cdata, _Memory(StorageWeakRef(storage), {}))  # type: ignore[no-untyped-call]
-        place = _place(tensor)
-        if not written:
-            memory.traces.setdefault(place, trace)
-        elif trace != self.trace(tensor):
-            # Whoever reads the same memory in another way reads what was written too.
-            if tensor.numel() * tensor.element_size() < storage.nbytes():
-                memory.parts = everything([*memory.traces.values(), trace])
-            memory.traces = {place: trace}
-
-    def note(self, trace: Trace) -> None:
-        """Takes a tensor for the last map, if it is one."""
-        there, last = trace.map_axes, self.last.spans()
-        # Where some axes are pooled, it is the way to a vector, unless more is read along the others.
-        more = any(span.pixels > last[axis].pixels for axis, span in trace.spans().items() if axis in there & set(last))
-        if len(there) == self.count or (there and (more or trace.unknown - self.last.unknown)):
-            self.last = trace
-
-    def trace(self, tensor: Tensor) -> Trace:
-        """What a tensor depends on; nothing where it was not made from the image."""
-        memory = self.memory.get(tensor.untyped_storage()._cdata)
+        memory = self.memory.get(_key(tensor))
         if memory is None:
-            return independent(tensor)
-        if memory.parts is not None:
-            return memory.parts.lost(tensor.shape, "a tensor filled part by part")
-        found = memory.traces.get(_place(tensor))
-        if found is None:
-            return everything(memory.traces.values()).lost(tensor.shape, "memory that is read in two ways")
-        return found
+            self.memory[_key(tensor)] = _Memory(StorageWeakRef(storage), {_place(tensor): reach})  # type: ignore[no-untyped-call]
+        else:
+            memory.write(tensor, reach)
+
+    def show(self, tensor: Tensor, outputs: Sequence[Tensor], function: Callable[[Tensor], Any]) -> None:
+        """Notes what other views of a tensor's memory depend on, in as little memory as it has."""
+        reach = self.reach(tensor)
+        with suppress(RuntimeError):  # bounds, of which few may be in memory, cannot always be viewed as the tensor is
+            for output, row in zip(outputs, tree_leaves(function(reach.bounds[0])), strict=True):
+                if output.dtype == tensor.dtype and _key(row) == _key(reach.bounds):
+                    stride = (reach.bounds.stride(0), *row.stride())
+                    bounds = reach.bounds.as_strided((len(reach.bounds), *row.shape), stride, row.storage_offset())
+                    self.memory[_key(output)].places.setdefault(_place(output), reach.of(bounds))
+
+    def note(self, reach: Reach) -> None:
+        """Takes a tensor for the last map, if it is one."""
+        there, last = reach.axes, self.last
+        takes = len(there) == len(self.image)
+        if there and not takes:
+            # Where some axes are pooled, it is the way to a vector, unless more is read along the others.
+            more = any(reach.widths(axis).max() > last.widths(axis).max() for axis in there & last.axes)
+            takes = more or bool(reach.unknown - last.unknown)
+        if takes:
+            self.last = reach
+
+    def reach(self, tensor: Tensor) -> Reach:
+        """What a tensor depends on; nothing where it was not made from the image."""
+        memory = self.memory.get(_key(tensor))
+        return independent(tensor.shape, len(self.image)) if memory is None else memory.read(tensor)
 
 
 @dataclass
 class _Memory:
-    """What the tensors in one piece of memory depend on.
+    """What is in one piece of memory, by which tensors are known.
 
-    Tensors are known by it, and not as objects: `x.data` and what `torch.vmap` hands on are other objects each time.
+    They are not known as objects: `x.data` and what `torch.vmap` hands on are other objects each time.
 
     Attributes:
         storage: Held weakly, so that its place is not another's.
-        traces: By where the elements are.
-        parts: What all elements together depend on, once some were written to through a view of them alone.
+        places: What is known of the tensors in it, by how they lie in it.
+        flat: What all of the memory depends on, in its order, once a tensor lies in it as none did before.
     """
 
     storage: StorageWeakRef
-    traces: dict[Any, Trace]
-    parts: Trace | None = None
+    places: dict[tuple[Any, ...], Reach]
+    flat: Reach | None = None
+
+    def read(self, tensor: Tensor) -> Reach:
+        """What a tensor in this memory depends on."""
+        place = _place(tensor)
+        if place not in self.places:
+            self.places[place] = self._viewed(tensor)
+        return self.places[place]
+
+    def write(self, tensor: Tensor, reach: Reach) -> None:
+        """Notes what a tensor in this memory depends on from now on."""
+        if self.flat is None and next(iter(self.places)) == _place(tensor):
+            self.places = {_place(tensor): reach}
+            return
+        written = self._viewed(tensor)
+        written.bounds.copy_(reach.bounds)
+        assert self.flat is not None
+        self.flat = together([self.flat, reach]).of(self.flat.bounds)
+        self.places = {}
+
+    def _viewed(self, tensor: Tensor) -> Reach:
+        if self.flat is None:
+            (dtype, shape, *place), reach = next(iter(self.places.items()))
+            size = tensor.untyped_storage().nbytes() // dtype.itemsize
+            flat = reach.bounds.new_full((len(reach.bounds), size), inf)
+            _strided(flat, shape, *place).copy_(reach.bounds)
+            self.flat = reach.of(flat)
+        flat = self.flat.bounds
+        if tensor.untyped_storage().nbytes() // tensor.element_size() != flat.shape[1]:
+            return everything([self.flat], tensor.shape).but_not("memory that is read in two ways")
+        return self.flat.of(_strided(flat, *_place(tensor)[1:]))
+
+
+def _key(tensor: Tensor) -> int:
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.is_conj()
+    return tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+
+
+def _strided(flat: Tensor, shape: Sequence[int], stride: Sequence[int], offset: int) -> Tensor:
+    return flat.as_strided((len(flat), *shape), (flat.shape[1], *stride), offset)

@@ -1,10 +1,10 @@
 """The papers' models, registered with timm under NAME_dcls_INTERPOLATION: timm's own models, converted.
 
-`timm.create_model("convnext_tiny_dcls_gaussian")` makes timm's ConvNeXt-T and puts DCLS layers in the place of its 7x7
-convolutions, before anything is wrapped around it, so that every argument that the host takes is taken here too.
+`timm.create_model("convnext_tiny_dcls_gaussian")` makes timm's ConvNeXt-T and replaces its 7x7 convolutions by
+DCLS layers, before anything is wrapped around it, so that every argument that the host takes is taken here too.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -153,16 +153,12 @@ def _converted(host: Host, interpolation: Interpolation, **arguments: Any) -> nn
             raise ValueError(f"{host.name}: {skip.name} cannot become a DCLS layer: {skip.reason}")
     if host.weight_std is None:
         for row in report.replaced:
-            _keep_sum_of_squares_(model.get_submodule(row.name), old[row.name])
+            layer, weight = model.get_submodule(row.name), old[row.name]
+            assert isinstance(layer, Dcls2d)
+            if not weight.is_meta:
+                with torch.no_grad():  # to the sum of squares of the old kernels
+                    layer.weight.mul_((weight.square().sum() / layer.kernel().square().sum()).sqrt())
     return model
-
-
-@torch.no_grad()
-def _keep_sum_of_squares_(layer: nn.Module, old: torch.Tensor) -> None:
-    """Scales the weights of a DCLS layer until its dense kernels have the sum of squares of `old`."""
-    assert isinstance(layer, Dcls2d)
-    if not old.is_meta:
-        layer.weight.mul_((old.square().sum() / layer.kernel().square().sum()).sqrt())
 
 
 def pretrained_cfg(host: Host, url: str = "") -> PretrainedCfg:
@@ -172,11 +168,6 @@ def pretrained_cfg(host: Host, url: str = "") -> PretrainedCfg:
     preparation = ("input_size", "interpolation", "crop_pct", "mean", "std")
     structure = ("num_classes", "pool_size", "first_conv", "classifier")
     return PretrainedCfg(url=url, **{name: getattr(cfg, name) for name in preparation + structure})
-
-
-def _address(host: Host, interpolation: Interpolation) -> str:
-    elements = host.elements(interpolation)
-    return official.address(host.name, interpolation, elements.size, elements.count)
 
 
 def _weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
@@ -211,27 +202,28 @@ def _converted_weights(
     """The authors' weights in our names, if the model is theirs.
 
     Raises:
-        ValueError: It is another; the message goes on from what was expected.
+        ValueError: It is another; the message follows what was expected.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Dcls2d)}
     kernels = {(layer.interpolation.name, *layer.dilated_kernel_size, layer.kernel_count) for layer in layers.values()}
     size, interpolation = published.size, official.INTERPOLATIONS[published.version]
     if kernels != {(interpolation, size, size, published.count)}:
         raise ValueError(f"its kernels are {interpolation}, of {published.count} elements in {size}x{size} cells")
-    names = official.layout(state_dict)
-    if names is None:
+    layout = official.layout(state_dict)
+    if layout is None:
         raise ValueError("its keys are not those of its model's authors")
     expected = model.state_dict()
     version = official.check_version(published.version, state_dict)
-    renamed = official.timm_names(state_dict, names, model)
+    renamed = official.timm_names(state_dict, layout, model)
     ours = official.from_official(state_dict, renamed, version, size, expected)
 
     # timm itself fits these to other numbers of channels and classes.
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    fitted = [f"{name}." for entry in (cfg["first_conv"], cfg["classifier"]) for name in _names(entry)]
+    entries = [[entry] if isinstance(entry, str) else entry for entry in (cfg["first_conv"], cfg["classifier"])]
+    fitted = tuple(f"{name}." for names in entries for name in names)
 
     def compared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(fitted))}
+        return {key: tensor for key, tensor in tensors.items() if not key.startswith(fitted)}
 
     problem = official.difference(compared(ours), compared(expected), layers)
     if problem is not None:
@@ -244,10 +236,6 @@ def _converted_weights(
             if key in ours and not torch.equal(ours[key], ours[other]):
                 raise ValueError(f"{name} and {leader} share no {parameter} in it; torchdcls.load_official loads it")
     return ours
-
-
-def _names(entry: str | Iterable[str]) -> list[str]:
-    return [entry] if isinstance(entry, str) else list(entry)
 
 
 def _check_file(
@@ -302,7 +290,7 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
 # Where register_model looks for them. Weights are the authors' own, where they publish any of the same kernels.
 default_cfgs = generate_default_cfgs(
     {
-        f"{host.name}_dcls_{name}": pretrained_cfg(host, _address(host, name))
+        f"{host.name}_dcls_{name}": pretrained_cfg(host, official.address(host.name, name, **vars(host.elements(name))))
         for host in HOSTS
         for name in INTERPOLATIONS
     }

@@ -16,7 +16,7 @@ from ..ops.conv import Method, Padding, large_kernel_conv, padding_pairs
 from ..ops.padding import PADDING_MODES, PaddingMode, pad
 from ..profiles import Interpolation, Profile
 from .init import PositionInit
-from .layer import DclsLayer
+from .layer import DclsLayer, arguments_of
 
 
 class DclsNd(DclsLayer):
@@ -87,23 +87,7 @@ class DclsNd(DclsLayer):
             ValueError: An argument is out of range; the message names it.
             TypeError: An argument of a wrong type.
         """
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel_count=kernel_count,
-            stride=stride,
-            dilated_kernel_size=dilated_kernel_size,
-            groups=groups,
-            bias=bias,
-            interpolation=interpolation,
-            learned_dims=learned_dims,
-            position_init=position_init,
-            sigma_init=sigma_init,
-            method=method,
-            device=device,
-            dtype=dtype,
-        )
-        self._set(padding=padding, padding_mode=padding_mode)
+        super().__init__(**arguments_of(locals()))
 
     def _checked(self, name: str, value: Any) -> Any:
         value = super()._checked(name, value)

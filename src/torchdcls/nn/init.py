@@ -1,7 +1,7 @@
 """Where the positions and sigmas of elements start."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,18 @@ from ..profiles import Profile
 
 # ("normal", standard deviation) or ("uniform", radius), in grid cells, or the positions themselves.
 PositionInit = tuple[Literal["normal", "uniform"], float] | Tensor
+Preset = Literal["paper", "short"]
+
+
+class Start(NamedTuple):
+    """Where positions and sigmas start; a sigma of None is the interpolation's own. Unit: grid cells."""
+
+    position_init: PositionInit
+    sigma_init: float | None
+
+
+# "short" is what elements found most taps with in few updates: docs/settings.md.
+PRESETS: dict[Preset, Start] = {"paper": Start(("normal", 0.5), None), "short": Start(("uniform", 3.0), 3.0)}
 
 
 def check_position_init(position_init: PositionInit) -> PositionInit:

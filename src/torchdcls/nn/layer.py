@@ -1,7 +1,7 @@
 """What every layer with learnable spacings has: elements, the kernel that they make, and its cache."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, Self
 
 import torch
@@ -13,13 +13,20 @@ from ..ops.caches import LastResult
 from ..ops.conv import METHODS, Method, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
 from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
-from ..profiles import Interpolation, Profile
+from ..profiles import Profile
 from .init import PositionInit, check_position_init, check_sigma_init, position_start_
 
 # What the metadata of a state dict call a layer's `kernel_text`.
 _KERNEL = "dcls kernel"
+# The settings that others are checked by.
+_FIRST = ("kernel_count", "learned_dims", "dilated_kernel_size", "stride", "interpolation")
 # What torch's older functions call what they compute an element from: weight_norm, spectral_norm, and those of pruning.
 _SOURCE_ENDINGS = ("", "_g", "_v", "_orig", "_u", "_mask")
+
+
+def arguments_of(names: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor, by its `locals()`."""
+    return {name: value for name, value in names.items() if name not in ("self", "__class__")}
 
 
 class DclsLayer(nn.Module):
@@ -58,29 +65,15 @@ class DclsLayer(nn.Module):
     bias: nn.Parameter | None
 
     def __init__(
-        self,
-        *,
-        in_channels: int,
-        out_channels: int,
-        kernel_count: int,
-        stride: int | Sequence[int],
-        dilated_kernel_size: int | Sequence[int],
-        groups: int,
-        bias: bool,
-        interpolation: Interpolation | Profile,
-        learned_dims: Sequence[int] | None,
-        position_init: PositionInit,
-        sigma_init: float | None,
-        method: Method,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        self, *, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None, **settings: Any
     ) -> None:
         super().__init__()
-        in_channels, out_channels, groups = _checks.channels(in_channels, out_channels, groups)
-        self._set(in_channels=in_channels, out_channels=out_channels, groups=groups, kernel_count=kernel_count)
-        self._set(learned_dims=learned_dims, dilated_kernel_size=dilated_kernel_size, stride=stride)
-        self._set(method=method, interpolation=interpolation, position_init=position_init)
-        self._set(sigma_init=sigma_init)
+        _checks.flags(bias=bias)
+        device = None if device is None else _checks.device(device)
+        _checks.channels(**{name: settings[name] for name in ("groups", "in_channels", "out_channels")})
+        # What others are checked by comes first.
+        self._set(**{name: settings.pop(name) for name in _FIRST})
+        self._set(**settings)
 
         dense = [self.dilated_kernel_size[dim] for dim in range(self.dims) if dim not in self.learned_dims]
         shape = (*self.weight_channels, *dense, self.kernel_count)
@@ -292,25 +285,21 @@ class DclsLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """What a reader of `print(model)` needs: torch's fields first, defaults left out."""
-        fields = [
-            f"{self.in_channels}, {self.out_channels}, kernel_count={self.kernel_count}",
-            f"dilated_kernel_size={self.dilated_kernel_size}, interpolation={self.interpolation.name}",
-        ]
-        if self.stride != (1,) * self.dims:
-            fields.append(f"stride={self.stride}")
-        if self.padding != (0,) * self.dims:
-            fields.append(f"padding={self.padding!r}")
-        if self.groups != 1:
-            fields.append(f"groups={self.groups}")
-        if self.bias is None:
-            fields.append("bias=False")
-        if self.padding_mode != "zeros":
-            fields.append(f"padding_mode={self.padding_mode}")
-        if len(self.learned_dims) != self.dims:
-            fields.append(f"learned_dims={self.learned_dims}")
-        if self.method != "auto":
-            fields.append(f"method={self.method}")
-        return ", ".join(fields)
+        text = (
+            f"{self.in_channels}, {self.out_channels}, kernel_count={self.kernel_count}, "
+            f"dilated_kernel_size={self.dilated_kernel_size}, interpolation={self.interpolation.name}"
+        )
+        for name, value, usual in (
+            ("stride", self.stride, (1,) * self.dims),
+            ("padding", repr(self.padding), repr((0,) * self.dims)),
+            ("groups", self.groups, 1),
+            ("bias", self.bias is not None, True),
+            ("padding_mode", self.padding_mode, "zeros"),
+            ("learned_dims", self.learned_dims, tuple(range(self.dims))),
+            ("method", self.method, "auto"),
+        ):
+            text += "" if value == usual else f", {name}={value}"
+        return text
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # In half precision a position would be off by a sixteenth of a cell at size 23: it moves, but keeps its dtype.

@@ -16,7 +16,7 @@ from ..ops.conv import Method, check_output_padding, large_kernel_conv_transpose
 from ..ops.tracing import traced_by_jit
 from ..profiles import Interpolation, Profile
 from .init import PositionInit
-from .layer import DclsLayer
+from .layer import DclsLayer, arguments_of
 
 
 class DclsTransposeNd(DclsLayer):
@@ -68,7 +68,7 @@ class DclsTransposeNd(DclsLayer):
                 for a single element alone, which has nowhere to move: always give it.
             groups: As in torch.
             bias: Whether to add a learned bias.
-            padding_mode: "zeros"; torch's transposed layers know no other.
+            padding_mode: "zeros"; torch's transposed layers have no other.
             interpolation, learned_dims, position_init, sigma_init: See `Dcls2d`.
             method: How to convolve, see `torchdcls.large_kernel_conv_transpose`.
             device, dtype: See `Dcls2d`.
@@ -82,23 +82,7 @@ class DclsTransposeNd(DclsLayer):
             ValueError: An argument is out of range; the message names it.
             TypeError: An argument of a wrong type.
         """
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel_count=kernel_count,
-            stride=stride,
-            dilated_kernel_size=dilated_kernel_size,
-            groups=groups,
-            bias=bias,
-            interpolation=interpolation,
-            learned_dims=learned_dims,
-            position_init=position_init,
-            sigma_init=sigma_init,
-            method=method,
-            device=device,
-            dtype=dtype,
-        )
-        self._set(padding=padding, output_padding=output_padding, padding_mode=padding_mode)
+        super().__init__(**arguments_of(locals()))
 
     def _checked(self, name: str, value: Any) -> Any:
         value = super()._checked(name, value)
@@ -107,8 +91,8 @@ class DclsTransposeNd(DclsLayer):
                 return _checks.integers("padding", value, self.dims, 0)
             case "output_padding":
                 return check_output_padding(value, self.stride)
-            case "padding_mode" if value != "zeros":
-                raise ValueError(f"padding_mode: expected 'zeros' in a transposed layer, got {value!r}")
+            case "padding_mode":
+                _checks.one_of("padding_mode", value, ("zeros",))
             case "stride" if self._is_set("output_padding"):
                 check_output_padding(self.output_padding, value)
         return value
@@ -139,14 +123,7 @@ class DclsTransposeNd(DclsLayer):
                 # made, and what is asked for is taken.
                 beyond, asked = tuple(step - 1 for step in self.stride), tuple(output_size)[-self.dims :]
         output = large_kernel_conv_transpose(
-            input,
-            self._kept_kernel(),
-            self.bias,
-            self.stride,
-            self.padding,
-            beyond,
-            self.groups,
-            method=self.method,
+            input, self._kept_kernel(), self.bias, self.stride, self.padding, beyond, self.groups, method=self.method
         )
         for axis, size in enumerate(asked, start=-self.dims):
             output = output.narrow(axis, 0, size)

@@ -1,17 +1,15 @@
 """Dilated convolution with learnable spacings as functions: a kernel out of elements, then a convolution with it."""
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from .. import _checks
 from ..profiles import Interpolation, Profile
 from .conv import Method, Padding, large_kernel_conv, large_kernel_conv_transpose
+from .conv.api import numbered
 from .kernel import construct_kernel, element_axes
-
-_Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
 
 @_checks.with_hints
@@ -114,24 +112,13 @@ def _kernel(
     return construct_kernel(weight, position, sigma, sizes, interpolation, learned_dims=learned_dims)
 
 
-def _for_axes(function: _Function, dims: int) -> _Function:
-    """`function` for elements of `dims` axes alone."""
-
-    @functools.wraps(function)
-    def convolve(input: Tensor, weight: Tensor, position: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if element_axes(weight, position) != dims:
-            expected = (dims + 3 - weight.dim(), *weight.shape)
-            raise ValueError(
-                f"position: expected shape (axes, *weight.shape) = {expected} in {dims}-D, got {tuple(position.shape)}"
-            )
-        return function(input, weight, position, *args, **kwargs)
-
-    convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
-    convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
-    return cast(_Function, convolve)
+def _check_axes(dims: int, weight: Tensor, position: Tensor, *others: Any, **more: Any) -> None:
+    if element_axes(weight, position) != dims:
+        expected = (dims + 3 - weight.dim(), *weight.shape)
+        raise ValueError(
+            f"position: expected shape (axes, *weight.shape) = {expected} in {dims}-D, got {tuple(position.shape)}"
+        )
 
 
-dcls_conv1d, dcls_conv2d, dcls_conv3d = (_for_axes(dcls_conv, dims) for dims in (1, 2, 3))
-dcls_conv_transpose1d, dcls_conv_transpose2d, dcls_conv_transpose3d = (
-    _for_axes(dcls_conv_transpose, dims) for dims in (1, 2, 3)
-)
+dcls_conv1d, dcls_conv2d, dcls_conv3d = numbered(dcls_conv, _check_axes)
+dcls_conv_transpose1d, dcls_conv_transpose2d, dcls_conv_transpose3d = numbered(dcls_conv_transpose, _check_axes)

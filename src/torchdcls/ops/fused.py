@@ -5,7 +5,7 @@ has the gradients of gradients.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,11 @@ from torch import Tensor
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
 from .separable import EPSILON, gradients_by_autograd, separable_kernel
-from .tracing import as_read, numbers_when_run
+from .tracing import as_read, define_operator, numbers_when_run
 
 # What `csrc/torchdcls.h` calls them.
 FORMS = {"triangle": 0, "gaussian": 1}
 MOST_AXES = 3
-_LIBRARY: Any = torch.library.Library("torchdcls", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 class _Elements(ctypes.Structure):
@@ -75,8 +74,7 @@ class _Fused(torch.autograd.Function):
         ctx.sizes, ctx.profile = sizes, profile
         # Torch's compiler sees an operator; called from Python, one would take longer than a small kernel.
         make = torch.ops.torchdcls.construct_kernel if torch.compiler.is_compiling() else _construct
-        settings: tuple[Any, ...] = sizes, profile.device_form, profile.smallest_scale
-        kernel: Tensor = make(weight, position, sigma, *settings)
+        kernel: Tensor = make(weight, position, sigma, sizes, profile.device_form, profile.smallest_scale)
         return kernel
 
     @staticmethod
@@ -95,37 +93,24 @@ class _Fused(torch.autograd.Function):
         return to_weight, to_position, to_sigma[0] if to_sigma else None, None, None
 
 
-def _construct(
-    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str, smallest_scale: float
-) -> Tensor:
-    kernel = _like_kernel(weight, position, sigma, sizes, form, smallest_scale)
-    _call("td_construct", (weight, position, sigma), sizes, form, smallest_scale, kernel)
+# Elements are weight, position and sigma, and settings are sizes, form and smallest scale, as in the schemas below.
+def _construct(*arguments: Any) -> Tensor:
+    kernel = _like_kernel(*arguments)
+    _call("td_construct", *arguments, kernel)
     return kernel
 
 
 def _gradients(
-    weight: Tensor,
-    position: Tensor,
-    sigma: Tensor | None,
-    gradient: Tensor,
-    sizes: Sequence[int],
-    form: str,
-    smallest_scale: float,
+    weight: Tensor, position: Tensor, sigma: Tensor | None, gradient: Tensor, *settings: Any
 ) -> list[Tensor]:
-    made = _like_gradients(weight, position, sigma, gradient, sizes, form, smallest_scale)
+    made = _like_gradients(weight, position, sigma, gradient, *settings)
     others = as_read(gradient), *made, *([None] if sigma is None else [])
-    _call("td_construct_gradients", (weight, position, sigma), sizes, form, smallest_scale, *others)
+    _call("td_construct_gradients", weight, position, sigma, *settings, *others)
     return made
 
 
-def _call(
-    name: str,
-    elements: Sequence[Tensor | None],
-    sizes: Sequence[int],
-    form: str,
-    smallest_scale: float,
-    *others: Tensor | None,
-) -> None:
+def _call(name: str, *arguments: Any) -> None:
+    elements, (sizes, form, smallest_scale), others = arguments[:3], arguments[3:6], arguments[6:]
     read = [None if tensor is None else as_read(tensor) for tensor in elements]
     weight = read[0]
     assert weight is not None
@@ -143,28 +128,21 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _like_kernel(
-    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str, smallest_scale: float
-) -> Tensor:
-    _check_elements(weight, position, sigma, sizes, form)
-    return weight.new_empty((*weight.shape[:-1], *sizes))
+def _like_kernel(weight: Tensor, position: Tensor, sigma: Tensor | None, *settings: Any) -> Tensor:
+    return weight.new_empty(_checked_shape(weight, position, sigma, *settings))
 
 
 def _like_gradients(
-    weight: Tensor,
-    position: Tensor,
-    sigma: Tensor | None,
-    gradient: Tensor,
-    sizes: Sequence[int],
-    form: str,
-    smallest_scale: float,
+    weight: Tensor, position: Tensor, sigma: Tensor | None, gradient: Tensor, *settings: Any
 ) -> list[Tensor]:
-    _check_elements(weight, position, sigma, sizes, form)
-    _check_like(weight, (*weight.shape[:-1], *sizes), gradient=gradient)
+    _check_like(weight, _checked_shape(weight, position, sigma, *settings), gradient=gradient)
     return [tensor.new_empty(tensor.shape) for tensor in (weight, position, sigma) if tensor is not None]
 
 
-def _check_elements(weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str) -> None:
+def _checked_shape(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], form: str, smallest_scale: float
+) -> tuple[int, ...]:
+    # Of the kernel.
     if weight.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"weight: expected torch.float32 or torch.float64, got {weight.dtype}")
     if weight.dim() == 0 or weight.shape[-1] == 0:
@@ -174,6 +152,7 @@ def _check_elements(weight: Tensor, position: Tensor, sigma: Tensor | None, size
     if form not in FORMS:
         raise ValueError(f"form: expected {' or '.join(map(repr, FORMS))}, got {form!r}")
     _check_like(weight, (len(sizes), *weight.shape), position=position, sigma=sigma)
+    return (*weight.shape[:-1], *sizes)
 
 
 def _check_like(weight: Tensor, shape: tuple[int, ...], **tensors: Tensor | None) -> None:
@@ -184,15 +163,8 @@ def _check_like(weight: Tensor, shape: tuple[int, ...], **tensors: Tensor | None
             raise ValueError(f"{name}: expected shape {shape}, {expected}, got {tuple(tensor.shape)}, {got}")
 
 
-def _register(schema: str, run: Callable[..., Any], like: Callable[..., Any]) -> None:
-    name = schema.partition("(")[0]
-    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, run, "CPU")
-    torch.library.register_fake(f"torchdcls::{name}", like, lib=_LIBRARY)
-
-
 _ELEMENTS, _SETTINGS = "Tensor weight, Tensor position, Tensor? sigma", "int[] sizes, str form, float smallest_scale"
-_register(f"construct_kernel({_ELEMENTS}, {_SETTINGS}) -> Tensor", _construct, _like_kernel)
-_register(
+define_operator(f"construct_kernel({_ELEMENTS}, {_SETTINGS}) -> Tensor", _construct, _like_kernel)
+define_operator(
     f"construct_kernel_gradients({_ELEMENTS}, Tensor gradient, {_SETTINGS}) -> Tensor[]", _gradients, _like_gradients
 )

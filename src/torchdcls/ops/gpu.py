@@ -20,9 +20,7 @@ def missing(device: str) -> str | None:
         return "on CPU it runs under Triton's interpreter alone (TRITON_INTERPRET=1)"
     if not _installed():
         return "Triton is not installed (it comes with torch for CUDA)"
-    if device == "cpu":
-        return None
-    if device == "meta":
+    if device in ("cpu", "meta"):
         return None
     if torch.version.hip is not None:
         return "it is made for NVIDIA GPUs"

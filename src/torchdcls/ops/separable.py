@@ -116,12 +116,12 @@ class _Separable(torch.autograd.Function):
             from .triton.launch import construct
 
             return construct(weight, position, inverse, sizes, profile, EPSILON)
-        parts = _parts(weight, sizes)
-        if len(parts) == 1:
+        elements = _parts(weight, position, inverse, sizes)
+        if len(elements) == 1:
             return owned(_kernel(weight, position, inverse, sizes, profile))
         kernel = weight.new_empty(*weight.shape[:-1], *sizes)
-        for part in parts:
-            kernel[part] = _kernel(*_elements_of(part, weight, position, inverse), sizes, profile)
+        for part, made in zip(elements, torch.split(kernel, len(elements[0][0])), strict=True):
+            made.copy_(_kernel(*part, sizes, profile))
         return kernel
 
     @staticmethod
@@ -134,21 +134,14 @@ class _Separable(torch.autograd.Function):
 
                 settings = ctx.sizes, ctx.profile, EPSILON
                 return *made_by_triton(weight, position, inverse, *settings, gradient), None, None
-            slices = _parts(weight, ctx.sizes)
-            parts = [
-                _gradients(*_elements_of(part, weight, position, inverse), ctx.sizes, ctx.profile, gradient[part])
-                for part in slices
-            ]
-            if len(parts) == 1:
-                return *parts[0], None, None
-            to_weight, to_position, to_inverse = zip(*parts, strict=True)
-            return (
-                torch.cat(to_weight),
-                torch.cat(to_position, 1),
-                None if inverse is None else torch.cat(to_inverse, 1),
-                None,
-                None,
-            )
+            elements = _parts(weight, position, inverse, ctx.sizes)
+            if len(elements) == 1:
+                return *_gradients(*elements[0], ctx.sizes, ctx.profile, gradient), None, None
+            along = torch.split(gradient, len(elements[0][0]))
+            parts = (_gradients(*part, ctx.sizes, ctx.profile, own) for part, own in zip(elements, along, strict=True))
+            to_weight, *others = zip(*parts, strict=True)
+            to_others = (None if each[0] is None else torch.cat(each, 1) for each in others)
+            return torch.cat(to_weight), *to_others, None, None
 
         def kernel(weight: Tensor, position: Tensor, inverse: Tensor | None) -> Tensor:
             return _kernel(weight, position, inverse, ctx.sizes, ctx.profile)
@@ -171,27 +164,20 @@ def gradients_by_autograd(
     return [next(made) if want else None for want in wanted[: len(elements)]]
 
 
-def _parts(weight: Tensor, sizes: Sequence[int]) -> list[slice]:
-    # Of the first axis, so that what is made on the way stays in cache.
+def _parts(
+    weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: Sequence[int]
+) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    # Of the first axis of the weight, so that what is made on the way stays in cache.
     rows = weight.shape[0] if weight.dim() > 1 else 1
-    cells = weight.numel() // max(1, rows) * max(sizes)
-    step = max(1, PART_CELLS // max(1, cells))
-    return [slice(first, first + step) for first in range(0, rows, step)] if step < rows else [slice(None)]
-
-
-def _elements_of(
-    part: slice, weight: Tensor, position: Tensor, inverse: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    return weight[part], position[:, part], None if inverse is None else inverse[:, part]
+    step = max(1, PART_CELLS // max(1, weight.numel() // max(1, rows) * max(sizes)))
+    if step >= rows:
+        return [(weight, position, inverse)]
+    inverses = [None] * rows if inverse is None else torch.split(inverse, step, 1)
+    return list(zip(torch.split(weight, step), torch.split(position, step, 1), inverses, strict=False))
 
 
 def _gradients(
-    weight: Tensor,
-    position: Tensor,
-    inverse: Tensor | None,
-    sizes: tuple[int, ...],
-    profile: Profile,
-    gradient: Tensor,
+    weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: tuple[int, ...], profile: Profile, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     distances = _distances(position, inverse, sizes, profile)
     factors = [profile.function(distance) for distance in distances]

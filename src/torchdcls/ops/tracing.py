@@ -1,13 +1,19 @@
-"""Whether tensors are plain numbers in memory, and what autograd and compilers take them for."""
+"""Whether tensors are plain numbers in memory, and what autograd and compilers take them for.
+
+The only file that names private parts of torch: a new version of torch is looked at here.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_leaves as tree_leaves
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
+_LIBRARY: Any = torch.library.Library("torchdcls", "DEF")  # type: ignore[no-untyped-call]
 
 _FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
 
@@ -21,12 +27,21 @@ def special_tensors() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch._C._is_tracing()
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._functorch.maybe_current_level() is not None
+        or transformed()
         or torch._C._get_dispatch_mode(_FAKE) is not None
         or torch._C._get_dispatch_mode(_PROXY) is not None
         or torch._ops._get_dispatch_mode_pre_dispatch(_PROXY) is not None  # type: ignore[no-untyped-call]
     )
+
+
+def differentiated_forwards() -> bool:
+    """Whether forward-mode differentiation is at work."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work: tensors carry more than numbers."""
+    return torch._C._functorch.maybe_current_level() is not None or differentiated_forwards()
 
 
 def batched(tensor: Tensor) -> bool:
@@ -94,9 +109,14 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
     return not exporting() and all(has_static_value(size) for size in sizes)
 
 
+def shown(tensor: Tensor) -> Tensor:
+    """The same numbers as memory has them: a view may show the opposite signs, and zeros be nowhere."""
+    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
+
+
 def as_read(tensor: Tensor) -> Tensor:
-    """The same numbers without gaps, for who reads memory: a view may show the opposite signs, and zeros be nowhere."""
-    return (tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor).contiguous()
+    """The same numbers as memory has them, without gaps."""
+    return shown(tensor).contiguous()
 
 
 def owned(made: Tensor) -> Tensor:
@@ -105,6 +125,22 @@ def owned(made: Tensor) -> Tensor:
     A view that is made inside a function must not be changed in place afterwards, as `nn.SiLU(inplace=True)` does.
     """
     return made.detach()
+
+
+def gpu_waits(cycles: int) -> None:
+    """Has the current GPU do nothing for so many of its cycles."""
+    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+
+
+def define_operator(
+    schema: str, run: Callable[..., Any], like: Callable[..., Any], devices: Sequence[str] = ("CPU",)
+) -> None:
+    """Defines an operator of `torch.ops.torchdcls`: compilers know what it gives, which `like` makes, not how."""
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for device in devices:
+        _LIBRARY.impl(name, run, device)
+    torch.library.register_fake(f"torchdcls::{name}", like, lib=_LIBRARY)
 
 
 def constant_when_compiled(function: Function) -> Function:
@@ -116,6 +152,4 @@ def constant_when_compiled(function: Function) -> Function:
     return function
 
 
-@constant_when_compiled
-def _transformed() -> bool:
-    return torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
+_transformed = constant_when_compiled(transformed)

@@ -8,6 +8,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from .. import _checks
+
 Size = tuple[int, int]
 
 
@@ -33,6 +35,7 @@ def draw_positions(
     Returns:
         The lines, for a color bar; the dots where there are none.
     """
+    _checks.tensors(position=position, weight=weight, start=start, optional=("start",))
     ends = position.detach().float().reshape(2, -1).flip(0)
     magnitude = weight.detach().float().abs().flatten()
     area = 1 + 24 * magnitude / magnitude.max().clamp_min(1e-12)
@@ -70,6 +73,7 @@ def draw_kernel(axes: Axes, kernel: Tensor, shown: Size | None = None) -> AxesIm
         kernel: (height, width).
         shown: Size of the largest kernel beside it, (height, width): a cell is as large in all of them then.
     """
+    _checks.tensor("kernel", kernel)
     values = kernel.detach().float()
     limit = float(values.abs().max()) or 1.0
     height, width = values.shape

@@ -1,7 +1,5 @@
 """The comparison of 7x7 and DCLS layers: the same small model, trained once for each method and seed."""
 
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -12,10 +10,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from torchdcls._environment import repeatable
 from torchdcls.conversion import parameter_count
 
-from ..data.held_batches import HeldBatches, ImageDraws
+from ..data.held_batches import HeldBatches
 from ..data.image_set import ImageData, balanced
 from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..processes import device_name, find_device
@@ -26,7 +23,7 @@ from .compared import save_compared
 from .config import CompareConfig, Method
 from .models import method_model
 from .pictures import StageView, draw_pictures, stage_views
-from .record import Record, comparison_rows, images_part, markdown, notice, verdicts
+from .record import Record, comparison_rows, image_facts, images_part, markdown, notice, verdicts, watched_epoch
 from .report import write_report
 from .training import short_run, short_settings
 
@@ -57,14 +54,12 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
     if config.train_images is not None:
         data = replace(data, train=balanced(data.train, config.train_images))
     folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
-    if (folder / "results.json").exists():
-        raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
     for method in config.methods:
         method_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
     if device.type == "cuda":
         data = replace(data, train=data.train.to(device), test=data.test.to(device))
-    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
-    record = Record(folder, config, command, data, device_name(device), torch.get_num_threads())
+    facts = image_facts(config, data, device_name(device), torch.get_num_threads())
+    record = Record(folder, "comparison", argv, facts)
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, {data.image_size} pixels, "
         f"{data.num_classes} classes. Run folder: {folder}",
@@ -74,20 +69,12 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         console.print(threads, soft_wrap=True, highlight=False)
 
     views: dict[str, list[StageView]] = {}
-    assert config.epochs is not None
-    try:
-        runs = len(config.methods) * config.seeds
-        with ProgressBar(console, runs * config.epochs * images_per_epoch(data.train, config.batch_size)) as progress:
-            for seed in range(config.seeds):
-                for method in config.methods:
-                    views.setdefault(method, _run(config, method, seed, data, device, record, progress))
-        record.finish("finished")
-    except KeyboardInterrupt:
-        record.finish("interrupted")
-        console.print("Interrupted; what was done so far is in the run folder")
-    except Exception as error:
-        record.finish(f"failed: {type(error).__name__}")
-        raise
+    assert config.seeds is not None and config.epochs is not None
+    images = len(config.methods) * config.seeds * config.epochs * images_per_epoch(data.train, config.batch_size)
+    with record.under_way(console), ProgressBar(console, images) as progress:
+        for seed in range(config.seeds):
+            for method in config.methods:
+                views.setdefault(method, _run(config, method, seed, data, device, record, progress))
     _present(record.result, folder, views, console)
     return record.result
 
@@ -104,21 +91,29 @@ def _run(
     model, report = method_model(config, method, data, seed)
     before = stage_views(model)
     model.to(device)
-    record.start(method, seed, parameter_count(model), None if report is None else report.kernel_count)
+    run: dict[str, Any] = {
+        "method": method,
+        "seed": seed,
+        "parameters": parameter_count(model),
+        "kernel_count": None if report is None else report.kernel_count,
+        "epochs": [],
+    }
+    record.result["runs"].append(run)
     title = f"{method}, seed {seed}"
     progress.describe(title)
     mean, std = channel_mean_std(data.train.images)
     settings = short_settings(config, seed, bilinear=method == "bilinear")
-    batches = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
+    batches = HeldBatches(data.train, config.batch_size, mean, std, seed)
     watched = HeldBatches(data.test, config.batch_size, mean, std)
     epochs = short_run(model, batches, watched, settings, device, on_images=progress.advance)
     for epoch in epochs:
-        record.add(epoch)
+        run["epochs"].append(watched_epoch(epoch))
+        record.save()
         progress.say(
             f"{title:<18} epoch {epoch.epoch}/{config.epochs}  training loss {epoch.train_loss:.3f}  "
             f"test accuracy {epoch.accuracy:.2f} %  {epoch.images_per_second:.0f} images/s"
         )
-    checkpoints = record.path.parent / "checkpoints"
+    checkpoints = record.folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"{method}-seed{seed}.safetensors"
     save_compared(path, model, config, method, seed, data)

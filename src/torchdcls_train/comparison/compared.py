@@ -17,7 +17,7 @@ from ..data.held_batches import HeldBatches
 from ..data.image_set import ImageData, ImageSet
 from ..data.named import channel_mean_std, load_data
 from ..processes import Processes, device_name, find_device
-from ..progress import ProgressBar
+from ..progress import ProgressBar, say
 from ..run_files import write_whole
 from ..settings import EvalConfig, TrainConfig
 from ..validation import Scores, class_numbers, validate
@@ -132,10 +132,9 @@ def evaluate_compared(path: Path, about: Compared, config: EvalConfig, console: 
     with ProgressBar(console, len(test)) as bar:
         plain = TrainConfig(precision="float32", channels_last=False)
         scores = validate(model, batches, Processes(device), plain, bar.advance)
-    console.print(
+    say(
+        console,
         f"{run['model']} with {about.method} layers, seed {about.seed}, on {data.name}: top-1 {scores.top1:.2f} "
         f"%, top-5 {scores.top5:.2f} %, loss {scores.loss:.4f} ({scores.images:,} test images; {device_name(device)})",
-        highlight=False,
-        soft_wrap=True,
     )
     return scores

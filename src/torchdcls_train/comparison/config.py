@@ -18,13 +18,18 @@ Inputs = Literal["edges", "images"]
 Start = Literal["narrow", "spread"]
 StudentName = Literal["bilinear", "triangle", "triangle-2", "gaussian", "gaussian-1", "gaussian-3", "gaussian-annealed"]
 
+DelayMethod = Literal["none", "fixed", Interpolation, "dense"]
+LEARNED: tuple[Interpolation, ...] = get_args(Interpolation)
+
 
 @dataclass(frozen=True)
 class CompareConfig:
     """Settings of `torchdcls compare images`; each is an option of it, with the help that stands beside it."""
 
     model: str = setting(
-        "convnext", "'convnext' or 'convformer' at a small size, or one of timm's names, such as convformer_s18"
+        "convmixer",
+        "'convmixer', a shallow network of 3 blocks and 32 channels; 'convmixer-256-16', the authors' for CIFAR-10; "
+        "'convnext' or 'convformer' at a small size; or one of timm's names, such as convformer_s18",
     )
     data: str = setting(
         "embedded",
@@ -45,8 +50,13 @@ class CompareConfig:
     methods: Sequence[Method] = setting(
         METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
     )
-    seeds: int = setting(1, "number of seeds, 0, 1, ...; at least 3 for a verdict")
-    epochs: int | None = setting(None, "passes over the training images (default: 6, and 2 with --quick)")
+    seeds: int | None = setting(
+        None,
+        "number of seeds, 0, 1, ...; at least 3 for a verdict (default: 6 with convmixer, 1 with others and --quick)",
+    )
+    epochs: int | None = setting(
+        None, "passes over the training images (default: 4 with convmixer, 6 with others, 2 with --quick)"
+    )
     train_images: int | None = setting(
         None,
         "use only this many training images, the same number from each class (default: all, and 2,000 with --quick)",
@@ -61,8 +71,15 @@ class CompareConfig:
         "positions start uniformly within this many cells of the center along each axis; 0 for the papers' start "
         "(normal, standard deviation 0.5), from which a short run has no time to spread",
     )
+    sigma_init: float | None = setting(
+        None, "where sigmas of triangle and gaussian start, in cells (default: the papers' 0 and 0.23)"
+    )
     batch_size: int = setting(64, "images per step")
-    lr: float = setting(4e-3, "base learning rate of AdamW; positions and sigmas learn 5 times as fast")
+    lr: float | None = setting(
+        None,
+        "base learning rate of AdamW; positions and sigmas learn 5 times as fast (default: 0.01 with convmixer, 0.004 "
+        "with others)",
+    )
     weight_decay: float = setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
     label_smoothing: float = setting(0.1, "label smoothing of the training loss")
     warmup_epochs: float = setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of all")
@@ -73,7 +90,7 @@ class CompareConfig:
     )
 
     def checked(self) -> "CompareConfig":
-        """The same settings with `epochs` and `train_images` filled in.
+        """The same settings with `seeds`, `epochs`, `lr` and `train_images` filled in.
 
         Raises:
             ValueError: A setting is out of range; the message names its argument.
@@ -85,19 +102,23 @@ class CompareConfig:
             _checks.one_of("methods", method, METHODS)
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
-        for name in ("seeds", "batch_size", "dilated_kernel_size", "max_image_pixels"):
+        for name in ("batch_size", "dilated_kernel_size", "max_image_pixels"):
             _checks.integer(name, getattr(self, name), 1)
-        for name in ("epochs", "train_images", "kernel_count", "threads"):
+        for name in ("seeds", "epochs", "train_images", "kernel_count", "threads"):
             if getattr(self, name) is not None:
                 _checks.integer(name, getattr(self, name), 1)
-        for name in ("lr", "weight_decay", "position_radius", "warmup_epochs"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)!r}")
+        for name in ("lr", "sigma_init", "weight_decay", "position_radius", "warmup_epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
+        seeds, epochs, lr = (6, 4, 1e-2) if self.model == "convmixer" else (1, 6, 4e-3)
         return replace(
             self,
-            epochs=self.epochs or (2 if self.quick else 6),
+            seeds=self.seeds or (1 if self.quick else seeds),
+            epochs=self.epochs or (2 if self.quick else epochs),
+            lr=lr if self.lr is None else self.lr,
             train_images=self.train_images or (2000 if self.quick else None),
         )
 
@@ -165,6 +186,71 @@ class PositionsConfig:
             self,
             seeds=self.seeds or (1 if self.quick else 4),
             updates=self.updates or (200 if self.quick else 400),
+        )
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    """Settings of `torchdcls compare digits`; each is an option of it, with the help that stands beside it."""
+
+    data_dir: Path | None = setting(
+        None,
+        "the archive of the Free Spoken Digit Dataset, or a folder with its recordings (default: a download of 16 MB)",
+    )
+    methods: Sequence[DelayMethod] = setting(
+        get_args(DelayMethod),
+        "delays of synapses: none; fixed, drawn at random; learned, by each interpolation; or dense, a weight for each "
+        "delay, in a network so much narrower that it has no more parameters than weights and delays are",
+    )
+    speakers: Sequence[str] | None = setting(
+        None, "speakers to be left out, one after the other (default: all, and two with --quick)"
+    )
+    seeds: int = setting(1, "number of seeds, 0, 1, ...")
+    lrs: Sequence[float] = setting(
+        (0.01, 0.025, 0.06),
+        "largest learning rates; each run is made with all of them, and that with the best accuracy on other "
+        "recordings of the speakers it was trained on counts",
+    )
+    epochs: int | None = setting(None, "passes over the training recordings (default: 8, and 2 with --quick)")
+    train_recordings: int | None = setting(
+        None, "use only this many training recordings of each speaker and digit (default: all, and 10 with --quick)"
+    )
+    hidden: int = setting(64, "neurons of each of two hidden layers")
+    max_delay: int = setting(24, "largest delay, in steps of 10 ms")
+    batch_size: int = setting(50, "recordings per step")
+    quick: bool = setting(False, "a short run that shows that everything works; its accuracies mean nothing")
+    out: Path | None = setting(
+        None,
+        "folder of the run; with the folder of one that was interrupted it resumes (default: runs/digits-DATE-TIME)",
+    )
+    threads: int = setting(1, "CPU threads; steps are too small for more to help where other processes use the CPU")
+
+    def checked(self) -> "DigitsConfig":
+        """The same settings with `epochs`, `train_recordings` and with `quick` a single learning rate filled in.
+
+        Raises:
+            ValueError: A setting is out of range; the message names its argument.
+        """
+        for method in self.methods:
+            _checks.one_of("methods", method, get_args(DelayMethod))
+        for name in ("methods", "speakers", "lrs"):
+            chosen = getattr(self, name)
+            if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
+                raise ValueError(f"{name}: expected each once, at least one, got {' '.join(map(str, chosen))!r}")
+        for name in ("seeds", "hidden", "max_delay", "threads"):
+            _checks.integer(name, getattr(self, name), 1)
+        _checks.integer("batch_size", self.batch_size, 2)
+        for name in ("epochs", "train_recordings"):
+            if getattr(self, name) is not None:
+                _checks.integer(name, getattr(self, name), 1)
+        for lr in self.lrs:
+            if not 0 < lr < float("inf"):
+                raise ValueError(f"lrs: expected finite numbers above 0, got {lr!r}")
+        return replace(
+            self,
+            lrs=self.lrs[len(self.lrs) // 2 :][:1] if self.quick else self.lrs,
+            epochs=self.epochs or (2 if self.quick else 8),
+            train_recordings=self.train_recordings or (10 if self.quick else None),
         )
 
 

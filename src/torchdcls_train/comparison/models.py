@@ -3,12 +3,14 @@
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from torchdcls.conversion import ConversionReport, convert
+from torchdcls import large_kernel_conv2d
+from torchdcls.conversion import ConversionReport, convert, select
+from torchdcls.conversion.swap import swap_modules_
 
 from .config import BASELINE, CompareConfig, Method
-from .small import comparison_model
+from .small import comparison_model, weight_std
 
 
 class Shape(Protocol):
@@ -22,6 +24,14 @@ class Shape(Protocol):
     def image_size(self) -> int: ...
 
 
+class DenseConv2d(nn.Conv2d):
+    """A convolution without stride or dilation, by whatever method is the fastest here, as DCLS layers have it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See `torch.nn.Conv2d`."""
+        return large_kernel_conv2d(input, self.weight, self.bias, padding=self.padding, groups=self.groups)  # type: ignore[arg-type]
+
+
 def method_model(
     config: CompareConfig, method: Method, data: Shape, seed: int
 ) -> tuple[nn.Module, ConversionReport | None]:
@@ -29,7 +39,7 @@ def method_model(
 
     Args:
         config: Settings.
-        method: What stands in the place of the depthwise layers.
+        method: What replaces the depthwise layers.
         data: Decides on channels, classes and size.
         seed: Of all initial values.
 
@@ -42,6 +52,7 @@ def method_model(
     torch.manual_seed(seed)
     model = comparison_model(config.model, data.channels, data.num_classes, data.image_size)
     if method == BASELINE:
+        _speed_up_(model)
         return model, None
     start = ("uniform", config.position_radius) if config.position_radius else ("normal", 0.5)
     report = convert(
@@ -50,7 +61,8 @@ def method_model(
         kernel_count=config.kernel_count or "iso",
         interpolation=method,  # type: ignore[arg-type]
         position_init=start,  # type: ignore[arg-type]
-        weight_std=0.02,
+        sigma_init=None if method == "bilinear" else config.sigma_init,
+        weight_std=weight_std(model),
     )
     if report.parameters_after > report.parameters_before:
         raise ValueError(
@@ -58,3 +70,23 @@ def method_model(
             f"parameters, got {report.kernel_count} with {report.parameters_after:,}; leave it out for the largest"
         )
     return model, report
+
+
+def _speed_up_(model: nn.Module) -> None:
+    """Has depthwise layers computed by the library; their weights stay."""
+    others: dict[nn.Module, nn.Module] = {}
+    for old in model.modules():
+        if type(old) is not nn.Conv2d or select.default_reason(old) is not None:
+            continue
+        if old.dilation == (1, 1) and old.padding_mode == "zeros":
+            size, padding = old.kernel_size, old.padding
+            others[old] = new = DenseConv2d(
+                old.in_channels,
+                old.out_channels,
+                size,  # type: ignore[arg-type]
+                padding=padding,  # type: ignore[arg-type]
+                groups=old.groups,
+                device="meta",
+            )
+            new.weight, new.bias = old.weight, old.bias
+    swap_modules_(model, others)

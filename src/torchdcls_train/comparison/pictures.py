@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchdcls._tables import model_title
 from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
 
-from .record import model_title, notice
+from .record import notice
 
 # Elements of a stage that are drawn.
 _SHOWN = 600
@@ -39,19 +40,19 @@ class StageView:
     start: Tensor | None = None
 
 
-def stage_views(model: nn.Module, kernels: int = 2, before: Sequence[StageView] = ()) -> list[StageView]:
+def stage_views(model: nn.Module, kernels: int = 8, before: Sequence[StageView] = ()) -> list[StageView]:
     """Views of a model's stages, on the CPU: of its DCLS layers, or of the depthwise layers that they would replace.
 
     Args:
         model: The model.
-        kernels: Number of kernels to keep per stage.
+        kernels: Number of kernels to keep of all stages together, as many of each.
         before: The model's views before training, from where its elements came.
     """
     starts = {view.name: view.position for view in before}
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Dcls2d) or (type(module) is nn.Conv2d and select.default_reason(module) is None)
+        if isinstance(module, Dcls2d) or (isinstance(module, nn.Conv2d) and select.default_reason(module) is None)
     }
     members_of: dict[str, list[nn.Module]] = {}
     for name, stage in select.stages(layers).items():
@@ -68,7 +69,7 @@ def stage_views(model: nn.Module, kernels: int = 2, before: Sequence[StageView] 
                 assert isinstance(first, nn.Conv2d)
                 kernel, position, weight = first.weight.detach(), None, None
             height, width = kernel.shape[-2:]
-            shown = kernel[:kernels, 0].cpu()
+            shown = kernel[: max(1, kernels // len(members_of)), 0].cpu()
             views.append(StageView(stage, (height, width), position, weight, shown, starts.get(stage)))
     return views
 
@@ -119,11 +120,13 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
     learned = {method: stages for method, stages in views.items() if stages[0].position is not None}
     if learned:
         columns = len(next(iter(learned.values())))
-        figure = Figure(figsize=(2.6 * columns + 0.6, 2.75 * len(learned) + 0.7), layout="constrained")
-        grid = figure.subplots(len(learned), columns, squeeze=False)
+        alone = columns == 1  # the methods of a single stage stand side by side
+        across, down = (len(learned), 1) if alone else (columns, len(learned))
+        figure = Figure(figsize=(2.6 * across + 0.6, 2.75 * down + 1), layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False)
         reach = _reach(learned)
         furthest = max((float(_moved(view).max()) for stages in learned.values() for view in stages), default=0.0)
-        for row, (method, stages) in zip(grid, learned.items(), strict=True):
+        for row, (method, stages) in zip(grid.T if alone else grid, learned.items(), strict=True):
             for axes, view in zip(row, stages, strict=True):
                 assert view.position is not None and view.weight is not None
                 # More would hide each other.
@@ -139,7 +142,7 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
                 axes.tick_params(labelsize="x-small")
                 axes.set_xlim(-reach, reach)
                 axes.set_ylim(reach, -reach)
-        title = "Positions of elements after training, in cells (dot: end, its area: |weight|"
+        title = "Positions of elements after training, in cells\n(dot: end, its area: |weight|"
         if all(view.start is not None for stages in learned.values() for view in stages):
             figure.colorbar(ways, ax=grid, label="distance moved (cells)", shrink=0.6, aspect=40)
             title += "; line: from the start; dashed: all starts"
@@ -148,7 +151,7 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
 
     if views:
         columns = sum(len(view.kernels) for view in next(iter(views.values())))
-        figure = Figure(figsize=(1.35 * columns, 1.55 * len(views) + 0.5), layout="constrained")
+        figure = Figure(figsize=(1.35 * columns, 1.55 * len(views) + 0.8), layout="constrained")
         grid = figure.subplots(len(views), columns, squeeze=False)
         heights, widths = zip(*(view.size for stages in views.values() for view in stages), strict=True)
         for row, (method, stages) in zip(grid, views.items(), strict=True):
@@ -159,7 +162,7 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
             size = "x".join(map(str, stages[0].size))
             row[0].set_ylabel(method if method == size else f"{method}, {size}")
         figure.suptitle(
-            "Dense kernels after training, in cells of one size (red: positive, blue: negative; each on its own scale)"
+            "Dense kernels after training, in cells of one size\n(red: positive, blue: negative; each on its own scale)"
         )
         save(figure, "kernels.png")
     return paths

@@ -2,88 +2,134 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from torchdcls._environment import environment
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls._tables import half_interval, markdown_table, mean_and_interval, model_title
 
 from ..data.image_set import ImageData
-from ..run_files import make_folder, write_json
+from ..progress import say
+from ..run_files import RunWriter, command_line
 from .config import BASELINE, CompareConfig
 from .report import Part
-from .small import SMALL_MODELS
 from .training import Epoch
 
 # With fewer, an interval over seeds would say more than they can.
 _SEEDS_FOR_A_VERDICT = 3
-_PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
+RESULTS = "results.json"
 
 
-class Record:
-    """What a comparison has come to so far; `results.json` in its folder is rewritten whole after each epoch.
+class Record(RunWriter):
+    """What a comparison has come to so far: `results.json` in its folder, rewritten as a whole by each `save`.
 
     Args:
         folder: The run folder, made if it is missing.
+        benchmark: What is compared, in a word.
+        argv: The command's arguments; None for those of the process.
+        facts: What else the record begins with: threads, settings, data, and `runs`, to which what was done is added.
+        packages: Distributions whose versions matter.
+        resume: Makes the record that goes on of the one that would begin, where there is one in the folder.
+
+    Attributes:
+        folder: The run folder.
+        result: What `results.json` holds after the next `save`.
+
+    Raises:
+        ValueError: There is a comparison in the folder that is not resumed, another process has the folder, or it
+            cannot be written to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        benchmark: str,
+        argv: Sequence[str] | None,
+        facts: Mapping[str, Any],
+        packages: Sequence[str] = ("torch", "torchvision", "timm", "torchdcls"),
+        *,
+        resume: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        there = (folder / RESULTS).exists()
+        if there and resume is None:
+            raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
+        super().__init__(folder, RESULTS)
+        origin = environment(command_line(argv), packages)
+        self.folder = folder
+        self.result: dict[str, Any] = {
+            "benchmark": benchmark,
+            **origin,
+            "complete": False,
+            "status": "running",
+            **facts,
+        }
+        if there and resume is not None:
+            self.result = resume(self.result)
+        self.save()
+
+    def save(self) -> None:
+        """Writes what `result` holds now."""
+        self.write(self.result)
+
+    @contextmanager
+    def under_way(self, console: Console, kept: str = "what was done so far is in the run folder") -> Iterator[None]:
+        """Sets and writes how the comparison ended when the block does, and gives the folder back.
+
+        The status is "finished", "interrupted" or "failed: ...". Ctrl-C ends the block without an error; the user reads
+        what was `kept`.
+        """
+        status = "interrupted"
+        try:
+            yield
+            status = "finished"
+        except KeyboardInterrupt:
+            say(console, f"Interrupted; {kept}")
+        except Exception as error:
+            status = f"failed: {type(error).__name__}"
+            raise
+        finally:
+            self.result.update(status=status, complete=status == "finished")
+            self.save()
+            self.close()
+
+
+def image_facts(config: CompareConfig, data: ImageData, device: str, threads: int) -> dict[str, Any]:
+    """What the record of a comparison on images begins with.
+
+    Args:
         config: Settings, checked.
-        command: What the user typed.
         data: The images.
         device: Where models are trained, in words.
         threads: CPU threads.
     """
+    settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
+    settings.update(data=Path(config.data).name, methods=list(config.methods))
+    return {
+        "device": device,
+        "threads": threads,
+        "config": settings,
+        "data": {
+            "name": data.name,
+            "train_images": len(data.train),
+            "test_images": len(data.test),
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "classes": list(data.classes),
+            "skipped_images": data.skipped,
+        },
+        "runs": [],
+    }
 
-    def __init__(
-        self, folder: Path, config: CompareConfig, command: str, data: ImageData, device: str, threads: int
-    ) -> None:
-        self.path = folder / "results.json"
-        make_folder(folder)
-        settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
-        settings.update(data=Path(config.data).name, methods=list(config.methods))
-        self.result: dict[str, Any] = {
-            "benchmark": "comparison",
-            **environment(command, _PACKAGES),
-            "complete": False,
-            "status": "running",
-            "device": device,
-            "threads": threads,
-            "config": settings,
-            "data": {
-                "name": data.name,
-                "train_images": len(data.train),
-                "test_images": len(data.test),
-                "image_size": data.image_size,
-                "channels": data.channels,
-                "classes": list(data.classes),
-                "skipped_images": data.skipped,
-            },
-            "runs": [],
-        }
-        self.write()
 
-    def start(self, method: str, seed: int, parameters: int, kernel_count: int | None) -> None:
-        """A new run of one method with one seed; epochs are added to it."""
-        self.result["runs"].append(
-            {"method": method, "seed": seed, "parameters": parameters, "kernel_count": kernel_count, "epochs": []}
-        )
-
-    def add(self, epoch: Epoch) -> None:
-        """One more epoch of the run that was started last. It was watched by the test images, and is named so."""
-        watched = ("loss", "accuracy")
-        entry = {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
-        self.result["runs"][-1]["epochs"].append(entry)
-        self.write()
-
-    def finish(self, status: str) -> None:
-        """Sets how the comparison ended: "finished", "interrupted" or "failed: ..."."""
-        self.result["status"] = status
-        self.result["complete"] = status == "finished"
-        self.write()
-
-    def write(self) -> None:
-        """Writes `results.json`; a reader sees the old file or the new one, never half of one."""
-        write_json(self.path, self.result)
+def watched_epoch(epoch: Epoch) -> dict[str, Any]:
+    """An epoch for the record. It was watched by the test images, and is named so."""
+    watched = ("loss", "accuracy")
+    return {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
 
 
 def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
@@ -107,7 +153,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
                 "-" if count is None else str(count),
                 f"{runs[0]['parameters']:,}",
                 str(len(runs)),
-                _mean_and_interval(accuracies),
+                mean_and_interval(accuracies, _SEEDS_FOR_A_VERDICT),
                 f"{statistics.median(speeds):.0f}",
             ]
         )
@@ -115,34 +161,64 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def verdicts(result: Mapping[str, Any]) -> list[str]:
-    """A sentence for each method: whether it did better than the baseline, by as much as the seeds can tell."""
+    """What can be concluded, then for each method how it differs from the baseline, and how sure that is."""
     runs = finished_runs(result)
     baseline = {run["seed"]: _accuracy(run) for run in runs.get(BASELINE, [])}
-    sentences = []
-    for method in (name for name in runs if name != BASELINE):
-        pairs = {run["seed"]: _accuracy(run) for run in runs[method] if run["seed"] in baseline}
-        differences = [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
-        if differences:
-            mean = f"{method}: {statistics.mean(differences):+.2f} points against {BASELINE}"
-            sentences.append(f"{mean}, {_conclusion(differences, baseline, pairs, result['data']['test_images'])}")
-    return sentences
-
-
-def _conclusion(
-    differences: Sequence[float], baseline: Mapping[int, float], other: Mapping[int, float], test_images: int
-) -> str:
-    if len(differences) < _SEEDS_FOR_A_VERDICT:
-        # What two accuracies differ by through the choice of test images alone, if the models err independently.
-        seed = next(iter(other))
-        variance = sum(share * (1 - share) for share in (baseline[seed] / 100, other[seed] / 100)) / test_images
-        seeds = "one seed" if len(differences) == 1 else f"{len(differences)} seeds"
-        return (
-            f"{seeds}: no conclusion; the {test_images:,} test images alone give a standard error of about "
-            f"{100 * math.sqrt(variance):.1f} points, and seeds vary as well (--seeds {_SEEDS_FOR_A_VERDICT} or more)"
+    others = {
+        method: {run["seed"]: _accuracy(run) for run in done if run["seed"] in baseline}
+        for method, done in runs.items()
+        if method != BASELINE
+    }
+    differences = {
+        method: [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
+        for method, pairs in others.items()
+        if pairs
+    }
+    if not differences:
+        return []
+    if min(map(len, differences.values())) < _SEEDS_FOR_A_VERDICT:
+        seeds, images = max(map(len, differences.values())), result["data"]["test_images"]
+        some = [*baseline.values(), *(accuracy for pairs in others.values() for accuracy in pairs.values())]
+        error = _standard_error(statistics.mean(some), images)
+        told = [
+            f"No conclusion from {seeds} {'seed' if seeds == 1 else 'seeds'}: the {images:,} test images alone give a "
+            f"difference a standard error of about {error:.1f} points, and seeds vary as well "
+            f"(--seeds {_SEEDS_FOR_A_VERDICT} or more)."
+        ]
+        return told + [
+            f"{method}: {statistics.mean(values):+z.2f} points against {BASELINE}."
+            for method, values in differences.items()
+        ]
+    least = {method: half_interval(values, 1 - 0.05 / len(differences)) for method, values in differences.items()}
+    gains = [method for method, values in differences.items() if statistics.mean(values) > least[method]]
+    losses = [method for method, values in differences.items() if -statistics.mean(values) > least[method]]
+    parts = [f"More accurate than {BASELINE}: {', '.join(gains)}."] if gains else []
+    parts += [f"Less accurate than {BASELINE}: {', '.join(losses)}."] if losses else []
+    low, high = f"{min(least.values()):.1f}", f"{max(least.values()):.1f}"
+    if len(gains) + len(losses) == len(differences):
+        parts.append(f"All differences from {BASELINE} are significant.")
+    else:
+        parts.append(
+            f"{'Of the rest, no' if parts else 'No'} difference from {BASELINE} is significant; one of "
+            f"{low if low == high else f'{low} to {high}'} points would have been, and smaller ones are below the "
+            "resolution of this comparison."
         )
+    return [" ".join(parts), *(_verdict(method, values, least[method]) for method, values in differences.items())]
+
+
+def _verdict(method: str, differences: Sequence[float], least: float) -> str:
     mean, half = statistics.mean(differences), half_interval(differences)
-    verdict = "no difference shown" if abs(mean) <= half else ("better" if mean > 0 else "worse")
-    return f"95 % interval {mean - half:+.2f} to {mean + half:+.2f} over {len(differences)} seeds, paired: {verdict}"
+    found = "not significant" if abs(mean) <= least else ("better" if mean > 0 else "worse")
+    return (
+        f"{method}: {mean:+z.2f} points against {BASELINE}, 95 % interval {mean - half:+z.2f} to {mean + half:+z.2f} "
+        f"over {len(differences)} seeds, paired: {found}; {least:.2f} points or more would be significant."
+    )
+
+
+def _standard_error(accuracy: float, images: int) -> float:
+    """Of the difference of two such accuracies, in percent, if the models err independently."""
+    share = accuracy / 100
+    return 100 * math.sqrt(2 * share * (1 - share) / images)
 
 
 def setting(result: Mapping[str, Any]) -> str:
@@ -150,13 +226,16 @@ def setting(result: Mapping[str, Any]) -> str:
     config, data = result["config"], result["data"]
     size = config["dilated_kernel_size"]
     start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
+    if config.get("sigma_init") is not None:
+        start += f", sigmas at {config['sigma_init']:g} cells"
     return (
         f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and "
         f"{data['test_images']:,} test images of {data['image_size']} pixels), {config['epochs']} epochs. "
         f"DCLS kernels are {size}x{size}, their positions start {start}. "
-        "Accuracy is that after the last epoch; ± is the 95 % interval of the mean "
-        "over seeds (Student's t), which says nothing of other test images and is not corrected for the number of "
-        "comparisons. Images per second are those of whole training steps."
+        "Accuracy is measured after the last epoch; ± is the 95 % interval of the mean over seeds (Student's t), which "
+        "says nothing about other test images. A difference is significant at 5 % by the paired t-test, after "
+        "Bonferroni correction for the number of comparisons. All layers are computed by torchdcls, those of 7x7 too. "
+        "Images per second are those of whole training steps."
     )
 
 
@@ -167,20 +246,20 @@ def markdown(result: Mapping[str, Any]) -> str:
         notice(result),
         markdown_table(comparison_rows(result)),
         setting(result),
-        "\n".join(f"- {sentence}." for sentence in sentences),
+        "\n".join(f"- {sentence}" for sentence in sentences),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
 def images_part(result: Mapping[str, Any], folder: Path) -> Part:
     """What a report says; the pictures are those of the run folder."""
-    title = model_title(result["config"]["model"])
+    title, size = model_title(result["config"]["model"]), result["config"]["dilated_kernel_size"]
     return Part(
         "Do networks with learned positions classify images better?",
-        f"{title} on {result['data']['name']}, with its own 7x7 layers and with DCLS layers in their place. By default "
-        "these have as many elements as need no more parameters.",
+        f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
+        "which by default have no more parameters: which is more accurate on images that it was not trained on?",
         notice(result).strip("*"),
-        [] if result["config"]["quick"] else [f"{sentence}." for sentence in verdicts(result)],
+        [] if result["config"]["quick"] else verdicts(result),
         [setting(result)],
         {"Accuracy after the last epoch": comparison_rows(result)},
         {
@@ -199,16 +278,6 @@ def notice(result: Mapping[str, Any]) -> str:
     if result["config"]["quick"]:
         return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
     return ""
-
-
-def model_title(name: str) -> str:
-    """What a reader calls the model of a comparison."""
-    return f"Small {name}" if name in SMALL_MODELS else name
-
-
-def _mean_and_interval(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) < _SEEDS_FOR_A_VERDICT else f"{mean} ± {half_interval(values):.2f}"
 
 
 def _accuracy(run: Mapping[str, Any]) -> float:

@@ -36,9 +36,11 @@ class Part:
 
 
 def write_report(path: Path, parts: Sequence[Part]) -> None:
-    """Writes the file of a report."""
+    """Writes the file of a report; of several parts the first finding of each stands at the top."""
     title = " and ".join(part.title for part in parts)
-    body = "\n".join(line for part in parts for line in _part(part))
+    lines = ["<h1>What was compared</h1>", *_contents(parts)] if len(parts) > 1 else []
+    lines += [line for number, part in enumerate(parts) for line in _part(part, f"part-{number}")]
+    body = "\n".join(lines)
     write_text(
         path,
         "<!doctype html>\n"
@@ -48,8 +50,16 @@ def write_report(path: Path, parts: Sequence[Part]) -> None:
     )
 
 
-def _part(part: Part) -> list[str]:
-    lines = [f"<h1>{escape(part.title)}</h1>", f'<p class="asked">{escape(part.asked)}</p>']
+def _contents(parts: Sequence[Part]) -> list[str]:
+    items = []
+    for number, part in enumerate(parts):
+        first = " ".join(filter(None, [part.notice, *part.found[:1]]))
+        items.append(f'<li><a href="#part-{number}">{escape(part.title)}</a><br>{escape(first)}</li>')
+    return ["<ul>", *items, "</ul>"]
+
+
+def _part(part: Part, anchor: str) -> list[str]:
+    lines = [f'<h1 id="{anchor}">{escape(part.title)}</h1>', f'<p class="asked">{escape(part.asked)}</p>']
     if part.notice:
         lines.append(f'<p class="notice">{escape(part.notice)}</p>')
     lines += _list("What was found", part.found)
@@ -59,7 +69,8 @@ def _part(part: Part) -> list[str]:
         if path.exists():
             kind, data = path.suffix[1:], base64.b64encode(path.read_bytes()).decode()
             image = f'<img alt="{escape(shows)}" src="data:image/{kind};base64,{data}">'
-            lines.append(f"<figure>{image}<figcaption>{escape(shows)}</figcaption></figure>")
+            caption = f"<figcaption>{escape(shows)}</figcaption>"
+            lines.append(f'<figure><div class="wide">{image}</div>{caption}</figure>')
     lines += _list("How to read it", part.explained)
     lines += ["<h2>How it was made</h2>", *_table(_origin(part.result)), "<details><summary>Settings</summary>"]
     return [*lines, *_table(_settings(part.result["config"])), "</details>"]
@@ -112,5 +123,8 @@ h3 + .wide { white-space: nowrap; }
 th { border-bottom: 2px solid #888; }
 figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; }
+/* On a phone pictures are as large as their letters need, and scroll. */
+@media (max-width: 36rem) { img { max-width: none; width: 40rem; } }
 figcaption { color: #555; font-size: .9rem; }
+@media (max-width: 40rem) { figure { overflow-x: auto; } img { max-width: none; width: 44rem; } }
 """

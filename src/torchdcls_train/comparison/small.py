@@ -1,13 +1,13 @@
 """Models for a comparison on images of any size: the papers' families, small enough for two CPU cores, and timm's."""
 
 import timm
+from timm.models.convmixer import ConvMixer
 from timm.models.convnext import ConvNeXt
 from timm.models.metaformer import LayerNorm2dNoBias, MetaFormer, SepConv
 from torch import nn
 
 from torchdcls._checks import nearest
-
-SMALL_MODELS = ("convnext", "convformer")
+from torchdcls._tables import CONVMIXERS, SMALL_MODELS, stem_stride
 
 # Three layers per stage at least: fewer leave too few elements when a stage shares its positions.
 _DEPTHS = (3, 3, 9, 3)
@@ -15,13 +15,14 @@ _WIDTHS = (16, 32, 64, 128)
 
 
 def comparison_model(name: str, channels: int, classes: int, image_size: int) -> nn.Module:
-    """A model with its own convolutions, randomly initialised.
+    """A model with its own convolutions, randomly initialized.
 
     The stem of a ConvNeXt or MetaFormer strides only as far as it leaves a first stage of about 32 cells per side,
-    several times a 7x7 kernel.
+    several times a 7x7 kernel; that of a ConvMixer as far as it leaves about 16.
 
     Args:
-        name: "convnext" or "convformer" for one of about 0.8 million parameters, else one of timm's names.
+        name: One of `CONVMIXERS`, with kernels of 7x7, "convnext" or "convformer" for one of about 0.8 million
+            parameters, else one of timm's names.
         channels: Channels of the images.
         classes: Number of classes.
         image_size: Height and width of the images. Unit: pixels.
@@ -30,10 +31,14 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
         Maps (batch, channels, image_size, image_size) to (batch, classes).
 
     Raises:
-        ValueError: timm knows no such model.
+        ValueError: timm has no such model.
     """
     check_model(name)
     model: nn.Module
+    if name in CONVMIXERS:
+        width, depth = CONVMIXERS[name]
+        patch = stem_stride(image_size, 16)
+        return ConvMixer(width, depth, kernel_size=7, patch_size=patch, in_chans=channels, num_classes=classes)
     if name == "convnext":
         # A run of a few epochs has no time to grow layer scales from ConvNeXt's 1e-6.
         model = ConvNeXt(in_chans=channels, num_classes=classes, depths=_DEPTHS, dims=_WIDTHS, ls_init_value=1.0)
@@ -55,21 +60,21 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
     return model
 
 
-def stem_stride(image_size: int) -> int:
-    """Pixels of an image that a cell of the first stage stands for, along each axis."""
-    return next((step for step in (1, 2) if image_size <= 40 * step), 4)
+def weight_std(model: nn.Module) -> float | None:
+    """Standard deviation of the weights that its depthwise layers start with; None for torch's default."""
+    return None if isinstance(model, ConvMixer) else 0.02
 
 
 def check_model(name: str) -> None:
     """Refuses a name of no model.
 
     Raises:
-        ValueError: timm knows no such model.
+        ValueError: timm has no such model.
     """
     if name in SMALL_MODELS or timm.is_model(name):
         return
     raise ValueError(
-        f"model: expected {' or '.join(map(repr, SMALL_MODELS))} (small), or a name that timm knows, got {name!r}; "
+        f"model: expected {', '.join(map(repr, SMALL_MODELS))}, or a name that timm knows, got {name!r}; "
         + nearest(name, [*SMALL_MODELS, *timm.list_models()])
     )
 

@@ -19,10 +19,9 @@ from ..processes import Processes
 from .image_source import DataError, Images, Share, Stream, image_count
 from .reading import (
     Loaded,
-    MicroBatches,
-    Place,
-    PlainBatches,
+    MicroBatch,
     Refused,
+    SourceBatches,
     StreamedMicroBatches,
     StreamedPlainBatches,
     Transform,
@@ -107,9 +106,9 @@ class TrainingBatches:
             dataset = StreamedMicroBatches(source, transform, micro_batch, total, share)
             self._begin, self._loader = dataset.begin, _loader(dataset, None, workers, group)
         else:
-            plan = _Plan(len(source), seed, batch_size, micro_batch, self._numbers)
-            self._begin = plan.begin
-            self._loader = _loader(MicroBatches(source, transform, seed), plan, workers, group)
+            order = _Order(len(source), seed, batch_size, micro_batch, self._numbers)
+            self._begin = order.begin
+            self._loader = _loader(SourceBatches(source, transform, seed), order, workers, group)
         self.workers = workers
 
     def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:
@@ -162,8 +161,8 @@ class ValidationBatches:
             self._loader = _loader(dataset, None, workers, group)
         else:
             mine = range(rank, len(source), world)
-            chunks = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-            self._loader = _loader(PlainBatches(source, transform), chunks, workers, group)
+            parts = [MicroBatch(0, mine[start : start + batch]) for start in range(0, len(mine), batch)]
+            self._loader = _loader(SourceBatches(source, transform), parts, workers, group)
 
     def __iter__(self) -> Iterator[Batch]:
         # One batch is held back, so that what the last ones could not read has a batch to be told with.
@@ -185,7 +184,7 @@ class ValidationBatches:
 
 
 @dataclass
-class _Plan:
+class _Order:
     """Which images the micro-batches of a process have, in the order in which they are taken."""
 
     count: int
@@ -197,18 +196,18 @@ class _Plan:
     first_update: int = 0
 
     def begin(self, epoch: int, done: int) -> int:
-        """Plans an epoch behind its first `done` micro-batches; none are left to drop."""
+        """Begins an epoch behind its first `done` micro-batches; none are left to drop."""
         self.epoch, self.first_update = epoch, done // len(self.numbers)
         return 0
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         epoch = self.epoch
         generator = Generator().manual_seed(seed_of("order", self.seed, epoch))
         order = torch.randperm(self.count, generator=generator)
         for update in range(self.first_update, self.count // self.batch_size):
             for number in self.numbers:
                 start = update * self.batch_size + number * self.micro_batch
-                yield Place(epoch, order[start : start + self.micro_batch].tolist())
+                yield MicroBatch(epoch, order[start : start + self.micro_batch].tolist())
 
 
 def _loader(dataset: Any, order: Any, workers: int, group: Processes) -> DataLoader[Any]:

@@ -2,14 +2,16 @@
 
 import itertools
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
+from PIL import Image
 from timm.data.readers.reader_factory import create_reader
 
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
-from .image_source import DataError, Encoded, ReaderImages, Share, Sources, Stream, checked_label, chosen_splits
+from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, read_rgb
 from .seeds import seed_of
 
 # What reading a dataset raises, from an unknown name to a missing column, has no end.
@@ -34,8 +36,8 @@ def open_dataset(name: str, config: TrainConfig) -> Sources:
     classes = tuple(train.class_to_idx) or None
     num_classes = config.num_classes if classes is None else len(classes)
     return Sources(
-        _DatasetImages(train, num_classes, f"{name} {splits[0]}", max_pixels=config.max_image_pixels),
-        _DatasetImages(validation, num_classes, f"{name} {splits[1]}", max_pixels=config.max_image_pixels),
+        _DatasetImages(train, num_classes, f"{name} {splits[0]}", config.max_image_pixels),
+        _DatasetImages(validation, num_classes, f"{name} {splits[1]}", config.max_image_pixels),
         classes,
         num_classes,
         name,
@@ -99,8 +101,29 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
 
 
-class _DatasetImages(ReaderImages):
-    """The rows of a split on disk."""
+@dataclass(frozen=True)
+class _DatasetImages:
+    """The rows of a split on disk, by timm's reader."""
+
+    reader: Any
+    num_classes: int | None
+    split: str
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        file, label = self.reader[index]
+        with file:
+            return read_rgb(file, self.max_pixels), checked_label(label, self.num_classes, self.name(index))
+
+    def name(self, index: int) -> str:
+        return f"{self.split}[{index}]"
+
+    def class_numbers(self) -> list[int]:
+        labels = self.reader.dataset[self.reader.label_key]
+        return [checked_label(label, self.num_classes, self.name(index)) for index, label in enumerate(labels)]
 
     def fingerprint(self) -> str:
         # A row has no name; the library's own fingerprint depends on where the files are.

@@ -1,19 +1,17 @@
-"""Reads an image folder with train/ and test/ (or val/), one folder per class, into tensors.
+"""Image folders: each split has one folder per class. Training reads them image by image, comparisons all at once."""
 
-Differs from `torchvision.datasets.ImageFolder` in that every image is decoded once at the start, so that a broken file
-is met there and not in the middle of an epoch.
-"""
-
+import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from timm.utils.misc import natural_key
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 
 from torchdcls._checks import also_nearest, alternatives, first_names
@@ -21,7 +19,102 @@ from torchdcls._checks import also_nearest, alternatives, first_names
 from ..settings import MAX_IMAGE_PIXELS
 from . import NAMED
 from .decoding import decode, reason
+from .fingerprint import fingerprint
 from .image_set import ImageData, ImageSet
+from .image_source import read_rgb, shortened
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class FolderImages:
+    """The images of a split, a folder with one folder per class; none is decoded before it is asked for.
+
+    Args:
+        folder: The split.
+        endings: What the names of image files end in.
+        max_pixels: The most pixels of an image that are decoded.
+        like: The split whose class numbers are taken; None numbers its own classes in natural order (2 before 10).
+        empty_classes: Whether a folder without images is a class.
+
+    Raises:
+        ValueError: There is no class, there are images outside of classes or in hidden folders, or a class that `like`
+            does not have.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        endings: Sequence[str] = ENDINGS,
+        max_pixels: int = MAX_IMAGE_PIXELS,
+        *,
+        like: "FolderImages | None" = None,
+        empty_classes: bool = False,
+    ) -> None:
+        self.folder, self.max_pixels = folder, max_pixels
+        files = _class_files(folder, endings)
+        files = {name: found for name, found in files.items() if found or empty_classes}
+        if not files:
+            raise ValueError(
+                f"data: expected images in the class folders of '{folder}', got none that ends in {';'.join(endings)}; "
+                "input_key takes other endings, such as '.jfif;.png'"
+            )
+        self.classes: tuple[str, ...] = tuple(files) if like is None else like.classes
+        if like is not None and (unknown := sorted(set(files) - set(self.classes))):
+            raise ValueError(
+                f"data: expected the classes of '{folder}' to be among those of '{like.folder}', got "
+                f"{shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
+            )
+        samples = [(file, self.classes.index(name)) for name, found in files.items() for file in found]
+        # As timm's readers order them.
+        self.samples = sorted(samples, key=lambda sample: natural_key(str(sample[0])))  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        file, label = self.samples[index]
+        return read_rgb(file, self.max_pixels), label
+
+    def name(self, index: int) -> str:
+        return str(self.samples[index][0])
+
+    def class_numbers(self) -> list[int]:
+        return [label for _, label in self.samples]
+
+    def fingerprint(self) -> str:
+        # From the split's folder on, which may have been moved.
+        return fingerprint((str(file.relative_to(self.folder)), label) for file, label in self.samples)
+
+
+def _class_files(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
+    """The image files in and below each class folder of a split."""
+
+    def images(names: Collection[str], place: str) -> list[Path]:
+        return [Path(place, name) for name in names if name.lower().endswith(tuple(endings))]
+
+    entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))  # type: ignore[no-untyped-call]
+    found = {
+        entry.name: [file for place, _, names in os.walk(entry, followlinks=True) for file in images(names, place)]
+        for entry in entries
+        if entry.is_dir()
+    }
+    # Empty ones (.ipynb_checkpoints) are no classes.
+    if hidden := [name for name in list(found) if name.startswith(".") and found.pop(name)]:
+        raise ValueError(
+            f"data: expected folders of classes in '{folder}', got images in {shortened(hidden)}, which is hidden; "
+            "remove it"
+        )
+    if not found:
+        raise ValueError(
+            f"data: expected one folder per class in '{folder}', got no folders; "
+            f"move the images into one folder per class, for example '{folder}/cat/'"
+        )
+    if loose := images([entry.name for entry in entries if entry.is_file()], ""):
+        raise ValueError(
+            f"data: expected one folder per class in '{folder}', got images in none of them, such as '{loose[0]}'; "
+            "move them into the folders of their classes"
+        )
+    return found
 
 
 class _Split(NamedTuple):
@@ -36,7 +129,7 @@ def read_image_folder(
     """Decodes all images of a folder; unreadable ones are left out, with one line about them on stderr.
 
     Images are cropped to their central square and resized. They are RGB, or keep one channel where every image of the
-    folder is grayscale. Class numbers are the places of train/'s folder names in alphabetical order.
+    folder is grayscale.
 
     Args:
         folder: Holds train/ and test/ (or val/, read where there is no test/), each with one folder per class.
@@ -49,18 +142,14 @@ def read_image_folder(
             train/ lacks, a class without a readable training image, or no readable test image.
     """
     train_folder, test_folder = _split_folders(folder)
-    classes = _class_names(train_folder)
+    own = FolderImages(train_folder, max_pixels=max_image_pixels, empty_classes=True)
+    classes = own.classes
     if len(classes) < least_classes:
         raise ValueError(
             f"data: expected at least two classes in '{train_folder}', got only '{classes[0]}'; add another"
         )
-    check_classes(train_folder, classes, test_folder, _class_names(test_folder))
-
-    class_to_index = {name: index for index, name in enumerate(classes)}
-    train, test = (
-        _decode_split(split_folder, class_to_index, image_size, max_image_pixels)
-        for split_folder in (train_folder, test_folder)
-    )
+    other = FolderImages(test_folder, max_pixels=max_image_pixels, like=own, empty_classes=True)
+    train, test = (_decode_split(images, image_size) for images in (own, other))
     unreadable = [*train.unreadable, *test.unreadable]
     _report_unreadable(unreadable, folder)
     _check_readable(train_folder, train, classes, test_folder, test)
@@ -115,27 +204,6 @@ def _split_folders(folder: Path) -> tuple[Path, Path]:
     )
 
 
-def _class_names(split_folder: Path) -> tuple[str, ...]:
-    # Hidden folders (.ipynb_checkpoints) are no classes.
-    names = sorted(entry.name for entry in split_folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise ValueError(
-            f"data: expected one folder per class in '{split_folder}', got no folders; "
-            f"move the images into one folder per class, for example '{split_folder}/cat/'"
-        )
-    return tuple(names)
-
-
-def check_classes(train_folder: Path, train: Collection[str], other_folder: Path, other: Collection[str]) -> None:
-    """Refuses classes that the folder to train on does not have."""
-    unknown = sorted(set(other) - set(train))
-    if unknown:
-        raise ValueError(
-            f"data: expected the classes of '{other_folder}' to be among those of '{train_folder}', "
-            f"got {shortened(unknown)} besides; rename or remove these folders, or add training images of their classes"
-        )
-
-
 def _check_readable(
     train_folder: Path, train: _Split, classes: tuple[str, ...], test_folder: Path, test: _Split
 ) -> None:
@@ -147,7 +215,7 @@ def _check_readable(
                 found = f"{len(split.unreadable)} files of which none can be read, first '{first.name}' ({why})"
             raise ValueError(
                 f"data: expected images in the class folders of '{split_folder}', got {found}; "
-                f"the formats read are {' '.join(IMG_EXTENSIONS)}"
+                f"the formats read are {' '.join(ENDINGS)}"
             )
     seen = set(train.labels)
     missing = [name for index, name in enumerate(classes) if index not in seen]
@@ -158,21 +226,19 @@ def _check_readable(
         )
 
 
-def _decode_split(split_folder: Path, class_to_index: dict[str, int], image_size: int, max_image_pixels: int) -> _Split:
-    samples = make_dataset(str(split_folder), class_to_index, extensions=IMG_EXTENSIONS, allow_empty=True)
+def _decode_split(images: FolderImages, image_size: int) -> _Split:
     split = _Split([], [], [])
     console = Console(stderr=True)
-    for file_name, label in track(
-        samples,
-        description=f"Reading {split_folder.name}/",
+    for path, label in track(
+        images.samples,
+        description=f"Reading {images.folder.name}/",
         console=console,
         transient=True,
         disable=not console.is_terminal,
     ):
-        path = Path(file_name)
         # Pillow's decoders answer broken files with many kinds of exception, SyntaxError and struct.error among them.
         try:
-            image = _decode(path, image_size, max_image_pixels)
+            image = _decode(path, image_size, images.max_pixels)
         except Exception as error:
             split.unreadable.append((path, reason(error)))
         else:
@@ -196,8 +262,3 @@ def _report_unreadable(unreadable: Sequence[tuple[Path, str]], folder: Path) -> 
         noun = "image" if len(unreadable) == 1 else "images"
         names = first_names([f"'{path.relative_to(folder)}' ({why})" for path, why in unreadable])
         print(f"Left out {len(unreadable)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)
-
-
-def shortened(names: Sequence[str]) -> str:
-    """The first few names in quotes, and how many more there are."""
-    return first_names([f"'{name}'" for name in names])

@@ -5,15 +5,17 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import fsspec
 from PIL import Image
 
+from torchdcls._checks import first_names
+
 from ..settings import MAX_IMAGE_PIXELS
 from .decoding import decode
 from .fingerprint import fingerprint
-from .image_folder import shortened
 
 
 class DataError(ValueError):
@@ -181,47 +183,7 @@ class Sources:
         }
 
 
-class ReaderImages:
-    """The images of one of timm's readers that can be read in any order.
-
-    Args:
-        reader: Gives an open file and a label for an index.
-        num_classes: Labels are below it; None where it is unknown.
-        name: Names images "name[index]"; None takes the paths of their files.
-        max_pixels: The most pixels of an image that are decoded.
-    """
-
-    def __init__(
-        self, reader: Any, num_classes: int | None, name: str | None = None, *, max_pixels: int = MAX_IMAGE_PIXELS
-    ) -> None:
-        self.reader = reader
-        self.num_classes = num_classes
-        self._name = name
-        self.max_pixels = max_pixels
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        file, label = self.reader[index]
-        with file:
-            return read_rgb(file, self.max_pixels), checked_label(label, self.num_classes, self.name(index))
-
-    def name(self, index: int) -> str:
-        return str(self.reader.filename(index, absolute=True)) if self._name is None else f"{self._name}[{index}]"
-
-    def class_numbers(self) -> list[int]:
-        # Of folders, or of a dataset in columns.
-        samples = getattr(self.reader, "samples", None)
-        labels = self.reader.dataset[self.reader.label_key] if samples is None else [label for _, label in samples]
-        return [checked_label(label, self.num_classes, self.name(index)) for index, label in enumerate(labels)]
-
-    def fingerprint(self) -> str:
-        # From the split's folder on, which may have been moved.
-        return fingerprint((self.reader.filename(index), label) for index, (_, label) in enumerate(self.reader.samples))
-
-
-def read_rgb(file: BinaryIO, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+def read_rgb(file: BinaryIO | Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """The image of a file in RGB, as `decode` reads it; any exception says that it cannot be read.
 
     It is not turned upright as a camera's note in the file may ask: the usual figures for ImageNet are of images that
@@ -276,3 +238,8 @@ def chosen_splits(train: str | None, validation: str | None, present: Sequence[s
     if validation not in present:
         raise ValueError(f"val_split: expected one of the splits of '{place}' ({there}), got '{validation}'")
     return train, validation
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first few names in quotes, and how many more there are."""
+    return first_names([f"'{name}'" for name in names])

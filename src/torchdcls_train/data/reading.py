@@ -38,8 +38,8 @@ class Refused(NamedTuple):
     message: str
 
 
-class Place(NamedTuple):
-    """The images of a micro-batch, by their numbers in the source."""
+class MicroBatch(NamedTuple):
+    """The images of a micro-batch by their numbers in the source, and their epoch, which decides on augmentation."""
 
     epoch: int
     indices: Sequence[int]
@@ -56,26 +56,34 @@ class _Found(NamedTuple):
 
 
 @dataclass(eq=False)
-class MicroBatches(Dataset[Any]):
-    """Augmented images of a source that can be read in any order."""
+class SourceBatches(Dataset[Any]):
+    """Images of a source that can be read in any order.
+
+    With a seed, that of the run, they are to train on: augmented, those that cannot be read replaced by others.
+    """
 
     source: Images
     transform: Transform
-    seed: int
+    seed: int | None = None
 
-    def __getitem__(self, place: Place) -> Loaded | Refused:
+    def __getitem__(self, wanted: MicroBatch) -> Loaded | Refused:
+        find = self._found if self.seed is None else self._readable
         try:
-            return _loaded(self.transform, (self._readable(place.epoch, index) for index in place.indices))
+            return _loaded(self.transform, (find(wanted.epoch, index) for index in wanted.indices))
         except DataError as error:
             return Refused(str(error))
 
+    def _found(self, epoch: int, index: int) -> _Found:
+        return _found(self.source.name(index), lambda: self.source[index])
+
     def _readable(self, epoch: int, index: int) -> _Found:
         """The image, or another one where it cannot be read."""
+        assert self.seed is not None
         failure = None
         for attempt in range(_TRIES):
             # Not the next one: unreadable images come in rows, such as a class that was not copied.
             read = seed_of("instead", self.seed, epoch, index, attempt) % len(self.source) if attempt else index
-            found = _from_source(self.source, read)
+            found = self._found(epoch, read)
             failure = failure or found.failure
             if found.image is not None:
                 return found._replace(failure=failure, seed=seed_of("augment", self.seed, epoch, index))
@@ -143,20 +151,6 @@ class StreamedMicroBatches(IterableDataset[Any]):
 
 
 @dataclass(eq=False)
-class PlainBatches(Dataset[Any]):
-    """Images of a source that can be read in any order, without those that cannot be read."""
-
-    source: Images
-    transform: Transform
-
-    def __getitem__(self, indices: Sequence[int]) -> Loaded | Refused:
-        try:
-            return _loaded(self.transform, (_from_source(self.source, index) for index in indices))
-        except DataError as error:
-            return Refused(str(error))
-
-
-@dataclass(eq=False)
 class StreamedPlainBatches(IterableDataset[Any]):
     """Images of a stream, without those that cannot be read."""
 
@@ -172,10 +166,6 @@ class StreamedPlainBatches(IterableDataset[Any]):
                 yield _loaded(self.transform, map(_from_stream, taken))
         except DataError as error:
             yield Refused(str(error))
-
-
-def _from_source(source: Images, index: int) -> _Found:
-    return _found(source.name(index), lambda: source[index])
 
 
 def _from_stream(encoded: Encoded) -> _Found:

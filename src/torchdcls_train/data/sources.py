@@ -2,22 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.readers.img_extensions import IMG_EXTENSIONS
-from timm.data.readers.reader_factory import create_reader
 
 from torchdcls._extras import needed_by
 
 from ..settings import TrainConfig
 from . import NAMED
 from .fingerprint import fingerprint
-from .image_folder import check_classes, check_data_folder, shortened
+from .image_folder import ENDINGS, FolderImages, check_data_folder
 from .image_set import ImageSet, balanced_indices
-from .image_source import Images, Part, ReaderImages, Sources, Stream, chosen_splits, image_count
+from .image_source import Images, Part, Sources, Stream, chosen_splits, image_count
 from .named import load_data
 
 
@@ -123,46 +120,11 @@ def _open_folder(config: TrainConfig) -> Sources:
         # A split may lie deeper (data/train), or elsewhere.
         if split is not None and (folder / split).is_dir():
             present.append(split)
-    train_folder, validation_folder = (
-        folder / split for split in chosen_splits(config.train_split, config.val_split, present, str(folder))
-    )
-    train = _read_folder(train_folder, config)
-    class_map = train.class_to_idx
-    check_classes(train_folder, class_map, validation_folder, _read_folder(validation_folder, config).class_to_idx)
-    # Numbered by itself, a split that lacks a class would give others its number.
-    validation = _read_folder(validation_folder, config, class_map)
-    return Sources(
-        ReaderImages(train, len(class_map), max_pixels=config.max_image_pixels),
-        ReaderImages(validation, len(class_map), max_pixels=config.max_image_pixels),
-        tuple(class_map),
-        len(class_map),
-        folder.resolve().name,
-    )
-
-
-def _read_folder(folder: Path, config: TrainConfig, class_map: dict[str, int] | None = None) -> Any:
-    try:
-        reader = create_reader("", root=str(folder), class_map=class_map, input_key=config.input_key)
-    except RuntimeError:
-        endings = config.input_key or ";".join(IMG_EXTENSIONS)
-        raise ValueError(
-            f"data: expected images in the class folders of '{folder}', got none that ends in {endings}; "
-            "input_key takes other endings, such as '.webp;.png'"
-        ) from None
-    # timm takes the name of the folder that an image is in for its class, whatever folder that is.
-    if "" in reader.class_to_idx:
-        loose = next(index for index, (_, label) in enumerate(reader.samples) if label == reader.class_to_idx[""])
-        raise ValueError(
-            f"data: expected one folder per class in '{folder}', got images in none of them, such as "
-            f"'{reader.filename(loose)}'; move them into the folders of their classes"
-        )
-    hidden = [name for name in reader.class_to_idx if name.startswith(".")]
-    if hidden:
-        raise ValueError(
-            f"data: expected folders of classes in '{folder}', got images in {shortened(hidden)}, which is "
-            "hidden; remove it"
-        )
-    return reader
+    endings = ENDINGS if config.input_key is None else config.input_key.split(";")
+    train_split, val_split = chosen_splits(config.train_split, config.val_split, present, str(folder))
+    train = FolderImages(folder / train_split, endings, config.max_image_pixels)
+    validation = FolderImages(folder / val_split, endings, config.max_image_pixels, like=train)
+    return Sources(train, validation, train.classes, len(train.classes), folder.resolve().name)
 
 
 def _check_num_classes(config: TrainConfig, sources: Sources) -> None:

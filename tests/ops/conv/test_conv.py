@@ -421,7 +421,7 @@ def good_call(dims=2, **changed):
         ({"input": torch.zeros(2, 3, 8, 6)}, r"input: expected 4 channels, got shape \(2, 3, 8, 6\)"),
         ({"input": torch.zeros(8, 6)}, r"input: expected 4 axes \(batch, .* got shape \(8, 6\)"),
         ({"input": torch.zeros(1, 2, 4, 8, 6)}, r"input: expected 4 axes .* got shape \(1, 2, 4, 8, 6\)"),
-        ({"input": torch.zeros(2, 4, 2, 6)}, r"input: expected a map of at least 3 along axis 0 .*\(2, 4, 2, 6\)"),
+        ({"input": torch.zeros(2, 4, 2, 6)}, r"input: expected a map of at least 3 along axis 0, .*\(2, 4, 2, 6\)"),
         ({"input": torch.zeros(2, 4, 6, 0), "padding": 1}, r"input: expected a map of at least 1 along axis 1"),
         ({"weight": torch.zeros(4, 1, 3)}, r"weight: expected 4 axes, got shape \(4, 1, 3\)"),
         (

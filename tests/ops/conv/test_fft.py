@@ -339,3 +339,18 @@ def test_large_kernels_in_parts_of_their_groups(channels, once, monkeypatch):
     monkeypatch.setattr(fft, "MOST_KERNEL_BYTES", whole * once // channels[2])
     assert fft.kernel_bytes(problem) == whole * once // channels[2]
     call.check("fft")
+
+
+@pytest.mark.compiles
+def test_operators_of_mixed_channels_are_what_they_say():
+    input, weight, gradient = (normal(*shape).detach() for shape in ((2, 4, 9), (6, 2, 5), (2, 6, 7)))
+    operators, settings = torch.ops.torchdcls, (2, 1)  # groups, cells of padding before
+    torch.library.opcheck(operators.mixed_convolve, (input, weight, *settings, 7))
+    torch.library.opcheck(operators.mixed_transpose, (gradient, weight, *settings, 9))
+    torch.library.opcheck(operators.mixed_correlate, (input, gradient, *settings, 5))
+    expected = torch.nn.functional.conv1d(input, weight, padding=1, groups=2)
+    torch.testing.assert_close(operators.mixed_convolve(input, weight, *settings, 7), expected)
+    expected = torch.nn.functional.conv_transpose1d(gradient, weight, padding=1, groups=2)
+    torch.testing.assert_close(operators.mixed_transpose(gradient, weight, *settings, 9), expected)
+    expected = torch.nn.grad.conv1d_weight(input, weight.shape, gradient, padding=1, groups=2)
+    torch.testing.assert_close(operators.mixed_correlate(input, gradient, *settings, 5), expected)

@@ -20,7 +20,7 @@ from torchdcls import (
     large_kernel_conv_transpose3d,
 )
 from torchdcls.ops.conv import select
-from torchdcls.ops.conv.posing import state_transpose
+from torchdcls.ops.conv.posing import state
 from torchdcls.ops.conv.select import Plan
 
 TORCHS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -240,14 +240,14 @@ def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
 def test_taps_that_only_reach_what_is_cut_off_are_dropped():
     call = Call((7, 7), (23, 23), 1, 11)
     leaves = call.leaves()
-    weight, problem = state_transpose(*leaves.values(), *call.options().values())
+    weight, problem = state(**leaves, **call.options(), output="transpose")
     assert weight.shape[2:] == problem.kernel == (13, 13)
 
 
 def test_the_plan_is_made_for_the_parts_that_are_asked_for():
     """The cheapest of all plans by the sum of its parts, where what is not asked for costs nothing."""
     leaves = Call((28, 28), (23, 23), 1, 11, channels=(96, 96, 96)).leaves(torch.float32)
-    _, problem = state_transpose(*leaves.values(), 1, 11, 0, 96)
+    _, problem = state(**leaves, stride=1, padding=11, groups=96, output="transpose")
     mixed = Plan("fft", "direct", "direct")
     pairs = (("direct", "transpose"), ("fft", "convolve"), ("direct", "correlate"))
     times = [select.estimate(*pair, problem) for pair in pairs]
@@ -270,7 +270,7 @@ def test_explain_names_the_parts_of_the_transposed_call(capsys, monkeypatch):
     assert lines[-1] == "auto takes: output by native, input gradient by fft, weight gradient by direct"
     _, _, to_input, to_weight, both = next(line for line in lines if line.startswith("direct")).split()
     assert float(both) == pytest.approx(float(to_input) + float(to_weight), abs=0.011)
-    with pytest.raises(ValueError, match="padding: expected numbers for a transposed convolution, got 'same'"):
+    with pytest.raises(TypeError, match="padding: expected an integer of at least 0, got 'same'"):
         explain_method((4, 8, 28, 28), (8, 1, 23, 23), padding="same", groups=8, transposed=True)
 
 

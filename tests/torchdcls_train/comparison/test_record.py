@@ -1,16 +1,28 @@
 """The record of a comparison, the table, and what it says about the methods."""
 
+import io
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from scipy.stats import ttest_rel
 
 from torchdcls._tables import half_interval
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.record import Record, comparison_rows, finished_runs, markdown, verdicts
+from torchdcls_train.comparison.record import (
+    Record,
+    comparison_rows,
+    finished_runs,
+    image_facts,
+    markdown,
+    verdicts,
+    watched_epoch,
+)
 from torchdcls_train.comparison.training import Epoch
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
@@ -65,25 +77,57 @@ def test_a_run_that_was_cut_short_is_not_in_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gaussian", "verdict"),
+    ("gaussian", "conclusion", "verdict"),
     [
-        ([82.0, 83.0, 84.1], "+2.03 points against 7x7, 95 % interval +1.89 to +2.18 over 3 seeds, paired: better"),
-        ([78.0, 79.0, 80.1], "-1.97 points against 7x7, 95 % interval -2.11 to -1.82 over 3 seeds, paired: worse"),
-        ([80.0, 81.5, 81.5], "paired: no difference shown"),
+        (
+            [82.0, 83.0, 84.1],
+            "More accurate than 7x7: gaussian. All differences from 7x7 are significant.",
+            "+2.03 points against 7x7, 95 % interval +1.89 to +2.18 over 3 seeds, paired: better; 0.14 points or more",
+        ),
+        (
+            [78.0, 79.0, 80.1],
+            "Less accurate than 7x7: gaussian. All differences from 7x7 are significant.",
+            "-1.97 points against 7x7, 95 % interval -2.11 to -1.82 over 3 seeds, paired: worse",
+        ),
+        (
+            [80.0, 81.5, 81.5],
+            "No difference from 7x7 is significant; one of 1.2 points would have been, and smaller ones are below",
+            "paired: not significant; 1.24 points or more would be significant.",
+        ),
     ],
 )
-def test_verdict_of_several_seeds_is_paired(gaussian: list[float], verdict: str) -> None:
+def test_verdict_of_several_seeds_is_paired(gaussian: list[float], conclusion: str, verdict: str) -> None:
     """Seeds that are easy or hard for both methods cancel out of the difference."""
-    (sentence,) = verdicts(make_result({"7x7": [80.0, 81.0, 82.0], "gaussian": gaussian}))
+    first, sentence = verdicts(make_result({"7x7": [80.0, 81.0, 82.0], "gaussian": gaussian}))
+    assert first.startswith(conclusion)
     assert verdict in sentence
 
 
-@pytest.mark.parametrize(("seeds", "words"), [(1, "one seed"), (2, "2 seeds")])
+def test_significance_is_that_of_a_paired_t_test_after_correction() -> None:
+    """Of three methods, p values by scipy: a verdict changes where p times 3 crosses 5 %."""
+    baseline = [80.0, 81.0, 82.0, 80.5]
+    methods = {
+        "bilinear": [81.0, 82.3, 83.1, 81.2],
+        "triangle": [80.9, 82.8, 82.3, 81.2],
+        "gaussian": [80.1, 80.8, 82.1, 80.3],
+    }
+    chances = {name: 3 * float(ttest_rel(values, baseline).pvalue) for name, values in methods.items()}
+    first, *sentences = verdicts(make_result({"7x7": baseline, **methods}))
+    assert chances["bilinear"] < 0.05 < chances["triangle"]
+    assert first.startswith(
+        "More accurate than 7x7: bilinear. Of the rest, no difference from 7x7 is significant; one of"
+    )
+    for (name, chance), sentence in zip(chances.items(), sentences, strict=True):
+        assert sentence.startswith(f"{name}: ") and ("not significant" in sentence) == (chance > 0.05)
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "1 seed:"), (2, "2 seeds:")])
 def test_few_seeds_show_nothing(seeds: int, words: str) -> None:
     """Two equal differences would have an interval of width 0."""
-    (sentence,) = verdicts(make_result({"7x7": [80.0] * seeds, "gaussian": [90.0] * seeds}))
-    assert sentence.startswith(f"gaussian: +10.00 points against 7x7, {words}: no conclusion")
-    assert "about 1.6 points" in sentence  # sqrt((0.8 * 0.2 + 0.9 * 0.1) / 1000)
+    first, sentence = verdicts(make_result({"7x7": [80.0] * seeds, "gaussian": [90.0] * seeds}))
+    assert first.startswith(f"No conclusion from {words}")
+    assert "about 1.6 points" in first  # sqrt(2 * 0.85 * 0.15 / 1000)
+    assert sentence == "gaussian: +10.00 points against 7x7."
 
 
 def test_no_baseline_no_verdict() -> None:
@@ -98,7 +142,7 @@ def test_markdown() -> None:
     ]
     assert "Small convnext on images (6,000 training and 1,000 test images of 28 pixels), 2 epochs" in text
     assert "positions start uniform within 3 cells" in text
-    assert "no conclusion" in text
+    assert "No conclusion from 1 seed" in text
 
 
 def test_quick_and_interrupted_runs_say_so_first() -> None:
@@ -112,15 +156,31 @@ def test_quick_and_interrupted_runs_say_so_first() -> None:
 def test_file_is_whole_after_every_epoch(tmp_path: Path) -> None:
     images = ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]))
     data = ImageData(images, images, ("a", "b"), "images", skipped=2)
-    record = Record(tmp_path / "run", CompareConfig(data="/private", epochs=1), "torchdcls compare", data, "cpu", 2)
-    record.start("7x7", 0, 10, None)
-    record.add(Epoch(1, 0.5, 0.6, 70.0, 2.0, 1.5))
-    text = record.path.read_text()
+    facts = image_facts(CompareConfig(data="/private", epochs=1), data, "cpu", 2)
+    record = Record(tmp_path / "run", "comparison", ["compare"], facts)
+    file = record.folder / "results.json"
+    record.result["runs"].append({"epochs": [watched_epoch(Epoch(1, 0.5, 0.6, 70.0, 2.0, 1.5))]})
+    record.save()
+    text = file.read_text()
     assert json.loads(text) == record.result
     assert json.loads(text)["runs"][0]["epochs"][0]["test_accuracy"] == 70.0
     assert json.loads(text)["data"]["skipped_images"] == 2
     assert {"date", "commit", "dirty", "command", "machine", "versions", "config"} <= set(record.result)
     assert "/private" not in text
-    assert [path.name for path in record.path.parent.iterdir()] == ["results.json"]
-    record.finish("finished")
-    assert json.loads(record.path.read_text())["complete"] is True
+    assert {path.name for path in record.folder.iterdir()} <= {"results.json", ".lock"}
+    with record.under_way(Console(file=io.StringIO())):
+        assert (record.result["complete"], record.result["status"]) == (False, "running")
+    assert json.loads(file.read_text())["complete"] is True
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(KeyboardInterrupt, "interrupted"), (ArithmeticError, "failed: ArithmeticError")]
+)
+def test_how_a_comparison_ended(tmp_path: Path, raised: type[BaseException], status: str) -> None:
+    record, console = Record(tmp_path, "made", [], {}), Console(file=io.StringIO())
+    with nullcontext() if raised is KeyboardInterrupt else pytest.raises(raised), record.under_way(console):
+        raise raised
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert (stored["status"], stored["complete"]) == (status, False)
+    with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
+        Record(tmp_path, "made", [], {})

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ class Read(HTMLParser):
         self.text: list[str] = []
         self.fetched: list[str] = []
         self.open: list[str] = []
+        self.ids: set[str | None] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids |= {value for name, value in attrs if name == "id"}
         self.fetched += [value for name, value in attrs if name in ("src", "href") and value is not None]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -67,7 +70,9 @@ def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
     read = Read()
     read.feed(file.read_text())
     assert not read.open and file.read_text().startswith("<!doctype html>")
-    assert read.fetched == [f"data:image/png;base64,{base64.b64encode(PNG).decode()}"] * 2
+    picture = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert read.fetched == ["#part-0", "#part-1", picture, picture]
+    assert {"part-0", "part-1"} <= read.ids
     text = " ".join(read.text)
     for expected in (
         *("Do they?", "Asked & answered", "Not complete", "more", "less < none", "it means", "What it shows"),
@@ -77,3 +82,15 @@ def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
         assert text.count(expected) >= 2, expected
     assert "not drawn" not in text
     assert not re.search(r"https?://", file.read_text())
+
+
+def test_a_report_of_several_begins_with_what_each_found(part: Part, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    write_report(file, [replace(part, title="First", notice=""), replace(part, title="Second")])
+    top = file.read_text().split('<h1 id="part-0">')[0]
+    assert [line for line in top.splitlines() if line.startswith("<li>")] == [
+        '<li><a href="#part-0">First</a><br>more</li>',
+        '<li><a href="#part-1">Second</a><br>Not complete more</li>',
+    ]
+    write_report(file, [part])
+    assert "#part-0" not in file.read_text()

@@ -18,6 +18,14 @@ def test_first_stage(name: str, image_size: int, first_stage: int) -> None:
     assert model(images).shape == (1, 5)
 
 
+@pytest.mark.parametrize(("image_size", "map_size"), [(16, 16), (28, 14), (32, 16), (64, 16)])
+def test_maps_of_a_convmixer(image_size: int, map_size: int) -> None:
+    model = comparison_model("convmixer", 3, 5, image_size).eval()
+    images = torch.zeros(1, 3, image_size, image_size)
+    assert model.forward_features(images).shape[-2:] == (map_size, map_size)  # type: ignore[operator]
+    assert model(images).shape == (1, 5)
+
+
 @pytest.mark.parametrize("name", ["convformer_s18", "convnext_atto"])
 def test_models_of_timm(name: str) -> None:
     model = comparison_model(name, 1, 5, 28)
@@ -25,7 +33,7 @@ def test_models_of_timm(name: str) -> None:
 
 
 def test_a_name_that_timm_does_not_know() -> None:
-    with pytest.raises(ValueError, match=r"model: expected 'convnext' or .*got 'convformer_s19'; did you mean 'convf"):
+    with pytest.raises(ValueError, match=r"model: expected 'convmixer', .*got 'convformer_s19'; did you mean 'convf"):
         comparison_model("convformer_s19", 3, 5, 32)
 
 

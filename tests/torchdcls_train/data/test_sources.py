@@ -10,8 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from timm.data.readers.reader_factory import create_reader
 
-from tests.torchdcls_train.data.made_data import CLASSES, png, write_folder, write_parquet, write_shard, write_shards
+from tests.torchdcls_train.data.made_data import (
+    CLASSES,
+    picture,
+    png,
+    write_folder,
+    write_parquet,
+    write_shard,
+    write_shards,
+)
+from torchdcls_train.data.fingerprint import fingerprint
 from torchdcls_train.data.image_set import ImageSet
 from torchdcls_train.data.image_source import (
     DataError,
@@ -129,6 +139,34 @@ def test_folder_with_other_endings(folder: Path) -> None:
         ValueError, match=r"^data: expected images in .*train', got none that ends in \.png;\.jpg;\.jpeg"
     ):
         open_sources(config(folder))
+
+
+def test_folders_are_in_the_order_of_timm(tmp_path: Path) -> None:
+    """Runs that were begun with its reader resume: the images have their places, numbers and fingerprint."""
+    for split in ("train", "val"):
+        for name in ("10", "9", "9 b", "Apple", "banana"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for file in ("10.png", "9.PNG", "a2.jpg", "A10.jpeg"):
+                (tmp_path / split / name / file).touch()
+    source = open_sources(config(tmp_path)).train
+    assert not isinstance(source, Stream)
+    theirs = create_reader("", root=str(tmp_path / "train"))
+    assert names(source) == [path for path, _ in theirs.samples]
+    assert source.class_numbers() == [label for _, label in theirs.samples]
+    assert source.fingerprint() == fingerprint(
+        (theirs.filename(index), label) for index, (_, label) in enumerate(theirs.samples)
+    )
+
+
+def test_classes_may_have_folders_of_their_own(folder: Path) -> None:
+    """Training and comparisons read the same files."""
+    apples = folder / "train" / "apple"
+    (apples / "red").mkdir()
+    (apples / "000.png").rename(apples / "red" / "000.png")
+    picture(2).save(apples / "002.bmp")
+    (apples / "002.png").unlink()
+    assert_holds(open_sources(config(folder)), range(6), range(6, 10))
+    assert load_data(folder).train.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_broken_files_raise_when_they_are_read(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult
 from torch import nn
 
+from ..._checks import number, of_type
 from ...conversion.select import stages
 from ...nn import DclsLayer
 from ...profiles import description
@@ -62,12 +63,15 @@ def as_list(results: Results) -> list[Result]:
         ValueError: A name does not consist of data, space and metric.
     """
     if not isinstance(results, Mapping):
+        for result in results:
+            of_type("results", result, Result, "numbers by names of data and metric, or Results")
         return list(results)
     found = []
     for name, value in results.items():
         dataset, space, metric = name.strip().rpartition(" ")
         if not space:
             raise ValueError(f"results: expected names of data and metric, such as 'ImageNet-1k top-1', got {name!r}")
+        number("results", value)
         ids = dataset.lower().replace(" ", "-"), _METRICS.get(metric.lower(), metric.lower())
         found.append(Result(*ids, value, dataset_name=dataset, metric_name=metric))
     return found

@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from fnmatch import fnmatch
+from types import NoneType
 from typing import Any, Self
 
 from torch import Tensor, nn
 
+from ... import _checks
 from ..._checks import nearest
 from ...conversion import convert
 from ...models.named import timm_model
@@ -55,6 +57,9 @@ class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
+        _checks.of_type("model_name", model_name, str, "a name of a model of timm")
+        _checks.of_type("conversion", conversion, (Mapping, NoneType), "arguments of torchdcls.convert by name")
+        _checks.of_type("model_args", model_args, (Mapping, NoneType), "arguments of the model by name")
         reading = _READING.get()
         if reading is not None:
             pretrained = False  # its weights are in the folder

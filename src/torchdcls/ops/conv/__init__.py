@@ -1,16 +1,6 @@
 """Convolving with a large kernel, whoever made it."""
 
-from .api import (
-    explain_method,
-    large_kernel_conv,
-    large_kernel_conv1d,
-    large_kernel_conv2d,
-    large_kernel_conv3d,
-    large_kernel_conv_transpose,
-    large_kernel_conv_transpose1d,
-    large_kernel_conv_transpose2d,
-    large_kernel_conv_transpose3d,
-)
+from .api import large_kernel_conv, large_kernel_conv_transpose
 from .posing import Padding, check_output_padding, output_padding_for, padding_pairs
 from .ways import METHODS, Method
 
@@ -19,15 +9,8 @@ __all__ = [
     "Method",
     "Padding",
     "check_output_padding",
-    "explain_method",
     "large_kernel_conv",
-    "large_kernel_conv1d",
-    "large_kernel_conv2d",
-    "large_kernel_conv3d",
     "large_kernel_conv_transpose",
-    "large_kernel_conv_transpose1d",
-    "large_kernel_conv_transpose2d",
-    "large_kernel_conv_transpose3d",
     "output_padding_for",
     "padding_pairs",
 ]

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ... import _checks
 from ..autocast import autocast_disabled, autocast_is_on
-from ..tracing import exporting
+from ..tracing import differentiated_forwards, exporting
 from . import direct, select
-from .autograd import Convolution, convolve_transposed
+from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
-from .posing import Padding, state, state_transpose
+from .posing import Padding, state
 from .problem import Map, Problem
 from .select import Plan
 from .ways import METHODS, WAYS, Method, named
@@ -54,11 +54,9 @@ def large_kernel_conv(
     Raises:
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
+        TypeError: An argument of a wrong type.
     """
-    _checks.one_of("method", method, METHODS)
-    _check_kinds(input, weight=weight, bias=bias)
-    weight, problem = state(input, weight, bias, stride, padding, groups)
-    return _convolve(input, weight, bias, problem, "convolve", method)
+    return _convolve("convolve", method, input, weight, bias, stride, padding, groups)
 
 
 def large_kernel_conv_transpose(
@@ -91,16 +89,16 @@ def large_kernel_conv_transpose(
     Raises:
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
             message.
+        TypeError: An argument of a wrong type.
     """
+    return _convolve("transpose", method, input, weight, bias, stride, padding, groups, output_padding)
+
+
+def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
+    # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
     _checks.one_of("method", method, METHODS)
     _check_kinds(input, weight=weight, bias=bias)
-    weight, problem = state_transpose(input, weight, bias, stride, padding, output_padding, groups)
-    return _convolve(input, weight, bias, problem, "transpose", method)
-
-
-def _convolve(
-    input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, output: Map, method: Method
-) -> Tensor:
+    weight, problem = state(input, weight, bias, *sizes, output=output)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
@@ -125,8 +123,28 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, o
     # What some make on the way must be precise: they are given float32.
     whole = all(way.own_half or way is WAYS[0] for way in ways)
     inner = dtype if whole else torch.promote_types(dtype, torch.float32)
+    differentiated = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
+    )
+    # Forward-mode differentiation and exported programs go through the steps themselves.
+    own_steps = not differentiated or differentiated_forwards() or exporting()
     with autocast_disabled(device):
-        made = _apply(input, weight, bias, problem, output, plan, inner).to(dtype)
+        bias = None if bias is None else bias.to(inner)
+        # For backward the narrower of both is kept, what came or what is computed with.
+        given, taken = (
+            each.to(inner) if own_steps or each.itemsize > inner.itemsize else each for each in (input, weight)
+        )
+        # Input, weight and gradient of the problem, and its bias: a transposed convolution leads from output to input.
+        tensors: tuple[Any, Tensor, Any, Any] = (None, taken, given, None)
+        if output == "convolve":
+            tensors = (given, taken, None, bias)
+        if own_steps:
+            made = make(output, *tensors, problem, plan)
+        else:
+            (made,) = Convolution.apply(*tensors, problem, plan, inner, (output,))  # type: ignore[no-untyped-call]
+        if output == "transpose" and bias is not None:
+            made = made + bias.view(-1, *(1 for _ in problem.map))
+        made = made.to(dtype)
     # As torch's convolutions do: channels_last in, channels_last out.
     return to_channels_last(made) if is_like_channels_last(input) else made.contiguous()
 
@@ -143,37 +161,6 @@ def _check_kinds(input: Tensor, **others: Tensor | None) -> None:
 def _autocasts(tensor: Tensor) -> bool:
     # Whether autocast is on for what the tensor is: it leaves integers and doubles alone.
     return autocast_is_on(tensor.device.type) and tensor.is_floating_point() and tensor.dtype != torch.float64
-
-
-def _apply(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    problem: Problem,
-    output: Map,
-    plan: Plan,
-    dtype: torch.dtype,
-) -> Tensor:
-    bias = None if bias is None else bias.to(dtype)
-    differentiated = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
-    )
-    if not differentiated or torch.autograd.forward_ad._current_level >= 0 or exporting():
-        # So do forward-mode differentiation and exported programs go through the steps themselves.
-        input, weight = input.to(dtype), weight.to(dtype)
-        if output == "convolve":
-            return plan.of("convolve").convolve(input, weight, bias, problem)
-        return _with_bias(plan.of("transpose").transpose(input, weight, problem), bias)
-    # For backward the narrower of both is kept, what came or what is computed with.
-    input, weight = (tensor.to(dtype) if tensor.itemsize > dtype.itemsize else tensor for tensor in (input, weight))
-    if output == "transpose":
-        return _with_bias(convolve_transposed(input, weight, problem, plan, dtype), bias)
-    made: Tensor = Convolution.apply(input, weight, bias, problem, plan, dtype)  # type: ignore[no-untyped-call]
-    return made
-
-
-def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:
-    return output if bias is None else output + bias.view(-1, *(1 for _ in output.shape[2:]))
 
 
 def explain_method(
@@ -206,6 +193,7 @@ def explain_method(
 
     Raises:
         ValueError: Shapes that do not fit.
+        TypeError: An argument of a wrong type.
 
     Example:
         >>> from torchdcls import explain_method
@@ -216,40 +204,41 @@ def explain_method(
         auto takes: ...
     """
     for name, shape in (("input_shape", input_shape), ("weight_shape", weight_shape)):
-        if not isinstance(shape, Sequence):
-            raise ValueError(f"{name}: expected the sizes of all axes, such as (1, 3, 32, 32), got {shape!r}")
+        _checks.of_type(name, shape, Sequence, "the sizes of all axes, such as (1, 3, 32, 32)")
         _checks.integers(name, shape, len(shape), 0)
+    _checks.flags(transposed=transposed, training=training, channels_last=channels_last)
+    _checks.of_type("dtype", dtype, torch.dtype, "a torch.dtype")
     input = torch.empty(tuple(input_shape), device="meta", dtype=dtype)
     if channels_last:
         input = to_channels_last(input)
     weight = torch.empty(tuple(weight_shape), device="meta")
     output: Map = "transpose" if transposed else "convolve"
-    if transposed:
-        if isinstance(padding, str):
-            raise ValueError(f"padding: expected numbers for a transposed convolution, got {padding!r}")
-        _, problem = state_transpose(input, weight, None, stride, padding, output_padding, groups)
-    else:
-        _, problem = state(input, weight, None, stride, padding, groups)
-    problem = dataclasses.replace(problem, device=torch.device(device).type)
+    _, problem = state(input, weight, None, stride, padding, groups, output_padding, output=output)
+    problem = dataclasses.replace(problem, device=_checks.device(device).type)
     print(select.explain(problem, output, training, training))
 
 
-def _for_axes(function: _Function, dims: int) -> _Function:
-    """`function`, refused for weights of another number of axes."""
+def numbered(function: _Function, check: Callable[..., None]) -> tuple[_Function, _Function, _Function]:
+    """A function in 1-D, 2-D and 3-D alone: `check(dims, weight, ...)` refuses tensors of another number of axes."""
 
-    @functools.wraps(function)
-    def convolve(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        _checks.axis_count("weight", weight, dims + 2)
-        return function(input, weight, *args, **kwargs)
+    def in_axes(dims: int) -> _Function:
+        @functools.wraps(function)
+        def convolve(input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            check(dims, weight, *args, **kwargs)
+            return function(input, weight, *args, **kwargs)
 
-    convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
-    convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
-    return cast(_Function, convolve)
+        convolve.__name__ = convolve.__qualname__ = f"{function.__name__}{dims}d"
+        convolve.__doc__ = f"`{function.__name__}` in {dims}-D."
+        return cast(_Function, convolve)
+
+    return in_axes(1), in_axes(2), in_axes(3)
 
 
-large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d = (
-    _for_axes(large_kernel_conv, dims) for dims in (1, 2, 3)
-)
-large_kernel_conv_transpose1d, large_kernel_conv_transpose2d, large_kernel_conv_transpose3d = (
-    _for_axes(large_kernel_conv_transpose, dims) for dims in (1, 2, 3)
+def _check_axes(dims: int, weight: Tensor, *others: Any, **more: Any) -> None:
+    _checks.axis_count("weight", weight, dims + 2)
+
+
+large_kernel_conv1d, large_kernel_conv2d, large_kernel_conv3d = numbered(large_kernel_conv, _check_axes)
+large_kernel_conv_transpose1d, large_kernel_conv_transpose2d, large_kernel_conv_transpose3d = numbered(
+    large_kernel_conv_transpose, _check_axes
 )

@@ -46,11 +46,10 @@ def transpose(gradient: Tensor, weight: Tensor, problem: Problem, bias: Tensor |
     Returns:
         (batch, in_channels, *map) of the problem.
     """
-    sizes, padding, beyond = problem.map, safe_padding(problem), []
+    sizes, padding = problem.map, safe_padding(problem)
     # Torch cuts both ends alike. What it leaves is made, and cut here.
     rows = zip(sizes, problem.kernel, problem.stride, problem.padding, shape_of(gradient)[2:], strict=True)
-    for size, taps, step, (before, after), cells in rows:
-        beyond.append(size + before + after - (cells - 1) * step - taps)
+    beyond = [size + sum(pads) - (cells - 1) * step - taps for size, taps, step, pads, cells in rows]
     output = TRANSPOSED_CONVOLUTIONS[len(sizes)](
         gradient, weight.contiguous(), bias, problem.stride, padding, beyond, problem.groups
     )
@@ -144,15 +143,10 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     kind = "grouped" if problem.groups > 1 else "dense"
     if problem.depthwise:
         kind = f"{len(problem.kernel)}-D depthwise" + (" last" if problem.channels_last else "")
-        products = (
-            products * (-(-problem.in_channels // 16) * 16) // max(1, problem.in_channels)
-        )  # few channels leave vectors empty
+        # Few channels leave vectors empty.
+        products = products * (-(-problem.in_channels // 16) * 16) // max(1, problem.in_channels)
     name = f"direct {kind} {part}"
-    return {
-        "direct call": 1.0,
-        f"{name} product": factor * products,
-        "direct cell": factor * problem.batch * cells,
-    }
+    return {"direct call": 1.0, f"{name} product": factor * products, "direct cell": factor * problem.batch * cells}
 
 
 DIRECT = Way(

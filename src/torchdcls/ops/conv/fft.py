@@ -18,7 +18,15 @@ from torch import Tensor
 from ..tracing import sizes_are_known, special_tensors
 from . import mixed
 from .problem import Problem
-from .spectrum import FastTransform, MatrixTransform, Transform, correlate_spectra, kept_frequencies, multiply
+from .spectrum import (
+    FastTransform,
+    MatrixTransform,
+    Transform,
+    convolve_spectra,
+    correlate_spectra,
+    kept_frequencies,
+    transpose_spectra,
+)
 from .way import Part, Way
 
 # Up to this many cells around an axis a matrix product is faster than torch.fft (on CPU).
@@ -103,8 +111,8 @@ def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int], uncut: int)
 def kernel_bytes(problem: Problem) -> int:
     """Memory of the largest part of the kernel's spectrum in float32; its gradient takes as much."""
     problem = _of_groups(problem, _groups_at_once(problem))
-    plan = tiling(problem)
-    return _whole_kernel_bytes(problem) * min(plan.channels, problem.out_channels) // max(1, problem.out_channels)
+    cut = tiling(problem)
+    return _whole_kernel_bytes(problem) * min(cut.channels, problem.out_channels) // max(1, problem.out_channels)
 
 
 def _whole_kernel_bytes(problem: Problem) -> int:
@@ -147,7 +155,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
         (batch, out_channels, *map out).
     """
     if mixed.can_mix(problem, input, weight):
-        mixture = mixed.convolve(input, weight, problem)
+        mixture = mixed.made("convolve", input, weight, problem)
         return mixture if bias is None else mixture.add_(bias.unsqueeze(-1))
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
@@ -156,15 +164,15 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
             for part, inner, outer in parts
         ]
         return torch.cat(outputs, 1)
-    plan = tiling(problem)
-    transform = plan.transform()
+    cut = tiling(problem)
+    transform = cut.transform()
     start = (0,) * len(problem.kernel)
-    kernel = _KernelSpectrum(weight, problem, plan)
+    kernel = _KernelSpectrum(weight, problem, cut)
     output = _Maps((problem.batch, problem.out_channels, *problem.outputs), False)
-    for rows, tile in _blocks(problem, plan):
+    for rows, tile in _blocks(problem, cut):
         maps = transform.forward(_cells(input, rows, tile.window), tile.offset)
         for part in kernel.parts:
-            product = multiply(maps, kernel.of(part), problem.groups, conjugate=True)
+            product = convolve_spectra(maps, kernel.of(part), problem.groups)
             cells = transform.inverse(product, _sizes(tile.outputs), start)
             output.put(rows, tile.outputs, part, cells if bias is None else cells + bias[part])
     return output.whole()
@@ -172,34 +180,28 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
 
 def transpose(gradient: Tensor, weight: Tensor, problem: Problem) -> Tensor:
     """Gradient of the input of `convolve`, (batch, in_channels, *map)."""
-    to_input, _ = _gradients(None, weight, gradient, problem)
-    assert to_input is not None
+    (to_input,) = _gradients(None, weight, gradient, problem)
     return to_input
 
 
 def correlate(input: Tensor, gradient: Tensor, problem: Problem) -> Tensor:
     """Gradient of the weight of `convolve`, (out_channels, in_channels/groups, *kernel)."""
-    _, to_weight = _gradients(input, None, gradient, problem)
-    assert to_weight is not None
+    (to_weight,) = _gradients(input, None, gradient, problem)
     return to_weight
 
 
 def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
     """Gradients of the input and of the weight of `convolve`: three transforms of maps, not four."""
     to_input, to_weight = _gradients(input, weight, gradient, problem)
-    assert to_input is not None and to_weight is not None
     return to_input, to_weight
 
 
-def _gradients(
-    input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem
-) -> tuple[Tensor | None, Tensor | None]:
+def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem) -> list[Tensor]:
     # Of the input where there is a weight, of the weight where there is an input.
     if mixed.can_mix(problem, input, weight, gradient):
-        return (
-            None if weight is None else mixed.transpose(gradient, weight, problem),
-            None if input is None else mixed.correlate(input, gradient, problem),
-        )
+        to_input = [] if weight is None else [mixed.made("transpose", gradient, weight, problem)]
+        to_weight = [] if input is None else [mixed.made("correlate", input, gradient, problem)]
+        return to_input + to_weight
     parts = _parts_of_groups(problem)
     if len(parts) > 1:
         made = [
@@ -211,14 +213,14 @@ def _gradients(
             )
             for part, inner, outer in parts
         ]
-        to_inputs, to_weights = zip(*made, strict=True)
-        return None if weight is None else torch.cat(to_inputs, 1), None if input is None else torch.cat(to_weights)
-    plan = tiling(problem)
-    transform = plan.transform()
+        channels = [*([] if weight is None else [1]), *([] if input is None else [0])]
+        return [torch.cat(each, axis) for each, axis in zip(zip(*made, strict=True), channels, strict=True)]
+    cut = tiling(problem)
+    transform = cut.transform()
     start = (0,) * len(problem.kernel)
-    kernel = _KernelSpectrum(weight, problem, plan)
-    to_input = _Maps((problem.batch, problem.in_channels, *problem.map), plan.cells != problem.outputs)
-    for rows, tile in _blocks(problem, plan):
+    kernel = _KernelSpectrum(weight, problem, cut)
+    inner = _Maps((problem.batch, problem.in_channels, *problem.map), cut.cells != problem.outputs)
+    for rows, tile in _blocks(problem, cut):
         outputs = transform.forward(_cells(gradient, rows, tile.outputs), start)
         if input is not None:
             maps = transform.forward(_cells(input, rows, tile.window), tile.offset)
@@ -227,22 +229,22 @@ def _gradients(
         if weight is not None:
             product: Tensor | None = None
             for part in kernel.parts:
-                product = multiply(outputs[..., part], kernel.of(part), problem.groups, transposed=True, onto=product)
+                product = transpose_spectra(outputs[..., part], kernel.of(part), problem.groups, product)
             assert product is not None
             cells = transform.inverse(product, _sizes(tile.window), tile.offset)
-            to_input.put(rows, tile.window, slice(None), cells)
-    return None if weight is None else to_input.whole(), None if input is None else kernel.gradient()
+            inner.put(rows, tile.window, slice(None), cells)
+    return [*([] if weight is None else [inner.whole()]), *([] if input is None else [kernel.gradient()])]
 
 
 class _KernelSpectrum:
     """A kernel's spectrum, or of one part of the output channels after the other, if the whole is large."""
 
-    def __init__(self, weight: Tensor | None, problem: Problem, plan: Tiling) -> None:
-        self.weight, self.transform = weight, plan.transform()
+    def __init__(self, weight: Tensor | None, problem: Problem, cut: Tiling) -> None:
+        self.weight, self.transform = weight, cut.transform()
         self.start, self.groups = (0,) * len(problem.kernel), problem.groups
         self.inputs, self.sizes = problem.in_channels // problem.groups, problem.kernel
         channels = problem.out_channels
-        step = channels if special_tensors() else plan.channels
+        step = channels if special_tensors() else cut.channels
         self.parts = [slice(first, min(first + step, channels)) for first in range(0, channels, step)]
         self.spectrum: Tensor | None = None
         self.totals: dict[int, Tensor] = {}
@@ -269,18 +271,18 @@ class _KernelSpectrum:
         return torch.cat(made).clone(memory_format=torch.contiguous_format)
 
 
-def _blocks(problem: Problem, plan: Tiling) -> Iterator[tuple[slice, Tile]]:
+def _blocks(problem: Problem, cut: Tiling) -> Iterator[tuple[slice, Tile]]:
     # In a compiled graph there are no blocks of the batch: it holds for other batches too.
     rows = [slice(None)]
-    if not special_tensors() and plan.rows < problem.batch:
-        rows = [slice(first, first + plan.rows) for first in range(0, problem.batch, plan.rows)]
-    yield from itertools.product(rows, _tiles(problem, plan))
+    if not special_tensors() and cut.rows < problem.batch:
+        rows = [slice(first, first + cut.rows) for first in range(0, problem.batch, cut.rows)]
+    yield from itertools.product(rows, _tiles(problem, cut))
 
 
-def _tiles(problem: Problem, plan: Tiling) -> Iterator[Tile]:
+def _tiles(problem: Problem, cut: Tiling) -> Iterator[Tile]:
     axes = []
     for size, taps, outputs, (before, _), cells in zip(
-        problem.map, problem.kernel, problem.outputs, problem.padding, plan.cells, strict=True
+        problem.map, problem.kernel, problem.outputs, problem.padding, cut.cells, strict=True
     ):
         axis = []
         for first in range(0, outputs, cells):
@@ -337,37 +339,27 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     """How many of which operations a part takes: what the cost rule multiplies by measured times."""
     if mixed.serves(problem):
         return mixed.operations(problem, part)
-    plan = tiling(problem)
-    tiles = math.prod(-(-out // cells) for out, cells in zip(problem.outputs, plan.cells, strict=True))
+    cut = tiling(problem)
+    tiles = math.prod(-(-out // cells) for out, cells in zip(problem.outputs, cut.cells, strict=True))
     window = [
-        min(size, cells + taps - 1) for size, cells, taps in zip(problem.map, plan.cells, problem.kernel, strict=True)
+        min(size, cells + taps - 1) for size, cells, taps in zip(problem.map, cut.cells, problem.kernel, strict=True)
     ]
     maps_in = (window, problem.in_channels, problem.batch * tiles)
-    maps_out = (plan.cells, problem.out_channels, problem.batch * tiles)
+    maps_out = (cut.cells, problem.out_channels, problem.batch * tiles)
     weights = problem.out_channels * problem.in_channels // problem.groups
     kernel = (problem.kernel, weights, 1)
-    transformed = {
-        "convolve": [maps_in, maps_out, kernel],
-        "transpose": [maps_in, maps_out, kernel],
-        "correlate": [maps_in, maps_out, kernel],
-        "gradients": [maps_in, maps_in, maps_out, kernel, kernel],
-    }[part]
     products = 2 if part == "gradients" else 1
-    frequencies = math.prod(plan.lengths)
+    transformed = [*(maps_in for _ in range(products)), maps_out, *(kernel for _ in range(products))]
+    frequencies = math.prod(cut.lengths)
     spectra = sum(channels * maps * frequencies for _, channels, maps in transformed)
-    counts = {
-        "fft call": 1.0,
-        "fft block": float(
-            products * tiles * -(-problem.batch // plan.rows) * -(-problem.out_channels // plan.channels)
-        ),
-        "fft spectrum cell": float(spectra),
-    }
-    if plan.by_matrix:
-        for sizes, channels, maps in transformed:
-            flops, matrices = _matrix_work(plan.lengths, sizes, channels, maps)
-            counts["fft matrix flop"] = counts.get("fft matrix flop", 0.0) + flops
-            counts["fft matrix narrow flop"] = counts.get("fft matrix narrow flop", 0.0) + flops / channels
-            counts["fft matrix product"] = counts.get("fft matrix product", 0.0) + matrices
+    blocks = products * tiles * -(-problem.batch // cut.rows) * -(-problem.out_channels // cut.channels)
+    counts = {"fft call": 1.0, "fft block": float(blocks), "fft spectrum cell": float(spectra)}
+    if cut.by_matrix:
+        work = [_matrix_work(cut.lengths, *each) for each in transformed]
+        counts["fft matrix flop"] = float(sum(flops for flops, _ in work))
+        narrow = (flops / channels for (flops, _), (_, channels, _) in zip(work, transformed, strict=True))
+        counts["fft matrix narrow flop"] = sum(narrow)
+        counts["fft matrix product"] = float(sum(matrices for _, matrices in work))
     else:
         counts["fft fast step"] = spectra * math.log2(frequencies)
     if not problem.depthwise:
@@ -378,9 +370,8 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
         counts["fft channels narrow flop"] = products_flops / least
         counts["fft channels product"] = float(products * frequencies * problem.groups)
     if not problem.channels_last:
-        counts["fft moved cell"] = float(
-            sum(math.prod(sizes) * channels * maps for sizes, channels, maps in transformed[: 1 + products])
-        )
+        moved = (math.prod(sizes) * channels * maps for sizes, channels, maps in transformed[: 1 + products])
+        counts["fft moved cell"] = float(sum(moved))
     return counts
 
 

@@ -4,21 +4,19 @@ The kernel's spectra are made where they are multiplied, and no tensor is made o
 """
 
 import ctypes
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..native.library import DTYPES, LENGTH, library, missing, view
-from ..tracing import exporting, numbers_when_run
+from ..tracing import define_operator, exporting, numbers_when_run, shown
 from .problem import Map, Problem
 from .way import Part
 
-_LIBRARY: Any = torch.library.Library("torchdcls", "FRAGMENT")  # type: ignore[no-untyped-call]
 MAPS: tuple[Map, ...] = ("convolve", "transpose", "correlate")
-# How a failure is put; what else the library says is prevented by `unsupported` of "fft".
-_NO_MEMORY = "expected memory for spectra of {} by the compiled library, got none"
+# The sizes of a problem that what a map makes has.
+_MADE: dict[Map, str] = {"convolve": "outputs", "transpose": "map", "correlate": "kernel"}
 
 
 class _Mixing(ctypes.Structure):
@@ -45,19 +43,14 @@ def can_mix(problem: Problem, *tensors: Tensor | None) -> bool:
     return serves(problem) and numbers_when_run(*tensors)
 
 
-def convolve(input: Tensor, weight: Tensor, problem: Problem) -> Tensor:
-    """See `fft.convolve`, without bias."""
-    return _made("convolve", input, weight, problem.groups, problem.before[0], problem.outputs[0])
-
-
-def transpose(gradient: Tensor, weight: Tensor, problem: Problem) -> Tensor:
-    """See `fft.transpose`."""
-    return _made("transpose", gradient, weight, problem.groups, problem.before[0], problem.map[0])
-
-
-def correlate(input: Tensor, gradient: Tensor, problem: Problem) -> Tensor:
-    """See `fft.correlate`."""
-    return _made("correlate", input, gradient, problem.groups, problem.before[0], problem.kernel[0])
+def made(map: Map, one: Tensor, other: Tensor, problem: Problem) -> Tensor:
+    """What a map gives of the two tensors that it takes, without bias; see the functions of `fft`."""
+    size = getattr(problem, _MADE[map])[0]
+    # Torch's compiler sees an operator; called from Python, one would take longer than a small convolution.
+    compiling = torch.compiler.is_compiling()
+    make = getattr(torch.ops.torchdcls, f"mixed_{map}") if compiling else partial(_run, map)
+    result: Tensor = make(one, other, problem.groups, problem.before[0], size)
+    return result
 
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
@@ -76,73 +69,28 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     return {"native call": 1.0, "fft mixed product": products, "fft mixed transform": transforms}
 
 
-def _made(map: Map, *arguments: Any) -> Tensor:
-    # Torch's compiler sees an operator; called from Python, one would take longer than a small convolution.
-    make = getattr(torch.ops.torchdcls, f"mixed_{map}") if torch.compiler.is_compiling() else _RUN[map]
-    made: Tensor = make(*arguments)
-    return made
-
-
-def _convolve(input: Tensor, weight: Tensor, groups: int, before: int, size: int) -> Tensor:
-    output = _like_convolve(input, weight, groups, before, size)
-    _run("convolve", input, weight, output, groups, before)
-    return output
-
-
-def _transpose(gradient: Tensor, weight: Tensor, groups: int, before: int, size: int) -> Tensor:
-    input = _like_transpose(gradient, weight, groups, before, size)
-    _run("transpose", input, weight, gradient, groups, before)
-    return input
-
-
-def _correlate(input: Tensor, gradient: Tensor, groups: int, before: int, size: int) -> Tensor:
-    weight = _like_correlate(input, gradient, groups, before, size)
-    _run("correlate", input, weight, gradient, groups, before)
-    return weight
-
-
-def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, groups: int, before: int) -> None:
+def _run(map: Map, one: Tensor, other: Tensor, groups: int, before: int, size: int) -> Tensor:
+    result = _like(map, one, other, groups, before, size)
     # The tensors of a convolution, one of which is written.
+    tensors = {"convolve": (one, other, result), "transpose": (result, other, one), "correlate": (one, result, other)}
+    input, weight, output = (shown(tensor) for tensor in tensors[map])
     kernels = library()
     assert kernels is not None
     inputs, outputs = input.shape[1] // groups, output.shape[1] // groups
     sizes = _Mixing(input.shape[0], groups, inputs, outputs, input.shape[2], output.shape[2], weight.shape[2], before)
-    read = [_shown(tensor) for tensor in (input, weight, output)]
-    failed = kernels.td_mix(
-        input.dtype == torch.float64, MAPS.index(map), ctypes.byref(sizes), *(ctypes.byref(view(one)) for one in read)
-    )
-    if failed:
-        raise RuntimeError(_NO_MEMORY.format(tuple(weight.shape)))
+    views = (ctypes.byref(view(tensor)) for tensor in (input, weight, output))
+    if kernels.td_mix(input.dtype == torch.float64, MAPS.index(map), ctypes.byref(sizes), *views):
+        shape = tuple(weight.shape)
+        raise RuntimeError(f"expected memory for spectra of {shape} by the compiled library, got none")
+    return result
 
 
-def _shown(tensor: Tensor) -> Tensor:
-    # A view may show the opposite signs, and zeros be nowhere.
-    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
+def _like(map: Map, one: Tensor, other: Tensor, groups: int, before: int, size: int) -> Tensor:
+    if map == "correlate":
+        return one.new_empty((other.shape[1], one.shape[1] // groups, size))
+    return one.new_empty((one.shape[0], other.shape[0] if map == "convolve" else other.shape[1] * groups, size))
 
 
-def _like_convolve(input: Tensor, weight: Tensor, groups: int, before: int, size: int) -> Tensor:
-    return input.new_empty((input.shape[0], weight.shape[0], size))
-
-
-def _like_transpose(gradient: Tensor, weight: Tensor, groups: int, before: int, size: int) -> Tensor:
-    return gradient.new_empty((gradient.shape[0], weight.shape[1] * groups, size))
-
-
-def _like_correlate(input: Tensor, gradient: Tensor, groups: int, before: int, size: int) -> Tensor:
-    return input.new_empty((gradient.shape[1], input.shape[1] // groups, size))
-
-
-_RUN: dict[Map, Callable[..., Tensor]] = {"convolve": _convolve, "transpose": _transpose, "correlate": _correlate}
-_LIKE = {"convolve": _like_convolve, "transpose": _like_transpose, "correlate": _like_correlate}
-_TENSORS = {
-    "convolve": "Tensor input, Tensor weight",
-    "transpose": "Tensor gradient, Tensor weight",
-    "correlate": "Tensor input, Tensor gradient",
-}
 for _map in MAPS:
-    _LIBRARY.define(
-        f"mixed_{_map}({_TENSORS[_map]}, SymInt groups, SymInt before, SymInt size) -> Tensor",
-        tags=(torch.Tag.pt2_compliant_tag,),
-    )
-    _LIBRARY.impl(f"mixed_{_map}", _RUN[_map], "CPU")
-    torch.library.register_fake(f"torchdcls::mixed_{_map}", _LIKE[_map], lib=_LIBRARY)
+    _schema = f"mixed_{_map}(Tensor one, Tensor other, SymInt groups, SymInt before, SymInt size) -> Tensor"
+    define_operator(_schema, partial(_run, _map), partial(_like, _map))

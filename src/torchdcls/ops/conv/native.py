@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..caches import cached
 from ..native.library import DTYPES, LENGTH, library, missing, three, view
-from ..tracing import exporting
-from .operators import DepthwiseOperators, not_depthwise
+from ..tracing import differentiated_forwards, exporting
+from .operators import depthwise_maps, not_depthwise
 from .problem import Map, Problem
 from .rates import nanoseconds
 from .way import Part, Way
@@ -21,7 +21,7 @@ ALGORITHMS = ("direct", "spectra")
 FAILURES = {1: "no memory for the work of a compiled kernel", 2: "sizes that a compiled kernel does not know"}
 
 
-class Sizes(ctypes.Structure):
+class ProblemSizes(ctypes.Structure):
     """A `td_problem`: a convolution along z, y and x."""
 
     _fields_ = (
@@ -76,18 +76,9 @@ def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, stride: Sequen
 
 
 @cached(maxsize=1024)
-def _described(
-    batch: int,
-    channels: int,
-    map: Sequence[int],
-    outputs: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    before: Sequence[int],
-) -> Sizes:
-    return Sizes(
-        batch, channels, three(map, 1), three(outputs, 1), three(kernel, 1), three(stride, 1), three(before, 0)
-    )
+def _described(batch: int, channels: int, *axes: Sequence[int]) -> ProblemSizes:
+    *sizes, before = axes
+    return ProblemSizes(batch, channels, *(three(each, 1) for each in sizes), three(before, 0))
 
 
 @cached(maxsize=4096)
@@ -118,10 +109,8 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     if part == "gradients":
         both = operations(problem, "transpose"), operations(problem, "correlate")
         return {name: both[0].get(name, 0.0) + both[1].get(name, 0.0) for name in both[0] | both[1]}
-    sizes = (
-        *(problem.batch, problem.in_channels, problem.map, problem.outputs, problem.kernel, problem.stride),
-        tuple(problem.before),
-    )
+    axes = problem.map, problem.outputs, problem.kernel, problem.stride, tuple(problem.before)
+    sizes = problem.batch, problem.in_channels, *axes
     twice = problem.dtype == torch.float64
     taken = algorithm(part, sizes, twice)
     cells = problem.batch * problem.in_channels * (prod(problem.map) + prod(problem.outputs))
@@ -144,19 +133,16 @@ def unsupported(problem: Problem) -> str | None:
         return not_depthwise(problem)
     if problem.dtype not in DTYPES:
         return f"it knows no {problem.dtype}"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if differentiated_forwards():
         return "it has no forward-mode derivative"
     if exporting():
         return "an exported program has to run where this package is not"
     return None
 
 
-_OPERATORS = DepthwiseOperators("native", ("CPU",), _convolve, _transpose, _correlate)
 NATIVE = Way(
     name="native",
-    convolve=_OPERATORS.convolve,
-    transpose=_OPERATORS.transpose,
-    correlate=_OPERATORS.correlate,
+    **depthwise_maps("native", ("CPU",), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,
     operations=operations,
     own_half=True,

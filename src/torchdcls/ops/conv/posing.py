@@ -10,7 +10,7 @@ from ... import _checks
 from ..caches import cached
 from ..tracing import shape_of, sizes_are_known, traced_by_jit, with_numbers
 from .layout import is_channels_last
-from .problem import Problem
+from .problem import Map, Problem
 
 Padding = int | Sequence[int] | Literal["same", "valid"]
 
@@ -22,41 +22,33 @@ def state(
     stride: int | Sequence[int],
     padding: Padding,
     groups: int,
+    output_padding: int | Sequence[int] = 0,
+    *,
+    output: Map = "convolve",
 ) -> tuple[Tensor, Problem]:
     """The problem that a call poses, without the taps that only see padding; and the weight without them.
 
+    Args:
+        input, weight, bias, stride, padding, groups: Of the call, as in torch.
+        output_padding: As in torch, of a transposed convolution.
+        output: Which map of the problem the call's output is: "convolve", or "transpose" for a transposed convolution,
+            which poses the convolution that leads from its output to its input.
+
     Raises:
         ValueError: Shapes that do not fit.
+        TypeError: A size of a wrong type.
     """
-    facts = (*with_numbers(_facts, input, weight, bias), _hashable(stride), _hashable(padding), groups)
+    sizes = map(_hashable, (stride, padding, groups, output_padding))
+    facts = (output, *with_numbers(_facts, input, weight, bias), *sizes)
     # The same call comes again and again, and tensors are often so small that this is a large part of it.
     try:
         problem, taps = _posed(*facts) if _traced() else _known_posed(*facts)
     except TypeError:  # symbols of a tracer, or whatever came in place of numbers, cannot be looked up
         problem, taps = _posed(*facts)
-    return _narrowed(weight, taps), problem
-
-
-def state_transpose(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int | Sequence[int],
-    padding: int | Sequence[int],
-    output_padding: int | Sequence[int],
-    groups: int,
-) -> tuple[Tensor, Problem]:
-    """The problem whose transpose a call asks for, without the taps that nothing is read from; and the weight so.
-
-    Raises:
-        ValueError: Shapes that do not fit.
-    """
-    facts = (*with_numbers(_facts, input, weight, bias), *map(_hashable, (stride, padding, output_padding)), groups)
-    try:
-        problem, taps = _posed_transpose(*facts) if _traced() else _known_posed_transpose(*facts)
-    except TypeError:
-        problem, taps = _posed_transpose(*facts)
-    return _narrowed(weight, taps), problem
+    for axis, (start, size) in enumerate(taps, start=2):
+        if size != shape_of(weight)[axis]:
+            weight = weight.narrow(axis, start, size)
+    return weight, problem
 
 
 def _traced() -> bool:
@@ -74,14 +66,8 @@ def _hashable(sizes: Any) -> Any:
     return tuple(sizes) if isinstance(sizes, list) else sizes
 
 
-def _narrowed(weight: Tensor, taps: Sequence[tuple[int, int]]) -> Tensor:
-    for axis, (start, size) in enumerate(taps, start=2):
-        if size != shape_of(weight)[axis]:
-            weight = weight.narrow(axis, start, size)
-    return weight
-
-
 def _posed(
+    output: Map,
     input_shape: Sequence[int],
     weight_shape: Sequence[int],
     bias_shape: Sequence[int] | None,
@@ -91,33 +77,61 @@ def _posed(
     stride: int | Sequence[int],
     padding: Padding,
     groups: int,
+    output_padding: int | Sequence[int],
 ) -> tuple[Problem, Sequence[tuple[int, int]]]:
     # The problem, and which taps along each axis are needed, (first, count).
-    dims = _checked_dims(input_shape, weight_shape, "out_channels, in_channels/groups")
+    transposed, dims = output == "transpose", len(weight_shape) - 2
+    first, second = ("in", "out") if transposed else ("out", "in")
+    if dims not in (1, 2, 3):
+        expected = f"({first}_channels, {second}_channels/groups, *kernel)"
+        raise ValueError(f"weight: expected {expected} with 1 to 3 axes, got {tuple(weight_shape)}")
+    if len(input_shape) not in (dims + 1, dims + 2):
+        raise ValueError(
+            f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
+            f"got shape {tuple(input_shape)}"
+        )
     known = sizes_are_known(input_shape[-dims:])
     fixed = _fixed if torch.compiler.is_compiling() and known else tuple
-    (out_channels,), groups = fixed(weight_shape[:1]), _checks.integer("groups", groups, 1)
-    if out_channels % groups:
-        raise ValueError(f"weight: expected a multiple of groups={groups} output channels, got {tuple(weight_shape)}")
-    if input_shape[-dims - 1] != weight_shape[1] * groups:
-        raise ValueError(f"input: expected {weight_shape[1] * groups} channels, got shape {tuple(input_shape)}")
-    if bias_shape is not None and tuple(bias_shape) != (out_channels,):
-        raise ValueError(f"bias: expected shape ({out_channels},), got {tuple(bias_shape)}")
+    (out_channels, in_channels), groups = fixed(weight_shape[:2]), _checks.integer("groups", groups, 1)
+    in_channels *= groups
+    if out_channels % groups or (transposed and out_channels == 0):
+        expected = f"a multiple of groups={groups} {first}put channels"
+        raise ValueError(f"weight: expected {expected}, got {tuple(weight_shape)}")
+    taken, made = (out_channels, in_channels) if transposed else (in_channels, out_channels)
+    if input_shape[-dims - 1] != taken:
+        raise ValueError(f"input: expected {taken} channels, got shape {tuple(input_shape)}")
+    if bias_shape is not None and tuple(bias_shape) != (made,):
+        raise ValueError(f"bias: expected shape ({made},), got {tuple(bias_shape)}")
+
     strides = _checks.integers("stride", stride, dims, 1)
-    kernel, map_size = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
-    pads = padding_pairs(padding, kernel, strides)
-    for axis in range(dims):
-        if map_size[axis] + sum(pads[axis]) < kernel[axis]:
+    beyond = check_output_padding(output_padding, strides)
+    if any(beyond) and not transposed:
+        raise ValueError(f"output_padding: expected 0 unless the convolution is transposed, got {beyond}")
+    kernel, sizes = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
+    if transposed:
+        around = _checks.integers("padding", padding, dims, 0)
+        pads = tuple((pad, pad) for pad in around)
+        rows = zip(kernel, strides, around, beyond, strict=True)
+        # The fewest cells n for which (n - 1) * stride + kernel + output padding - 2 * padding is not below 1.
+        fewest = [max(1, 1 - -(1 + 2 * pad - taps - more) // step) for taps, step, pad, more in rows]
+    else:
+        pads = padding_pairs(padding, kernel, strides)
+        fewest = [taps - sum(around) for taps, around in zip(kernel, pads, strict=True)]
+    for axis, (size, least) in enumerate(zip(sizes, fewest, strict=True)):
+        if size < least:
             raise ValueError(
-                f"input: expected a map of at least {kernel[axis] - sum(pads[axis])} along axis {axis} "
+                f"input: expected a map of at least {least} along axis {axis}, as its output would be empty "
                 f"(kernel {kernel}, padding {pads}), got shape {tuple(input_shape)}"
             )
+    if transposed:
+        shortest = transposed_sizes(sizes, kernel, strides, around)
+        sizes = tuple(size + more for size, more in zip(shortest, beyond, strict=True))
     problem = Problem(
         batch=input_shape[0] if len(input_shape) == dims + 2 else 1,
-        in_channels=fixed(weight_shape[1:2])[0] * groups,
+        in_channels=in_channels,
         out_channels=out_channels,
         groups=groups,
-        map=map_size,
+        map=sizes,
         kernel=kernel,
         stride=strides,
         padding=pads,
@@ -129,74 +143,8 @@ def _posed(
     return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
 
 
-def _posed_transpose(
-    input_shape: Sequence[int],
-    weight_shape: Sequence[int],
-    bias_shape: Sequence[int] | None,
-    device: str,
-    dtype: torch.dtype,
-    channels_last: bool,
-    stride: int | Sequence[int],
-    padding: int | Sequence[int],
-    output_padding: int | Sequence[int],
-    groups: int,
-) -> tuple[Problem, Sequence[tuple[int, int]]]:
-    # As `_posed`, of the convolution that leads from the call's output to its input.
-    dims = _checked_dims(input_shape, weight_shape, "in_channels, out_channels/groups")
-    known = sizes_are_known(input_shape[-dims:])
-    fixed = _fixed if torch.compiler.is_compiling() and known else tuple
-    (in_channels, outputs), groups = fixed(weight_shape[:2]), _checks.integer("groups", groups, 1)
-    if in_channels == 0 or in_channels % groups:
-        raise ValueError(f"weight: expected a multiple of groups={groups} input channels, got {tuple(weight_shape)}")
-    if input_shape[-dims - 1] != in_channels:
-        raise ValueError(f"input: expected {in_channels} channels, got shape {tuple(input_shape)}")
-    if bias_shape is not None and tuple(bias_shape) != (outputs * groups,):
-        raise ValueError(f"bias: expected shape ({outputs * groups},), got {tuple(bias_shape)}")
-    strides = _checks.integers("stride", stride, dims, 1)
-    pads = _checks.integers("padding", padding, dims, 0)
-    beyond = check_output_padding(output_padding, strides)
-    kernel, cells = fixed(weight_shape[2:]), fixed(input_shape[-dims:])
-    least = transposed_sizes(cells, kernel, strides, pads)
-    sizes = tuple(size + more for size, more in zip(least, beyond, strict=True))
-    for axis in range(dims):
-        if cells[axis] < 1 or sizes[axis] < 1:
-            # The fewest cells n for which (n - 1) * stride + kernel + output padding - 2 * padding is not below 1.
-            short = 1 + 2 * pads[axis] - kernel[axis] - beyond[axis]
-            raise ValueError(
-                f"input: expected a map of at least {max(1, 1 - (-short // strides[axis]))} along axis {axis}, as its "
-                f"output would be empty (kernel {kernel}, padding {pads}), got shape {tuple(input_shape)}"
-            )
-    problem = Problem(
-        batch=input_shape[0] if len(input_shape) == dims + 2 else 1,
-        in_channels=outputs * groups,
-        out_channels=in_channels,
-        groups=groups,
-        map=sizes,
-        kernel=kernel,
-        stride=strides,
-        padding=tuple((pad, pad) for pad in pads),
-        device=device,
-        dtype=dtype,
-        channels_last=channels_last,
-    )
-    return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
-
-
 # By type too: `groups=True` is refused although it equals 1.
 _known_posed = cached(maxsize=1024, typed=True)(_posed)
-_known_posed_transpose = cached(maxsize=1024, typed=True)(_posed_transpose)
-
-
-def _checked_dims(input_shape: Sequence[int], weight_shape: Sequence[int], channels: str) -> int:
-    dims = len(weight_shape) - 2
-    if dims not in (1, 2, 3):
-        raise ValueError(f"weight: expected ({channels}, *kernel) with 1 to 3 axes, got {tuple(weight_shape)}")
-    if len(input_shape) not in (dims + 1, dims + 2):
-        raise ValueError(
-            f"input: expected {dims + 2} axes (batch, channels, *map), or {dims + 1} without batch, "
-            f"got shape {tuple(input_shape)}"
-        )
-    return dims
 
 
 def _fixed(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The sizes of one convolution call."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -47,8 +47,11 @@ class Problem:
 
     def fields(self) -> tuple[Any, ...]:
         """What `Problem(*fields)` makes it from."""
-        return tuple(vars(self).values())
+        return tuple(getattr(self, name) for name in _NAMES)
 
     def with_kernel(self, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> "Problem":
         """The same problem with another kernel size and padding."""
         return replace(self, kernel=kernel, padding=padding)
+
+
+_NAMES = tuple(field.name for field in fields(Problem))

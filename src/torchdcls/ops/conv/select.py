@@ -16,8 +16,6 @@ from .ways import WAYS, named
 
 # The least gain a map that is worth another plan than torch's own: what it takes to call one. Unit: nanoseconds.
 LEAST_GAIN = 3e4
-# The map that gives the gradient of the input of another.
-_BACK: dict[Map, Map] = {"convolve": "transpose", "transpose": "convolve"}
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,9 @@ class Plan:
 
 def maps_of(output: Map, of_input: bool, of_weight: bool) -> tuple[Map, ...]:
     """The maps that a call whose output is one asks for, with the gradients that are wanted: the output first."""
-    maps: tuple[Map, ...] = (output,)
-    if of_input:
-        maps += (_BACK[output],)
-    if of_weight:
-        maps += ("correlate",)
-    return maps
+    back: Map = "convolve" if output == "transpose" else "transpose"
+    wanted: tuple[tuple[Map, bool], ...] = ((output, True), (back, of_input), ("correlate", of_weight))
+    return tuple(map for map, want in wanted if want)
 
 
 def unsupported_reason(way: Way, problem: Problem) -> str | None:

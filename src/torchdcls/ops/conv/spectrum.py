@@ -9,7 +9,7 @@ any length, cells at any offset, gives only the cells that are wanted, and leave
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,28 +18,15 @@ from ..caches import cached
 from ..tracing import special_tensors
 
 
-class Transform(Protocol):
-    """A discrete Fourier transform over circles of `lengths` cells."""
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Cells around each axis."""
-
-    def forward(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
-        """Spectrum of (batch, *sizes, channels) whose first cell sits at `offsets`, all others being zero."""
-
-    def inverse(self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int]) -> Tensor:
-        """The (batch, *sizes, channels) cells of a spectrum, the first one at `offsets`."""
-
-
 @dataclass(frozen=True)
 class MatrixTransform:
-    """The transform as one product with a matrix of sines and cosines per axis."""
+    """The transform over circles of `lengths` cells, as one product with a matrix of sines and cosines per axis."""
 
     lengths: tuple[int, ...]
 
     def forward(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
-        """See `Transform`. Each step maps (cell, plane) of one axis to (plane, frequency), the last axis first."""
+        """Spectrum of (batch, *sizes, channels) whose first cell sits at `offsets`, all others being zero."""
+        # Each step maps (cell, plane) of one axis to (plane, frequency), the last axis first.
         batch, sizes, channels = cells.shape[0], cells.shape[1:-1], cells.shape[-1]
         behind = channels
         for axis in reversed(range(len(sizes))):
@@ -53,7 +40,8 @@ class MatrixTransform:
         return cells.view(batch, 2, -1, channels)
 
     def inverse(self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int]) -> Tensor:
-        """See `Transform`. Each step maps (plane, frequency) of one axis to (cell, plane)."""
+        """The (batch, *sizes, channels) cells of a spectrum, the first one at `offsets`."""
+        # Each step maps (plane, frequency) of one axis to (cell, plane).
         batch, _, frequencies, channels = spectrum.shape
         behind = frequencies * channels
         cells = spectrum
@@ -75,7 +63,7 @@ class FastTransform:
     lengths: tuple[int, ...]
 
     def forward(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
-        """See `Transform`."""
+        """As of `MatrixTransform`."""
         batch, sizes, channels = cells.shape[0], cells.shape[1:-1], cells.shape[-1]
         if any(offsets):
             pads = [pad for offset in reversed(offsets) for pad in (offset, 0)]
@@ -84,7 +72,7 @@ class FastTransform:
         return spectrum.reshape(batch, 1, -1, channels)
 
     def inverse(self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int]) -> Tensor:
-        """See `Transform`."""
+        """As of `MatrixTransform`."""
         batch, _, _, channels = spectrum.shape
         dims = list(range(1, 1 + len(sizes)))
         half = (*self.lengths[:-1], kept_frequencies(self.lengths[-1], True))
@@ -94,63 +82,70 @@ class FastTransform:
         return cells
 
 
+Transform = MatrixTransform | FastTransform
+
+
 def kept_frequencies(length: int, last: bool) -> int:
     """Frequencies of an axis that are kept: half of those of the last one."""
     return length // 2 + 1 if last else length
 
 
-def multiply(
-    left: Tensor,
-    right: Tensor,
-    groups: int,
-    *,
-    conjugate: bool = False,
-    transposed: bool = False,
-    onto: Tensor | None = None,
-) -> Tensor:
-    """Spectrum of maps times that of a kernel, or times its complex conjugate.
+def convolve_spectra(maps: Tensor, kernel: Tensor, groups: int) -> Tensor:
+    """Spectrum of the output of a convolution: that of the input times the complex conjugate of the kernel's.
 
     Args:
-        left: (batch, planes, frequencies, groups * in), spectrum of maps.
-        right: (1, planes, frequencies, groups * out * in), or groups * in * out if `transposed`, spectrum of a kernel.
+        maps: (batch, planes, frequencies, groups * in).
+        kernel: (1, planes, frequencies, groups * out * in).
         groups: Groups of channels.
-        conjugate: Whether to take the complex conjugate of `right`.
-        transposed: Whether `right` maps the other way.
-        onto: What an earlier call gave, to be added to, where channels are summed.
 
     Returns:
         (batch, planes, frequencies, groups * out), summed over `in`.
     """
-    if left.shape[-1] == right.shape[-1] == groups and onto is None:
-        return _multiply(left, right, conjugate)
-    maps = _by_group(left, groups)
-    matrices = _by_group(right, groups).squeeze(2)
-    matrices = torch.unflatten(matrices, -1, (maps.shape[-1], -1) if transposed else (-1, maps.shape[-1]))
-    matrices = matrices if transposed else matrices.transpose(-2, -1)
-    total = None if onto is None else _by_group(onto, groups)
-    return _from_groups(_matmul(maps, matrices, "right" if conjugate else None, total), groups)
+    if maps.shape[-1] == kernel.shape[-1] == groups:
+        return _multiply(maps, kernel, True)
+    inputs = _by_group(maps, groups)
+    matrices = torch.unflatten(_by_group(kernel, groups).squeeze(2), -1, (-1, inputs.shape[-1]))
+    return _from_groups(_matmul(inputs, matrices.transpose(-2, -1), "right"), groups)
 
 
-def correlate_spectra(left: Tensor, right: Tensor, groups: int, onto: Tensor | None = None) -> Tensor:
-    """Spectrum of maps times the complex conjugate of another, summed over the batch: a kernel's spectrum.
+def transpose_spectra(gradients: Tensor, kernel: Tensor, groups: int, onto: Tensor | None = None) -> Tensor:
+    """Spectrum of the gradient of the input: that of the output's times the kernel's.
 
     Args:
-        left: (batch, planes, frequencies, groups * in).
-        right: (batch, planes, frequencies, groups * out).
+        gradients: (batch, planes, frequencies, groups * out).
+        kernel: (1, planes, frequencies, groups * out * in).
         groups: Groups of channels.
-        onto: What an earlier call gave, to be added to.
+        onto: What an earlier call gave of other channels of a group, to be added to.
 
     Returns:
-        (1, planes, frequencies, groups * out * in).
+        (batch, planes, frequencies, groups * in), summed over `out`.
     """
-    if left.shape[-1] == right.shape[-1] == groups:
-        product = _multiply(left, right, True).sum(0, keepdim=True)
+    if gradients.shape[-1] == kernel.shape[-1] == groups and onto is None:
+        return _multiply(gradients, kernel, False)
+    outputs = _by_group(gradients, groups)
+    matrices = torch.unflatten(_by_group(kernel, groups).squeeze(2), -1, (outputs.shape[-1], -1))
+    total = None if onto is None else _by_group(onto, groups)
+    return _from_groups(_matmul(outputs, matrices, None, total), groups)
+
+
+def correlate_spectra(maps: Tensor, gradients: Tensor, groups: int, onto: Tensor | None = None) -> Tensor:
+    """Spectrum of the gradient of the kernel: the input's times the complex conjugate of the output's gradient's.
+
+    Args:
+        maps: (batch, planes, frequencies, groups * in).
+        gradients: (batch, planes, frequencies, groups * out).
+        groups: Groups of channels.
+        onto: What an earlier call gave of other samples, to be added to.
+
+    Returns:
+        (1, planes, frequencies, groups * out * in), summed over the batch.
+    """
+    if maps.shape[-1] == gradients.shape[-1] == groups:
+        product = _multiply(maps, gradients, True).sum(0, keepdim=True)
         return product if onto is None else onto + product
-    maps = _by_group(right, groups).transpose(-2, -1)
-    inputs = _by_group(left, groups)
-    total = None if onto is None else torch.unflatten(_by_group(onto, groups).squeeze(2), -1, (maps.shape[2], -1))
-    product = _matmul(maps, inputs, "left", total)
-    return _from_groups(product.flatten(2).unsqueeze(2), groups)
+    outputs, inputs = _by_group(gradients, groups).transpose(-2, -1), _by_group(maps, groups)
+    total = None if onto is None else torch.unflatten(_by_group(onto, groups).squeeze(2), -1, (outputs.shape[2], -1))
+    return _from_groups(_matmul(outputs, inputs, "left", total).flatten(2).unsqueeze(2), groups)
 
 
 def _multiply(left: Tensor, right: Tensor, conjugate: bool) -> Tensor:
@@ -164,10 +159,7 @@ def _multiply(left: Tensor, right: Tensor, conjugate: bool) -> Tensor:
 
 
 def _matmul(
-    left: Tensor,
-    right: Tensor,
-    conjugate: Literal["left", "right"] | None,
-    onto: Tensor | None,
+    left: Tensor, right: Tensor, conjugate: Literal["left", "right"] | None, onto: Tensor | None = None
 ) -> Tensor:
     # (planes, matrices, a, b) x (planes, matrices, b, c) -> (planes, matrices, a, c)
     if left.is_complex():
@@ -177,8 +169,7 @@ def _matmul(
     imaginary = [(left[1], right[0]), (left[0], right[1])]
     if conjugate == "left":
         imaginary.reverse()
-    first = [(left[0], right[0]), imaginary[0]]
-    product = torch.stack([torch.bmm(*factors) for factors in first])
+    product = torch.stack([torch.bmm(left[0], right[0]), torch.bmm(*imaginary[0])])
     product = product if onto is None else onto + product
     product[0].baddbmm_(left[1], right[1], alpha=-1 if conjugate is None else 1)
     product[1].baddbmm_(*imaginary[1], alpha=1 if conjugate is None else -1)
@@ -195,20 +186,16 @@ def _from_groups(spectrum: Tensor, groups: int) -> Tensor:
     return torch.unflatten(spectrum, 1, (-1, groups)).permute(3, 0, 1, 2, 4).flatten(3)
 
 
-def _matrix(
-    length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _matrix(*settings: Any) -> Tensor:
     # What a compiler traces becomes a part of its graph: it refuses one function's several constants (torch 2.14).
-    make = _make_matrix if special_tensors() else _kept_matrix
-    return make(length, size, offset, last, inverse, dtype, device)
+    return (_make_matrix if special_tensors() else _kept_matrix)(*settings)
 
 
 @cached(maxsize=256)
-def _kept_matrix(
-    length: int, size: int, offset: int, last: bool, inverse: bool, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _kept_matrix(*settings: Any) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
-        return _make_matrix(length, size, offset, last, inverse, dtype, torch.device("cpu")).to(device)
+        on_cpu = (*settings[:-1], torch.device("cpu"))
+        return _make_matrix(*on_cpu).to(settings[-1])
 
 
 def _make_matrix(

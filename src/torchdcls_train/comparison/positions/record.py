@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls._tables import INPUTS, half_interval, markdown_table
 
 from ..report import Part
 from .task import FOUND
@@ -19,7 +19,6 @@ Cell = tuple[str, str, str]
 BASELINE = "bilinear"
 _MORE, _FEWER = f"More than {BASELINE}", f"Fewer than {BASELINE}"
 _NEITHER = f"Difference from {BASELINE} not significant"
-INPUTS = {"edges": "edges of images", "images": "images"}
 _HEADER = ("student", "found (%)", f"against {BASELINE}", "loss", "distance left")
 
 

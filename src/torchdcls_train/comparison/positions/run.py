@@ -1,7 +1,5 @@
 """The comparison of interpolations on taps at known places: trains, records, draws and prints."""
 
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -15,13 +13,12 @@ from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
-from torchdcls._environment import environment, repeatable
-
 from ...data.fashion_mnist import read_embedded
 from ...data.seeds import seed_of
 from ...progress import ProgressBar
-from ...run_files import make_folder, write_json, write_text
+from ...run_files import write_text
 from ..config import Inputs, PositionsConfig, Start, StudentName
+from ..record import Record
 from ..report import write_report
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
@@ -71,19 +68,10 @@ def compare_positions(
     assert config.seeds is not None and config.updates is not None
     _teacher(config, 0)  # taps without room are refused before anything is written
     folder = config.out or Path("runs") / f"positions-{datetime.now():%Y%m%d-%H%M%S}"
-    path = folder / "results.json"
-    if path.exists():
-        raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
-    make_folder(folder)
     torch.set_num_threads(config.threads)
     train, test = read_embedded()
     values = {inputs: (prepared(train.images, inputs), prepared(test.images, inputs)) for inputs in config.inputs}
-    command = shlex.join(["torchdcls", *repeatable(sys.argv[1:] if argv is None else argv)])
-    result: dict[str, Any] = {
-        "benchmark": "positions",
-        **environment(command, _PACKAGES),
-        "complete": False,
-        "status": "running",
+    facts: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "config": {name: value for name, value in asdict(config).items() if name != "out"},
         "data": {
@@ -95,7 +83,8 @@ def compare_positions(
         "teachers": [],
         "runs": [],
     }
-    write_json(path, result)
+    record = Record(folder, "positions", argv, facts, _PACKAGES)
+    result = record.result
     console.print(
         f"Can elements find {config.taps} taps up to {config.reach:g} cells from the center? "
         f"{config.seeds * config.kernels} kernels of {config.dilated_kernel_size}x{config.dilated_kernel_size}, "
@@ -105,8 +94,9 @@ def compare_positions(
     )
     runs = list(product(range(config.seeds), config.inputs, config.starts, config.students))
     paths: dict[StudentName, Tensor] = {}
-    try:
-        with ProgressBar(console, len(runs) * config.updates * config.kernels * config.batch_size) as progress:
+    images = len(runs) * config.updates * config.kernels * config.batch_size
+    with record.under_way(console), ProgressBar(console, images) as progress:
+        try:
             for seed, inputs, start, student in runs:
                 if seed == len(result["teachers"]):
                     teacher = _teacher(config, seed)
@@ -118,18 +108,10 @@ def compare_positions(
                 if (seed, inputs, start) == (0, config.inputs[0], config.starts[0]):
                     paths[student] = search.path
                 if student == config.students[-1]:
-                    write_json(path, result)
-        result.update(status="finished", complete=True)
-    except KeyboardInterrupt:
-        result["status"] = "interrupted"
-        console.print("Interrupted; what was done so far is in the run folder")
-    except Exception as error:
-        result["status"] = f"failed: {type(error).__name__}"
-        raise
-    finally:
-        if paths:
-            result["travel"] = _travel(result, paths)
-        write_json(path, result)
+                    record.save()
+        finally:
+            if paths:
+                result["travel"] = _travel(result, paths)
     _present(result, folder, console)
     return result
 

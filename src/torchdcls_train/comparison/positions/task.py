@@ -113,7 +113,7 @@ class Search:
 
     Args:
         outcomes: Before, during and after it.
-        path: (updates + 1, 3, kernels, taps), row, column (grid cells) and weight of the elements.
+        path: (updates + 1, 3, kernels, elements), row, column (grid cells) and weight of the elements.
     """
 
     outcomes: list[Outcome]
@@ -137,9 +137,9 @@ def find_taps(
 
     Args:
         student: How.
-        teacher: What it should find; the student has as many elements as that has taps.
-        start: (2, kernels, taps), where elements start. Unit: grid cells.
-        weight: (kernels, taps), what their weights start from.
+        teacher: What it should find; it has no more taps than the student has elements.
+        start: (2, kernels, elements), where elements start. Unit: grid cells.
+        weight: (kernels, elements), what their weights start from.
         draw: Returns the images of an update, (batch, kernels, height, width).
         test: Other images, by which the loss is measured, (images, kernels, height, width).
         updates: Number of updates by AdamW, the learning rate falling to 0 by a cosine.
@@ -181,12 +181,12 @@ def find_taps(
 def distances(position: Tensor, weight: Tensor, teacher: Teacher) -> Tensor:
     """From each tap to its element, and a cell more where they differ in sign.
 
-    Each element is given to one tap, so that the distances add up to the least.
+    Each tap is given an element of its own, so that the distances add up to the least.
 
     Args:
-        position: (2, kernels, taps), of the elements. Unit: grid cells.
-        weight: (kernels, taps), of the elements.
-        teacher: Has the taps.
+        position: (2, kernels, elements), of the elements. Unit: grid cells.
+        weight: (kernels, elements), of the elements.
+        teacher: Has the taps, no more than there are elements.
 
     Returns:
         (kernels, taps). Unit: grid cells.
@@ -198,14 +198,14 @@ def distances(position: Tensor, weight: Tensor, teacher: Teacher) -> Tensor:
 
 
 def _layer(student: Student, teacher: Teacher, start: Tensor, weight: Tensor) -> Dcls2d:
-    kernels, taps = teacher.weight.shape
+    kernels, elements = weight.shape
     profile = PROFILES[student.interpolation]
     if student.sigma is not None:
         profile = replace(profile, start=student.sigma)
     layer = Dcls2d(
         kernels,
         kernels,
-        taps,
+        elements,
         padding="same",
         dilated_kernel_size=teacher.size,
         groups=kernels,

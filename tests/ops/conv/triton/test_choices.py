@@ -280,7 +280,7 @@ def measured(monkeypatch):
 
 
 def choose(key="key"):
-    return tuning.choose("output", CANDIDATES, key, lambda blocks: None, torch.device("cuda"))
+    return tuning.tuned("output", CANDIDATES, key, lambda blocks: None, torch.device("cuda"))
 
 
 def test_the_fastest_is_taken_and_measured_once(measured):
@@ -307,7 +307,7 @@ def test_deterministic_results_follow_no_measurement(measured):
 
 
 def test_one_candidate_is_not_measured(measured):
-    assert tuning.choose("output", CANDIDATES[2:], "", lambda blocks: None, torch.device("cuda")) == CANDIDATES[2]
+    assert tuning.tuned("output", CANDIDATES[2:], "", lambda blocks: None, torch.device("cuda")) == CANDIDATES[2]
     assert measured == []
 
 
@@ -327,7 +327,7 @@ def test_what_is_pinned_is_taken(measured):
         assert choose() == CANDIDATES[2]
         with pinned(weight_gradient=gradient):
             assert choose() == CANDIDATES[1]
-            assert tuning.choose("weight gradient", [], "", lambda blocks: None, torch.device("cuda")) == gradient
+            assert tuning.tuned("weight gradient", [], "", lambda blocks: None, torch.device("cuda")) == gradient
         assert choose() == CANDIDATES[2]
     assert choose() == CANDIDATES[1]
     assert measured == CANDIDATES

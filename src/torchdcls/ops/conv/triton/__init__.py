@@ -1,7 +1,7 @@
 """Depthwise convolution in Triton: `method="triton"`.
 
 Device code (`kernels`), how work is divided among programs (`configurations`), which division is taken (`tuning`),
-launches (`launch`), what it can run (`support`) and its record (`way`). The first launch imports Triton.
+launches (`launch`), and its record (`way`). The first launch imports Triton.
 """
 
 from .configurations import Banded, BandedWeightGradient, Multiplied

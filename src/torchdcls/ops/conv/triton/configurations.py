@@ -62,13 +62,6 @@ class Blocks:
         for name, size in vars(self).items():
             if type(size) is not int or size < 1 or (name != "stages" and size & (size - 1)):
                 raise ValueError(f"{type(self).__name__}.{name}: expected a power of two, got {size!r}")
-        for what, side in self.sides().items():
-            if side < SIDE:
-                raise ValueError(f"{type(self).__name__}: expected at least {SIDE} {what}, got {side}")
-
-    def sides(self) -> dict[str, int]:
-        """Sides of the matrix products, if there are any, by what they are."""
-        return {}
 
     def options(self, tight: bool) -> dict[str, int]:
         """What Triton's compiler is told; `tight` as of `for_output`."""
@@ -84,8 +77,8 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Banded(Blocks):
-    """Blocks of `kernels.banded`: patches are of rows x columns, a chunk is of columns of the input."""
+class MatrixBlocks(Blocks):
+    """Base of blocks whose sums are matrix products."""
 
     block_channels: int
     patches: int
@@ -93,14 +86,24 @@ class Banded(Blocks):
     columns: int
     chunk: int
 
-    def sides(self) -> dict[str, int]:
-        """Sides of the matrix products."""
-        return {"patches": self.patches, "cells a patch": self.rows * self.columns, "columns a chunk": self.chunk}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sides = {"patches": self.patches, "cells a patch": self.rows * self.columns, "columns a chunk": self.chunk}
+        for what, side in sides.items():
+            if side < SIDE:
+                raise ValueError(f"{type(self).__name__}: expected at least {SIDE} {what}, got {side}")
+
+
+@dataclass(frozen=True)
+class Banded(MatrixBlocks):
+    """Blocks of `kernels.banded`: patches are of rows x columns, a chunk is of columns of the input."""
 
     def programs(self, sizes: Sizes) -> int:
         """How many programs make the output."""
-        channels = _parts(sizes.channels, self.block_channels)
-        return channels * _programs_of_a_channel(self, sizes, patches_of(self, sizes))
+        patches = patches_of(self, sizes)
+        down = _parts(_parts(sizes.map_out[0], self.rows), patches.down)
+        across = _parts(_parts(sizes.map_out[1], self.columns), patches.across)
+        return _parts(sizes.channels, self.block_channels) * _parts(sizes.samples, patches.samples) * down * across
 
     def band_rows(self, sizes: Sizes) -> int:
         """Rows of a banded matrix: what a row of a patch meets, and what the last chunk has beyond it."""
@@ -125,23 +128,13 @@ class Multiplied(Blocks):
 
 
 @dataclass(frozen=True)
-class BandedWeightGradient(Blocks):
+class BandedWeightGradient(MatrixBlocks):
     """Blocks of `kernels.banded_weight_gradient`: rows are of taps, columns of a patch, a chunk of the input's."""
-
-    block_channels: int
-    patches: int
-    rows: int
-    columns: int
-    chunk: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.chunk < self.columns:
             raise ValueError(f"{type(self).__name__}: expected no more columns than a chunk has, {self.chunk}")
-
-    def sides(self) -> dict[str, int]:
-        """Sides of the matrix products."""
-        return {"patches": self.patches, "cells a patch": self.rows * self.columns, "columns a chunk": self.chunk}
 
     def chunks(self, sizes: Sizes) -> int:
         """Into how many parts the columns that patches meet are divided; they overlap, so that no diagonal is cut."""
@@ -262,12 +255,6 @@ def _contiguous_output(dtype: torch.dtype, flat: bool) -> tuple[Banded, ...]:
         return Banded(8, 1, 1, 128, *cells, SIDE), Banded(8 if flat else 4, 1, 1, 64, *cells, SIDE)
     narrow = Banded(4, 2, 1, 64, *cells, SIDE)
     return (narrow,) if flat else (Banded(4, 1, 1, 64, *cells, 2 * SIDE), narrow)
-
-
-def _programs_of_a_channel(blocks: Banded, sizes: Sizes, patches: Patches) -> int:
-    down = _parts(_parts(sizes.map_out[0], blocks.rows), patches.down)
-    across = _parts(_parts(sizes.map_out[1], blocks.columns), patches.across)
-    return _parts(sizes.samples, patches.samples) * down * across
 
 
 def _cells_multiplied(blocks: Banded, sizes: Sizes) -> int:

@@ -13,6 +13,7 @@ from . import kernels
 from .configurations import (
     Banded,
     BandedWeightGradient,
+    Blocks,
     Multiplied,
     Sizes,
     for_output,
@@ -20,7 +21,7 @@ from .configurations import (
     met_columns,
     patches_of,
 )
-from .tuning import choose
+from .tuning import tuned
 
 # Cells of banded matrices at once, and those that one program makes.
 MOST_BAND_CELLS, BAND_BLOCK = 2**26, 1024
@@ -57,7 +58,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequen
 
     candidates = for_output(sizes, input.dtype, *kind)
     with current(input.device):
-        launch(choose("output", candidates, _key(sizes, input, kind), launch, input.device))
+        launch(tuned("output", candidates, _key(sizes, input, kind), launch, input.device))
 
 
 def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kernel: Sequence[int]) -> Tensor:
@@ -93,27 +94,17 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
             met_columns(sizes, blocks.columns)[0],
             blocks.chunks(sizes),
             splits,
-            OFFSET=_offset_type(sizes, input, gradient, parts),
-            SUM=_sum_type(input.dtype),
-            PRECISION=_precision(input.dtype),
-            **blocks.constants(),
-            **blocks.options(kind[1]),
+            **_constants(blocks, kind[1], sizes, input, gradient, parts),
         )
 
     candidates = for_weight_gradient(sizes, input.dtype, *kind)
     with current(input.device):
-        launch(choose("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
+        launch(tuned("weight gradient", candidates, _key(sizes, input, kind), launch, input.device))
     return (parts[0] if len(parts) == 1 else parts.sum(0)).to(input.dtype)
 
 
 def _multiply(
-    blocks: Multiplied,
-    sizes: Sizes,
-    tight: bool,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    output: Tensor,
+    blocks: Multiplied, sizes: Sizes, tight: bool, input: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor
 ) -> None:
     function: Any = kernels.multiplied
     function[(blocks.programs(sizes),)](
@@ -123,10 +114,7 @@ def _multiply(
         output,
         *_numbers(sizes, input, output),
         0 if bias is None else sizes.channels,
-        OFFSET=_offset_type(sizes, input, output, weight),
-        SUM=_sum_type(input.dtype),
-        **blocks.constants(),
-        **blocks.options(tight),
+        **_constants(blocks, tight, sizes, input, output, weight),
     )
 
 
@@ -152,11 +140,7 @@ def _multiply_banded(
         patches.down,
         patches.across,
         0 if bias is None else sizes.channels,
-        OFFSET=_offset_type(sizes, input, output, bands),
-        SUM=_sum_type(input.dtype),
-        PRECISION=_precision(input.dtype),
-        **blocks.constants(),
-        **blocks.options(tight),
+        **_constants(blocks, tight, sizes, input, output, bands),
     )
 
 
@@ -196,10 +180,11 @@ def _offset_type(sizes: Sizes, *tensors: Tensor) -> Any:
     return tl.int32 if max(*last, patches) < 2**31 - MARGIN else tl.int64
 
 
-def _sum_type(dtype: torch.dtype) -> Any:
-    return tl.float64 if dtype == torch.float64 else tl.float32
-
-
-def _precision(dtype: torch.dtype) -> str:
-    # Three products of tensor cores' own 19-bit numbers give nearly all of float32.
-    return "tf32x3" if dtype == torch.float32 else "ieee"
+def _constants(blocks: Blocks, tight: bool, sizes: Sizes, input: Tensor, *others: Tensor) -> dict[str, Any]:
+    # What a program is compiled for.
+    known = {"OFFSET": _offset_type(sizes, input, *others), **blocks.constants(), **blocks.options(tight)}
+    known["SUM"] = tl.float64 if input.dtype == torch.float64 else tl.float32
+    if not isinstance(blocks, Multiplied):
+        # Three products of tensor cores' own 19-bit numbers give nearly all of float32.
+        known["PRECISION"] = "tf32x3" if input.dtype == torch.float32 else "ieee"
+    return known

@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from ...caches import enlist
+from ...tracing import gpu_waits
 from .configurations import Banded, BandedWeightGradient, Multiplied
 
 Role = Literal["output", "weight gradient"]
-Blocks = TypeVar("Blocks")
+_Blocks = TypeVar("_Blocks")
 
 # Launches that are timed together, after one that compiles, and how often. So many GPU cycles of waiting come before
 # them that the first does not start before the last is launched: it is the GPU that is timed.
@@ -45,12 +46,13 @@ def pinned(
     try:
         yield
     finally:
-        _pinned.update(before or {"output": None, "weight gradient": None})
+        _pinned.clear()
+        _pinned.update(before)
 
 
-def choose(
-    role: Role, candidates: Sequence[Blocks], key: Hashable, run: Callable[[Blocks], object], device: torch.device
-) -> Blocks:
+def tuned(
+    role: Role, candidates: Sequence[_Blocks], key: Hashable, run: Callable[[_Blocks], object], device: torch.device
+) -> _Blocks:
     """The configuration to launch.
 
     Args:
@@ -60,13 +62,13 @@ def choose(
         run: Launches with a configuration.
         device: Where. Only GPUs are measured on, and not while a CUDA graph is captured.
     """
-    pinned: Blocks | None = _pinned.get(role)
+    pinned: _Blocks | None = _pinned.get(role)
     if pinned is not None:
         return pinned
     guess, *others = candidates
     if torch.are_deterministic_algorithms_enabled():
         return guess  # others may round otherwise, and no bit must depend on a measurement
-    measured: Blocks | None = _measured.get((role, key))
+    measured: _Blocks | None = _measured.get((role, key))
     if measured is not None:
         return measured
     if not others or not may_measure(device):
@@ -81,7 +83,7 @@ def may_measure(device: torch.device) -> bool:
     return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
 
 
-def milliseconds(run: Callable[[Blocks], object], candidate: Blocks) -> float:
+def milliseconds(run: Callable[[_Blocks], object], candidate: _Blocks) -> float:
     """Median time of a launch on the current GPU; infinity where it has not the memory that the candidate takes."""
     from triton.runtime.errors import OutOfResources
 
@@ -92,7 +94,7 @@ def milliseconds(run: Callable[[Blocks], object], candidate: Blocks) -> float:
     times: list[float] = []
     for _ in range(TIMES):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda._sleep(CYCLES)  # type: ignore[no-untyped-call]
+        gpu_waits(CYCLES)
         start.record()
         for _ in range(LAUNCHES):
             run(candidate)

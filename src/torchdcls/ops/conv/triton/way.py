@@ -1,12 +1,20 @@
-"""The record of the method of GPUs. Launches are imported with the first one."""
+"""The record of the method of GPUs: what it can run, and what is expected to pay. The first launch imports `launch`."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from ..operators import DepthwiseOperators
+from ...gpu import missing
+from ...tracing import differentiated_forwards
+from ..operators import depthwise_maps, not_depthwise
+from ..problem import Problem
 from ..way import Way
-from .support import undesired, unsupported
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# Taps along the longer axis between which "auto" takes it on CUDA: what counts of operations and bytes let expect, not
+# a measurement.
+LEAST_LENGTH, MOST_LENGTH = 9, 63
 
 
 def _convolve(
@@ -37,14 +45,36 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.dim() == 4 else tensor.unsqueeze(2)
 
 
-_OPERATORS = DepthwiseOperators("triton", ("CPU", "CUDA"), _convolve, _transpose, _correlate)
+def unsupported(problem: Problem) -> str | None:
+    """Why Triton cannot run a problem, or None if it can."""
+    if not problem.depthwise:
+        return not_depthwise(problem)
+    if len(problem.kernel) == 3:
+        return "it convolves along one or two axes, and the kernel has three"
+    if any(step != 1 for step in problem.stride):
+        return f"it makes every output, and stride {problem.stride} leaves most of them out"
+    if problem.dtype not in DTYPES:
+        return f"it knows no {problem.dtype}"
+    if differentiated_forwards():
+        return "it has no forward-mode derivative"
+    return missing(problem.device)
+
+
+def undesired(problem: Problem) -> str | None:
+    """Why "auto" leaves Triton out although it can run, or None."""
+    longest = max(problem.kernel)
+    if problem.device == "cpu":
+        return "its interpreter is for tests"
+    if longest < LEAST_LENGTH:
+        return f"torch's own is expected to be faster below {LEAST_LENGTH} taps along an axis"
+    if longest > MOST_LENGTH:
+        return f"spectra are expected to be faster beyond {MOST_LENGTH} taps along an axis"
+    return None
 
 
 TRITON = Way(
     name="triton",
-    convolve=_OPERATORS.convolve,
-    transpose=_OPERATORS.transpose,
-    correlate=_OPERATORS.correlate,
+    **depthwise_maps("triton", ("CPU", "CUDA"), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,
     undesired=undesired,
     own_half=True,

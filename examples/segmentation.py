@@ -1,0 +1,137 @@
+"""Find and name things in a scene: a decoder of transposed convolutions with learnable spacings.
+
+Scenes are made of real pictures: two pieces of clothing, placed at random, one over the other. A pixel's label is the
+kind of the piece that is on top there, or none, so that labels are exact. Two decoders with about equally many
+parameters bring the same encoder's features back to full size: `torch.nn.ConvTranspose2d` of 4x4 taps, and
+`DclsTranspose2d` of 15x15 cells with 5 elements each.
+
+    python examples/segmentation.py
+
+Data: the 7,000 images of Fashion-MNIST that come with torchdcls.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchdcls import DclsTranspose2d, param_groups
+from torchdcls_train.data.named import load_data
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+SIZE, PIECES = 48, 2
+
+
+def scenes(images: Tensor, labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures (count, 1, SIZE, SIZE), from 0 to 1, and the class of each pixel (count, SIZE, SIZE), 0 for none."""
+    picture = torch.zeros(count, 1, SIZE, SIZE)
+    truth = torch.zeros(count, SIZE, SIZE, dtype=torch.int64)
+    height, width = images.shape[-2:]
+    for number in range(count):
+        for index in torch.randint(len(images), (PIECES,), generator=generator).tolist():
+            top, left = torch.randint(SIZE - height + 1, (2,), generator=generator).tolist()
+            part = slice(top, top + height), slice(left, left + width)
+            piece = images[index, 0].float() / 255
+            shape = piece > 0.1
+            picture[number, 0][part][shape] = piece[shape]
+            truth[number][part][shape] = int(labels[index]) + 1
+    return picture, truth
+
+
+def network(decoder: str, classes: int, channels: int = 24) -> nn.Sequential:
+    def down(inputs: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(inputs, channels, 3, stride=2, padding=1), nn.BatchNorm2d(channels), nn.GELU())
+
+    def up() -> nn.Sequential:
+        if decoder == "dense":
+            spread: nn.Module = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, groups=channels)
+        else:
+            # Each element has a weight and two coordinates: 5 of them are 15 numbers in the place of 16.
+            spread = DclsTranspose2d(
+                *(channels, channels, 5),
+                stride=2,
+                padding=7,
+                output_padding=1,
+                dilated_kernel_size=15,
+                groups=channels,
+                interpolation="bilinear",
+                position_init=("uniform", 3),
+            )
+        return nn.Sequential(spread, nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.GELU())
+
+    encoder = [down(1), down(channels), down(channels)]
+    return nn.Sequential(*encoder, up(), up(), up(), nn.Conv2d(channels, 1 + classes, 1))
+
+
+def intersection_over_union(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+    """Of each class but none, over all scenes."""
+    pairs = torch.bincount(truth.flatten() * (1 + classes) + predicted.flatten(), minlength=(1 + classes) ** 2)
+    confusion = pairs.reshape(1 + classes, 1 + classes)
+    hit = confusion.diagonal()
+    return (hit / (confusion.sum(0) + confusion.sum(1) - hit).clamp(min=1))[1:]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--scenes", type=int, default=2000, help="how many to learn from")
+    parser.add_argument("--out", type=Path, default=Path("segmentation.png"), help="the picture")
+    options = parser.parse_args(arguments)
+
+    data = load_data("embedded")
+    generator = torch.Generator().manual_seed(0)
+    pictures, truth = scenes(data.train.images, data.train.labels, options.scenes, generator)
+    test_pictures, test_truth = scenes(data.test.images, data.test.labels, 200, generator)
+    print(f"{options.scenes:,} scenes of {PIECES} pieces to learn from, 200 of other pieces to test on.")
+    found = {}
+    for decoder in ("dense", "dcls"):
+        torch.manual_seed(0)
+        model = network(decoder, data.num_classes)
+        optimizer = torch.optim.AdamW(param_groups(model, lr=0.01, weight_decay=0.01))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
+        began = time.perf_counter()
+        for _ in range(options.steps):
+            chosen = torch.randint(len(pictures), (32,))
+            loss = F.cross_entropy(model(pictures[chosen]), truth[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        took = time.perf_counter() - began
+        model.eval()
+        with torch.no_grad():
+            found[decoder] = model(test_pictures).argmax(1)
+        score = intersection_over_union(found[decoder], test_truth, data.num_classes).mean() * 100
+        pixels = (found[decoder] == test_truth)[test_truth > 0].float().mean() * 100
+        count = sum(parameter.numel() for parameter in model.parameters())
+        print(
+            f"{decoder}, {count:,} parameters, {took:.0f} s: mean intersection over union {score:.1f} %, "
+            f"{pixels:.1f} % of the clothes' pixels right."
+        )
+
+    figure, axes = plt.subplots(4, 4, figsize=(9, 8.2), layout="constrained")
+    colors = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "interpolation": "nearest"}
+    for column, number in zip(axes.T, range(4), strict=True):
+        column[0].imshow(test_pictures[number, 0], cmap="gray")
+        for axis, classes in zip(column[1:], (test_truth, found["dense"], found["dcls"]), strict=True):
+            shown = axis.imshow(np.ma.masked_less(classes[number].numpy() - 1, 0), **colors)
+        for axis in column:
+            axis.set(xticks=[], yticks=[])
+    for axis, name in zip(axes[:, 0], ("scene", "truth", "ConvTranspose2d", "DclsTranspose2d"), strict=True):
+        axis.set_ylabel(name)
+    bar = figure.colorbar(shown, ax=axes, ticks=range(data.num_classes))
+    bar.ax.set_yticklabels(data.classes)
+    figure.savefig(options.out, dpi=100)
+    print(f"Picture: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

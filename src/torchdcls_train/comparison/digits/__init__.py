@@ -1,0 +1,1 @@
+"""The comparison of delays on spoken digits, `torchdcls compare digits`."""

@@ -1,0 +1,228 @@
+"""The comparison of delays on spoken digits: trains, records, draws and prints; the same command resumes it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Column, Table
+
+from torchdcls import _checks
+
+from ...data.fsdd import RATE, Recordings, find_fsdd
+from ...data.spikes import BANDS, spikes_of
+from ...progress import ProgressBar, say
+from ...run_files import write_text
+from ..config import DelayMethod, DigitsConfig
+from ..record import RESULTS, Record
+from ..report import write_report
+from .network import dense_width, parameter_count
+from .pictures import draw_pictures, save_example
+from .record import digit_rows, digits_part, explanations, findings, markdown, notice, speaker_rows
+from .task import POSITION_LR_SCALE, VALIDATION, Spoken, fold_without, train_network
+
+_PACKAGES = ("torch", "torchdcls", "scipy")
+_DIGITS = 10
+# What is no part of the record's settings: nothing of it decides what a run computes.
+_LEFT_OUT = ("data_dir", "out", "threads")
+# Speaker, method, seed and learning rate of a run.
+Key = tuple[str, DelayMethod, int, float]
+
+
+def compare_digits(
+    config: DigitsConfig, *, argv: list[str] | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Trains what is not in the run folder yet, records, draws and prints.
+
+    The run folder gets `results.json` (settings, versions, every run), `table.md`, `examples/*.safetensors`,
+    `accuracy.png`, `delays.png`, `fields.png`, `raster.png` and `report.html`, which holds them all.
+
+    Args:
+        config: Settings.
+        argv: The command's arguments, for the record; by default those of the process.
+        console: Where to print; by default standard output.
+
+    Returns:
+        What `results.json` holds. `result["status"]` is "finished" or "interrupted".
+
+    Raises:
+        ValueError: A setting, the data or the folder cannot be used; the message says what to do.
+        FloatingPointError: A loss is not finite.
+    """
+    console = console or Console()
+    config = config.checked()
+    torch.set_num_threads(config.threads)
+    recordings = find_fsdd(config.data_dir)
+    config = replace(config, speakers=_speakers(config, recordings))
+    assert config.speakers is not None
+    folder = config.out or Path("runs") / f"digits-{datetime.now():%Y%m%d-%H%M%S}"
+    facts = _facts(config, recordings)
+    record = Record(folder, "digits", argv, facts, _PACKAGES, resume=partial(_resumed, config, folder))
+    result, total = record.result, len(_keys(config))
+    say(
+        console,
+        f"{len(recordings):,} recordings of {len(set(recordings.speakers))} speakers; {total} training runs, "
+        f"{total - len(result['runs'])} of them to do. Run folder: {folder}",
+    )
+    with record.under_way(console, f"rerun the same command with --out {folder} to resume"):
+        _train_all(config, recordings, record, console)
+    _present(result, folder, console)
+    return result
+
+
+def _speakers(config: DigitsConfig, recordings: Recordings) -> tuple[str, ...]:
+    there = sorted(set(recordings.speakers))
+    if len(there) < 2:
+        raise ValueError(f"data_dir: expected recordings of at least 2 speakers, got {', '.join(there)} alone")
+    for name in config.speakers or ():
+        _checks.one_of("speakers", name, there)
+    chosen = tuple(config.speakers or (there[:2] if config.quick else there))
+    numbers = recordings.numbers
+    if not (numbers < VALIDATION).any() or not (numbers >= VALIDATION).any():
+        raise ValueError(
+            f"data_dir: expected recordings with numbers below {VALIDATION}, to choose by, and others to train on, "
+            f"got {int(numbers.min())} to {int(numbers.max())}"
+        )
+    return chosen
+
+
+def _facts(config: DigitsConfig, recordings: Recordings) -> dict[str, Any]:
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+        if name not in _LEFT_OUT
+    }
+    return {
+        "threads": torch.get_num_threads(),
+        "config": settings,
+        "data": {
+            "name": "Free Spoken Digit Dataset",
+            "recordings": len(recordings),
+            "speakers": len(set(recordings.speakers)),
+            "fingerprint": recordings.fingerprint,
+            "validation_recordings": VALIDATION,
+            "hidden": config.hidden,
+            "dense_hidden": dense_width(2 * BANDS, config.hidden, _DIGITS, config.max_delay),
+            "position_lr_scale": POSITION_LR_SCALE,
+        },
+        "runs": [],
+    }
+
+
+def _resumed(config: DigitsConfig, folder: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The record in the folder as what would begin `now` goes on with it."""
+    try:
+        before: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        stored, data = before["config"], before["data"]
+        begun = before["benchmark"] == "digits" and isinstance(before["runs"], list)
+    except (OSError, ValueError, KeyError, TypeError):
+        begun = False
+    if not begun:
+        raise ValueError(
+            f"out: expected a folder with a comparison of digits or with none, got '{folder}'; take another one"
+        )
+    changes = [
+        f"{name} was {stored.get(name)!r}, is {value!r}"
+        for name, value in now["config"].items()
+        if value != stored.get(name) and not (name == "seeds" and value > stored.get(name, 0))
+    ]
+    if data != now["data"]:
+        changes.append("the recordings are others" if data.get("fingerprint") != now["data"]["fingerprint"] else "task")
+    if changes:
+        raise ValueError(
+            f"out: expected the settings of the comparison in '{folder}' to resume it, got others "
+            f"({'; '.join(changes)}); give the same ones, or take another folder"
+        )
+    if len(before["runs"]) == len(_keys(config)):
+        return before  # to be drawn again
+    resumed = [*before.get("resumed", []), {name: now[name] for name in ("date", "commit", "dirty", "command")}]
+    return {**before, "config": now["config"], "complete": False, "status": "running", "resumed": resumed}
+
+
+def _keys(config: DigitsConfig) -> list[Key]:
+    """All runs. Seeds and speakers are the outer loops, so that what is there after an interruption is paired."""
+    assert config.speakers is not None
+    rows = product(range(config.seeds), config.speakers, config.methods, config.lrs)
+    return [(speaker, method, seed, lr) for seed, speaker, method, lr in rows]
+
+
+def _train_all(config: DigitsConfig, recordings: Recordings, record: Record, console: Console) -> None:
+    """Adds to the record what it lacks; it is on the disk after each run."""
+    done = {(run["speaker"], run["method"], run["seed"], run["lr"]) for run in record.result["runs"]}
+    if todo := [key for key in _keys(config) if key not in done]:
+        console.print("Turning recordings into spikes", highlight=False)
+        spikes = spikes_of(recordings.samples, RATE)
+        spoken = Spoken(spikes, recordings.digits, recordings.speakers, recordings.numbers)
+        _train(config, spoken, todo, record, console)
+
+
+def _train(config: DigitsConfig, spoken: Spoken, todo: list[Key], record: Record, console: Console) -> None:
+    assert config.epochs is not None and config.speakers is not None
+    inputs = spoken.spikes.shape[1]
+    folds = {speaker: fold_without(spoken, speaker, config.train_recordings) for speaker, *_ in todo}
+    total = config.epochs * sum(len(folds[speaker].train) for speaker, *_ in todo)
+    with ProgressBar(console, total, noun="recordings") as progress:
+        for number, (speaker, method, seed, lr) in enumerate(todo, 1):
+            title = f"{number}/{len(todo)} {method}, without {speaker}, seed {seed}, lr {lr:g}"
+            progress.describe(title)
+            hidden = config.hidden
+            if method == "dense":
+                hidden = dense_width(inputs, hidden, _DIGITS, config.max_delay)
+            trained = train_network(
+                method,
+                spoken,
+                folds[speaker],
+                widths=(inputs, hidden, hidden, _DIGITS),
+                max_delay=config.max_delay,
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                lr=lr,
+                seed=seed,
+                on_recordings=progress.advance,
+            )
+            if (speaker, seed) == (config.speakers[0], 0):  # before the record says that this run is done
+                first = folds[speaker].test[0]
+                save_example(record.folder, method, lr, trained, spoken.spikes[first], spoken.digits[first])
+            record.result["runs"].append(
+                {
+                    "speaker": speaker,
+                    "method": method,
+                    "seed": seed,
+                    "lr": lr,
+                    "parameters": parameter_count(trained.network),
+                    "validation": round(trained.validation, 2),
+                    "validation_loss": round(trained.validation_loss, 4),
+                    "test": round(trained.test, 2),
+                    "test_rounded": None if trained.test_rounded is None else round(trained.test_rounded, 2),
+                    "seconds": round(trained.seconds, 1),
+                }
+            )
+            record.save()
+            # Test accuracies are not told before all of them are there, so that nobody stops by them.
+            progress.say(f"{title}: validation {trained.validation:.1f} %, {trained.seconds:.0f} s")
+
+
+def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
+    written = [folder / RESULTS]
+    header, *body = digit_rows(result)
+    if body:
+        written.append(folder / "table.md")
+        write_text(written[-1], markdown(result) + "\n")
+        for header, *body in (digit_rows(result), speaker_rows(result)):
+            table = Table(*(Column(title, no_wrap=number < 2) for number, title in enumerate(header)))
+            for row in body:
+                table.add_row(*row)
+            console.print(table)
+        said = [] if result["config"]["quick"] else findings(result)
+        for sentence in filter(None, [notice(result), *said, *explanations(result)]):
+            console.print(sentence, highlight=False, soft_wrap=True)
+        written += [*draw_pictures(folder, result), folder / "report.html"]
+        write_report(written[-1], [digits_part(result, folder)])
+    for path in written:
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

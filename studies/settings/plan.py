@@ -1,0 +1,231 @@
+"""What the study varies: questions, each a grid of settings around the paper's, and the cells that answer them."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
+
+from torchdcls.nn.init import PRESETS
+from torchdcls.profiles import Interpolation
+
+if TYPE_CHECKING:
+    from torchdcls_train.comparison.config import Inputs, Method
+
+# To be raised when a change of the code changes what the same settings lead to: older results are not used then.
+_VERSION = 1
+INPUTS: "tuple[Inputs, ...]" = ("edges", "images")
+Task = Literal["taps", "networks"]
+
+
+@dataclass(frozen=True)
+class TapsCell:
+    """A run of the recovery task of `torchdcls compare positions`: elements look for taps at known places.
+
+    Args:
+        inputs: What kernels see.
+        interpolation: Of the layer.
+        sigma: Where it starts; None for the paper's start. Unit: grid cells.
+        annealed: Whether sigma is not learned, but falls from `sigma` to 0 in three quarters of the updates.
+        radius: Positions start uniformly within so many cells along each axis, 0 for the paper's normal of 0.5 cells.
+        position_lr_scale: Learning rate of positions and sigmas over that of weights.
+        elements: Of a kernel.
+        size: Height and width of the kernel.
+        updates: Of the run.
+        seed: Of taps, starts and images.
+    """
+
+    inputs: "Inputs" = "edges"
+    interpolation: Interpolation = "gaussian"
+    sigma: float | None = None
+    annealed: bool = False
+    radius: float = 0.0
+    position_lr_scale: float = 5.0
+    elements: int = 6
+    size: int = 23
+    updates: int = 400
+    seed: int = 0
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the settings: 16 hexadecimal digits."""
+        return _id("taps", self)
+
+
+@dataclass(frozen=True)
+class NetworkCell:
+    """A training run of the network of `torchdcls compare images`, scored on validation images.
+
+    Args:
+        method: What stands in the place of its 7x7 layers.
+        sigma: Where it starts; None for the paper's start. Unit: grid cells.
+        radius: As for `TapsCell`.
+        size: Height and width of the DCLS kernels.
+        seed: Of weights, positions, order and augmentation.
+    """
+
+    method: "Method" = "gaussian"
+    sigma: float | None = None
+    radius: float = 0.0
+    size: int = 17
+    seed: int = 0
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of the settings: 16 hexadecimal digits."""
+        return _id("networks", self)
+
+
+Cell = TapsCell | NetworkCell
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A grid: rows are what is asked about, columns that beside which it is asked.
+
+    Args:
+        title: What is asked about.
+        task: What the cells are runs of.
+        rows: Settings by name; the first row is what the others are compared with.
+        columns: Likewise.
+        by_loss: Whether the loss is compared, and not the share of taps found.
+    """
+
+    title: str
+    task: Task
+    rows: Mapping[str, Changes]
+    columns: Mapping[str, Changes]
+    by_loss: bool = False
+
+    def cell(self, row: str, column: str, seed: int, inputs: "Inputs" = "edges") -> Cell:
+        """One cell of the grid. `radius` "whole" is half the size."""
+        changes = {**self.columns[column], **self.rows[row], "seed": seed}
+        if self.task == "networks":
+            return NetworkCell(**changes)
+        if changes.get("radius") == "whole":
+            changes["radius"] = changes.get("size", TapsCell.size) / 2 - 0.5
+        return TapsCell(inputs=inputs, **changes)
+
+
+_BILINEAR = {"interpolation": "bilinear"}
+_WIDE = {"sigma": 3.0}
+_SPREAD = {"radius": 9.0}
+_STARTS: Mapping[str, Changes] = {"narrow start": {}, "spread start": _SPREAD}
+_THREE: Mapping[str, Changes] = {"bilinear": _BILINEAR, "Gaussian": {}, "Gaussian, sigma 3": _WIDE}
+
+
+def _sigmas(interpolation: Interpolation, start: float) -> dict[str, Changes]:
+    kind = {"interpolation": interpolation}
+    return {f"{start:g} (paper)": kind, **{f"{sigma:g}": {**kind, "sigma": float(sigma)} for sigma in (1, 2, 3, 5)}}
+
+
+def _annealed(interpolation: Interpolation) -> dict[str, Changes]:
+    kind = {"interpolation": interpolation}
+    falls = {f"annealed from {sigma}": {**kind, "sigma": float(sigma), "annealed": True} for sigma in (1, 3, 6)}
+    return {"learned from 3": {**kind, **_WIDE}, **falls}
+
+
+_SHORT = {"sigma": PRESETS["short"].sigma_init, "radius": 3.0}
+
+QUESTIONS: tuple[Question, ...] = (
+    Question(
+        "The presets of convert: paper and short",
+        "taps",
+        {"paper": {}, "short": _SHORT},
+        {"triangle": {"interpolation": "triangle"}, "Gaussian": {}},
+    ),
+    Question(
+        "Interpolation",
+        "taps",
+        {name: {"interpolation": name} for name in ("bilinear", "triangle", "gaussian")},
+        _STARTS,
+    ),
+    Question("Start of sigma, Gaussian", "taps", _sigmas("gaussian", 0.23), _STARTS),
+    Question("Start of sigma, triangle", "taps", _sigmas("triangle", 0), _STARTS),
+    Question("Annealing of sigma, Gaussian", "taps", _annealed("gaussian"), _STARTS),
+    Question("Annealing of sigma, triangle", "taps", _annealed("triangle"), _STARTS),
+    Question(
+        "Spread of positions at the start",
+        "taps",
+        {"normal, 0.5 (paper)": {}, **{f"uniform within {radius}": {"radius": float(radius)} for radius in (3, 6, 9)}},
+        {"bilinear": _BILINEAR, "triangle": {"interpolation": "triangle"}, **dict(list(_THREE.items())[1:])},
+    ),
+    Question(
+        "Learning rate of positions over that of weights",
+        "taps",
+        {f"{scale}{' (paper)' * (scale == 5)}": {"position_lr_scale": float(scale)} for scale in (5, 1, 2, 10, 20)},
+        _THREE,
+    ),
+    Question(
+        "Number of elements for 6 taps",
+        "taps",
+        {str(count): {"elements": count} for count in (6, 12, 24)},
+        _THREE,
+        by_loss=True,
+    ),
+    Question(
+        "Kernel size, narrow start",
+        "taps",
+        {str(size): {"size": size} for size in (23, 19, 31, 41)},
+        _THREE,
+    ),
+    Question(
+        "Kernel size, positions spread over the whole kernel",
+        "taps",
+        {str(size): {"size": size, "radius": "whole"} for size in (23, 19, 31, 41)},
+        _THREE,
+    ),
+    Question(
+        "Length of the run",
+        "taps",
+        {f"{updates} updates": {"updates": updates} for updates in (400, 100, 1600)},
+        {**_THREE, "Gaussian, sigma 3, spread start": {**_WIDE, **_SPREAD}},
+    ),
+    Question(
+        "Networks: start of positions and sigma",
+        "networks",
+        {
+            "normal, 0.5 (paper)": {},
+            "uniform within 3": {"radius": 3.0},
+            "uniform within 8": {"radius": 8.0},
+        },
+        {"bilinear": {"method": "bilinear"}, "Gaussian": {}, "Gaussian, sigma 3": _WIDE},
+    ),
+)
+
+
+def planned(seeds: Mapping[Task, int]) -> Iterator[Cell]:
+    """All cells, each once; seed by seed, so that what is done at any time is balanced.
+
+    Args:
+        seeds: How many of each task.
+    """
+    seen = set()
+    for seed in range(max(seeds.values())):
+        cells: list[Cell] = []
+        for question in QUESTIONS:
+            every = INPUTS if question.task == "taps" else INPUTS[:1]
+            for row, column, inputs in product(question.rows, question.columns, every):
+                cells.append(question.cell(row, column, seed, inputs))
+        cells.append(baseline(NetworkCell(seed=seed)))
+        for cell in cells:
+            if seed < seeds[task_of(cell)] and cell.id not in seen:
+                seen.add(cell.id)
+                yield cell
+
+
+def task_of(cell: Cell) -> Task:
+    """What a cell is a run of."""
+    return "taps" if isinstance(cell, TapsCell) else "networks"
+
+
+def baseline(cell: NetworkCell) -> NetworkCell:
+    """The network with its own layers and the same seed."""
+    return replace(NetworkCell(method="7x7"), seed=cell.seed)
+
+
+def _id(task: Task, cell: Cell) -> str:
+    return hashlib.sha256(json.dumps([task, _VERSION, asdict(cell)], sort_keys=True).encode()).hexdigest()[:16]
