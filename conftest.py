@@ -19,6 +19,7 @@ _SLOW = (
     *(
         "tests/benchmarks",
         "tests/deployment",
+        "tests/docs",
         "tests/models",
         "tests/torchdcls_train",
         "tests/studies",

@@ -1,7 +1,8 @@
-"""Build hook: compiles `csrc/` into the wheel, or leaves a wheel of Python alone where that is impossible."""
+"""Build hooks: `csrc/` is compiled into the wheel, if that is possible, and README.md gets whole addresses."""
 
 import os
 import platform
+import re
 import runpy
 import sys
 import sysconfig
@@ -11,8 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 LIBRARY = "torchdcls/ops/native/_kernels.so"  # on every system: that is where it is looked for
+
+
+class Readme(MetadataHookInterface):
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Makes links and pictures of README.md those of the repository: a package index has neither."""
+        text = Path(self.root, "README.md").read_text(encoding="utf-8")
+        repository = metadata["urls"]["Repository"]
+        text = re.sub(r"(!\[[^\]]*\]\()(?!https:)", rf"\1{repository}/raw/main/", text)
+        text = re.sub(r"(?<!!)(\[[^\]]*\]\()(?!https:)", rf"\1{repository}/blob/main/", text)
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
 
 
 class CompiledKernels(BuildHookInterface):

@@ -21,7 +21,7 @@ from torchdcls import convert
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.comparison.training import short_run, short_settings
-from torchdcls_train.data.held_batches import HeldBatches, ImageDraws
+from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageData
 from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data
 from torchdcls_train.processes import Processes
@@ -99,7 +99,7 @@ def _train(
 def _batches(data: ImageData, config: CompareConfig, seed: int) -> tuple[HeldBatches, HeldBatches]:
     """What to train on, and what to test on."""
     mean, std = channel_mean_std(data.train.images)
-    training = HeldBatches(data.train, config.batch_size, mean, std, ImageDraws(seed))
+    training = HeldBatches(data.train, config.batch_size, mean, std, seed)
     return training, HeldBatches(data.test, config.batch_size, mean, std)
 
 

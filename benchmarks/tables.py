@@ -201,11 +201,16 @@ PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
     ),
 }
 # What stands in a table's place until its command has run on a machine that has what it takes.
-UNMEASURED = dict.fromkeys(
-    ("gpu-layers", "gpu-model"),
-    "Not measured yet: `python -m benchmarks.gpu_session` on a machine with a GPU, and then "
-    "`python -m benchmarks.tables`, fill this place.",
-)
+_COMMANDS = {
+    "gpu-layers": "`python -m benchmarks.gpu_session` on a machine with a GPU",
+    "gpu-model": "`python -m benchmarks.gpu_session` on a machine with a GPU",
+    "delays": "`python -m benchmarks.run delays`",
+    "digits": "`torchdcls compare digits`, `python -m benchmarks.publish RUN_FOLDER`",
+}
+UNMEASURED = {
+    name: f"Not measured yet: {command}, and then `python -m benchmarks.tables`, fill this place."
+    for name, command in _COMMANDS.items()
+}
 
 
 def _names(text: str) -> list[str]:

@@ -158,7 +158,7 @@ static void divide_memory(const construction *c, workplace *w, int gradients) {
 static int has_memory(construction *c, workplace *w, int gradients) {
     *w = (workplace){0};
     divide_memory(c, w, gradients);
-    w->base = td_scratch(0, (size_t)w->used * sizeof(vec));
+    w->base = td_scratch(TD_TASK, (size_t)w->used * sizeof(vec));
     if (w->base == NULL) {
         c->failed = 1;
         return 0;

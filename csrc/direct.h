@@ -146,7 +146,7 @@ static void convolve_range(int64_t begin, int64_t end, void *context) {
     const int64_t rows_most = ((s->tile[0] - 1) * s->stride[0] + s->kernel[0]) *
                               ((s->tile[1] - 1) * s->stride[1] + s->kernel[1]);
     const int64_t kernel_rows = s->kernel[0] * s->kernel[1];
-    vec *weight = td_scratch(0, (size_t)(taps + rows_most * s->row + s->tile[2] + WIDTH + kernel_rows * s->taps) *
+    vec *weight = td_scratch(TD_TASK, (size_t)(taps + rows_most * s->row + s->tile[2] + WIDTH + kernel_rows * s->taps) *
                                     sizeof(vec));
     if (weight == NULL) {
         call->failed = 1;
@@ -210,7 +210,7 @@ static void correlate_range(int64_t begin, int64_t end, void *context) {
     const int64_t rows_most = ((s->tile[0] - 1) * s->stride[0] + s->kernel[0]) *
                               ((s->tile[1] - 1) * s->stride[1] + s->kernel[1]);
     const int64_t cells = s->tile[0] * s->tile[1] * s->tile[2];
-    vec *tile = td_scratch(0, (size_t)(rows_most * s->row + cells) * sizeof(vec));
+    vec *tile = td_scratch(TD_TASK, (size_t)(rows_most * s->row + cells) * sizeof(vec));
     if (tile == NULL) {
         call->failed = 1;
         return;
@@ -307,7 +307,7 @@ static int run_direct(int map, const td_problem *p, const td_tensor *input, cons
     }
     const int64_t taps = s->kernel[0] * s->kernel[1] * s->kernel[2];
     call.parts = most(1, least(units, PARTS / call.blocks));
-    call.sums = td_scratch(1, (size_t)(call.blocks * call.parts * taps) * sizeof(vec));
+    call.sums = td_scratch(TD_CALL, (size_t)(call.blocks * call.parts * taps) * sizeof(vec));
     if (call.sums == NULL) return TD_NO_MEMORY;
     td_parallel(call.blocks * call.parts, correlate_range, &call);
     if (call.failed) return TD_NO_MEMORY;

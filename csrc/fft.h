@@ -331,7 +331,7 @@ static int64_t bins(const fft_call *call) {
 static void kernel_range(int64_t begin, int64_t end, void *context) {
     fft_call *call = context;
     const int64_t taps = call->axis[0].kernel * call->axis[1].kernel * call->axis[2].kernel;
-    vec *work = td_scratch(0, (size_t)(work_size(call) + room_size(call) + taps) * sizeof(vec));
+    vec *work = td_scratch(TD_TASK, (size_t)(work_size(call) + room_size(call) + taps) * sizeof(vec));
     if (work == NULL) {
         call->failed = 1;
         return;
@@ -354,7 +354,7 @@ static void kernel_range(int64_t begin, int64_t end, void *context) {
 
 static void spectral_convolve_range(int64_t begin, int64_t end, void *context) {
     fft_call *call = context;
-    vec *work = td_scratch(0, (size_t)(work_size(call) + room_size(call)) * sizeof(vec));
+    vec *work = td_scratch(TD_TASK, (size_t)(work_size(call) + room_size(call)) * sizeof(vec));
     if (work == NULL) {
         call->failed = 1;
         return;
@@ -406,7 +406,7 @@ static void spectral_correlate_range(int64_t begin, int64_t end, void *context) 
     fft_call *call = context;
     const int fused = fused_axis(call);
     const transform *plan = &call->plan[fused];
-    vec *work = td_scratch(0, (size_t)(2 * work_size(call) + room_size(call) * 2) * sizeof(vec));
+    vec *work = td_scratch(TD_TASK, (size_t)(2 * work_size(call) + room_size(call) * 2) * sizeof(vec));
     if (work == NULL) {
         call->failed = 1;
         return;
@@ -453,7 +453,7 @@ static void gradient_range(int64_t begin, int64_t end, void *context) {
     fft_call *call = context;
     const int fused = fused_axis(call);
     const transform *plan = &call->plan[fused];
-    vec *work = td_scratch(0, (size_t)(work_size(call) + room_size(call)) * sizeof(vec));
+    vec *work = td_scratch(TD_TASK, (size_t)(work_size(call) + room_size(call)) * sizeof(vec));
     if (work == NULL) {
         call->failed = 1;
         return;
@@ -603,7 +603,7 @@ static int run_fft(int map, const td_problem *p, const td_tensor *input, const t
     const int64_t sums = call.blocks * call.parts * bins(&call);
     int64_t twiddles = 0;
     for (int i = 0; i < 3; i++) twiddles += 4 * call.axis[i].size;
-    call.spectra = td_scratch(1, (size_t)sums * sizeof(vec) + (size_t)twiddles * sizeof(real));
+    call.spectra = td_scratch(TD_CALL, (size_t)sums * sizeof(vec) + (size_t)twiddles * sizeof(real));
     if (call.spectra == NULL) return TD_NO_MEMORY;
     real *to = (real *)(call.spectra + sums);
     for (int i = 0; i < 3; i++) to = plan_transform(&call.plan[i], call.axis[i].size, to);

@@ -67,34 +67,33 @@ void td_parallel(int64_t count, td_range function, void *context) {
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 typedef struct {
-    void *memory[2];
-    size_t bytes[2];
+    void *memory[TD_USERS];
+    size_t bytes[TD_USERS];
 } pieces;
 
 static void release(void *kept) {
     pieces *all = kept;
-    free_aligned(all->memory[0]);
-    free_aligned(all->memory[1]);
+    for (int user = 0; user < TD_USERS; user++) free_aligned(all->memory[user]);
     free(all);
 }
 
 static void make_key(void) { pthread_key_create(&key, release); }
 
-void *td_scratch(int which, size_t bytes) {
+void *td_scratch(td_user user, size_t bytes) {
     pthread_once(&once, make_key);
     pieces *all = pthread_getspecific(key);
     if (all == NULL) {
         if ((all = calloc(1, sizeof *all)) == NULL) return NULL;
         pthread_setspecific(key, all);
     }
-    if (all->bytes[which] < bytes) {
-        free_aligned(all->memory[which]);
-        all->bytes[which] = 0;
+    if (all->bytes[user] < bytes) {
+        free_aligned(all->memory[user]);
+        all->bytes[user] = 0;
         bytes = (bytes + 4095) / 4096 * 4096;
-        if ((all->memory[which] = aligned_alloc(4096, bytes)) == NULL) return NULL;
-        all->bytes[which] = bytes;
+        if ((all->memory[user] = aligned_alloc(4096, bytes)) == NULL) return NULL;
+        all->bytes[user] = bytes;
     }
-    return all->memory[which];
+    return all->memory[user];
 }
 
 /* Frees what this thread keeps. */
@@ -132,8 +131,9 @@ EXPORT int td_mix(int twice, int map, const td_mixing *problem, const td_tensor 
     return is_mixing(problem) ? kernels(twice)->mix(map, problem, input, weight, output) : TD_UNSUPPORTED;
 }
 
-EXPORT double td_count_mixed(int twice, int map, const td_mixing *problem) {
-    return kernels(twice)->count_mixed(map, problem);
+/* Multiplications of the products over channels, or operations of the transforms. */
+EXPORT double td_count_mixed(int twice, int map, const td_mixing *problem, int transforms) {
+    return kernels(twice)->count_mixed(map, problem, transforms);
 }
 
 /* Delays beyond their range read what is not there. */

@@ -9,7 +9,10 @@
  */
 enum { PLANES = 2, WIDE = 2, PANEL = WIDE * LANES }; /* vectors and channels of a panel */
 enum { MOST_ROWS = 4, WIDTH_AT_ONCE = TD_VECTOR == 64 ? 2 : 1 }; /* of sums in registers */
-enum { MIXED_BYTES = 1 << 24, MIXED_ROWS = 16, LEAST_TASKS = 16 };
+enum { MIXED_ROWS = PANEL < 16 ? PANEL : 16, LEAST_ROWS = 16, LEAST_TASKS = 16 }; /* rows of a task's sums: of one panel */
+#ifndef MIXED_BYTES /* of the spectra of maps that are there at once; tests have fewer */
+#define MIXED_BYTES (1 << 24)
+#endif
 
 /* Vectors from plane to plane of so many rows of a panel: by powers of two, planes would fall on each other in a cache. */
 static inline int64_t spaced(int64_t rows) { return (rows + 1) * WIDE; }
@@ -110,7 +113,7 @@ static vec *joined_cells(const mix_call *call, const vec *one, const vec *other,
 /* Spectra of a map's rows, two vectors of channels at a time. */
 static void mixed_map_range(mix_call *call, mixed_map *map, int64_t begin, int64_t end, int output) {
     const int64_t size = call->plan.size, panels = map->padded / PANEL, plane = spaced(panels * call->count);
-    vec *room = td_scratch(0, (size_t)(4 * size) * sizeof(vec));
+    vec *room = td_scratch(TD_TASK, (size_t)(4 * size) * sizeof(vec));
     if (room == NULL) {
         call->failed = 1;
         return;
@@ -167,7 +170,7 @@ static void mixed_convolve_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
     const int64_t size = call->plan.size, half = call->half, lefts = call->left.padded / PANEL;
     const int64_t most_rows = blocks(call->count, call->parts), block = half * PLANES * spaced(PANEL);
-    vec *kernel = td_scratch(0, (size_t)(block + half * PLANES * spaced(most_rows) + 4 * size) * sizeof(vec));
+    vec *kernel = td_scratch(TD_TASK, (size_t)(block + half * PLANES * spaced(most_rows) + 4 * size) * sizeof(vec));
     if (kernel == NULL) {
         call->failed = 1;
         return;
@@ -209,7 +212,7 @@ static void mixed_correlate_range(int64_t begin, int64_t end, void *context) {
     mix_call *call = context;
     const int64_t size = call->plan.size, half = call->half, taps = call->axis.kernel, plane = spaced(MIXED_ROWS);
     const int64_t lefts = call->left.padded / PANEL, rights = call->right.padded / PANEL;
-    vec *sums = td_scratch(0, (size_t)(half * PLANES * plane + 4 * size) * sizeof(vec));
+    vec *sums = td_scratch(TD_TASK, (size_t)(half * PLANES * plane + 4 * size) * sizeof(vec));
     if (sums == NULL) {
         call->failed = 1;
         return;
@@ -286,13 +289,13 @@ static int lay_out_mixed(mix_call *call, int map, const td_mixing *p) {
     return TD_OK;
 }
 
-/* Multiplications of the products, and as many as take the time of the transforms. */
-static double count_mixed(int map, const td_mixing *p) {
+/* Multiplications of the products, or operations of the transforms. */
+static double count_mixed(int map, const td_mixing *p, int transforms) {
     mix_call call = {0};
     if (lay_out_mixed(&call, map, p) != TD_OK) return INFINITY;
-    const double left = (double)call.left.channels, right = (double)call.right.padded, rows = (double)call.rows;
-    const double steps = transform_steps(call.axis.size);
-    return (double)(p->groups * call.axis.size) * (left * right * (rows + steps) + rows * steps * (left + right));
+    const double left = (double)call.left.padded, right = (double)call.right.padded, rows = (double)call.rows;
+    const double size = (double)call.axis.size * (double)p->groups, lanes = (double)call.left.channels * right;
+    return transforms ? size * (log2((double)call.axis.size) + 2) * (lanes + rows * (left + right)) : size * lanes * rows;
 }
 
 /* The kernel, or its gradient, as (sample: summed or rows; channel: lanes; z: group; x: tap). */
@@ -320,9 +323,9 @@ static int mix(int map, const td_mixing *p, const td_tensor *input, const td_ten
     const int64_t bins = p->groups * call.half * PLANES, lefts = call.left.padded / PANEL;
     const int64_t rights = call.correlates ? call.right.padded / PANEL : 0;
     const int64_t row = bins * (lefts + rights) * WIDE * TD_VECTOR;
-    const int64_t most_rows = blocks(call.rows, blocks(call.rows, most(MIXED_ROWS, MIXED_BYTES / row)));
+    const int64_t most_rows = blocks(call.rows, blocks(call.rows, most(LEAST_ROWS, MIXED_BYTES / row)));
     const int64_t left = bins * spaced(most_rows * lefts), right = bins * spaced(most_rows * rights);
-    call.left.spectra = td_scratch(1, (size_t)(left + right) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
+    call.left.spectra = td_scratch(TD_CALL, (size_t)(left + right) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
     if (call.left.spectra == NULL) return TD_NO_MEMORY;
     call.right.spectra = call.left.spectra + left;
     plan_transform(&call.plan, call.axis.size, (real *)(call.right.spectra + right));
@@ -336,7 +339,7 @@ static int mix(int map, const td_mixing *p, const td_tensor *input, const td_ten
             if (!call.failed) td_parallel(p->groups * call.panels * call.parts, mixed_correlate_range, &call);
         } else {
             /* The kernel's spectra are made once for each part. */
-            call.parts = most(1, least(call.count / MIXED_ROWS, LEAST_TASKS / (p->groups * call.panels)));
+            call.parts = most(1, least(call.count / LEAST_ROWS, LEAST_TASKS / (p->groups * call.panels)));
             if (!call.failed) td_parallel(p->groups * call.panels * call.parts, mixed_convolve_range, &call);
         }
     }

@@ -61,7 +61,7 @@ typedef struct {
                const td_tensor *output);
     double (*count)(int method, int map, const td_problem *);
     int (*mix)(int map, const td_mixing *, const td_tensor *input, const td_tensor *weight, const td_tensor *output);
-    double (*count_mixed)(int map, const td_mixing *);
+    double (*count_mixed)(int map, const td_mixing *, int transforms);
     int (*delay)(const td_delays *);
     int (*construct)(const td_elements *, void *kernel);
     int (*construct_gradients)(const td_elements *, const void *gradient, void *to_weight, void *to_position,
@@ -72,8 +72,11 @@ typedef struct {
 typedef void (*td_range)(int64_t begin, int64_t end, void *context);
 void td_parallel(int64_t count, td_range function, void *context);
 
-/* At least `bytes` of memory that belong to this thread and are kept for its next call, or NULL. `which` is 0 for the
- * work of a task and 1 for what a call shares among its tasks. */
-void *td_scratch(int which, size_t bytes);
+/* Who uses a piece of memory: a task for its work, or a call for what it shares among its tasks. A task calls nothing
+ * that has tasks, so that no piece is taken twice. */
+typedef enum { TD_TASK, TD_CALL, TD_USERS } td_user;
+
+/* At least `bytes` of memory that belong to this thread and are kept for its next call, or NULL. */
+void *td_scratch(td_user user, size_t bytes);
 
 #endif

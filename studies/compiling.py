@@ -26,9 +26,9 @@ def compile_in_pieces_(model: nn.Module, backend: str = "inductor") -> None:
 
 def many_shapes() -> Any:
     """A context in which torch.compile keeps as many graphs of one function as a study has of pieces."""
-    from torch._dynamo import config  # comes with the compiler
+    from torch.compiler import config
 
-    return config.patch(recompile_limit=256)
+    return config.patch(recompile_limit=256)  # type: ignore[attr-defined]
 
 
 class _Apart(nn.Module):

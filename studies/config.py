@@ -99,15 +99,10 @@ class StudyConfig:
             ValueError: A setting is out of range; the message begins with its name.
         """
         _checks.one_of("data", self.data, tuple(_IMAGE_SIZES))
-        for name in ("validation_images", "epochs", "batch_size"):
-            _checks.integer(name, getattr(self, name), 1)
-        for name in ("image_size", "train_images", "threads"):
-            _positive_or_none(name, getattr(self, name))
-        for name in ("lr", "weight_decay", "warmup_epochs"):
-            _finite(name, getattr(self, name))
-        _finite("label_smoothing", self.label_smoothing)
-        if self.label_smoothing >= 1:
-            raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
+        counts = ("validation_images", "epochs", "batch_size", "image_size", "train_images", "threads")
+        _checks.settings(self, _checks.count, *counts)
+        _checks.settings(self, _checks.at_least_0, "lr", "weight_decay", "warmup_epochs")
+        _checks.settings(self, _checks.share, "label_smoothing")
         _checks.one_of("precision", self.precision, get_args(Precision))
         if self.note is not None and not isinstance(self.note, str):
             raise ValueError(f"note: expected words, got {self.note!r}")
@@ -182,7 +177,7 @@ class StudyConfig:
         elif choice == "start":
             _start(name, value)
         else:
-            _finite(name, value)
+            _checks.at_least_0(name, value)
 
     def _check_size(self, name: str, value: object) -> None:
         size = _checks.integer(name, value, 1)
@@ -226,11 +221,6 @@ def _start(name: str, value: object) -> Start:
             f"got {value!r}"
         )
     return float(value)
-
-
-def _finite(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 
 def _positive_or_none(name: str, value: object) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from torchdcls.conversion import parameter_count
 from torchdcls_train.comparison.training import Epoch, short_run, short_settings
-from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
+from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.named import channel_mean_std
 from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
@@ -50,7 +50,7 @@ def train_cell(
         compile_in_pieces_(model)
     settings = short_settings(cell, cell.seed, bilinear=cell.method == "bilinear", precision=cell.precision)
     mean, std = channel_mean_std(images.training.images)
-    batches = HeldBatches(images.training, cell.batch_size, mean, std, BatchDraws(cell.seed))
+    batches = HeldBatches(images.training, cell.batch_size, mean, std, cell.seed)
     validation = HeldBatches(images.validation, cell.batch_size, mean, std)
     curve: list[Epoch] = []
     failure = None

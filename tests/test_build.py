@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -51,6 +52,37 @@ def test_a_wheel_holds_the_library_and_the_source_tree_stays_as_it_was(sources, 
             "Root-Is-Purelib: false" in archive.read(f"{'-'.join(wheel.name.split('-')[:2])}.dist-info/WHEEL").decode()
         )
     assert library.td_variant_runs(0) in (0, 1)
+
+
+def test_a_wheel_holds_the_packages_and_nothing_else(sources, tmp_path):
+    wheel, _ = build("wheel", sources, tmp_path, "/nonexistent")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    about = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
+    python = {name for name in names if name.endswith(".py")}
+    packaged = [*(ROOT / "src").rglob("*.py")]
+    assert python == {path.relative_to(ROOT / "src").as_posix() for path in packaged}
+    assert {name.partition("/")[0] for name in python} == {"torchdcls", "torchdcls_train", "torchdcls_cli.py"}
+    assert sorted(set(names) - python) == [
+        *(f"{about}/METADATA", f"{about}/RECORD", f"{about}/WHEEL", f"{about}/entry_points.txt"),
+        f"{about}/licenses/LICENSE",
+        f"{about}/licenses/src/torchdcls_train/data/embedded/LICENSE-fashion-mnist.txt",
+        *("torchdcls/deployment/hub/model_card.md", "torchdcls/ops/conv/rates.json", "torchdcls/py.typed"),
+        "torchdcls_train/data/embedded/LICENSE-fashion-mnist.txt",
+        "torchdcls_train/data/embedded/fashion_mnist_subset.npz",
+        *(f"torchdcls_train/recipes/{name}.yaml" for name in ("caformer", "convformer", "convnext", "fastvit")),
+        "torchdcls_train/recipes/resnet50.yaml",
+    ]
+    lines = metadata.splitlines()
+    needed = [line for line in lines if line.startswith("Requires-Dist: ") and "extra ==" not in line]
+    assert needed == ["Requires-Dist: torch>=2.11"]
+    # Nothing that an index shows leads into a checkout.
+    shown = metadata.partition("\n\n")[2]
+    links = re.findall(r"\]\(([^)]+)\)", shown)
+    assert len(links) > 20 and all(link.startswith("https://") for link in links)
+    assert "(https://github.com/torchdcls/torchdcls/raw/main/docs/images/travel.gif)" in shown
+    assert "(https://github.com/torchdcls/torchdcls/blob/main/docs/comparisons.md)" in shown
 
 
 def test_an_editable_installation_has_the_library_in_the_source_tree(sources, tmp_path):

@@ -4,7 +4,8 @@ import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Literal, ParamSpec, SupportsFloat, TypeVar
+from types import NoneType
+from typing import Any, Literal, ParamSpec, SupportsFloat, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,27 @@ def at_least_0(name: str, value: object) -> float:
     if not 0 <= found < float("inf"):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
     return found
+
+
+def share(name: str, value: object) -> float:
+    """`value` as a float, refused below 0 and from 1 on."""
+    if (found := at_least_0(name, value)) >= 1:
+        raise ValueError(f"{name}: expected a number from 0 to below 1, got {value!r}")
+    return found
+
+
+def settings(config: Any, check: Callable[[str, object], object], *names: str) -> None:
+    """Checks settings of a dataclass, each by its name; None is right where the type says so."""
+    types = get_type_hints(type(config))
+    for name in names:
+        value = getattr(config, name)
+        if value is not None or NoneType not in get_args(types[name]):
+            check(name, value)
+
+
+def count(name: str, value: object) -> int:
+    """`value` as an int, refused below 1."""
+    return integer(name, value, 1)
 
 
 def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, ...]:
@@ -147,7 +169,7 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
 
 
 def hint_for(name: str, value: object) -> str:
-    """What to write in the place of an argument of torch or of DCLS."""
+    """What to write instead of an argument of torch or of DCLS."""
     hint = FOREIGN[name]
     if name == "version":
         hint += f"={DCLS_NAMES[value]!r}" if isinstance(value, str) and value in DCLS_NAMES else ""
@@ -174,7 +196,7 @@ def with_hints(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for an error message: which of the known words a wrong one resembles, up to three that do so equally.
 
-    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front don't count.
+    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front do not count.
 
     Example:
         >>> from torchdcls._checks import nearest

@@ -65,7 +65,7 @@ def train(
     """Trains a model; see `RunFolder` for what it leaves.
 
     Under torchrun each process calls this. What a run computes depends on its settings alone: every micro-batch has
-    random numbers of its own, so that a run can be killed, go on, and come to the same, and one process and two come to
+    random numbers of its own, so that a run can be killed, resume, and end the same, and one process and two come to
     the same but for rounding (and the running statistics of batch norms, which are those of the first process).
 
     Args:
@@ -279,15 +279,12 @@ class _Run:
 
     def _announced(self, bar: ProgressBar, updates: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
         """The micro-batches of each update; what the first update of all waits for is said."""
-        if not self._announces:
-            yield from updates
-            return
-        self._announces = False
-        workers = self.training.workers
-        bar.say(f"reading the first {self.config.batch_size} images, workers: {workers}")
-        for number, batches in enumerate(updates):
-            if number == 0:
+        if self._announces:
+            bar.say(f"reading the first {self.config.batch_size} images, workers: {self.training.workers}")
+        for batches in updates:
+            if self._announces:
                 bar.say("first update" + (", which compiles the model; this may take minutes" * self.trainer.compiles))
+            self._announces = False
             yield batches
 
     def _log_updates(self, lr: float, images_per_second: float) -> None:

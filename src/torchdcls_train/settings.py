@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -145,18 +146,14 @@ class TrainConfig:
                 raise ValueError(f"model_args: expected names of arguments, got {name!r}{wants}")
         if self.reset_head and self.initial_checkpoint is None:
             raise ValueError("reset_head: expected false without an initial_checkpoint, got true; give both")
-        for name in ("max_image_pixels", "image_size", "epochs", "batch_size", "micro_batch", "log_every"):
-            _checks.integer(name, getattr(self, name), 1)
-        for name in ("workers", "seed"):
-            if getattr(self, name) is not None or name == "seed":
-                _checks.integer(name, getattr(self, name), 0)
-        for name in ("num_classes", "train_images", "val_images", "lr_batch", "threads", "checkpoint_every"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
-        for name in ("lr", "min_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix", "position_lr_scale"):
-            self._between(name, 0, float("inf"), "a finite number of at least 0")
-        for name in ("drop_path", "label_smoothing"):
-            self._between(name, 0, 1, "a number from 0 to below 1")
+        counts = (
+            "max_image_pixels image_size epochs batch_size micro_batch log_every num_classes train_images val_images"
+        )
+        _checks.settings(self, _checks.count, *counts.split(), "lr_batch", "threads", "checkpoint_every")
+        _checks.settings(self, partial(_checks.integer, minimum=0), "workers", "seed")
+        rates = ("lr", "min_lr", "warmup_epochs", "weight_decay", "mixup", "cutmix", "position_lr_scale")
+        _checks.settings(self, _checks.at_least_0, *rates)
+        _checks.settings(self, _checks.share, "drop_path", "label_smoothing", "ema")
         for name in ("hflip", "random_erasing", "max_unreadable"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)!r}")
@@ -166,8 +163,6 @@ class TrainConfig:
                 raise ValueError(f"{name}: expected two positive numbers, the smaller first, got {low} and {high}")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise ValueError(f"crop_pct: expected a number above 0, at most 1, got {self.crop_pct!r}")
-        if self.ema is not None:
-            self._between("ema", 0, 1, "a number from 0 to below 1, or null")
         if self.clip_grad is not None and not 0 < self.clip_grad < float("inf"):
             raise ValueError(f"clip_grad: expected a positive number or null, got {self.clip_grad!r}")
         _checks.one_of("precision", self.precision, get_args(Precision))
@@ -182,10 +177,6 @@ class TrainConfig:
             )
         if self.batch_size % self.micro_batch != 0:
             raise ValueError(f"micro_batch: expected a divisor of batch_size {self.batch_size}, got {self.micro_batch}")
-
-    def _between(self, name: str, low: float, high: float, words: str) -> None:
-        if not low <= getattr(self, name) < high:
-            raise ValueError(f"{name}: expected {words}, got {getattr(self, name)!r}")
 
     @property
     def scaled_lr(self) -> float:
@@ -237,8 +228,7 @@ class ExportConfig:
             ValueError: A setting is missing or out of range; the message begins with its name.
         """
         _checks.one_of("to", self.to, get_args(Format))
-        if self.image_size is not None:
-            _checks.integer("image_size", self.image_size, 1)
+        _checks.settings(self, _checks.count, "image_size")
 
 
 SETTINGS = tuple(entry.name for entry in fields(TrainConfig))

@@ -19,7 +19,7 @@ from torchdcls_train.comparison.positions.inputs import drawn, prepared
 from torchdcls_train.comparison.positions.task import FOUND, Student, Teacher, find_taps
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.fashion_mnist import FASHION_MNIST_CLASSES, read_embedded
-from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
+from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageData, balanced
 from torchdcls_train.data.named import channel_mean_std
 from torchdcls_train.data.seeds import seed_of
@@ -157,7 +157,7 @@ class NetworkTraining:
         model, report = method_model(config, cell.method, self._data, cell.seed)
         settings = short_settings(config, cell.seed, bilinear=cell.method == "bilinear")
         mean, std = channel_mean_std(self._data.train.images)
-        training = HeldBatches(self._data.train, config.batch_size, mean, std, BatchDraws(cell.seed))
+        training = HeldBatches(self._data.train, config.batch_size, mean, std, cell.seed)
         validation = HeldBatches(self._data.test, config.batch_size, mean, std)
         *_, last = short_run(model, training, validation, settings, torch.device("cpu"))
         return NetworkOutcome(last.accuracy, None if report is None else report.kernel_count)

@@ -138,6 +138,8 @@ def test_gradients_reach_as_far(name: str) -> None:
         (lambda: timm.create_model("poolformer_s12"), "GroupNorm1", 431),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4)), "InstanceNorm2d", 3),
         (lambda: timm.create_model("edgenext_small"), "CrossCovarianceAttn", 1672),
+        # Each pixel attends to those at the same place of all patches.
+        (lambda: timm.create_model("mobilevit_xxs"), "Attention", 267),
     ],
 )
 def test_what_reads_the_whole_map_makes_it_the_whole_image(make: Callable[[], nn.Module], by: str, local: int) -> None:

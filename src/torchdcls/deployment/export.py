@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from .. import _checks
 from .._extras import require
@@ -61,7 +60,7 @@ def export(
         dynamic_size: Whether the file takes other sizes than the example's: "auto" where the model allows it (else
             the report says why not), True to be refused otherwise, False for the example's alone (also where torch
             does not come to an end of tracing, as with padding that depends on the size by remainders).
-        fused: Put plain convolutions in the place of DCLS layers. False is for "pt2" alone.
+        fused: Replace DCLS layers by plain convolutions. False is for "pt2" alone.
         positions: "round" moves elements to the nearest cell when layers are fused, see `torchdcls.fuse`.
         opset: ONNX's version of operators, 20 by default.
         configuration: What is to be known about the model, put into the file as text.
@@ -118,10 +117,10 @@ def export(
     opset = (opset or onnx_file.DEFAULT_OPSET) if to == "onnx" else None
     with whole_file(path) as unfinished:
         writer = _Writer(plain, example, reference, unfinished, opset, configuration.with_format(), say)
-        written = writer.write(sizes, note, dynamic_size)
+        free, notes, checks = writer.write(sizes, note, dynamic_size)
         files = tuple((path.with_name(file.name), file.stat().st_size) for file in sorted(unfinished.parent.iterdir()))
-    shape = tuple(written.free.get(axis, size) for axis, size in enumerate(example.shape))
-    return ExportReport(path, to, files, opset, shape, fuse_report, written.notes, written.checks)
+    shape = tuple(free.get(axis, size) for axis, size in enumerate(example.shape))
+    return ExportReport(path, to, files, opset, shape, fuse_report, notes, checks)
 
 
 def check_path(path: Path, to: Format, overwrite: bool) -> None:
@@ -215,17 +214,8 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
 
 
 @dataclass(frozen=True)
-class _Written:
-    """The names of a program's free axes, sentences about it, and the comparisons of its file with the model."""
-
-    free: dict[int, str]
-    notes: tuple[str, ...]
-    checks: tuple[Check, ...]
-
-
-@dataclass(frozen=True)
 class _Writer:
-    """Traces a model and writes the program to a file.
+    """Traces a model, writes the program to a file, and compares both with the model.
 
     Attributes:
         model: A model without DCLS layers, or with them.
@@ -245,7 +235,9 @@ class _Writer:
     text: str
     say: Callable[[str], None]
 
-    def write(self, sizes: list[tuple[int, ...]], note: str, dynamic_size: DynamicSize) -> _Written:
+    def write(
+        self, sizes: list[tuple[int, ...]], note: str, dynamic_size: DynamicSize
+    ) -> tuple[dict[int, str], tuple[str, ...], tuple[Check, ...]]:
         """Writes with free sizes where there are several; if any part of it fails, with those of the example.
 
         Args:
@@ -253,63 +245,48 @@ class _Writer:
             note: Why there are no others, where some were asked for.
             dynamic_size: As in `export`.
 
+        Returns:
+            The names of the free axes, sentences about them, and the comparisons.
+
         Raises:
             ExportError: The model cannot be written, or not with free sizes, which were asked for.
         """
         own, names = sizes[0], axis_names(self.example.dim())
         if len(sizes) > 1:
             try:
-                # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without
-                # stumbling over axes of size 1.
-                program, free = self._traced(names, sizes[0] if self.opset is None else sizes[-1], sizes)
-                limits = "x".join(map(str, least_sizes(program)))
-                notes = (f"sizes from {limits} up",) if self.opset is None else ()
-                return _Written(free, notes, self._file(program, free, None))
+                return names, *self._written(names, sizes)
             except ExportError as error:
                 if dynamic_size is True and not str(error).startswith(_OF_THE_MODEL):
                     raise
                 note = _after_name(error)
         if note and dynamic_size is True:
             raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
-        program, free = self._traced({0: names[0]}, own, [own])
+        _, checks = self._written({0: names[0]}, [own])
         notes = (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ()
-        return _Written(free, notes, self._file(program, free, [own]))
+        return {0: names[0]}, notes, checks
 
-    def _traced(
-        self, names: dict[int, str], traced_at: tuple[int, ...], sizes: list[tuple[int, ...]]
-    ) -> tuple[ExportedProgram, dict[int, str]]:
-        """A program with free axes of these names, which computes what the model does for these sizes.
-
-        Raises:
-            ExportError: torch.export makes none.
-        """
-        program, free = trace(self.model, _input(self.example, 2, traced_at), names)
-        fixed = [name for axis, name in names.items() if axis not in free]
-        if fixed:
-            raise ExportError(f"{_OF_THE_MODEL}torch.export ties the {' and '.join(fixed)} of its input to one value")
-        if self.opset is not None and len(sizes) > 1:
-            least = least_sizes(program)
-            sizes = [size for size in sizes if all(map(ge, size, least))]
-        module = program.module()
+    def _written(self, free: dict[int, str], sizes: list[tuple[int, ...]]) -> tuple[tuple[str, ...], tuple[Check, ...]]:
+        """A sentence about the sizes that a file with free axes of these names takes, and its comparisons."""
+        # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without
+        # stumbling over axes of size 1.
+        program = trace(self.model, _input(self.example, 2, sizes[0 if self.opset is None else -1]), free)
+        least = least_sizes(program) if len(sizes) > 1 else sizes[0]
+        taken = [size for size in sizes if self.opset is None or all(map(ge, size, least))]
         try:
-            self.reference.check(lambda given: run_program(module, given), "the program that torch.export makes", sizes)
+            self.reference.check(run_program(program.module()), "the program that torch.export makes", taken)
         except ExportError as error:
-            but = "" if len(names) > 1 else "expected one that torch.export follows for any batch size, but "
+            but = "" if len(sizes) > 1 else "expected one that torch.export follows for any batch size, but "
             raise ExportError(f"{_OF_THE_MODEL}{but}{_after_name(error)}") from None
-        return program, free
-
-    def _file(
-        self, program: ExportedProgram, free: dict[int, str], sizes: list[tuple[int, ...]] | None
-    ) -> tuple[Check, ...]:
         self.say("writing and checking the file")
         for file in self.path.parent.iterdir():  # of an earlier attempt
             file.unlink()
-        if self.opset is None:
-            write_program(program, self.path, self.text)
-            module = read_program(self.path)
-            return self.reference.check(lambda given: run_program(module, given), "torch.export's file", sizes)
-        onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, text=self.text)
-        return self.reference.check(onnx_file.OnnxSession(self.path).run, "the ONNX file", sizes)
+        of = None if len(sizes) > 1 else sizes
+        if self.opset is not None:
+            onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, text=self.text)
+            return (), self.reference.check(onnx_file.OnnxSession(self.path).run, "the ONNX file", of)
+        write_program(program, self.path, self.text)
+        notes = (f"sizes from {'x'.join(map(str, least))} up",) if len(sizes) > 1 else ()
+        return notes, self.reference.check(run_program(read_program(self.path)), "torch.export's file", of)
 
 
 def _after_name(error: ExportError) -> str:
@@ -325,7 +302,7 @@ def _export_weights(model: nn.Module, path: Path, example: Tensor | None, config
             reference = Reference(model)
             _expected(reference, example, False)
             restored = load(unfinished, None if configuration.model else copied(model)).eval()
-            checks = reference.check(lambda given: run_program(restored, given), "the file's model")
+            checks = reference.check(run_program(restored), "the file's model")
         files = ((path, unfinished.stat().st_size),)
     return ExportReport(path, "safetensors", files, checks=checks)
 

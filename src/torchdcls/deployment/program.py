@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def axis_names(dims: int) -> dict[int, str]:
     return {0: "batch", **dict(enumerate(_AXES[dims - 2], start=2))}
 
 
-def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> tuple[ExportedProgram, dict[int, str]]:
+def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedProgram:
     """Traces a model.
 
     Args:
@@ -48,11 +48,8 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> tuple[Expo
         example: An input with more than one entry along the free axes, as torch.export treats sizes of 1 as fixed.
         free: Names of the axes that are to be free.
 
-    Returns:
-        The program, and those of the axes that are free in it.
-
     Raises:
-        ExportError: torch.export cannot trace it, or ties it to a batch size.
+        ExportError: torch.export cannot trace it, or ties one of these axes to a size.
     """
     with quiet():
         try:
@@ -66,13 +63,14 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> tuple[Expo
                 "values, see torch.export's own page"
             ) from None
     sizes = _input_shape(program)
-    found = {axis: name for axis, name in free.items() if not isinstance(sizes[axis], int)}
-    if 0 not in found:
+    if isinstance(sizes[0], int):
         raise ExportError(
             f"model: expected one that takes any batch size, got one that torch.export ties to {sizes[0]}; its forward "
             "pass has the batch size as a fixed number"
         )
-    return program, found
+    if fixed := [name for axis, name in free.items() if isinstance(sizes[axis], int)]:
+        raise ExportError(f"model: torch.export ties the {' and '.join(fixed)} of its input to one value")
+    return program
 
 
 def least_sizes(program: ExportedProgram) -> tuple[int, ...]:
@@ -105,10 +103,14 @@ def read_program(path: Path) -> nn.Module:
         return torch.export.load(file).module()
 
 
-def run_program(module: nn.Module, given: Tensor) -> list[Tensor]:
-    """Outputs of a program's module."""
-    with torch.no_grad():
+def run_program(module: nn.Module) -> Callable[[Tensor], list[Tensor]]:
+    """What computes the outputs of a program's module."""
+
+    @torch.no_grad()
+    def run(given: Tensor) -> list[Tensor]:
         return outputs(module(given))
+
+    return run
 
 
 def _input_shape(program: ExportedProgram) -> tuple[Any, ...]:

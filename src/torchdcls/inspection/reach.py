@@ -91,7 +91,7 @@ class Reach:
             by: The module that does it. Where it reads all of an axis, it reads the whole image.
         """
         pooled = self.of(_compact(self.bounds).amin(list(dims), keepdim=True)) if dims else self
-        whole = self._read_whole(pooled, images)
+        whole = self._read_whole(pooled, dims, images) if dims else []
         bounds = pooled.bounds.masked_fill(self._rows(whole), inf) if whole else pooled.bounds
         shape = [1 if dim - self.bounds.dim() in dims else size for dim, size in enumerate(self.bounds.shape)]
         return replace(self, bounds=bounds.expand(shape), whole=self.whole | {(axis, by) for axis in whole})
@@ -99,19 +99,29 @@ class Reach:
     def mixed(self, dims: Sequence[int], images: Sequence[int], by: str) -> "Reach":
         """The same, but that all elements stay: where they read the whole image, each has its own pixels beside it."""
         pooled = self.of(_compact(self.bounds).amin(list(dims), keepdim=True)) if dims else self
-        whole = self._read_whole(pooled, images)
+        whole = self._read_whole(pooled, dims, images) if dims else []
         bounds = torch.where(self._rows(whole), _compact(self.bounds), pooled.bounds) if whole else pooled.bounds
         return replace(self, bounds=bounds.expand_as(self.bounds), whole=self.whole | {(axis, by) for axis in whole})
 
-    def _read_whole(self, pooled: "Reach", images: Sequence[int]) -> list[int]:
-        """Axes all of whose cells were pooled."""
-        whole, before, after = [], self.spread(), pooled.spread()
+    def _read_whole(self, pooled: "Reach", dims: Sequence[int], images: Sequence[int]) -> list[int]:
+        """Axes along which each pooled element reads the whole image, by all cells or some from half of the map."""
+        first, minus_last = _compact(self.bounds).tensor_split(2)
+        there, middles = first.isfinite(), (first - minus_last) / 2
+        most = middles.where(there, -inf).amax(list(dims), keepdim=True)
+        apart = most - middles.where(there, inf).amin(list(dims), keepdim=True)
+        whole, count = [], len(self.steps)
+        before, after = self.spread(), pooled.spread()
         for axis, (step, pixels) in enumerate(zip(self.steps, images, strict=True)):
-            if before[axis] and before[axis] >= step and not after[axis]:
-                left_over = max(step, 1.0)  # pixels that a stride does not reach
-                first, minus_last = pooled.bounds[axis].amin(), pooled.bounds[axis + len(self.steps)].amin()
-                if first < left_over and -minus_last > pixels - 1 - left_over:
-                    whole.append(axis)
+            ends = pooled.bounds[[axis, axis + count]].flatten(1)
+            ends, far = ends[:, ends[0].isfinite()], apart[axis][apart[axis] >= 0]
+            left_over = max(step, 1.0)  # pixels that a stride does not reach
+            if not before[axis] or before[axis] < step or not far.numel():
+                continue
+            if after[axis] and far.min() < before[axis] / 2:
+                continue
+            least, minus_most = (ends.amax(1) if after[axis] else ends.amin(1)).tolist()
+            if least < left_over and minus_most < left_over + 1 - pixels:
+                whole.append(axis)
         return whole
 
     def _rows(self, axes: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How many pixels the centre of a model's last map depends on.
+"""How many pixels the center of a model's last map depends on.
 
 The model is run once. Beside every tensor stands, for each of its elements and each axis of the image, the first and
 the last pixel that the element depends on (`reach.py`). Where memory is viewed in another way, so are they; other
@@ -26,7 +26,7 @@ from .rules import Call, follow
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Pixels that the centre of the last map, before anything is pooled to a vector, depends on.
+    """Pixels that the center of the last map, before anything is pooled to a vector, depends on.
 
     Attributes:
         size: Pixels along each axis, borders of the image left out; None where it is the whole image, or unknown.
@@ -141,14 +141,14 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         with torch.device("cpu"):
-            self.follow(func, args, kwargs, result)
+            self.told(func, args, kwargs, result)
         return result
 
-    def follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Says what the outputs of an operation depend on."""
+    def told(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Notes what the outputs of an operation that was run depend on."""
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        before = {id(tensor): self.reach(tensor) for tensor in inputs}
-        if not any(reach.depends for reach in before.values()):
+        before = [self.reach(tensor) for tensor in inputs]
+        if not any(reach.depends for reach in before):
             return
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         arguments = func._schema.arguments
@@ -158,7 +158,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         changed = {id(leaf) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)}
         known = {_key(tensor) for tensor in inputs}
         name = func._schema.name.partition("::")[2].rstrip("_")
-        call = Call(func, name, given, inputs, outputs, before, self.image, self.modules[-1])
+        call = Call(func, name, given, inputs, outputs, self.reach, self.image, self.modules[-1])
         if any(id(one) in changed or _key(one) not in known for one in outputs):
             for output, reach in zip(outputs, follow(call), strict=True):
                 self.keep(output, reach)
@@ -166,7 +166,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.show(args[0], outputs, lambda row: func(row, *args[1:], **kwargs))
         for tensor in inputs:  # changed, but not returned
             if id(tensor) in changed - {id(output) for output in outputs}:
-                self.keep(tensor, everything(before.values(), tensor.shape).but_not(call.where))
+                self.keep(tensor, everything(before, tensor.shape).but_not(call.where))
         for output in outputs:
             self.note(self.reach(output))
 

@@ -5,7 +5,7 @@ Operations that only show a tensor's memory in another way, such as views, need 
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ class Call:
         name: As in `aten.NAME`, in-place or not.
         given: Its arguments by name.
         inputs, outputs: Tensors in and out.
-        before: What the former depended on, by id.
+        reach: What a tensor depends on; of one that is written to, what it did before.
         image: Size of the image.
         module: Type of the module that ran it.
     """
@@ -33,7 +33,7 @@ class Call:
     given: Mapping[str, Any]
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
-    before: Mapping[int, Reach]
+    reach: Callable[[Tensor], Reach]
     image: Sequence[int]
     module: str
 
@@ -50,11 +50,7 @@ class Call:
     @property
     def main(self) -> Reach:
         """What the first tensor depends on."""
-        return self.before[id(self.inputs[0])]
-
-    def reaches(self, tensors: Iterable[Tensor]) -> list[Reach]:
-        """What inputs depend on."""
-        return [self.before[id(tensor)] for tensor in tensors]
+        return self.reach(self.inputs[0])
 
     def dims(self, argument: str = "dim") -> list[int]:
         """Dimensions of the first tensor that an argument names, all for none, counted from the last."""
@@ -69,6 +65,12 @@ class Call:
         values = list(value) if isinstance(value, Sequence) else [value or 0]
         return values * count if len(values) == 1 else values
 
+    def with_others(self, reach: Reach, tensors: Sequence[Tensor]) -> Reach:
+        """The same, where other tensors play a part whose own pixels are not followed."""
+        others = [self.reach(tensor) for tensor in tensors]
+        both = together([reach, *others]).of(reach.bounds)
+        return both.but_not(self.where) if any(other.axes for other in others) else both
+
     def pooled(self, reach: Reach, *dims: int) -> Reach:
         """That of elements that depend on all along some dimensions, of which one is left."""
         return reach.pooled(dims, self.image, self.module)
@@ -82,16 +84,13 @@ def follow(call: Call) -> list[Reach]:
     if (rule := _rule(call.name, _RULES)) is not None:
         reach = rule(call)
         # Weights that were made from the image, say.
-        given = together([independent((), len(call.image)), *call.reaches(call.inputs[1:])])
-        depend = any(reach.axes for reach in call.reaches(call.inputs[1:]))
-        reach = replace(reach, whole=reach.whole | given.whole)
-        reach = reach.but_not(*given.unknown, *([call.where] if depend else []))
+        reach = call.with_others(reach, call.inputs[1:])
     elif (rule := _rule(call.name, _RULES_FOR_ALL_INPUTS)) is not None:
         reach = rule(call)
     elif torch.Tag.pointwise in call.function.tags:  # type: ignore[attr-defined]
         reach = _pointwise(call)
     else:
-        return [everything(call.before.values(), output.shape).but_not(call.where) for output in call.outputs]
+        return [everything(map(call.reach, call.inputs), output.shape).but_not(call.where) for output in call.outputs]
     # Beside the first output there is what nobody reads, such as a norm's saved statistics.
     return [
         reach if output.shape == call.shape else independent(output.shape, len(call.image)) for output in call.outputs
@@ -103,7 +102,7 @@ def _rule(name: str, rules: dict[str, Rule]) -> Rule | None:
 
 
 def _pointwise(call: Call) -> Reach:
-    return joined(call.reaches(call.inputs), call.shape)
+    return joined(map(call.reach, call.inputs), call.shape)
 
 
 def _fresh(call: Call) -> Reach:
@@ -111,7 +110,7 @@ def _fresh(call: Call) -> Reach:
 
 
 def _copied(call: Call) -> Reach:
-    return call.before[id(call.given["src"])].expanded(call.shape)
+    return call.reach(call.given["src"]).expanded(call.shape)
 
 
 def _moved(call: Call) -> Reach:
@@ -126,7 +125,7 @@ def _moved(call: Call) -> Reach:
 
 def _laid(call: Call) -> Reach:
     """That of tensors laid end to end. Those at the ends that are not made of the image may be the padding of a map."""
-    reaches = call.reaches(tensor for tensor in call.inputs if tensor.numel())
+    reaches = [call.reach(tensor) for tensor in call.inputs if tensor.numel()]
     dim = call.given["dim"] % len(call.shape) - len(call.shape)
     bounds = [reach.bounds.unsqueeze(dim) if call.name == "stack" else reach.bounds for reach in reaches]
     laid = together(reaches).of(torch.cat(bounds, dim))
@@ -238,18 +237,16 @@ def _of_batch(call: Call) -> list[int]:
 
 def _product(call: Call) -> Reach:
     *added, one, other = (value for value in call.given.values() if isinstance(value, Tensor))
-    factors = [call.pooled(reach, -place) for place, reach in enumerate(call.reaches([one, other]), start=1)]
-    return joined([*factors, *call.reaches(added)], call.shape)
+    factors = [call.pooled(call.reach(one), -1), call.pooled(call.reach(other), -2)]
+    return joined([*factors, *map(call.reach, added)], call.shape)
 
 
 def _attention(call: Call) -> Reach:
     named = [call.given[name] for name in ("query", "key", "value")]
-    query, *others = call.reaches(named)
+    query, *others = map(call.reach, named)
     # The query's tokens are not mixed with each other: each reads all keys and values.
     reach = joined([call.pooled(query, -1), *(call.pooled(one, -2, -1) for one in others)], call.shape)
-    rest = call.reaches(tensor for tensor in call.inputs if not any(tensor is one for one in named))
-    depend = any(reach.axes for reach in rest)
-    return replace(together([reach, *rest]), bounds=reach.bounds).but_not(*([call.where] if depend else []))
+    return call.with_others(reach, [tensor for tensor in call.inputs if not any(tensor is one for one in named)])
 
 
 # Operations, as in `aten.NAME`. Rules of what depends on the first tensor alone; if the others were made of the image,

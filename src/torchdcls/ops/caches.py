@@ -63,10 +63,10 @@ class LastResult(Generic[_R]):
 
     def get(self, tensors: Sequence[Tensor | None], settings: tuple[Any, ...], make: Callable[[], _R]) -> _R:
         """What `make` makes from these tensors with these settings."""
-        kept = self._kept
-        if kept is None or kept[1] != settings or not all(map(_equal, tensors, kept[0])):
+        kept, key = self._kept, (len(tensors), *settings)
+        if kept is None or kept[1] != key or not all(map(_equal, tensors, kept[0])):
             copies = [None if tensor is None else tensor.detach().clone() for tensor in tensors]
-            kept = self._kept = (copies, settings, make())
+            kept = self._kept = (copies, key, make())
         return kept[2]
 
     def clear(self) -> None:

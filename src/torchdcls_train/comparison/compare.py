@@ -12,7 +12,7 @@ from rich.table import Table
 
 from torchdcls.conversion import parameter_count
 
-from ..data.held_batches import BatchDraws, HeldBatches
+from ..data.held_batches import HeldBatches
 from ..data.image_set import ImageData, balanced
 from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..processes import device_name, find_device
@@ -103,7 +103,7 @@ def _run(
     progress.describe(title)
     mean, std = channel_mean_std(data.train.images)
     settings = short_settings(config, seed, bilinear=method == "bilinear")
-    batches = HeldBatches(data.train, config.batch_size, mean, std, BatchDraws(seed))
+    batches = HeldBatches(data.train, config.batch_size, mean, std, seed)
     watched = HeldBatches(data.test, config.batch_size, mean, std)
     epochs = short_run(model, batches, watched, settings, device, on_images=progress.advance)
     for epoch in epochs:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,14 +10,11 @@ import torch
 from torch import nn
 
 from ..data.batches import Batch
+from ..data.held_batches import HeldBatches
 from ..processes import Processes
 from ..settings import Precision, TrainConfig
 from ..trainer import Step, Trainer
 from ..validation import validate
-
-
-class Batches(Sized, Iterable[Batch], Protocol):
-    """A training set in batches; every pass over it continues the random numbers of the one before."""
 
 
 class ShortSettings(Protocol):
@@ -88,7 +85,7 @@ def short_settings(
 
 def short_run(
     model: nn.Module,
-    batches: Batches,
+    batches: HeldBatches,
     watched: Iterable[Batch],
     settings: TrainConfig,
     device: torch.device,
@@ -100,7 +97,7 @@ def short_run(
 
     Args:
         model: On `device`; trained in place.
-        batches: What to train on.
+        batches: What to train on; every pass continues the random numbers of the one before.
         watched: What is scored after each epoch; the training itself does not see it.
         settings: As `short_settings` makes them.
         device: Where to compute.

@@ -22,7 +22,7 @@ from torchdcls_train.comparison.compare import compare
 from torchdcls_train.comparison.config import METHODS, CompareConfig
 from torchdcls_train.comparison.models import method_model
 from torchdcls_train.comparison.training import short_run, short_settings
-from torchdcls_train.data.held_batches import BatchDraws, HeldBatches
+from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageSet, balanced
 from torchdcls_train.data.named import channel_mean_std, load_data
 from torchdcls_train.evaluate import evaluate as evaluate_checkpoint
@@ -148,7 +148,7 @@ def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     model, report = method_model(replace(config, position_radius=4.0), "bilinear", data, seed=0)
     assert report is not None
     mean, std = channel_mean_std(data.train.images)
-    batches = HeldBatches(data.train, 8, mean, std, BatchDraws(0))
+    batches = HeldBatches(data.train, 8, mean, std, 0)
     bilinear = replace(config, lr=0.5, epochs=4)
     settings = short_settings(bilinear, 0, bilinear=True)
     list(short_run(model, batches, HeldBatches(data.test, 8, mean, std), settings, torch.device("cpu")))
@@ -274,7 +274,7 @@ def test_a_run_is_not_overwritten(config: CompareConfig) -> None:
 def test_quick_is_short() -> None:
     quick, usual = CompareConfig(quick=True).checked(), CompareConfig().checked()
     assert (quick.seeds, quick.epochs, quick.train_images) == (1, 2, 2000)
-    assert (usual.seeds, usual.epochs, usual.lr) == (5, 4, 1e-2)
+    assert (usual.seeds, usual.epochs, usual.lr) == (6, 4, 1e-2)
     deep = CompareConfig(model="convnext").checked()
     assert (deep.seeds, deep.epochs, deep.lr) == (1, 6, 4e-3)
     assert usual.train_images is None
