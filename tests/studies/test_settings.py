@@ -179,7 +179,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return "interrupted"
 
     monkeypatch.setattr(settings_run, "run_settings", run)
-    assert main(["settings", "--out", str(tmp_path), "--tasks", "taps"]) == 130
+    assert main(["--out", str(tmp_path), "settings", "--tasks", "taps"]) == 130
     assert main(["settings"]) == 130
     assert asked[0] == ((tmp_path,), ["taps"])
     assert asked[1][0] == (Path("runs/study-settings"),) and list(asked[1][1]) == ["taps", "networks"]
