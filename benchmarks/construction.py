@@ -98,7 +98,7 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["stage", "torchdcls, ms", "DCLS, ms", "times faster", "torchdcls saves, MiB", "DCLS saves, MiB"]]
+    table = [["stage", "torchdcls, ms", "DCLS, ms", "speedup", "torchdcls saves, MiB", "DCLS saves, MiB"]]
     for problem in result["problems"]:
         low, high = problem["spread"]
         ratio = f"{_short(problem['ratio'])} ({_short(low)} to {_short(high)})"

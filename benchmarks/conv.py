@@ -159,7 +159,7 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 def comparison_rows(what: str, result: Mapping[str, Any], digits: int) -> list[list[str]]:
     """The comparisons of a result, the header first, which begins with `what`; times with so many digits."""
-    table = [[what, "torchdcls, ms", "other, ms", "times as fast"]]
+    table = [[what, "torchdcls, ms", "other, ms", "speedup"]]
     for entry in result["comparisons"]:
         times = [f"{entry[side]:.{digits}f}" for side in ("candidate_ms", "baseline_ms")]
         table.append([f"{entry['name']}: {entry['problem']}", *times, ratio_words(entry)])

@@ -110,7 +110,7 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["learned delays", "torchdcls", "other", "times as fast"]]
+    table = [["learned delays", "torchdcls", "other", "speedup"]]
     for entry in result["problems"]:
         if "candidate_bytes" in entry:
             sides = [f"{entry[side] / MIB:.0f} MiB" for side in ("candidate_bytes", "baseline_bytes")]

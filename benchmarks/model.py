@@ -113,7 +113,7 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 def model_rows(header: list[str], result: Mapping[str, Any], digits: int) -> list[list[str]]:
     """The problems of a result below a header, which lacks its last title; times with so many digits."""
-    table = [[*header, "times as fast"]]
+    table = [[*header, "speedup"]]
     for entry in result["problems"]:
         if "candidate_bytes" in entry:
             sides = [f"{entry[side] / GIB:.2f} GiB" for side in ("candidate_bytes", "baseline_bytes")]

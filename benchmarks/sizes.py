@@ -77,7 +77,7 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["small ConvNeXt, a training step", "torchdcls", "7x7", "times as fast"]]
+    table = [["small ConvNeXt, a training step", "torchdcls", "7x7", "speedup"]]
     for entry in result["problems"]:
         times = [f"{entry[side]:.0f} ms" for side in ("candidate_ms", "baseline_ms")]
         table.append([entry["problem"], *times, ratio_words(entry)])

@@ -46,7 +46,7 @@ def problems() -> dict[str, Problem]:
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [[f"23x23 on a GPU, batch {BATCH}, output and gradients", "torchdcls, ms", "other, ms", "times as fast"]]
+    table = [[f"23x23 on a GPU, batch {BATCH}, output and gradients", "torchdcls, ms", "other, ms", "speedup"]]
     for entry in measured(result):
         times = [f"{entry[side]:.3f}" for side in ("candidate_ms", "baseline_ms")]
         table.append([entry["name"], *times, ratio_words(entry)])

@@ -33,7 +33,7 @@ def problems() -> dict[str, Problem]:
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first."""
-    table = [["ConvNeXt-T, 23x23, 26 Gaussian elements, on a GPU", "torchdcls", "7x7", "times as fast"]]
+    table = [["ConvNeXt-T, 23x23, 26 Gaussian elements, on a GPU", "torchdcls", "7x7", "speedup"]]
     for entry in measured(result):
         times = [f"{entry[side]:.1f} ms" for side in ("candidate_ms", "baseline_ms")]
         table.append([entry["name"], *times, ratio_words(entry)])

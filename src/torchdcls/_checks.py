@@ -169,7 +169,7 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
 
 
 def hint_for(name: str, value: object) -> str:
-    """What to write in the place of an argument of torch or of DCLS."""
+    """What to write instead of an argument of torch or of DCLS."""
     hint = FOREIGN[name]
     if name == "version":
         hint += f"={DCLS_NAMES[value]!r}" if isinstance(value, str) and value in DCLS_NAMES else ""
@@ -196,7 +196,7 @@ def with_hints(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for an error message: which of the known words a wrong one resembles, up to three that do so equally.
 
-    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front don't count.
+    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front do not count.
 
     Example:
         >>> from torchdcls._checks import nearest

@@ -24,7 +24,7 @@ class MissingExtraError(ModuleNotFoundError):
 
 
 def require(what: str, extra: Extra, *others: str) -> None:
-    """Refuses to go on where a package of the extra or another is missing, and imports none of them.
+    """Raises where a package of the extra or another is missing, and imports none of them.
 
     Args:
         what: Who needs them, the beginning of the sentence.

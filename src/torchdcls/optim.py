@@ -29,7 +29,7 @@ def dcls_layers(model: nn.Module) -> list[DclsLayer]:
 def param_groups(
     model: nn.Module, lr: float, weight_decay: float, position_lr_scale: float = 5.0
 ) -> list[dict[str, Any]]:
-    """Parameter groups for any torch optimiser, by the papers' recipe.
+    """Parameter groups for any torch optimizer, by the papers' recipe.
 
     Positions and sigmas, or what a parametrization computes them from, learn at `position_lr_scale` times the base
     rate, without weight decay. Biases, the parameters of norms, and others of at most one axis have none either. A

@@ -29,7 +29,7 @@ class Profile:
     `interpolation=` wherever a name is accepted.
 
     Args:
-        function: Maps `distance / scale` (any shape, signed) to the unnormalised profile (same shape, not negative),
+        function: Maps `distance / scale` (any shape, signed) to the unnormalized profile (same shape, not negative),
             elementwise and differentiable. Use a module-level function, not a lambda, where layers are pickled.
         smallest_scale: Scale at sigma 0, positive. Unit: grid cells.
         start: What sigma starts from, or None where sigma is not learned and the scale stays at `smallest_scale`.

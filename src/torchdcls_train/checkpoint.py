@@ -85,7 +85,7 @@ class Checkpoint:
 
 
 def mismatch(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
-    """How the tensors of a file differ from a model's, empty where they don't: absent, added, of another shape."""
+    """How the tensors of a file differ from a model's, empty where they do not: absent, added, of another shape."""
     kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
     return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
 

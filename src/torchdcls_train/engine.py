@@ -65,7 +65,7 @@ def train(
     """Trains a model; see `RunFolder` for what it leaves.
 
     Under torchrun each process calls this. What a run computes depends on its settings alone: every micro-batch has
-    random numbers of its own, so that a run can be killed, go on, and come to the same, and one process and two come to
+    random numbers of its own, so that a run can be killed, resume, and end the same, and one process and two come to
     the same but for rounding (and the running statistics of batch norms, which are those of the first process).
 
     Args:

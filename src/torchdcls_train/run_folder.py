@@ -48,7 +48,7 @@ class RunFolder:
         self._writer: RunWriter | None = None
 
     def checkpoint(self, resume: str | None) -> Checkpoint | None:
-        """The checkpoint to go on from, None for a new run.
+        """The checkpoint to resume from, None for a new run.
 
         Raises:
             ValueError: There is a run in the folder that was not meant, or the checkpoint cannot be read.

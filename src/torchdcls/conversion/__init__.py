@@ -1,4 +1,4 @@
-"""Conversion of models: DCLS layers in the place of their convolutions, and plain convolutions again."""
+"""Conversion of models: convolutions replaced by DCLS layers, and plain convolutions again."""
 
 from .fuse import Fused, FuseReport, fuse
 from .replace import convert, parameter_count

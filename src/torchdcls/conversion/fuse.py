@@ -1,4 +1,4 @@
-"""Plain convolutions in the place of a model's DCLS layers, for deployment."""
+"""Plain convolutions instead of a model's DCLS layers, for deployment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,13 +5,13 @@ in/groups, n), `SIG` like `P` where the interpolation has one, and `bias`. The v
 
 | version | interpolation | axes of `P` and `SIG` | weights are ours times |
 |---|---|---|---|
-| v0 | "bilinear", not normalised | rows, columns | 1 over the mass of the element on the grid |
+| v0 | "bilinear", not normalized | rows, columns | 1 over the mass of the element on the grid |
 | v1 | "bilinear" | columns, rows | 1 |
 | max | "triangle" | columns, rows | 1 |
 | gauss | "gaussian" | columns, rows | 1 |
 
 v0 does not divide by an element's mass on the grid, which is 1 inside and falls to 0 within a cell outside. With the
-mass in the weights the normalised interpolation makes the same kernels, so that v0 needs none of its own. Only further
+mass in the weights the normalized interpolation makes the same kernels, so that v0 needs none of its own. Only further
 training differs, and only where elements leave the grid.
 """
 
@@ -406,7 +406,7 @@ def _other_order(position: Tensor, version: str | None) -> Tensor:
 
 
 def _mass(position: Tensor, size: int) -> Tensor:
-    """Sum of a bilinear element over the grid, plus the normaliser's epsilon: (axes, ...) to (...), float64."""
+    """Sum of a bilinear element over the grid, plus the normalizer's epsilon: (axes, ...) to (...), float64."""
     # On each axis 1 inside the grid, and falling to 0 within a cell outside.
     low, high = -(size // 2), size - 1 - size // 2
     outside = torch.maximum(low - position.double(), position.double() - high)

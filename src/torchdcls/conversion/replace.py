@@ -1,4 +1,4 @@
-"""Putting DCLS layers in the place of a model's convolutions."""
+"""Replacing a model's convolutions by DCLS layers."""
 
 import warnings
 from collections import defaultdict

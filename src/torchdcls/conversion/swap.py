@@ -1,4 +1,4 @@
-"""Modules in the place of others, and the torch layer in the place of a DCLS layer."""
+"""Modules replaced by others, and a DCLS layer by the torch layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _PLAIN_TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn
 
 
 def swap_modules_(model: nn.Module, others: Mapping[nn.Module, nn.Module]) -> None:
-    """Puts others in the place of a model's modules, wherever these hang; the model itself stays."""
+    """Replaces a model's modules by others, wherever these hang; the model itself stays."""
     # A module may hang at several places, of one parent even. The innermost go first: their places are the old ones.
     for name, module in reversed(list(model.named_modules(remove_duplicate=False))):
         if name and module in others:

@@ -100,7 +100,7 @@ def _weight_bytes(program: ExportedProgram) -> int:
 
 
 def _cause(error: BaseException) -> str:
-    """The first error of a chain, which says more than torch's pages about it; the colours are taken out."""
+    """The first error of a chain, which says more than torch's pages about it; the colors are taken out."""
     while error.__cause__ is not None:
         error = error.__cause__
     return re.sub(r"\x1b\[[0-9;]*m", "", reason(error))

@@ -1,4 +1,4 @@
-"""Copies of a model that cost nothing: without weights, and with plain convolutions in the place of DCLS layers."""
+"""Copies of a model that cost nothing: without weights, and with plain convolutions instead of DCLS layers."""
 
 from copy import deepcopy
 from typing import Any
@@ -24,7 +24,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 
 def put_plain_(model: nn.Module) -> nn.Module:
-    """Puts torch's convolution of the same dense size, with any weights, in the place of each DCLS layer."""
+    """Puts torch's convolution of the same dense size, with any weights, instead of each DCLS layer."""
     plain: dict[nn.Module, nn.Module] = {
         layer: convolution_like(
             layer, layer.dilated_kernel_size, layer.padding, layer.weight.device, layer.weight.dtype

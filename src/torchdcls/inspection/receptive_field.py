@@ -1,4 +1,4 @@
-"""How many pixels the centre of a model's last map depends on.
+"""How many pixels the center of a model's last map depends on.
 
 The model is run once. Beside every tensor stands, for each of its elements and each axis of the image, the first and
 the last pixel that the element depends on (`reach.py`). Where memory is viewed in another way, so are they; other
@@ -26,7 +26,7 @@ from .rules import Call, follow
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Pixels that the centre of the last map, before anything is pooled to a vector, depends on.
+    """Pixels that the center of the last map, before anything is pooled to a vector, depends on.
 
     Attributes:
         size: Pixels along each axis, borders of the image left out; None where it is the whole image, or unknown.

@@ -1,7 +1,7 @@
 """The papers' models, registered with timm under NAME_dcls_INTERPOLATION: timm's own models, converted.
 
-`timm.create_model("convnext_tiny_dcls_gaussian")` makes timm's ConvNeXt-T and puts DCLS layers in the place of its 7x7
-convolutions, before anything is wrapped around it, so that every argument that the host takes is taken here too.
+`timm.create_model("convnext_tiny_dcls_gaussian")` makes timm's ConvNeXt-T and replaces its 7x7 convolutions by
+DCLS layers, before anything is wrapped around it, so that every argument that the host takes is taken here too.
 """
 
 from collections.abc import Callable, Mapping
@@ -202,7 +202,7 @@ def _converted_weights(
     """The authors' weights in our names, if the model is theirs.
 
     Raises:
-        ValueError: It is another; the message goes on from what was expected.
+        ValueError: It is another; the message follows what was expected.
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Dcls2d)}
     kernels = {(layer.interpolation.name, *layer.dilated_kernel_size, layer.kernel_count) for layer in layers.values()}

@@ -68,7 +68,7 @@ class DclsTransposeNd(DclsLayer):
                 for a single element alone, which has nowhere to move: always give it.
             groups: As in torch.
             bias: Whether to add a learned bias.
-            padding_mode: "zeros"; torch's transposed layers know no other.
+            padding_mode: "zeros"; torch's transposed layers have no other.
             interpolation, learned_dims, position_init, sigma_init: See `Dcls2d`.
             method: How to convolve, see `torchdcls.large_kernel_conv_transpose`.
             device, dtype: See `Dcls2d`.

@@ -29,7 +29,7 @@ def construct_kernel(
         kernel[x] = sum_k weight[k] * prod_d g((x_d - c_d - position[d, k]) / scale[d, k])
                     / (1e-7 + the same product, summed over the grid)
 
-    The product and its normaliser separate over the axes, so that the kernel is one batched matrix product of per-axis
+    The product and its normalizer separate over the axes, so that the kernel is one batched matrix product of per-axis
     factors; a tensor of kernel size times kernel count never exists.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 def reference_kernel(
     weight: Tensor, position: Tensor, scale: Tensor, size: Sequence[int], profile: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Dense kernel by the definition: for every element and every cell the product of profiles, normalised.
+    """Dense kernel by the definition: for every element and every cell the product of profiles, normalized.
 
     Args:
         weight: (..., kernel_count).

@@ -28,8 +28,8 @@ class CompareConfig:
 
     model: str = setting(
         "convmixer",
-        "'convmixer', a network of 3 blocks and 32 channels; 'convmixer-256-16', the authors' for CIFAR-10; 'convnext' "
-        "or 'convformer' at a small size; or one of timm's names, such as convformer_s18",
+        "'convmixer', a shallow network of 3 blocks and 32 channels; 'convmixer-256-16', the authors' for CIFAR-10; "
+        "'convnext' or 'convformer' at a small size; or one of timm's names, such as convformer_s18",
     )
     data: str = setting(
         "embedded",

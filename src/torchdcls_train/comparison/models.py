@@ -39,7 +39,7 @@ def method_model(
 
     Args:
         config: Settings.
-        method: What stands in the place of the depthwise layers.
+        method: What replaces the depthwise layers.
         data: Decides on channels, classes and size.
         seed: Of all initial values.
 

@@ -15,7 +15,7 @@ _WIDTHS = (16, 32, 64, 128)
 
 
 def comparison_model(name: str, channels: int, classes: int, image_size: int) -> nn.Module:
-    """A model with its own convolutions, randomly initialised.
+    """A model with its own convolutions, randomly initialized.
 
     The stem of a ConvNeXt or MetaFormer strides only as far as it leaves a first stage of about 32 cells per side,
     several times a 7x7 kernel; that of a ConvMixer as far as it leaves about 16.
@@ -31,7 +31,7 @@ def comparison_model(name: str, channels: int, classes: int, image_size: int) ->
         Maps (batch, channels, image_size, image_size) to (batch, classes).
 
     Raises:
-        ValueError: timm knows no such model.
+        ValueError: timm has no such model.
     """
     check_model(name)
     model: nn.Module
@@ -69,7 +69,7 @@ def check_model(name: str) -> None:
     """Refuses a name of no model.
 
     Raises:
-        ValueError: timm knows no such model.
+        ValueError: timm has no such model.
     """
     if name in SMALL_MODELS or timm.is_model(name):
         return

@@ -19,7 +19,7 @@ def downloaded(name: str, fetch: Callable[[str], object], *, missing: str, advic
     Args:
         name: Folder that `fetch` makes.
         fetch: Called with the path of an empty folder, in which it makes the folder `name`.
-        missing: What is missing: the beginning of the error's sentence, which goes on "could not be downloaded".
+        missing: What is missing: the beginning of the error's sentence, which ends "could not be downloaded".
         advice: What to do instead.
 
     Raises:

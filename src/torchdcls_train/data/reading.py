@@ -59,7 +59,7 @@ class _Found(NamedTuple):
 class SourceBatches(Dataset[Any]):
     """Images of a source that can be read in any order.
 
-    With a seed, that of the run, they are to train on: augmented, others in the place of those that cannot be read.
+    With a seed, that of the run, they are to train on: augmented, those that cannot be read replaced by others.
     """
 
     source: Images

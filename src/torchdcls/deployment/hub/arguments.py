@@ -162,7 +162,7 @@ class Constructor:
         return found
 
     def _annotation(self, name: str) -> Any:
-        """A parameter's annotation; in the place of strings in it the types that they name, if these are found."""
+        """A parameter's annotation; instead of strings in it the types that they name, if these are found."""
         if name not in self._named:  # one of the keywords that a constructor takes without naming them
             return Any
         annotation = self._named[name].annotation

@@ -161,7 +161,7 @@ class DclsHubMixin(  # type: ignore[misc]
             pretrained_model_name_or_path: A folder, or a repository's "user/name".
             force_download, token, cache_dir, local_files_only, revision: As in huggingface_hub.
             map_location: Where parameters are read to.
-            model_kwargs: Arguments of the class, in the place of those that are stored.
+            model_kwargs: Arguments of the class, instead of those that are stored.
 
         Raises:
             ValueError: There is no such folder or repository, a file is missing or broken, or it is of another class.

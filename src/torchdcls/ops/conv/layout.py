@@ -1,4 +1,4 @@
-"""Memory formats of maps, by permuted views: these also work under vmap, which knows no `memory_format`."""
+"""Memory formats of maps, by permuted views: these also work under vmap, which lacks `memory_format`."""
 
 from torch import Tensor
 
