@@ -15,7 +15,8 @@ from torchdcls_cli import COMMANDS
 from torchdcls_train.comparison import compare as comparison
 from torchdcls_train.comparison import record as images_record
 from torchdcls_train.comparison import report
-from torchdcls_train.comparison.config import CompareConfig, PositionsConfig
+from torchdcls_train.comparison.config import CompareConfig, DigitsConfig, PositionsConfig
+from torchdcls_train.comparison.digits import run as digits_run
 from torchdcls_train.comparison.positions import record as positions_record
 from torchdcls_train.comparison.positions import run as positions_run
 
@@ -57,6 +58,20 @@ def test_options(seen: list[CompareConfig], tmp_path: Path) -> None:
             out=tmp_path,
         )
     ]
+
+
+def test_lists_that_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configs: list[DigitsConfig] = []
+
+    def compare_digits(config: DigitsConfig, *, argv: list[str]) -> dict[str, Any]:
+        configs.append(config)
+        return {"status": "finished"}
+
+    monkeypatch.setattr(digits_run, "compare_digits", compare_digits)
+    (tmp_path / "settings.yaml").write_text("speakers: [theo]")
+    for arguments in ([], ["--speakers", "theo", "jackson"], ["--config", str(tmp_path / "settings.yaml")]):
+        main(["compare", "digits", *arguments])
+    assert [config.speakers for config in configs] == [None, ["theo", "jackson"], ["theo"]]
 
 
 def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None:
