@@ -131,8 +131,9 @@ EXPORT int td_mix(int twice, int map, const td_mixing *problem, const td_tensor 
     return is_mixing(problem) ? kernels(twice)->mix(map, problem, input, weight, output) : TD_UNSUPPORTED;
 }
 
-EXPORT double td_count_mixed(int twice, int map, const td_mixing *problem) {
-    return kernels(twice)->count_mixed(map, problem);
+/* Multiplications of the products over channels, or operations of the transforms. */
+EXPORT double td_count_mixed(int twice, int map, const td_mixing *problem, int transforms) {
+    return kernels(twice)->count_mixed(map, problem, transforms);
 }
 
 /* Delays beyond their range read what is not there. */

@@ -9,7 +9,10 @@
  */
 enum { PLANES = 2, WIDE = 2, PANEL = WIDE * LANES }; /* vectors and channels of a panel */
 enum { MOST_ROWS = 4, WIDTH_AT_ONCE = TD_VECTOR == 64 ? 2 : 1 }; /* of sums in registers */
-enum { MIXED_BYTES = 1 << 24, MIXED_ROWS = 16, LEAST_TASKS = 16 };
+enum { MIXED_ROWS = PANEL < 16 ? PANEL : 16, LEAST_ROWS = 16, LEAST_TASKS = 16 }; /* rows of a task's sums: of one panel */
+#ifndef MIXED_BYTES /* of the spectra of maps that are there at once; tests have fewer */
+#define MIXED_BYTES (1 << 24)
+#endif
 
 /* Vectors from plane to plane of so many rows of a panel: by powers of two, planes would fall on each other in a cache. */
 static inline int64_t spaced(int64_t rows) { return (rows + 1) * WIDE; }
@@ -286,13 +289,13 @@ static int lay_out_mixed(mix_call *call, int map, const td_mixing *p) {
     return TD_OK;
 }
 
-/* Multiplications of the products, and as many as take the time of the transforms. */
-static double count_mixed(int map, const td_mixing *p) {
+/* Multiplications of the products, or operations of the transforms. */
+static double count_mixed(int map, const td_mixing *p, int transforms) {
     mix_call call = {0};
     if (lay_out_mixed(&call, map, p) != TD_OK) return INFINITY;
-    const double left = (double)call.left.channels, right = (double)call.right.padded, rows = (double)call.rows;
-    const double steps = transform_steps(call.axis.size);
-    return (double)(p->groups * call.axis.size) * (left * right * (rows + steps) + rows * steps * (left + right));
+    const double left = (double)call.left.padded, right = (double)call.right.padded, rows = (double)call.rows;
+    const double size = (double)call.axis.size * (double)p->groups, lanes = (double)call.left.channels * right;
+    return transforms ? size * (log2((double)call.axis.size) + 2) * (lanes + rows * (left + right)) : size * lanes * rows;
 }
 
 /* The kernel, or its gradient, as (sample: summed or rows; channel: lanes; z: group; x: tap). */
@@ -320,7 +323,7 @@ static int mix(int map, const td_mixing *p, const td_tensor *input, const td_ten
     const int64_t bins = p->groups * call.half * PLANES, lefts = call.left.padded / PANEL;
     const int64_t rights = call.correlates ? call.right.padded / PANEL : 0;
     const int64_t row = bins * (lefts + rights) * WIDE * TD_VECTOR;
-    const int64_t most_rows = blocks(call.rows, blocks(call.rows, most(MIXED_ROWS, MIXED_BYTES / row)));
+    const int64_t most_rows = blocks(call.rows, blocks(call.rows, most(LEAST_ROWS, MIXED_BYTES / row)));
     const int64_t left = bins * spaced(most_rows * lefts), right = bins * spaced(most_rows * rights);
     call.left.spectra = td_scratch(TD_CALL, (size_t)(left + right) * sizeof(vec) + (size_t)(4 * call.axis.size) * sizeof(real));
     if (call.left.spectra == NULL) return TD_NO_MEMORY;
@@ -336,7 +339,7 @@ static int mix(int map, const td_mixing *p, const td_tensor *input, const td_ten
             if (!call.failed) td_parallel(p->groups * call.panels * call.parts, mixed_correlate_range, &call);
         } else {
             /* The kernel's spectra are made once for each part. */
-            call.parts = most(1, least(call.count / MIXED_ROWS, LEAST_TASKS / (p->groups * call.panels)));
+            call.parts = most(1, least(call.count / LEAST_ROWS, LEAST_TASKS / (p->groups * call.panels)));
             if (!call.failed) td_parallel(p->groups * call.panels * call.parts, mixed_convolve_range, &call);
         }
     }

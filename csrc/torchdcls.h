@@ -61,7 +61,7 @@ typedef struct {
                const td_tensor *output);
     double (*count)(int method, int map, const td_problem *);
     int (*mix)(int map, const td_mixing *, const td_tensor *input, const td_tensor *weight, const td_tensor *output);
-    double (*count_mixed)(int map, const td_mixing *);
+    double (*count_mixed)(int map, const td_mixing *, int transforms);
     int (*delay)(const td_delays *);
     int (*construct)(const td_elements *, void *kernel);
     int (*construct_gradients)(const td_elements *, const void *gradient, void *to_weight, void *to_position,

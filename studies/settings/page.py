@@ -179,8 +179,9 @@ def _introduction(records: Records) -> str:
         "standard deviation 0.5 cells, and a learning rate of positions 5 times that of weights. The measure is the "
         "recovery task of `torchdcls compare positions`: in 400 updates, which share of 6 taps within 9 cells of the "
         "center do 6 elements of a 23x23 kernel find? Inputs are images, which are smooth, or their edges, which vary "
-        f"from cell to cell. {len(taps):,} runs of {len(taps[0].found) if taps else 0} independent kernels each. A "
-        "smaller part asks the same of the small network of `torchdcls compare images`."
+        f"from cell to cell. {len(taps):,} runs of {len(taps[0].found) if taps else 0} independent kernels each."
+        + " A smaller part asks the same of the small network of `torchdcls compare images`."
+        * (len(taps) < len(records.outcomes))
     )
 
 

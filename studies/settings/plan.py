@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
+from torchdcls.nn.init import PRESETS
 from torchdcls.profiles import Interpolation
 
 if TYPE_CHECKING:
@@ -127,7 +128,15 @@ def _annealed(interpolation: Interpolation) -> dict[str, Changes]:
     return {"learned from 3": {**kind, **_WIDE}, **falls}
 
 
+_SHORT = {"sigma": PRESETS["short"].sigma_init, "radius": 3.0}
+
 QUESTIONS: tuple[Question, ...] = (
+    Question(
+        "The presets of convert: paper and short",
+        "taps",
+        {"paper": {}, "short": _SHORT},
+        {"triangle": {"interpolation": "triangle"}, "Gaussian": {}},
+    ),
     Question(
         "Interpolation",
         "taps",

@@ -30,6 +30,9 @@ void td_set_parallel(int32_t (*)(int64_t, int64_t, int64_t, td_range, void *));
 void td_clear(void);
 int td_run(int twice, int method, int map, const td_problem *, const td_tensor *input, const td_tensor *weight,
            const td_tensor *output);
+int td_mix(int twice, int map, const td_mixing *, const td_tensor *input, const td_tensor *weight,
+           const td_tensor *output);
+int td_delay(int twice, const td_delays *);
 int td_construct(int twice, const td_elements *, void *kernel);
 int td_construct_gradients(int twice, const td_elements *, const void *gradient, void *to_weight, void *to_position,
                            void *to_sigma);
@@ -448,13 +451,116 @@ static int try_elements(void) {
     return failed;
 }
 
+/* --- Mixed channels ---------------------------------------------------------------------------------------------- */
+
+static int try_mixing(void) {
+    const int twice = chance(3) == 0, far = chance(10) == 0;
+    const int64_t kernel = between(1, 30), map = between(1, chance(6) ? 60 : 600), padding = kernel - 1 + (far ? 3 : 0);
+    int64_t before = between(0, padding), after = between(0, padding);
+    if (map + before + after < kernel) before = after = kernel - 1;
+    const td_mixing p = {.batch = between(1, 3), .groups = between(1, 3), .in = between(1, chance(4) ? 9 : 40),
+                         .out = between(1, chance(4) ? 9 : 40), .map = map, .outputs = map + before + after - kernel + 1,
+                         .kernel = kernel, .before = before};
+    const int64_t dtype = twice ? TD_FLOAT64 : TD_FLOAT32;
+    const int64_t sizes[3][5] = {{p.batch, p.groups * p.in, 1, 1, map},
+                                 {p.groups * p.out, p.in, 1, 1, kernel},
+                                 {p.batch, p.groups * p.out, 1, 1, p.outputs}}; /* input, weight, output */
+    tensor read[3], written[3];
+    cell *right[3];
+    for (int i = 0; i < 3; i++) {
+        read[i] = make_tensor(sizes[i], dtype, 1), written[i] = make_tensor(sizes[i], dtype, 0);
+        right[i] = calloc((size_t)cells(&read[i]), sizeof **right);
+        if (right[i] == NULL) abort();
+    }
+    for (int64_t n = 0; n < p.batch; n++)
+        for (int64_t o = 0; o < p.groups * p.out; o++)
+            for (int64_t i = 0; i < p.in; i++)
+                for (int64_t t = 0; t < p.outputs; t++)
+                    for (int64_t k = 0; k < kernel; k++) {
+                        const int64_t x = t + k - before, row = n * p.groups * p.in + o / p.out * p.in + i;
+                        if (x < 0 || x >= map) continue;
+                        const int64_t at[3] = {row * map + x, (o * p.in + i) * kernel + k,
+                                               (n * p.groups * p.out + o) * p.outputs + t};
+                        for (int j = 0; j < 3; j++) {
+                            const int one = (j + 1) % 3, other = (j + 2) % 3;
+                            add(&right[j][at[j]], get(&read[one], at[one]) * get(&read[other], at[other]));
+                        }
+                    }
+    const int outside = before >= kernel || after >= kernel;
+    const double norms[3] = {norm(&read[0]), norm(&read[1]), norm(&read[2])};
+    pieces = (int)between(1, 3);
+    int failed = 0;
+    for (int variant = 0; td_variant(variant) != NULL && !failed; variant++) {
+        if (!td_variant_runs(variant)) continue;
+        td_choose(variant);
+        for (int way = TD_CONVOLVE; way <= TD_CORRELATE && !failed; way++) {
+            const int result = (int[]){2, 0, 1}[way];
+            const td_tensor *call[3];
+            for (int i = 0; i < 3; i++) call[i] = i == result ? &written[i].is : &read[i].is;
+            const int said = td_mix(twice, way, &p, call[0], call[1], call[2]), wanted = outside ? TD_UNSUPPORTED : TD_OK;
+            const double spread = ROUNDING[dtype] * norms[(result + 1) % 3] * norms[(result + 2) % 3];
+            if (said != wanted) failed = printf("expected %d, got %d\n", wanted, said);
+            else if (said == TD_OK) failed = !agrees(&written[result], right[result], ROUNDING[dtype], spread);
+            if (failed) printf("  %s, mixed %s\n", td_variant(variant), MAPS[way]);
+        }
+    }
+    if (failed) printf("  %lld groups, padding %lld and %lld\n", (long long)p.groups, (long long)before, (long long)after);
+    for (int i = 0; i < 3; i++) {
+        if (failed) describe((const char *[]){"input", "weight", "output"}[i], &read[i]);
+        drop_memory(&read[i]), drop_memory(&written[i]), free(right[i]);
+    }
+    return failed;
+}
+
+/* --- Delays ------------------------------------------------------------------------------------------------------ */
+
+static int try_delays(void) {
+    const int twice = chance(3) == 0;
+    const int64_t dtype = twice ? TD_FLOAT64 : TD_FLOAT32;
+    td_delays d = {.batch = between(0, chance(4) ? 3 : 40), .in = between(1, 20), .out = between(1, chance(4) ? 9 : 140),
+                   .count = between(1, 3), .time = between(1, 50), .most = between(0, 30)};
+    d.outputs = d.time + between(0, d.most);
+    const int64_t synapses = d.out * d.in * d.count;
+    tensor input = make_row(d.batch * d.in * d.time, dtype), weight = make_row(synapses, dtype);
+    tensor delay = make_row(synapses, TD_FLOAT32), output = make_row(d.batch * d.out * d.outputs, dtype);
+    cell *right = calloc((size_t)cells(&output) + 1, sizeof *right);
+    if (right == NULL) abort();
+    for (int64_t i = 0; i < cells(&input); i++) put(&input, i, (double)between(-127, 127) / 128);
+    for (int64_t i = 0; i < synapses; i++) {
+        put(&weight, i, (double)between(-127, 127) / 128);
+        ((int32_t *)delay.is.data)[i] = (int32_t)between(0, d.most);
+    }
+    for (int64_t n = 0; n < d.batch; n++)
+        for (int64_t s = 0; s < synapses; s++)
+            for (int64_t t = 0; t < d.time; t++) {
+                const int64_t at = t + ((int32_t *)delay.is.data)[s], out = s / d.count / d.in, in = s / d.count % d.in;
+                if (at < d.outputs)
+                    add(&right[(n * d.out + out) * d.outputs + at],
+                        get(&weight, s) * get(&input, (n * d.in + in) * d.time + t));
+            }
+    d.input = input.is.data, d.weight = weight.is.data, d.delay = delay.is.data, d.output = output.is.data;
+    pieces = (int)between(1, 3);
+    int failed = 0;
+    for (int variant = 0; td_variant(variant) != NULL && !failed; variant++) {
+        if (!td_variant_runs(variant)) continue;
+        td_choose(variant);
+        failed = td_delay(twice, &d) || !agrees(&output, right, ROUNDING[dtype], 0);
+        if (failed)
+            printf("  %s, %lld samples of %lld steps, %lld to %lld by %lld delays of at most %lld\n", td_variant(variant),
+                   (long long)d.batch, (long long)d.time, (long long)d.in, (long long)d.out, (long long)d.count,
+                   (long long)d.most);
+    }
+    drop_memory(&input), drop_memory(&weight), drop_memory(&delay), drop_memory(&output), free(right);
+    return failed;
+}
+
 int main(int count, char **arguments) {
     const uint64_t problems = count > 1 ? strtoull(arguments[1], NULL, 10) : 100;
     const uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : 0;
     td_set_parallel(in_threads);
     for (uint64_t number = 0; number < problems; number++) {
         state = seed + (number << 32); /* a problem does not depend on those before */
-        if (try_problem() || try_elements()) {
+        if (try_problem() || try_elements() || (number % 4 == 0 && (try_mixing() || try_delays()))) {
             printf("problem %llu of seed %llu\n", (unsigned long long)number, (unsigned long long)seed);
             return 1;
         }

@@ -22,7 +22,8 @@ QEMU = next(filter(shutil.which, ("qemu-aarch64", "qemu-aarch64-static")), None)
 def driver(folder, flags=(), compiler="cc"):
     """The program that tries problems, with a library of its own, both compiled with `flags`."""
     library, program = folder / "kernels.so", folder / "fuzz"
-    build = [sys.executable, str(ROOT / "csrc" / "build.py"), str(library), *flags]
+    # Maps of small problems are to be cut too.
+    build = [sys.executable, str(ROOT / "csrc" / "build.py"), str(library), "-DMIXED_BYTES=65536", *flags]
     subprocess.run(build, env=os.environ | {"CC": compiler}, check=True)
     warnings = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
     parts = [str(ROOT / "tests" / "csrc" / "fuzz.c"), str(library), f"-Wl,-rpath,{folder}", "-o", str(program)]

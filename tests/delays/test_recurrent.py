@@ -147,3 +147,8 @@ def test_wrong_input(kind):
         layer(input[:, :3])
     with pytest.raises(ValueError, match=r"^neuron: expected spikes \(2, 4\), got shape \(2,\)"):
         RecurrentDelays(layer.delays, lambda current, state: (current.sum(-1), state))(input)
+    # A tensor of two is not mistaken for spikes and a state.
+    with pytest.raises(TypeError, match=r"^neuron: expected it to return \(spikes, state\), got Tensor$"):
+        RecurrentDelays(layer.delays, lambda current, state: current)(input)
+    with pytest.raises(TypeError, match=r"^neuron: expected it to return \(spikes, state\), got tuple of 3$"):
+        RecurrentDelays(layer.delays, lambda current, state: (current, state, state))(input)

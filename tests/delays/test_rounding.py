@@ -158,3 +158,43 @@ def test_compiled(kind):
         with rounded_delays(layer):
             torch.testing.assert_close(compiled(input), shifted(layer, input))
         torch.testing.assert_close(compiled(input), layer(input))
+
+
+@needs_kernels
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (37,), (0,)], ids=str)
+@pytest.mark.parametrize("kernel_count", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_evaluation_delays_rows_instead_of_a_convolution(batch, kernel_count, dtype, monkeypatch):
+    """Of synaptic delays; more outputs than one task has, and late spikes."""
+    layer = SynapticDelays(5, 67, 6, kernel_count=kernel_count, tail=4, bias=True, dtype=dtype).to(dtype)
+    round_delays_(layer)
+    input = torch.randn(*batch, 5, 23, dtype=dtype)
+    truth = F.conv1d(F.pad(input.double(), (6, 4)), layer.kernel().double(), layer.bias.double()).detach()
+    plain = F.conv1d(F.pad(input, (6, 4)), layer.kernel(), layer.bias).detach()
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr(kinds, "large_kernel_conv", lambda *_, **__: pytest.fail("a convolution"))
+        found = layer(input)
+        layer.delay = (layer.delay + 1).clamp(max=6)  # which is noticed
+        assert not batch or 0 in batch or not torch.allclose(layer(input), found)
+        layer.time_first = True
+        assert layer(input.movedim(-1, 0)).shape == (27, *batch, 67)
+    assert found.dtype == dtype and found.shape == truth.shape
+    if found.numel():
+        error, rounding = ((each.double() - truth).abs().max() for each in (found, plain))
+        assert error <= 2 * rounding + torch.finfo(dtype).eps
+
+
+@needs_kernels
+def test_a_convolution_where_gradients_or_a_method_are_asked_for(monkeypatch):
+    monkeypatch.setattr(kinds, "delayed_sums", lambda *_: pytest.fail("no convolution"))
+    layer = SynapticDelays(3, 4, 6)
+    round_delays_(layer)
+    layer(torch.randn(2, 3, 9)).sum().backward()
+    assert layer.weight.grad.count_nonzero()
+    with torch.no_grad():
+        layer.method = "direct"
+        layer(torch.randn(2, 3, 9))
+        layer.method = "auto"
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(torch.randn(2, 3, 9)).dtype == torch.bfloat16
+        assert torch.func.vmap(layer)(torch.randn(2, 3, 9)).shape == (2, 4, 9)

@@ -62,7 +62,7 @@ def test_large_kernel_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert max(numbers(r"differ by (\S+) of 1", capsys.readouterr().out)) < 1e-4
     line = module["line"](31, 0.0)
     assert line.sum() == pytest.approx(1)
-    assert line[15].sum() == pytest.approx(1)  # a level line is in the middle row
+    assert line[15].sum() == pytest.approx(1) and line[15].min() > 0.01  # a level line is all of the middle row
 
 
 @pytest.mark.parametrize("name", SIMULATORS)
@@ -147,7 +147,7 @@ def test_pretrained_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     module = example("pretrained_timm")
     module["main"](["--steps", "1", "--test", "100", "--out", str(tmp_path)])
     check_picture(tmp_path / "kernels.png")
-    differences = numbers(r"differ by (\d\S+e\S+\d)", capsys.readouterr().out)
+    differences = numbers(r"differ by (\S+e-\d+)", capsys.readouterr().out)
     assert len(differences) == 3 and max(differences) < 1e-4
 
 

@@ -40,8 +40,8 @@ def quietly(folder: Path) -> tuple[str, str]:
 
 
 def made(found: dict[str, list[int]]) -> Records:
-    """Records of the first question's cells at the narrow start, edges: taps found of 6, kernel by kernel."""
-    question = QUESTIONS[0]
+    """Records of the cells of "Interpolation" at the narrow start, edges: taps found of 6, kernel by kernel."""
+    question = next(question for question in QUESTIONS if question.title == "Interpolation")
     outcomes: dict[str, Outcome] = {
         question.cell(row, "narrow start", 0, "edges").id: TapsOutcome(counts, 6, [0.5] * len(counts))
         for row, counts in found.items()
@@ -110,6 +110,7 @@ def test_killed_and_resumed_it_comes_to_the_same(
     resumed, whole = read_records(file), read_records(tmp_path / "b" / RECORDS)
     assert resumed.outcomes == whole.outcomes and len(whole.outcomes) == 24
     assert (len(resumed.origins), len(whole.origins)) == (2, 1)
+    assert len(file.read_text().splitlines()) == 24 + 2  # nothing was run twice
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_question_without_a_significant_difference_is_said_to_have_none() -> N
 
 
 def test_records_are_published_and_make_a_page(tmp_path: Path) -> None:
-    question = QUESTIONS[0]
+    question = next(question for question in QUESTIONS if question.title == "Interpolation")
     run, results, docs = tmp_path / "run", tmp_path / "results", tmp_path / "docs"
     with RunWriter(run, "study.json", RECORDS) as writer:
         for row in question.rows:

@@ -15,7 +15,7 @@ from torchdcls_train.trainer import Step, Trainer
 
 def trainer() -> Trainer:
     torch.manual_seed(0)
-    settings = short_settings(CompareConfig(epochs=1, batch_size=2), seed=0)
+    settings = short_settings(CompareConfig(epochs=1, batch_size=2).checked(), seed=0)
     return Trainer(settings, nn.Linear(3, 2), updates_per_epoch=5, group=Processes(torch.device("cpu")))
 
 

@@ -81,8 +81,8 @@ def convert(
         learned_dims: Axes along which positions are learned; None for all.
         preset: Where positions and sigmas start, in grid cells. "paper": positions normal with standard deviation 0.5,
             sigmas as the interpolation has them. "short", for training runs of few updates: positions uniform within 3,
-            sigmas at 3, from where elements find more of the taps that a kernel should have (the page "Choosing
-            settings"; measured by known kernels, not by accuracy). Refused with `init="keep"`.
+            sigmas at 3. From there elements find more of the taps of known kernels where inputs vary from cell to cell
+            (the page "Choosing settings"); accuracy of networks was not compared. Refused with `init="keep"`.
         position_init: Where positions start if not as by `preset`, see `torchdcls.Dcls2d`. With `init="keep"` those of
             elements that are not needed, for example ("uniform", 11) to have them all over a kernel of 23; a tensor is
             refused then.

@@ -84,7 +84,7 @@ class DelayLayer(DclsLayer):
             sigma_init: Where every sigma starts, at least 0, in steps. None: where the interpolation has it start.
             bias: Whether to add a learned bias to the output.
             tail: Steps by which the output is longer than the input, so that late spikes are not lost. With `max_delay`
-                all arrive.
+                all arrive. With less, a loss that sums the output over time pulls delays towards 0.
             time_first: Whether input and output are (time, batch, neurons); otherwise (batch, neurons, time).
             method: How to convolve, see `torchdcls.large_kernel_conv`.
             device: Where parameters are made.

@@ -46,7 +46,8 @@ class RecurrentDelays(nn.Module):
             `time_first` holds for this layer.
         neuron: Called at each step with the current, (batch, neurons), and its state, None at first; returns spikes of
             the same shape and its next state, as cells of norse do. Those of snnTorch do too, but with None they
-            continue the sequence before: call their `reset_mem` first. A module is trained with the layer.
+            continue the sequence before: call their `reset_mem` first. Those of spikingjelly keep their state
+            themselves: wrap them in a module that returns `(neuron(current), None)`. A module is trained with the layer.
 
     Raises:
         ValueError: Delays between other numbers of neurons, or with a tail.
@@ -96,7 +97,7 @@ class RecurrentDelays(nn.Module):
 
         Raises:
             ValueError: Another shape or dtype, no time step, a state of other inputs, or spikes of another shape.
-            TypeError: No tensor, or no state.
+            TypeError: No tensor, no state, or a neuron that does not return spikes and a state.
         """
         if state is not None and not isinstance(state, RecurrentState):
             raise _checks.WrongTypeError(f"state: expected what forward gave back, got {type(state).__name__}")
@@ -110,7 +111,13 @@ class RecurrentDelays(nn.Module):
         taps = self.delays.step_taps()
         outputs = []
         for current in currents.unbind(-1):
-            spikes, neuron = self.neuron(current + feedback, neuron)
+            returned = self.neuron(current + feedback, neuron)
+            if not isinstance(returned, tuple) or len(returned) != 2:
+                count = f" of {len(returned)}" if isinstance(returned, tuple) else ""
+                raise _checks.WrongTypeError(
+                    f"neuron: expected it to return (spikes, state), got {type(returned).__name__}{count}"
+                )
+            spikes, neuron = returned
             if spikes.shape != current.shape:
                 raise ValueError(f"neuron: expected spikes {tuple(current.shape)}, got shape {tuple(spikes.shape)}")
             outputs.append(spikes)

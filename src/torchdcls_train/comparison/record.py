@@ -177,7 +177,7 @@ def verdicts(result: Mapping[str, Any]) -> list[str]:
             f"(--seeds {_SEEDS_FOR_A_VERDICT} or more)."
         ]
         return told + [
-            f"{method}: {statistics.mean(values):+.2f} points against {BASELINE}."
+            f"{method}: {statistics.mean(values):+z.2f} points against {BASELINE}."
             for method, values in differences.items()
         ]
     least = {method: half_interval(values, 1 - 0.05 / len(differences)) for method, values in differences.items()}
@@ -201,8 +201,8 @@ def _verdict(method: str, differences: Sequence[float], least: float) -> str:
     mean, half = statistics.mean(differences), half_interval(differences)
     found = "not significant" if abs(mean) <= least else ("better" if mean > 0 else "worse")
     return (
-        f"{method}: {mean:+.2f} points against {BASELINE}, 95 % interval {mean - half:+.2f} to {mean + half:+.2f} over "
-        f"{len(differences)} seeds, paired: {found}; {least:.2f} points or more would be significant."
+        f"{method}: {mean:+z.2f} points against {BASELINE}, 95 % interval {mean - half:+z.2f} to {mean + half:+z.2f} "
+        f"over {len(differences)} seeds, paired: {found}; {least:.2f} points or more would be significant."
     )
 
 

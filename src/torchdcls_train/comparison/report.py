@@ -53,7 +53,7 @@ def write_report(path: Path, parts: Sequence[Part]) -> None:
 def _contents(parts: Sequence[Part]) -> list[str]:
     items = []
     for number, part in enumerate(parts):
-        first = next(iter(filter(None, [part.notice, *part.found])), "")
+        first = " ".join(filter(None, [part.notice, *part.found[:1]]))
         items.append(f'<li><a href="#part-{number}">{escape(part.title)}</a><br>{escape(first)}</li>')
     return ["<ul>", *items, "</ul>"]
 

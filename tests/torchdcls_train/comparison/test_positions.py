@@ -151,6 +151,9 @@ def test_distance_of_the_best_pairs_and_of_other_signs() -> None:
     position = torch.tensor([[[0.0, 0.0]], [[3.5, 1.0]]])
     assert distances(position, torch.tensor([[1.0, 1.0]]), teacher).tolist() == [[1.0, 0.5]]
     assert distances(position, torch.tensor([[-1.0, 1.0]]), teacher).tolist() == [[1.0, 1.5]]
+    # A third element, which only one tap takes.
+    more = torch.cat([torch.tensor([[[0.0]], [[0.25]]]), position], 2)
+    assert distances(more, torch.tensor([[1.0, 1.0, 1.0]]), teacher).tolist() == [[0.25, 0.5]]
 
 
 def test_inputs_are_images_and_their_edges() -> None:

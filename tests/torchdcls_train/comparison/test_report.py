@@ -90,7 +90,7 @@ def test_a_report_of_several_begins_with_what_each_found(part: Part, tmp_path: P
     top = file.read_text().split('<h1 id="part-0">')[0]
     assert [line for line in top.splitlines() if line.startswith("<li>")] == [
         '<li><a href="#part-0">First</a><br>more</li>',
-        '<li><a href="#part-1">Second</a><br>Not complete</li>',
+        '<li><a href="#part-1">Second</a><br>Not complete more</li>',
     ]
     write_report(file, [part])
     assert "#part-0" not in file.read_text()

@@ -64,6 +64,7 @@ def test_loudness_does_not_count_and_silence_is_silent() -> None:
     spikes = spikes_of([loud, quiet, silent], RATE)
     assert spikes.shape == (3, 2 * BANDS, STEPS)
     assert torch.equal(spikes[0], spikes[1]) and spikes[0].any() and not spikes[2].any()
+    assert not mel_levels(silent, RATE).any()
 
 
 def test_each_recording_is_by_itself() -> None:

@@ -54,7 +54,7 @@ def made(map: Map, one: Tensor, other: Tensor, problem: Problem) -> Tensor:
 
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
-    """Multiplications of the products, and as many as take the time of the transforms."""
+    """Multiplications of the products over channels, and operations of the transforms."""
     if part == "gradients":
         both = [operations(problem, map) for map in MAPS[1:]]
         return {name: sum(each[name] for each in both) for name in both[0]}
@@ -64,8 +64,9 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     axis = problem.map[0], problem.outputs[0], problem.kernel[0], problem.before[0]
     channels = (channels // problem.groups for channels in (problem.in_channels, problem.out_channels))
     sizes = _Mixing(problem.batch, problem.groups, *channels, *axis)
-    count: float = kernels.td_count_mixed(twice, MAPS.index(part), ctypes.byref(sizes))
-    return {"fft mixed call": 1.0, "fft mixed product": (1 + twice) * count}
+    counts = (kernels.td_count_mixed(twice, MAPS.index(part), ctypes.byref(sizes), which) for which in (0, 1))
+    products, transforms = ((1 + twice) * count for count in counts)  # half as many lanes
+    return {"fft mixed call": 1.0, "fft mixed product": products, "fft mixed transform": transforms}
 
 
 def _run(map: Map, one: Tensor, other: Tensor, groups: int, before: int, size: int) -> Tensor:

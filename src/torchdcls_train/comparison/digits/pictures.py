@@ -1,5 +1,6 @@
 """The pictures of a comparison of delays, drawn from its record and its examples."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def accuracy_figure(result: Mapping[str, Any]) -> Any:
         axes.text(column, 1, f"{mean:.1f}", ha="center", va="bottom", fontsize="small")
     for number, speaker in enumerate(speakers):
         accuracies = [by_speaker(result, method).get(speaker, float("nan")) for method in methods]
+        if all(map(math.isnan, accuracies)):
+            continue
         marker, color = _MARKERS[number % len(_MARKERS)], f"C{number % 10}"
         columns = range(len(methods))
         axes.plot(columns, accuracies, label=speaker, linewidth=0.8, markersize=5, marker=marker, color=color)
