@@ -96,7 +96,9 @@ def test_any_strides(by_the_library_alone):
     input = leaves["input"].detach()
     negative = torch.complex(torch.zeros_like(input), -input).conj().imag
     assert negative.is_neg()
-    assert torch.equal(call(leaves | {"input": negative}, channels, size), call(leaves | {"input": input}, channels, size))
+    assert torch.equal(
+        call(leaves | {"input": negative}, channels, size), call(leaves | {"input": input}, channels, size)
+    )
 
 
 def test_samples_do_not_know_each_other():
@@ -135,7 +137,9 @@ def test_mapped_batched_and_forward_derivatives_go_through_torchs_operators():
     mapped = torch.func.vmap(lambda row: call(leaves | {"input": row[None]}, channels, size)[0])(leaves["input"])
     torch.testing.assert_close(mapped, expected)
     tangent = torch.ones_like(leaves["input"])
-    _, along = torch.func.jvp(lambda input: call(leaves | {"input": input}, channels, size), (leaves["input"],), (tangent,))
+    _, along = torch.func.jvp(
+        lambda input: call(leaves | {"input": input}, channels, size), (leaves["input"],), (tangent,)
+    )
     torch.testing.assert_close(along, call(leaves | {"input": tangent}, channels, size) - leaves["bias"][:, None])
     wanted = leaves_of(channels, size)
     output = call(wanted, channels, size)
