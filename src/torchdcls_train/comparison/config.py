@@ -28,8 +28,8 @@ class CompareConfig:
 
     model: str = setting(
         "convmixer",
-        "'convmixer', a shallow network of 48 channels; 'convmixer-256-16', the authors' for CIFAR-10; 'convnext' or "
-        "'convformer' at a small size; or one of timm's names, such as convformer_s18",
+        "'convmixer', a shallow network of 3 blocks and 32 channels; 'convmixer-256-16', the authors' for CIFAR-10; "
+        "'convnext' or 'convformer' at a small size; or one of timm's names, such as convformer_s18",
     )
     data: str = setting(
         "embedded",
@@ -52,7 +52,7 @@ class CompareConfig:
     )
     seeds: int | None = setting(
         None,
-        "number of seeds, 0, 1, ...; at least 3 for a verdict (default: 5 with convmixer, 1 with others and --quick)",
+        "number of seeds, 0, 1, ...; at least 3 for a verdict (default: 6 with convmixer, 1 with others and --quick)",
     )
     epochs: int | None = setting(
         None, "passes over the training images (default: 4 with convmixer, 6 with others, 2 with --quick)"
@@ -113,7 +113,7 @@ class CompareConfig:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
-        seeds, epochs, lr = (5, 4, 1e-2) if self.model == "convmixer" else (1, 6, 4e-3)
+        seeds, epochs, lr = (6, 4, 1e-2) if self.model == "convmixer" else (1, 6, 4e-3)
         return replace(
             self,
             seeds=self.seeds or (1 if self.quick else seeds),

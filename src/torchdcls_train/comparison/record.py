@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from torchdcls._environment import environment
 from torchdcls._tables import half_interval, markdown_table, mean_and_interval, model_title
 
 from ..data.image_set import ImageData
+from ..progress import say
 from ..run_files import RunWriter, command_line
 from .config import BASELINE, CompareConfig
 from .report import Part
@@ -33,13 +34,15 @@ class Record(RunWriter):
         argv: The command's arguments; None for those of the process.
         facts: What else the record begins with: threads, settings, data, and `runs`, to which what was done is added.
         packages: Distributions whose versions matter.
+        resume: Makes the record that goes on of the one that would begin, where there is one in the folder.
 
     Attributes:
         folder: The run folder.
         result: What `results.json` holds after the next `save`.
 
     Raises:
-        ValueError: There is a comparison in the folder, another process has it, or it cannot be written to.
+        ValueError: There is a comparison in the folder that is not resumed, another process has the folder, or it
+            cannot be written to.
     """
 
     def __init__(
@@ -49,8 +52,11 @@ class Record(RunWriter):
         argv: Sequence[str] | None,
         facts: Mapping[str, Any],
         packages: Sequence[str] = ("torch", "torchvision", "timm", "torchdcls"),
+        *,
+        resume: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
-        if (folder / RESULTS).exists():
+        there = (folder / RESULTS).exists()
+        if there and resume is None:
             raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
         super().__init__(folder, RESULTS)
         origin = environment(command_line(argv), packages)
@@ -62,6 +68,8 @@ class Record(RunWriter):
             "status": "running",
             **facts,
         }
+        if there and resume is not None:
+            self.result = resume(self.result)
         self.save()
 
     def save(self) -> None:
@@ -69,17 +77,18 @@ class Record(RunWriter):
         self.write(self.result)
 
     @contextmanager
-    def under_way(self, console: Console) -> Iterator[None]:
+    def under_way(self, console: Console, kept: str = "what was done so far is in the run folder") -> Iterator[None]:
         """Sets and writes how the comparison ended when the block does, and gives the folder back.
 
-        The status is "finished", "interrupted" or "failed: ...". Ctrl-C ends the block without an error.
+        The status is "finished", "interrupted" or "failed: ...". Ctrl-C ends the block without an error; the user reads
+        what was `kept`.
         """
         status = "interrupted"
         try:
             yield
             status = "finished"
         except KeyboardInterrupt:
-            console.print("Interrupted; what was done so far is in the run folder")
+            say(console, f"Interrupted; {kept}")
         except Exception as error:
             status = f"failed: {type(error).__name__}"
             raise

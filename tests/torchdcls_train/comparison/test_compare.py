@@ -274,7 +274,7 @@ def test_a_run_is_not_overwritten(config: CompareConfig) -> None:
 def test_quick_is_short() -> None:
     quick, usual = CompareConfig(quick=True).checked(), CompareConfig().checked()
     assert (quick.seeds, quick.epochs, quick.train_images) == (1, 2, 2000)
-    assert (usual.seeds, usual.epochs, usual.lr) == (5, 4, 1e-2)
+    assert (usual.seeds, usual.epochs, usual.lr) == (6, 4, 1e-2)
     deep = CompareConfig(model="convnext").checked()
     assert (deep.seeds, deep.epochs, deep.lr) == (1, 6, 4e-3)
     assert usual.train_images is None

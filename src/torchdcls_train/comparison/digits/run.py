@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,19 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from torchdcls import _checks
-from torchdcls._environment import environment
 
 from ...data.fsdd import RATE, Recordings, find_fsdd
 from ...data.spikes import BANDS, spikes_of
-from ...progress import ProgressBar
-from ...run_files import RunWriter, command_line, write_json, write_text
+from ...progress import ProgressBar, say
+from ...run_files import write_text
 from ..config import DelayMethod, DigitsConfig
+from ..record import RESULTS, Record
 from ..report import write_report
 from .network import dense_width, parameter_count
 from .pictures import draw_pictures, save_example
 from .record import digit_rows, digits_part, explanations, findings, markdown, notice, speaker_rows
 from .task import POSITION_LR_SCALE, VALIDATION, Spoken, fold_without, train_network
 
-RESULTS = "results.json"
 _PACKAGES = ("torch", "torchdcls", "scipy")
 _DIGITS = 10
 # What is no part of the record's settings: nothing of it decides what a run computes.
@@ -62,17 +62,17 @@ def compare_digits(
     config = replace(config, speakers=_speakers(config, recordings))
     assert config.speakers is not None
     folder = config.out or Path("runs") / f"digits-{datetime.now():%Y%m%d-%H%M%S}"
-    with RunWriter(folder, RESULTS):  # one process at a time
-        result = _begun(config, recordings, folder, argv)
-        total = len(_keys(config))
-        console.print(
-            f"{len(recordings):,} recordings of {len(set(recordings.speakers))} speakers; {total} training runs, "
-            f"{total - len(result['runs'])} of them to do. Run folder: {folder}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        _train_all(config, recordings, result, folder, console)
-        _present(result, folder, console)
+    facts = _facts(config, recordings)
+    record = Record(folder, "digits", argv, facts, _PACKAGES, resume=partial(_resumed, config, folder))
+    result, total = record.result, len(_keys(config))
+    say(
+        console,
+        f"{len(recordings):,} recordings of {len(set(recordings.speakers))} speakers; {total} training runs, "
+        f"{total - len(result['runs'])} of them to do. Run folder: {folder}",
+    )
+    with record.under_way(console, f"rerun the same command with --out {folder} to resume"):
+        _train_all(config, recordings, record, console)
+    _present(result, folder, console)
     return result
 
 
@@ -92,19 +92,13 @@ def _speakers(config: DigitsConfig, recordings: Recordings) -> tuple[str, ...]:
     return chosen
 
 
-def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: list[str] | None) -> dict[str, Any]:
-    """The record of what is to be resumed, or a new one."""
-    path = folder / RESULTS
+def _facts(config: DigitsConfig, recordings: Recordings) -> dict[str, Any]:
     settings = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
         if name not in _LEFT_OUT
     }
-    result: dict[str, Any] = {
-        "benchmark": "digits",
-        **environment(command_line(argv), _PACKAGES),
-        "complete": False,
-        "status": "running",
+    return {
         "threads": torch.get_num_threads(),
         "config": settings,
         "data": {
@@ -119,11 +113,12 @@ def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: lis
         },
         "runs": [],
     }
-    if not path.exists():
-        write_json(path, result)
-        return result
+
+
+def _resumed(config: DigitsConfig, folder: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The record in the folder as what would begin `now` goes on with it."""
     try:
-        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        before: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         stored, data = before["config"], before["data"]
         begun = before["benchmark"] == "digits" and isinstance(before["runs"], list)
     except (OSError, ValueError, KeyError, TypeError):
@@ -134,11 +129,11 @@ def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: lis
         )
     changes = [
         f"{name} was {stored.get(name)!r}, is {value!r}"
-        for name, value in settings.items()
+        for name, value in now["config"].items()
         if value != stored.get(name) and not (name == "seeds" and value > stored.get(name, 0))
     ]
-    if data != result["data"]:
-        changes.append("the recordings are others" if data.get("fingerprint") != recordings.fingerprint else "task")
+    if data != now["data"]:
+        changes.append("the recordings are others" if data.get("fingerprint") != now["data"]["fingerprint"] else "task")
     if changes:
         raise ValueError(
             f"out: expected the settings of the comparison in '{folder}' to resume it, got others "
@@ -146,8 +141,8 @@ def _begun(config: DigitsConfig, recordings: Recordings, folder: Path, argv: lis
         )
     if len(before["runs"]) == len(_keys(config)):
         return before  # to be drawn again
-    resumed = [*before.get("resumed", []), {name: result[name] for name in ("date", "commit", "dirty", "command")}]
-    return {**before, "config": settings, "complete": False, "status": "running", "resumed": resumed}
+    resumed = [*before.get("resumed", []), {name: now[name] for name in ("date", "commit", "dirty", "command")}]
+    return {**before, "config": now["config"], "complete": False, "status": "running", "resumed": resumed}
 
 
 def _keys(config: DigitsConfig) -> list[Key]:
@@ -157,34 +152,17 @@ def _keys(config: DigitsConfig) -> list[Key]:
     return [(speaker, method, seed, lr) for seed, speaker, method, lr in rows]
 
 
-def _train_all(
-    config: DigitsConfig, recordings: Recordings, result: dict[str, Any], folder: Path, console: Console
-) -> None:
+def _train_all(config: DigitsConfig, recordings: Recordings, record: Record, console: Console) -> None:
     """Adds to the record what it lacks; it is on the disk after each run."""
-    path = folder / RESULTS
-    done = {(run["speaker"], run["method"], run["seed"], run["lr"]) for run in result["runs"]}
-    todo = [key for key in _keys(config) if key not in done]
-    write_json(path, result)
-    try:
-        if todo:
-            console.print("Turning recordings into spikes", highlight=False)
-            spikes = spikes_of(recordings.samples, RATE)
-            spoken = Spoken(spikes, recordings.digits, recordings.speakers, recordings.numbers)
-            _train(config, spoken, todo, result, folder, console)
-        result.update(status="finished", complete=True)
-    except KeyboardInterrupt:
-        result["status"] = "interrupted"
-        console.print(f"Interrupted; rerun the same command with --out {folder} to resume", soft_wrap=True)
-    except Exception as error:
-        result["status"] = f"failed: {type(error).__name__}"
-        raise
-    finally:
-        write_json(path, result)
+    done = {(run["speaker"], run["method"], run["seed"], run["lr"]) for run in record.result["runs"]}
+    if todo := [key for key in _keys(config) if key not in done]:
+        console.print("Turning recordings into spikes", highlight=False)
+        spikes = spikes_of(recordings.samples, RATE)
+        spoken = Spoken(spikes, recordings.digits, recordings.speakers, recordings.numbers)
+        _train(config, spoken, todo, record, console)
 
 
-def _train(
-    config: DigitsConfig, spoken: Spoken, todo: list[Key], result: dict[str, Any], folder: Path, console: Console
-) -> None:
+def _train(config: DigitsConfig, spoken: Spoken, todo: list[Key], record: Record, console: Console) -> None:
     assert config.epochs is not None and config.speakers is not None
     inputs = spoken.spikes.shape[1]
     folds = {speaker: fold_without(spoken, speaker, config.train_recordings) for speaker, *_ in todo}
@@ -210,8 +188,8 @@ def _train(
             )
             if (speaker, seed) == (config.speakers[0], 0):  # before the record says that this run is done
                 first = folds[speaker].test[0]
-                save_example(folder, method, lr, trained, spoken.spikes[first], spoken.digits[first])
-            result["runs"].append(
+                save_example(record.folder, method, lr, trained, spoken.spikes[first], spoken.digits[first])
+            record.result["runs"].append(
                 {
                     "speaker": speaker,
                     "method": method,
@@ -225,7 +203,7 @@ def _train(
                     "seconds": round(trained.seconds, 1),
                 }
             )
-            write_json(folder / RESULTS, result)
+            record.save()
             # Test accuracies are not told before all of them are there, so that nobody stops by them.
             progress.say(f"{title}: validation {trained.validation:.1f} %, {trained.seconds:.0f} s")
 
