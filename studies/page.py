@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from torchdcls._tables import markdown_table, mean_and_interval, model_title
+from torchdcls_results import markdown_table, mean_and_interval, model_title
 
 from .cells import FinishedCell
 from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note

@@ -6,8 +6,8 @@ from itertools import product
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from torchdcls._tables import INPUTS as IN_WORDS
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls_results import INPUTS as IN_WORDS
+from torchdcls_results import half_interval, markdown_table
 
 from ..differences import Difference, paired_difference
 from .plan import INPUTS, QUESTIONS, NetworkCell, Question, baseline

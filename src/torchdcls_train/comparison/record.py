@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from torchdcls._environment import environment
-from torchdcls._tables import half_interval, markdown_table, mean_and_interval, model_title
+from torchdcls_results import environment, half_interval, markdown_table, mean_and_interval, model_title
 
 from ..data.image_set import ImageData
 from ..progress import say

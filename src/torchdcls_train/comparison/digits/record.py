@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls_results import half_interval, markdown_table
 
 from ..config import LEARNED
 from ..positions.record import with_interval

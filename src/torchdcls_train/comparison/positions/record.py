@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from torchdcls._tables import INPUTS, half_interval, markdown_table
+from torchdcls_results import INPUTS, half_interval, markdown_table
 
 from ..report import Part
 from .task import FOUND
