@@ -95,10 +95,10 @@ def half_interval(values: Sequence[float], confidence: float = 0.95) -> float:
     return float(t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def mean_and_interval(values: Sequence[float], least: int = 2) -> str:
-    """The mean in words, with half its 95 % interval where there are so many values."""
-    mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) < least else f"{mean} ± {half_interval(values):.2f}"
+def mean_and_interval(values: Sequence[float], form: str = ".2f", least: int = 2) -> str:
+    """The mean, written in a form, and half its 95 % interval where there are so many values."""
+    mean = f"{statistics.mean(values):{form}}"
+    return mean if len(values) < least else f"{mean} ± {half_interval(values):{form.lstrip('+z')}}"
 
 
 def model_title(name: str) -> str:

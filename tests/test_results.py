@@ -59,3 +59,10 @@ def test_an_installed_copy_has_no_commit(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(results, "_CHECKOUT", tmp_path)
     fields = results.environment("make", ["torch"])
     assert (fields["commit"], fields["dirty"]) == (None, None)
+
+
+def test_a_single_value_has_no_interval() -> None:
+    assert results.mean_and_interval([3.0], ".1f") == "3.0"
+    assert results.mean_and_interval([1.0, 3.0, 2.0], "+z.1f") == f"+2.0 ± {4.303 / 3**0.5:.1f}"
+    assert results.mean_and_interval([1.0, 3.0], least=3) == "2.00"
+    assert results.mean_and_interval([-0.1, 0.0], "+z.0f").startswith("+0 ")

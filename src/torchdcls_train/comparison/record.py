@@ -152,7 +152,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
                 "-" if count is None else str(count),
                 f"{runs[0]['parameters']:,}",
                 str(len(runs)),
-                mean_and_interval(accuracies, _SEEDS_FOR_A_VERDICT),
+                mean_and_interval(accuracies, least=_SEEDS_FOR_A_VERDICT),
                 f"{statistics.median(speeds):.0f}",
             ]
         )
