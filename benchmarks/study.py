@@ -75,12 +75,13 @@ def _evidence(results: Results) -> str:
     better, worse = (sum(it.verdict == verdict for it in gains) for verdict in ("better", "worse"))
     means = [it.mean for it in gains]
     limits = [(it.corrected[1] - it.corrected[0]) / 2 for it in gains]
+    compared = counted(len(results.comparisons), "comparison")
     gained = f"{better or 'No'} {'gains were' if better > 1 else 'gain was'}"
     lost = f"{worse or 'no'} {'losses were' if worse > 1 else 'loss was'}"
     return (
         f"{setting}: DCLS layers differ from {BASELINE} layers by {min(means):+.2f} to {max(means):+.2f} points. "
-        f"{gained} significant at 5 % after Bonferroni correction over "
-        f"{counted(len(results.comparisons), 'comparison')}, and {lost}. Effects below {min(limits):.1f} to {max(limits):.1f} points are below its resolution."
+        f"{gained} significant at 5 % after Bonferroni correction over {compared}, and {lost}. "
+        f"Effects below {min(limits):.1f} to {max(limits):.1f} points are below its resolution."
     )
 
 

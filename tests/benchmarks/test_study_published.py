@@ -134,7 +134,7 @@ def test_evidence_has_the_ranges_of_positions_and_the_conclusion_of_images() -> 
     text = evidence(positions, images, [study])
     assert text.startswith(
         "Edges: 5 to 78 %. Images: 59 to 73 %. `torchdcls compare images` (convmixer, 4 epochs, 6 seeds): No "
-        "difference from 7x7 is significant. Study made (made, 40 training images, 1 epoch, 2 seeds): DCLS layers differ from "
+        "difference from 7x7 is significant. Study made (made, 40 training images, 1 epoch, 2 seeds): DCLS layers "
     )
     assert "significant at 5 % after Bonferroni correction over 1 comparison" in text
     one_seed = images | {"table": "| a |\n\n- bilinear: +0.1 points."}
