@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls_results import half_interval, markdown_table, mean_and_interval
 
 from ..config import LEARNED
-from ..positions.record import with_interval
 from ..report import Part
 
 Run = Mapping[str, Any]
@@ -27,19 +26,24 @@ def chosen_runs(result: Mapping[str, Any]) -> dict[tuple[str, str, int], Run]:
     """For each speaker, method and seed the run that counts.
 
     Of runs with all learning rates it is that with the best accuracy on validation recordings; of equal ones that with
-    the smaller loss there. Where a learning rate is missing nothing is chosen.
+    the smaller loss there. A speaker and seed count when all methods are done, so that means are of the same ones.
 
     Args:
         result: The record.
     """
+    config = result["config"]
     candidates: dict[tuple[str, str, int], list[Run]] = {}
     for run in result["runs"]:
         candidates.setdefault((run["speaker"], run["method"], run["seed"]), []).append(run)
-    needed = set(result["config"]["lrs"])
+
+    def done(speaker: str, seed: int) -> bool:
+        cells = [candidates.get((speaker, method, seed), []) for method in config["methods"]]
+        return all(set(config["lrs"]) <= {run["lr"] for run in runs} for runs in cells)
+
     return {
-        key: min(runs, key=lambda run: (-run["validation"], run["validation_loss"]))
-        for key, runs in candidates.items()
-        if needed <= {run["lr"] for run in runs}
+        (speaker, method, seed): min(runs, key=lambda run: (-run["validation"], run["validation_loss"]))
+        for (speaker, method, seed), runs in candidates.items()
+        if done(speaker, seed)
     }
 
 
@@ -59,22 +63,13 @@ def by_speaker(result: Mapping[str, Any], method: str, quantity: str = "test") -
 
 
 def differences(result: Mapping[str, Any], method: str, other: str) -> list[float]:
-    """By how many points a method is better than another, for each speaker whom both have finished."""
-    seeds = {
-        name: {(speaker, seed) for speaker, each, seed in chosen_runs(result) if each == name}
-        for name in (method, other)
-    }
-    # A seed that only one of them has would be no difference of methods.
-    both = seeds[method] & seeds[other]
-    runs = chosen_runs(result)
-    values: dict[str, list[float]] = {}
-    for speaker, seed in sorted(both):
-        values.setdefault(speaker, []).append(runs[speaker, method, seed]["test"] - runs[speaker, other, seed]["test"])
-    return [statistics.mean(points) for points in values.values()]
+    """By how many points a method is better than another, for each speaker who was left out."""
+    mine, theirs = by_speaker(result, method), by_speaker(result, other)
+    return [mine[speaker] - theirs[speaker] for speaker in mine if speaker in theirs]
 
 
 def finished_methods(result: Mapping[str, Any]) -> list[str]:
-    """Methods that have finished with a speaker at least, in the order of the settings."""
+    """The methods, in the order of the settings, where all have finished with a speaker; else none."""
     done = {method for _, method, _ in chosen_runs(result)}
     return [method for method in result["config"]["methods"] if method in done]
 
@@ -93,9 +88,9 @@ def digit_rows(result: Mapping[str, Any]) -> list[list[str]]:
             [
                 method,
                 f"{mine[0]['parameters']:,}",
-                with_interval(list(by_speaker(result, method).values()), ".1f"),
-                with_interval(rounded, ".1f") if rounded else "-",
-                *(with_interval(points, "+z.1f") if points else "-" for points in against),
+                mean_and_interval(list(by_speaker(result, method).values()), ".1f"),
+                mean_and_interval(rounded, ".1f") if rounded else "-",
+                *(mean_and_interval(points, "+z.1f") if points else "-" for points in against),
                 f"{statistics.median(run['seconds'] for run in mine) / 60:.1f}",
             ]
         )
@@ -125,7 +120,7 @@ def tuning_rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def comparisons(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """All pairs that are compared, of methods that have finished with two speakers."""
+    """All pairs that are compared, where there are two speakers at least."""
     pairs = [pair for asked in _QUESTIONS.values() for pair in asked]
     return [pair for pair in pairs if len(differences(result, *pair)) > 1]
 
@@ -137,9 +132,9 @@ def verdict(result: Mapping[str, Any], method: str, other: str) -> str:
     corrected = half_interval(points, 1 - 0.05 / len(comparisons(result)))
     ends = f"corrected interval {mean - corrected:+z.1f} to {mean + corrected:+z.1f}"
     if abs(mean) <= corrected:
-        return f"{method} {with_interval(points, '+z.1f')} points against {other} ({ends}): not significant"
+        return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): not significant"
     better = "better" if mean > 0 else "worse"
-    return f"{method} {with_interval(points, '+z.1f')} points against {other} ({ends}): significantly {better}"
+    return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): significantly {better}"
 
 
 def findings(result: Mapping[str, Any]) -> list[str]:
@@ -161,7 +156,7 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     costs = []
     for method in (name for name in LEARNED if name in means):
         rounded, exact = by_speaker(result, method, "test_rounded"), by_speaker(result, method)
-        costs.append(f"{method} {with_interval([rounded[name] - exact[name] for name in exact], '+z.1f')}")
+        costs.append(f"{method} {mean_and_interval([rounded[name] - exact[name] for name in exact], '+z.1f')}")
     if costs:
         said.append(f"Rounding delays to whole steps changes accuracy by these points: {', '.join(costs)}.")
     return said
