@@ -175,11 +175,21 @@ def _of_session(name: str) -> Callable[[Result], str]:
     return table
 
 
+# The pictures of the comparison of digits, by the names that `benchmarks.publish` gives them.
+_DIGITS = "\n\n".join(
+    f"![{title}](images/digits-{name}.png)"
+    for name, title in (
+        ("accuracy", "Test accuracy of each method"),
+        ("delays", "Delays over training"),
+        ("fields", "What neurons read: delay against input"),
+        ("raster", "Spikes of a recording"),
+    )
+)
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "positions": lambda result: f"{result['table']}\n\n{caption(result)}",
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
-    "digits": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "digits": lambda result: f"{result['table']}\n\n{caption(result)}\n\n{_DIGITS}",
     "evidence": lambda result: study.evidence(result["positions"], result["studies"]),
     "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
