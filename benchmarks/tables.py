@@ -17,7 +17,7 @@ from typing import Any
 
 from studies.settings.page import page as settings_page
 from studies.settings.records import RECORDS, read_records
-from torchdcls._tables import markdown_table
+from torchdcls_results import markdown_table
 
 from . import campaigns, construction, conv, delays, families, gpu_session, kept_weights, model, sizes, study
 from .record import RESULTS, ROOT, newest_of

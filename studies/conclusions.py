@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import product
 from statistics import mean
 
-from torchdcls._tables import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, model_title, stem_stride
+from torchdcls_results import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, model_title, stem_stride
 
 from .cells import FinishedCell
 from .config import BASELINE, LEARNED

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from torchdcls._tables import markdown_table, mean_and_interval, model_title
+from torchdcls_results import markdown_table, mean_and_interval, model_title
 
 from .cells import FinishedCell
 from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
@@ -243,7 +243,7 @@ def _tuning_rows(results: Results) -> list[list[str]]:
     for row in results.schedule.tuned:
         candidate = row.candidate
         size = "7" if candidate.kernel_size is None else str(candidate.kernel_size)
-        accuracy = "-" if row.score is None else f"{row.score.accuracy:.2f}{' =' * row.like_another}"
+        accuracy = "-" if row.score is None else f"{row.score.accuracy:.2f}{' =' if row.like_another else ''}"
         settings = [size, _start(candidate.start), f"{candidate.lr:g}", f"{candidate.weight_decay:g}"]
         rows.append([row.model, row.method, *settings, accuracy, "yes" if row.chosen else ""])
     return rows
@@ -281,13 +281,14 @@ def _versions(cell: FinishedCell) -> str:
 
 
 def _commit(cell: FinishedCell) -> str:
-    return (cell.commit or "unknown")[:10] + (" with uncommitted changes, which are not on record" * bool(cell.dirty))
+    changes = " with uncommitted changes, which are not on record" if cell.dirty else ""
+    return (cell.commit or "unknown")[:10] + changes
 
 
 def _mean(values: Sequence[float]) -> str:
     # The interval of two would be ten times as wide as they are apart.
     both = f" ({min(values):.2f}, {max(values):.2f})" if len(values) == 2 else ""
-    return mean_and_interval(values, 3) + both
+    return mean_and_interval(values, least=3) + both
 
 
 def _interval(interval: tuple[float, float]) -> str:

@@ -11,19 +11,18 @@ from missing import OPTIONAL, run_without
 from torchdcls.ops.conv import METHODS
 
 ROOT = Path(__file__).parent.parent
-# The library, and what uses it: each may import those before it.
-PACKAGES = {"torchdcls": "src", "torchdcls_train": "src", "studies": ".", "benchmarks": "."}
+# The library, and what uses it: each may import those before it. What results say of themselves is a module.
+PACKAGES = {"torchdcls": "src", "torchdcls_results": "src", "torchdcls_train": "src", "studies": ".", "benchmarks": "."}
 RANK = {package: rank for rank, package in enumerate(PACKAGES)}
 SOURCE = ROOT / "src" / "torchdcls"
-# profiles, _checks, _extras <- ops <- nn <- conversion <- models <- deployment <- cli
+# profiles, _checks, _extras, _files <- ops <- nn <- conversion <- models <- deployment <- cli
 ROOMS = ("ops", "nn", "conversion", "models", "deployment", "cli")
-ORDER = {"profiles": 0, "_checks": 0, "_extras": 0, **{name: number for number, name in enumerate(ROOMS, start=1)}}
+ORDER = dict.fromkeys(("profiles", "_checks", "_extras", "_files"), 0)
+ORDER |= {name: number for number, name in enumerate(ROOMS, start=1)}
 # Beside conversion, models and deployment; neither of two knows the other.
 ORDER["optim"] = ORDER["conversion"]
 ORDER["delays"] = ORDER["models"]
 ORDER["inspection"] = ORDER["deployment"]
-# What results say of their origin, how they are written, and the tables made of them.
-ORDER |= {"_environment": 0, "_files": 0, "_tables": 0}
 # Rooms beside that order, and the last room of it that they may use.
 BESIDE = {"native": "ops", "plots": "nn", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
@@ -91,7 +90,8 @@ def imports_of(path: Path) -> list[Import]:
     return found
 
 
-FILES = sorted(path for package, folder in PACKAGES.items() for path in (ROOT / folder / package).rglob("*.py"))
+PATHS = [ROOT / folder / package for package, folder in PACKAGES.items()]
+FILES = sorted(file for path in PATHS for file in (path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]))
 IMPORTS = [found for path in FILES for found in imports_of(path)]
 INTERNAL = [found for found in IMPORTS if package_of(found.target) in PACKAGES]
 LIBRARY = [found for found in INTERNAL if package_of(found.file) == "torchdcls"]
@@ -129,6 +129,7 @@ def test_the_walk_finds_the_imports_that_are_known():
     assert ("torchdcls.nn.dcls", "torchdcls._checks") in arrows
     assert ("torchdcls.ops.conv.api", "torchdcls.ops.conv.select") in arrows
     assert ("torchdcls_train.trainer", "torchdcls.optim") in arrows
+    assert ("torchdcls_train.run_files", "torchdcls_results") in arrows
     assert ("studies.training", "torchdcls_train.comparison.training") in arrows
     assert ("benchmarks.study", "studies.page") in arrows
     assert len(LIBRARY) > 20
@@ -160,6 +161,8 @@ def test_imports_point_one_way(found):
         ("torchdcls.ops.conv.rates", "benchmarks.fit", False),
         ("torchdcls_train.engine", "studies.training", True),
         ("torchdcls_train.checkpoint", "benchmarks.record", False),
+        ("torchdcls.deployment.report", "torchdcls_results", False),
+        ("torchdcls_results", "torchdcls_train.run_files", True),
         ("studies.page", "benchmarks.tables", False),
         ("benchmarks.sizes", "torchdcls_train.comparison.small", False),
     ],

@@ -6,11 +6,11 @@ from itertools import product
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from torchdcls._tables import INPUTS as IN_WORDS
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls_results import INPUTS as IN_WORDS
+from torchdcls_results import half_interval, markdown_table
 
 from ..differences import Difference, paired_difference
-from .plan import INPUTS, QUESTIONS, NetworkCell, Question, baseline
+from .plan import INPUTS, QUESTIONS, SEEDS, NetworkCell, Question, baseline, planned, task_of
 from .records import Records, TapsOutcome
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ def page(records: Records) -> str:
         "# Choosing settings",
         "<!-- Made by `python -m benchmarks.tables` from benchmarks/results/settings.jsonl: no figure is typed in. -->",
         _introduction(records),
+        *filter(None, [_notice(records)]),
         "## What matters",
         markdown_table(_summary(effects)),
-        _no_effect(effects),
+        *filter(None, [_no_effect(effects)]),
         "![Taps found by setting](images/settings.png)",
     ]
     for question in QUESTIONS:
@@ -173,6 +174,7 @@ def _signed(difference: Difference) -> str:
 
 def _introduction(records: Records) -> str:
     taps = [outcome for outcome in records.outcomes.values() if isinstance(outcome, TapsOutcome)]
+    networks = " A smaller part asks the same of the small network of `torchdcls compare images`."
     return (
         "Which interpolation, which start of sigma and of positions, how many elements, which size? Each setting is "
         "varied around the paper's: a Gaussian whose sigma starts at 0.23, positions that start as normal numbers of "
@@ -180,9 +182,18 @@ def _introduction(records: Records) -> str:
         "recovery task of `torchdcls compare positions`: in 400 updates, which share of 6 taps within 9 cells of the "
         "center do 6 elements of a 23x23 kernel find? Inputs are images, which are smooth, or their edges, which vary "
         f"from cell to cell. {len(taps):,} runs of {len(taps[0].found) if taps else 0} independent kernels each."
-        + " A smaller part asks the same of the small network of `torchdcls compare images`."
-        * (len(taps) < len(records.outcomes))
+        + (networks if len(taps) < len(records.outcomes) else "")
     )
+
+
+def _notice(records: Records) -> str:
+    """What is not done yet, or nothing."""
+    left = []
+    for task, word in (("taps", "of the recovery task"), ("networks", "of networks")):
+        cells = [cell for cell in planned(SEEDS) if task_of(cell) == task]
+        done = sum(cell.id in records.outcomes for cell in cells)
+        left += [f"{done:,} of {len(cells):,} runs {word}"] if done < len(cells) else []
+    return f"**The study is not complete: {' and '.join(left)} are done, and only these are shown.**" if left else ""
 
 
 def _summary(effects: Sequence[Effect]) -> list[list[str]]:
@@ -259,7 +270,8 @@ def _provenance(records: Records) -> str:
         return ""
     machines = [f"{it['machine']['cpu']}, {it['machine']['cores']} cores" for it in origins]
     versions = [", ".join(f"{name} {number}" for name, number in it["versions"].items()) for it in origins]
-    commits = [(it["commit"] or "unknown")[:10] + " with uncommitted changes" * bool(it["dirty"]) for it in origins]
+    changes = [" with uncommitted changes" if it["dirty"] else "" for it in origins]
+    commits = [(it["commit"] or "unknown")[:10] + more for it, more in zip(origins, changes, strict=True)]
     return (
         f"Run again: `python -m studies.run settings`, then `python -m benchmarks.publish runs/study-settings` and "
         f"`python -m benchmarks.tables`. {each(machines)}; {each(versions)}; commit {each(commits)}; "

@@ -110,6 +110,9 @@ class Question:
         return TapsCell(inputs=inputs, **changes)
 
 
+# How many of each task the study has.
+SEEDS: Mapping[Task, int] = {"taps": 8, "networks": 3}
+
 _BILINEAR = {"interpolation": "bilinear"}
 _WIDE = {"sigma": 3.0}
 _SPREAD = {"radius": 9.0}
@@ -156,7 +159,10 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "Learning rate of positions over that of weights",
         "taps",
-        {f"{scale}{' (paper)' * (scale == 5)}": {"position_lr_scale": float(scale)} for scale in (5, 1, 2, 10, 20)},
+        {
+            "5 (paper)": {"position_lr_scale": 5.0},
+            **{str(scale): {"position_lr_scale": float(scale)} for scale in (1, 2, 10, 20)},
+        },
         _THREE,
     ),
     Question(

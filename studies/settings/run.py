@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from torch import Tensor
 
-from torchdcls._environment import environment
 from torchdcls.cli.options import Command
+from torchdcls_results import environment
 from torchdcls_train.comparison.config import CompareConfig, Inputs
 from torchdcls_train.comparison.models import method_model
 from torchdcls_train.comparison.positions.inputs import drawn, prepared
@@ -28,7 +28,7 @@ from torchdcls_train.run_files import RunWriter, command_line
 
 from ..config import StudyConfig
 from ..images import load_images
-from .plan import INPUTS, NetworkCell, TapsCell, Task, planned, task_of
+from .plan import INPUTS, SEEDS, NetworkCell, TapsCell, Task, planned, task_of
 from .records import RECORDS, NetworkOutcome, TapsOutcome, line_of, read_records
 
 _PACKAGES = ("torch", "torchdcls", "scipy", "timm")
@@ -52,7 +52,7 @@ class SettingsConfig:
     shortened: int = 1
 
 
-DEFAULT = SettingsConfig({"taps": 8, "networks": 3})
+DEFAULT = SettingsConfig(SEEDS)
 
 
 def run_settings(

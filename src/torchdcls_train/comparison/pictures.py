@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchdcls._tables import model_title
 from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
+from torchdcls_results import model_title
 
 from .record import notice
 

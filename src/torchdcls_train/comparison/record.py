@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from torchdcls._environment import environment
-from torchdcls._tables import half_interval, markdown_table, mean_and_interval, model_title
+from torchdcls_results import environment, half_interval, markdown_table, mean_and_interval, model_title
 
 from ..data.image_set import ImageData
 from ..progress import say
@@ -153,7 +152,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
                 "-" if count is None else str(count),
                 f"{runs[0]['parameters']:,}",
                 str(len(runs)),
-                mean_and_interval(accuracies, _SEEDS_FOR_A_VERDICT),
+                mean_and_interval(accuracies, least=_SEEDS_FOR_A_VERDICT),
                 f"{statistics.median(speeds):.0f}",
             ]
         )

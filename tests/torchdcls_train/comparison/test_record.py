@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from scipy.stats import ttest_rel
 
-from torchdcls._tables import half_interval
+from torchdcls_results import half_interval
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.record import (
     Record,

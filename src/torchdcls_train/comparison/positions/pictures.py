@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torchdcls._tables import half_interval
+from torchdcls_results import half_interval
 
 from .record import Cell, cell_of, per_kernel, place_title, places
 from .task import FOUND, Teacher, distances
