@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .. import _checks
 from .._checks import alternatives
 from ..ops.separable import EPSILON
+from ..ops.tracing import with_versions
 from ..profiles import Interpolation
 
 Version = Literal["v0", "v1", "max", "gauss"]
@@ -134,9 +135,7 @@ def plain_state_dict(checkpoint: Any) -> tuple[str | None, dict[str, Tensor]]:
         (key, value) for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)
     )
     state_dict: OrderedDict[str, Tensor] = OrderedDict(clean_state_dict(tensors))
-    # What torch keeps beside a state dict, by the names of modules.
-    state_dict._metadata = getattr(entries, "_metadata", {})  # type: ignore[attr-defined]
-    return part, state_dict
+    return part, with_versions(state_dict, entries)
 
 
 def official_state_dict(checkpoint: Any) -> dict[str, Tensor] | None:

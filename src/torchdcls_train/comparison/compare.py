@@ -1,14 +1,13 @@
 """The comparison of 7x7 and DCLS layers: the same small model, trained once for each method and seed."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from torchdcls.conversion import parameter_count
 
@@ -17,14 +16,13 @@ from ..data.image_set import ImageData, balanced
 from ..data.named import channel_mean_std, images_per_epoch, load_data
 from ..processes import device_name, find_device
 from ..progress import ProgressBar
-from ..run_files import write_text
 from ..threads import set_threads
 from .compared import save_compared
 from .config import CompareConfig, Method
 from .models import method_model
 from .pictures import StageView, draw_pictures, stage_views
-from .record import Record, comparison_rows, image_facts, images_part, markdown, notice, verdicts, watched_epoch
-from .report import write_report
+from .record import Record, finished_runs, image_facts, images_part, markdown, watched_epoch
+from .report import present
 from .training import short_run, short_settings
 
 
@@ -75,7 +73,8 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         for seed in range(config.seeds):
             for method in config.methods:
                 views.setdefault(method, _run(config, method, seed, data, device, record, progress))
-    _present(record.result, folder, views, console)
+    done = bool(finished_runs(record.result))
+    present(record.result, folder, console, done, images_part, markdown, partial(draw_pictures, views=views))
     return record.result
 
 
@@ -118,24 +117,3 @@ def _run(
     path = checkpoints / f"{method}-seed{seed}.safetensors"
     save_compared(path, model, config, method, seed, data)
     return stage_views(model, before=before)
-
-
-def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[StageView]], console: Console) -> None:
-    header, *body = comparison_rows(result)
-    written = [folder / "results.json"]
-    if body:
-        written.append(folder / "table.md")
-        write_text(written[-1], markdown(result) + "\n")
-        table = Table(*header)
-        for row in body:
-            table.add_row(*row)
-        console.print(table)
-        sentences = [] if result["config"]["quick"] else verdicts(result)
-        for sentence in filter(None, [notice(result).strip("*"), *sentences]):
-            console.print(sentence, highlight=False, soft_wrap=True)
-    written += draw_pictures(folder, result, views)
-    if body:
-        written.append(folder / "report.html")
-        write_report(written[-1], [images_part(result, folder)])
-    for path in written:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

@@ -49,6 +49,8 @@ def save_example(folder: Path, method: str, lr: float, trained: Trained, spikes:
 
 def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
     """Draws what there is so far; returns the files."""
+    if not finished_methods(result):
+        return []
     figures = {"accuracy.png": accuracy_figure(result)}
     config = result["config"]
     chosen = {

@@ -30,6 +30,8 @@ _FRAME, _LAST_FRAME = 80, 2500
 
 def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
     """Draws what the record has; returns the files."""
+    if not result["runs"]:
+        return []
     paths = []
     for name, figure in (("found.png", found_figure(result)), ("curves.png", curves_figure(result))):
         figure.savefig(folder / name, dpi=120)
