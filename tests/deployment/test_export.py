@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -175,6 +176,19 @@ def test_a_model_that_torch_export_ties_to_a_size(tmp_path: Path) -> None:
     assert report.notes[0].startswith("the size is fixed at 16x12: ")
     assert report.fused is None
     assert_computes(tmp_path / "model.onnx", SizeAsNumber(), (1, 2, 16, 12), (4, 2, 16, 12))
+
+
+def test_sizes_that_torch_export_would_not_end_on(tmp_path: Path) -> None:
+    """Five strides with padding by remainders, as in tf_efficientnet_lite0, take torch 10 minutes."""
+    sizes = [Conv2dSame(2, 2, 3, stride=2) for _ in range(5)]
+    model = nn.Sequential(*sizes, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    report = export(model, tmp_path / "model.onnx", to="onnx", example=example(2))
+    assert report.input == ("batch", 2, 16, 12)
+    (note,) = report.notes
+    assert note.startswith("the size is fixed at 16x12: torch.export would not end, as the sizes after a Conv2dSame")
+    assert_computes(tmp_path / "model.onnx", model, (1, 2, 16, 12), (4, 2, 16, 12))
+    # Two are not many.
+    assert export(model[:2], tmp_path / "two.onnx", to="onnx", example=example(2)).notes == ()
 
 
 class Decoder(nn.Module):

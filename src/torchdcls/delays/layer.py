@@ -95,6 +95,8 @@ class DelayLayer(DclsLayer):
             delay: See there; read and set.
             position: `max_delay - (max_delay + 1) // 2 - delay`, what the optimizer moves: (1, out_features,
                 in_features, kernel_count), with 1 along the axis of neurons that share their delays. Unit: time steps.
+                `torchdcls.param_groups` gives positions 5 times the learning rate, with which delays of tens of steps
+                barely move: use `position_lr_scale=100.0`, as SNN-delays, or choose it with the rate.
             sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
             bias: (out_features) or None.
 
