@@ -69,6 +69,9 @@ class RecurrentDelays(nn.Module):
         torch.Size([4, 8, 50])
     """
 
+    # See `torchdcls.fuse`.
+    why_not_plain = "feeds its delays back step by step; take its weights and delays out by SynapseTable"
+
     def __init__(self, delays: DelayLayer, neuron: Neuron) -> None:
         super().__init__()
         if not isinstance(delays, DelayLayer):
