@@ -214,7 +214,7 @@ def _check_layer(layer: object) -> None:
 
 
 def _suffix(path: str | Path) -> str:
-    suffix = Path(path).suffix.lower()
+    suffix = _checks.path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"path: expected a name that ends in {_checks.alternatives(_SUFFIXES)}, got {str(path)!r}")
     return suffix

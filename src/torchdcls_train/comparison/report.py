@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from ..progress import say
 from ..run_files import write_text
+from .record import RESULTS
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def present(
     """Prints what was found, and writes `table.md`, the pictures and `report.html`.
 
     Args:
-        result: The record, which is in `results.json`.
+        result: The record.
         folder: The run folder.
         console: Where to print.
         done: Whether a run has finished; without one there are no pictures but those that `draw` makes all the same.
@@ -59,7 +60,7 @@ def present(
         markdown: Makes the text of `table.md`.
         draw: Draws into the folder what there is, and returns the files.
     """
-    written = [folder / "results.json"]
+    written = [folder / RESULTS]
     if done:
         written.append(folder / "table.md")
         write_text(written[-1], markdown(result) + "\n")

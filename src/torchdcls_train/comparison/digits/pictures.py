@@ -12,7 +12,7 @@ from torchdcls.delays import SynapticDelays
 
 from ...run_files import write_whole
 from ..config import LEARNED
-from .record import by_speaker, chosen_runs, finished_methods
+from .findings import by_speaker, chosen_runs, finished_methods
 from .task import Trained
 
 _NEURONS = 4

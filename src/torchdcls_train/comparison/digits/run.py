@@ -19,9 +19,9 @@ from ...progress import ProgressBar, say
 from ..config import DelayMethod, DigitsConfig
 from ..record import RESULTS, Record
 from ..report import present
+from .findings import digits_part, finished_methods, markdown
 from .network import dense_width, parameter_count
 from .pictures import draw_pictures, save_example
-from .record import digits_part, finished_methods, markdown
 from .task import POSITION_LR_SCALE, VALIDATION, Spoken, fold_without, train_network
 
 _PACKAGES = ("torch", "torchdcls", "scipy")

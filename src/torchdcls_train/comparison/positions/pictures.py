@@ -11,7 +11,7 @@ from PIL import Image
 
 from torchdcls_results import half_interval
 
-from .record import Cell, cell_of, per_kernel, place_title, places
+from .findings import Cell, cell_of, per_kernel, place_title, places
 from .task import FOUND, Teacher, distances
 
 _STYLES: dict[str, dict[str, Any]] = {

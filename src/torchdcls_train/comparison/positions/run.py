@@ -18,9 +18,9 @@ from ...progress import ProgressBar
 from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..record import Record
 from ..report import present
+from .findings import markdown, positions_part, typical_kernel
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
-from .record import markdown, positions_part, typical_kernel
 from .task import STUDENTS, Search, Teacher, find_taps
 
 _PACKAGES = ("torch", "torchdcls", "scipy")

@@ -1,6 +1,6 @@
 """The comparison of 7x7 and DCLS layers: the same small model, trained once for each method and seed."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -11,22 +11,25 @@ from rich.console import Console
 
 from torchdcls.conversion import parameter_count
 
-from ..data.held_batches import HeldBatches
-from ..data.image_set import ImageData, balanced
-from ..data.named import channel_mean_std, images_per_epoch, load_data
-from ..processes import device_name, find_device
-from ..progress import ProgressBar
-from ..threads import set_threads
-from .compared import save_compared
-from .config import CompareConfig, Method
-from .models import method_model
+from ...data.held_batches import HeldBatches
+from ...data.image_set import ImageData, balanced
+from ...data.named import channel_mean_std, images_per_epoch, load_data
+from ...processes import device_name, find_device
+from ...progress import ProgressBar
+from ...threads import set_threads
+from ..compared import save_compared
+from ..config import CompareConfig, Method
+from ..models import method_model
+from ..record import Record
+from ..report import present
+from ..training import Epoch, short_run, short_settings
+from .findings import finished_runs, images_part, markdown
 from .pictures import StageView, draw_pictures, stage_views
-from .record import Record, finished_runs, image_facts, images_part, markdown, watched_epoch
-from .report import present
-from .training import short_run, short_settings
 
 
-def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
+def compare_images(
+    config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None
+) -> dict[str, Any]:
     """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
 
     The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
@@ -117,3 +120,37 @@ def _run(
     path = checkpoints / f"{method}-seed{seed}.safetensors"
     save_compared(path, model, config, method, seed, data)
     return stage_views(model, before=before)
+
+
+def image_facts(config: CompareConfig, data: ImageData, device: str, threads: int) -> dict[str, Any]:
+    """What the record of a comparison on images begins with.
+
+    Args:
+        config: Settings, checked.
+        data: The images.
+        device: Where models are trained, in words.
+        threads: CPU threads.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
+    settings.update(data=Path(config.data).name, methods=list(config.methods))
+    return {
+        "device": device,
+        "threads": threads,
+        "config": settings,
+        "data": {
+            "name": data.name,
+            "train_images": len(data.train),
+            "test_images": len(data.test),
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "classes": list(data.classes),
+            "skipped_images": data.skipped,
+        },
+        "runs": [],
+    }
+
+
+def watched_epoch(epoch: Epoch) -> dict[str, Any]:
+    """An epoch for the record. It was watched by the test images, and is named so."""
+    watched = ("loss", "accuracy")
+    return {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}

@@ -13,7 +13,7 @@ from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
 from torchdcls_results import model_title
 
-from .record import notice
+from .findings import notice
 
 # Elements of a stage that are drawn.
 _SHOWN = 600
