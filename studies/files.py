@@ -43,9 +43,10 @@ def load_study(name_or_path: str) -> StudyConfig:
     elif name_or_path in _packaged():
         source = _packaged()[name_or_path]
     else:
+        known = [*study_names(), "settings"]  # the last has no file
         raise ValueError(
-            f"config: expected {', '.join(map(repr, study_names()))}, or a file that ends in .yaml, "
-            f"got {name_or_path!r}; {nearest(name_or_path, study_names())}"
+            f"config: expected {', '.join(map(repr, known))}, or a file that ends in .yaml, "
+            f"got {name_or_path!r}; {nearest(name_or_path, known)}"
         )
     try:
         # jsonargparse's loader, for PyYAML's own reads 1e-3 as a string.

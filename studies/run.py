@@ -230,7 +230,7 @@ def _study(settings: dict[str, Any], arguments: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a study as the command line says, and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = SETTINGS_STUDY if arguments[:1] == ["settings"] else Command(_study_options, _study)
+    command = SETTINGS_STUDY if "settings" in arguments else Command(_study_options, _study)
     return run("python -m studies.run", lambda: command, arguments)
 
 

@@ -10,7 +10,7 @@ from torchdcls_results import INPUTS as IN_WORDS
 from torchdcls_results import half_interval, markdown_table
 
 from ..differences import Difference, paired_difference
-from .plan import INPUTS, QUESTIONS, NetworkCell, Question, baseline
+from .plan import INPUTS, QUESTIONS, SEEDS, NetworkCell, Question, baseline, planned, task_of
 from .records import Records, TapsOutcome
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ def page(records: Records) -> str:
         "# Choosing settings",
         "<!-- Made by `python -m benchmarks.tables` from benchmarks/results/settings.jsonl: no figure is typed in. -->",
         _introduction(records),
+        *filter(None, [_notice(records)]),
         "## What matters",
         markdown_table(_summary(effects)),
-        _no_effect(effects),
+        *filter(None, [_no_effect(effects)]),
         "![Taps found by setting](images/settings.png)",
     ]
     for question in QUESTIONS:
@@ -183,6 +184,16 @@ def _introduction(records: Records) -> str:
         f"from cell to cell. {len(taps):,} runs of {len(taps[0].found) if taps else 0} independent kernels each."
         + (networks if len(taps) < len(records.outcomes) else "")
     )
+
+
+def _notice(records: Records) -> str:
+    """What is not done yet, or nothing."""
+    left = []
+    for task, word in (("taps", "of the recovery task"), ("networks", "of networks")):
+        cells = [cell for cell in planned(SEEDS) if task_of(cell) == task]
+        done = sum(cell.id in records.outcomes for cell in cells)
+        left += [f"{done:,} of {len(cells):,} runs {word}"] if done < len(cells) else []
+    return f"**The study is not complete: {' and '.join(left)} are done, and only these are shown.**" if left else ""
 
 
 def _summary(effects: Sequence[Effect]) -> list[list[str]]:

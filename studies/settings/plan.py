@@ -110,6 +110,9 @@ class Question:
         return TapsCell(inputs=inputs, **changes)
 
 
+# How many of each task the study has.
+SEEDS: Mapping[Task, int] = {"taps": 8, "networks": 3}
+
 _BILINEAR = {"interpolation": "bilinear"}
 _WIDE = {"sigma": 3.0}
 _SPREAD = {"radius": 9.0}

@@ -28,7 +28,7 @@ from torchdcls_train.run_files import RunWriter, command_line
 
 from ..config import StudyConfig
 from ..images import load_images
-from .plan import INPUTS, NetworkCell, TapsCell, Task, planned, task_of
+from .plan import INPUTS, SEEDS, NetworkCell, TapsCell, Task, planned, task_of
 from .records import RECORDS, NetworkOutcome, TapsOutcome, line_of, read_records
 
 _PACKAGES = ("torch", "torchdcls", "scipy", "timm")
@@ -52,7 +52,7 @@ class SettingsConfig:
     shortened: int = 1
 
 
-DEFAULT = SettingsConfig({"taps": 8, "networks": 3})
+DEFAULT = SettingsConfig(SEEDS)
 
 
 def run_settings(

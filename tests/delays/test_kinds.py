@@ -205,6 +205,9 @@ def test_wrong_input(kind, input, said):
     ("settings", "error", "said"),
     [
         ({"max_delay": -1}, ValueError, "max_delay: expected at least 0, got -1"),
+        ({"max_delay": 5.5}, ValueError, "max_delay: expected an integer of at least 0, got 5.5"),
+        ({"max_delay": math.nan}, ValueError, "max_delay: expected an integer of at least 0, got nan"),
+        ({"max_delay": "5"}, TypeError, "max_delay: expected an integer of at least 0, got '5'"),
         ({"max_delay": 0, "kernel_count": 2}, ValueError, "max_delay: expected at least 1 for kernel_count=2, got 0"),
         ({"in_features": 0}, ValueError, "in_features: expected at least 1, got 0"),
         ({"sigma_init": -1.0}, ValueError, "sigma_init: expected a finite number of at least 0, got -1.0"),
@@ -217,6 +220,13 @@ def test_wrong_input(kind, input, said):
 def test_wrong_arguments(kind, settings, error, said):
     with pytest.raises(error, match=f"^{said}"):
         kind(**{"in_features": 3, "out_features": 4, "max_delay": 6} | settings)
+
+
+@kinds
+def test_a_whole_number_is_an_integer_as_everywhere_in_the_package(kind):
+    layer = kind(3, 4, max_delay=5.0, tail=2.0)
+    assert (layer.max_delay, layer.tail) == (5, 2) and type(layer.max_delay) is int
+    assert layer(torch.ones(1, 3, 9)).shape == (1, 4, 11)
 
 
 @kinds

@@ -68,7 +68,7 @@ def test_each_cell_is_planned_once_and_seed_by_seed() -> None:
         assert first not in others
 
 
-def test_a_toy_run_and_its_page(few: tuple[Question, ...], tmp_path: Path) -> None:
+def test_a_toy_run_and_its_page(few: tuple[Question, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state, printed = quietly(tmp_path)
     assert state == "finished" and "0 of 62 runs are done" in printed
     records = read_records(tmp_path / RECORDS)
@@ -78,6 +78,9 @@ def test_a_toy_run_and_its_page(few: tuple[Question, ...], tmp_path: Path) -> No
         assert f"## {question.title}" in text
     assert "The same network with 7x7 layers: " in text and "| - |" not in text
     assert len(page.draw(records).axes) == 2
+    assert "**The study is not complete: 52 of 208 runs of the recovery task and 10 of 30 runs of networks are" in text
+    monkeypatch.setattr(page, "SEEDS", TOY.seeds)
+    assert "not complete" not in page.page(records)
     before = (tmp_path / RECORDS).read_bytes()
     assert "62 of 62 runs are done" in quietly(tmp_path)[1]
     assert (tmp_path / RECORDS).read_bytes() == before
@@ -176,7 +179,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return "interrupted"
 
     monkeypatch.setattr(settings_run, "run_settings", run)
-    assert main(["settings", "--out", str(tmp_path), "--tasks", "taps"]) == 130
+    assert main(["--out", str(tmp_path), "settings", "--tasks", "taps"]) == 130
     assert main(["settings"]) == 130
     assert asked[0] == ((tmp_path,), ["taps"])
     assert asked[1][0] == (Path("runs/study-settings"),) and list(asked[1][1]) == ["taps", "networks"]

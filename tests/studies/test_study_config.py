@@ -125,9 +125,12 @@ def test_dilated_kernels_have_an_extent_that_taps_make() -> None:
     [
         (
             ["cqu"],
-            "config: expected 'cpu', 'gpu-minutes', or a file that ends in .yaml, got 'cqu'; did you mean",
+            "config: expected 'cpu', 'gpu-minutes', 'settings', or a file that ends in .yaml, got 'cqu'; did you mean",
         ),
-        (["cqu", "--report"], "config: expected 'cpu', 'gpu-minutes', or a file that ends in .yaml, got 'cqu'"),
+        (
+            ["cqu", "--report"],
+            "config: expected 'cpu', 'gpu-minutes', 'settings', or a file that ends in .yaml, got 'cqu'",
+        ),
         (["cpu", "--status", "--report"], "--status: expected by itself"),
         (["cpu", "--report", "--seeds", "1"], "--report: expected by itself"),
         (["nowhere.yaml"], "config: expected a YAML file, nowhere.yaml cannot be read"),

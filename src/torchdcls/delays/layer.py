@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _checks
 from ..nn import DclsLayer
@@ -95,6 +95,8 @@ class DelayLayer(DclsLayer):
             delay: See there; read and set.
             position: `max_delay - (max_delay + 1) // 2 - delay`, what the optimizer moves: (1, out_features,
                 in_features, kernel_count), with 1 along the axis of neurons that share their delays. Unit: time steps.
+                `torchdcls.param_groups` gives positions 5 times the learning rate, with which delays of tens of steps
+                barely move: use `position_lr_scale=100.0`, as SNN-delays, or choose it with the rate.
             sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
             bias: (out_features) or None.
 
@@ -245,6 +247,15 @@ class DelayLayer(DclsLayer):
         """See `DclsLayer.kernel_text`; whether delays were rounded for good belongs to it."""
         text = super().kernel_text()
         return f"{text}, delays rounded by round_delays_" if self.rounding.final else text
+
+    @property
+    def why_not_plain(self) -> str | None:
+        """Why `torchdcls.fuse` cannot replace the layer, if so."""
+        return "has time_first=True; torch's convolutions take (batch, neurons, time)" if self.time_first else None
+
+    def with_plain(self, convolution: nn.Module) -> nn.Module:
+        """See `DclsLayer.with_plain`; silence goes before the input, and the tail after it."""
+        return nn.Sequential(nn.ConstantPad1d((self.max_delay, self.tail), 0.0), convolution).train(self.training)
 
     def forward(self, input: Tensor) -> Tensor:
         """The delayed and weighted input.

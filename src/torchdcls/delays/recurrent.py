@@ -45,9 +45,10 @@ class RecurrentDelays(nn.Module):
         delays: `AxonalDelays`, `SynapticDelays` or `DendriticDelays` with as many inputs as outputs and no `tail`. Its
             `time_first` holds for this layer.
         neuron: Called at each step with the current, (batch, neurons), and its state, None at first; returns spikes of
-            the same shape and its next state, as cells of norse do. Those of snnTorch do too, but with None they go on
-            from the sequence before: call their `reset_mem` first. Those of spikingjelly keep their state themselves:
-            wrap them in a module that returns `(neuron(current), None)`. A module is trained with the layer.
+            the same shape and its next state, as cells of norse do. Those of snnTorch do too, but with None they
+            continue the sequence before: call their `reset_mem` first. Those of spikingjelly keep their state
+            themselves: wrap them in a module that returns `(neuron(current), None)`. A module is trained with the
+            layer.
 
     Raises:
         ValueError: Delays between other numbers of neurons, or with a tail.
@@ -67,6 +68,9 @@ class RecurrentDelays(nn.Module):
         >>> spikes.shape
         torch.Size([4, 8, 50])
     """
+
+    # See `torchdcls.fuse`.
+    why_not_plain = "feeds its delays back step by step; take its weights and delays out by SynapseTable"
 
     def __init__(self, delays: DelayLayer, neuron: Neuron) -> None:
         super().__init__()

@@ -26,7 +26,8 @@ class SigmaSchedule:
     Sigmas are frozen, as they are not learned then. Call `step` after each epoch.
 
     Args:
-        model: A model with DCLS layers of any dimension. Those without sigma ("bilinear") stay as they are.
+        model: A model with DCLS layers of any dimension. Those without sigma ("bilinear") stay as they are; where there
+            are no others, the schedule counts epochs and changes nothing, so that code that compares needs no branch.
         start: Sigma in epoch 0, in steps or grid cells, at least 0. The spread is the profile's smallest scale (0.27 of
             "gaussian") plus sigma. None: half of the window, `(max_delay + 1) // 2`, in each layer and along each axis.
         end: Sigma from epoch `epochs` on.
@@ -37,8 +38,8 @@ class SigmaSchedule:
         epoch: How many epochs are over.
 
     Raises:
-        ValueError: A number out of range, no such kind, a model whose DCLS layers have no sigma, or a sigma that is
-            computed by a parametrization.
+        ValueError: A number out of range, no such kind, a model without DCLS layers, or a sigma that is computed by a
+            parametrization.
         TypeError: An argument of a wrong type.
 
     Source:
@@ -67,8 +68,6 @@ class SigmaSchedule:
         kind: ScheduleKind = "exponential",
     ) -> None:
         self._layers = [layer for layer in dcls_layers(model) if layer.sigma is not None]
-        if not self._layers:
-            raise ValueError("model: expected a DCLS layer with sigma, got bilinear ones alone")
         self.epoch = 0
         self._set(start, end, epochs, kind)
         owned = (own_parameters(layer).get("sigma") for layer in self._layers)

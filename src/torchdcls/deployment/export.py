@@ -58,8 +58,7 @@ def export(
             kept, which `load` makes a model of.
         example: An input, of any batch size. Needed but for "safetensors".
         dynamic_size: Whether the file takes other sizes than the example's: "auto" where the model allows it (else
-            the report says why not), True to be refused otherwise, False for the example's alone (also where torch
-            does not come to an end of tracing, as with padding that depends on the size by remainders).
+            the report says why not), True to be refused otherwise, False for the example's alone.
         fused: Replace DCLS layers by plain convolutions. False is for "pt2" alone.
         positions: "round" moves elements to the nearest cell when layers are fused, see `torchdcls.fuse`.
         opset: ONNX's version of operators, 20 by default.

@@ -86,7 +86,7 @@ class ModelInfo:
         operations: Operations of one forward pass on the example, as torch.utils.flop_counter counts them: two for each
             product of convolutions, matrix products and attention, none for anything else. A DCLS layer counts as the
             plain convolution with its dense kernel; the library takes spectra or other methods where these are faster.
-        receptive_field: What the centre of the last map depends on.
+        receptive_field: What the center of the last map depends on.
         conversions: One for each size and interpolation that was asked for.
     """
 

@@ -24,7 +24,7 @@ class Record(RunWriter):
         argv: The command's arguments; None for those of the process.
         facts: What else the record begins with: threads, settings, data, and `runs`, to which what was done is added.
         packages: Distributions whose versions matter.
-        resume: Makes the record that goes on of the one that would begin, where there is one in the folder.
+        resume: Makes the record that continues of the one that would begin, where there is one in the folder.
 
     Attributes:
         folder: The run folder.

@@ -249,7 +249,7 @@ def made(status: str = "finished", lrs: Sequence[float] = (0.01,), **accuracy: S
         for number, value in enumerate(values)
         for lr in lrs
     ]
-    config = {"methods": list(METHODS), "speakers": speakers, "lrs": list(lrs), "seeds": 1, "epochs": 3}
+    config = {"methods": list(accuracy), "speakers": speakers, "lrs": list(lrs), "seeds": 1, "epochs": 3}
     data = {"name": "made", "recordings": 9, "speakers": 3, "validation_recordings": 5, "position_lr_scale": 20}
     return {
         "status": status,
@@ -272,14 +272,17 @@ def test_validation_chooses_and_the_test_does_not() -> None:
     assert chosen_runs(result) == {}  # before all are there nothing is chosen
 
 
-def test_differences_are_paired_by_speaker_and_seed() -> None:
+def test_speakers_and_seeds_count_when_all_methods_are_done() -> None:
+    """Or means would be of different ones."""
     result = made(none=[50.0, 60.0, 70.0], fixed=[53.0, 64.0])
+    assert by_speaker(result, "none") == {"speaker0": 50.0, "speaker1": 60.0}
     assert differences(result, "fixed", "none") == [3.0, 4.0]
-    second = [{**run, "seed": 1, "test": run["test"] + 10} for run in result["runs"] if run["method"] == "fixed"]
-    result["runs"] += second
-    # A seed that the other does not have yet is not compared, but counts for the mean.
+    more = [{**run, "seed": 1, "test": run["test"] + 10} for run in result["runs"] if run["speaker"] == "speaker1"]
+    result["runs"] += [run for run in more if run["method"] == "fixed"]
     assert differences(result, "fixed", "none") == [3.0, 4.0]
-    assert by_speaker(result, "fixed") == {"speaker0": 58.0, "speaker1": 69.0}
+    result["runs"] += [{**run, "test": 69.0} for run in more if run["method"] == "none"]
+    assert by_speaker(result, "fixed") == {"speaker0": 53.0, "speaker1": 69.0}
+    assert differences(result, "fixed", "none") == [3.0, 69.0 - 64.5]
 
 
 def test_intervals_are_those_of_scipy() -> None:
@@ -325,12 +328,12 @@ def test_what_is_said() -> None:
 
 
 def test_the_picture_of_accuracies_has_speakers_that_are_done() -> None:
-    result = made(none=[50.0, 60.0], fixed=[53.0])
+    result = made(none=[50.0, 60.0], fixed=[53.0, 59.0])
     result["config"]["speakers"].append("nobody")
     (axes,) = accuracy_figure(result).axes
     assert [line.get_label() for line in axes.lines] == ["speaker0", "speaker1"]
-    np.testing.assert_array_equal(axes.lines[1].get_ydata(), [60, np.nan])
-    assert [bar.get_height() for bar in axes.patches] == [55, 53]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[50, 53], [60, 59]]
+    assert [bar.get_height() for bar in axes.patches] == [55, 56]
 
 
 # A run

@@ -26,19 +26,24 @@ def chosen_runs(result: Mapping[str, Any]) -> dict[tuple[str, str, int], Run]:
     """For each speaker, method and seed the run that counts.
 
     Of runs with all learning rates it is that with the best accuracy on validation recordings; of equal ones that with
-    the smaller loss there. Where a learning rate is missing nothing is chosen.
+    the smaller loss there. A speaker and seed count when all methods are done, so that means are of the same ones.
 
     Args:
         result: The record.
     """
+    config = result["config"]
     candidates: dict[tuple[str, str, int], list[Run]] = {}
     for run in result["runs"]:
         candidates.setdefault((run["speaker"], run["method"], run["seed"]), []).append(run)
-    needed = set(result["config"]["lrs"])
+
+    def done(speaker: str, seed: int) -> bool:
+        cells = [candidates.get((speaker, method, seed), []) for method in config["methods"]]
+        return all(set(config["lrs"]) <= {run["lr"] for run in runs} for runs in cells)
+
     return {
-        key: min(runs, key=lambda run: (-run["validation"], run["validation_loss"]))
-        for key, runs in candidates.items()
-        if needed <= {run["lr"] for run in runs}
+        (speaker, method, seed): min(runs, key=lambda run: (-run["validation"], run["validation_loss"]))
+        for (speaker, method, seed), runs in candidates.items()
+        if done(speaker, seed)
     }
 
 
@@ -58,22 +63,13 @@ def by_speaker(result: Mapping[str, Any], method: str, quantity: str = "test") -
 
 
 def differences(result: Mapping[str, Any], method: str, other: str) -> list[float]:
-    """By how many points a method is better than another, for each speaker whom both have finished."""
-    seeds = {
-        name: {(speaker, seed) for speaker, each, seed in chosen_runs(result) if each == name}
-        for name in (method, other)
-    }
-    # A seed that only one of them has would be no difference of methods.
-    both = seeds[method] & seeds[other]
-    runs = chosen_runs(result)
-    values: dict[str, list[float]] = {}
-    for speaker, seed in sorted(both):
-        values.setdefault(speaker, []).append(runs[speaker, method, seed]["test"] - runs[speaker, other, seed]["test"])
-    return [statistics.mean(points) for points in values.values()]
+    """By how many points a method is better than another, for each speaker who was left out."""
+    mine, theirs = by_speaker(result, method), by_speaker(result, other)
+    return [mine[speaker] - theirs[speaker] for speaker in mine if speaker in theirs]
 
 
 def finished_methods(result: Mapping[str, Any]) -> list[str]:
-    """Methods that have finished with a speaker at least, in the order of the settings."""
+    """The methods, in the order of the settings, where all have finished with a speaker; else none."""
     done = {method for _, method, _ in chosen_runs(result)}
     return [method for method in result["config"]["methods"] if method in done]
 
@@ -124,7 +120,7 @@ def tuning_rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def comparisons(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """All pairs that are compared, of methods that have finished with two speakers."""
+    """All pairs that are compared, where there are two speakers at least."""
     pairs = [pair for asked in _QUESTIONS.values() for pair in asked]
     return [pair for pair in pairs if len(differences(result, *pair)) > 1]
 
@@ -207,7 +203,9 @@ def explanations(result: Mapping[str, Any]) -> list[str]:
 def notice(result: Mapping[str, Any]) -> str:
     """What a reader of the table must know first, or nothing."""
     if result["status"] != "finished":
-        return f"The comparison is not complete ({result['status']}): only runs that finished are shown."
+        return (
+            f"The comparison is not complete ({result['status']}): only speakers with whom all methods are done count."
+        )
     return (
         "A quick run: that it runs is all it shows; its accuracies mean nothing." if result["config"]["quick"] else ""
     )

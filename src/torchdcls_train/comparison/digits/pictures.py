@@ -1,6 +1,5 @@
 """The pictures of a comparison of delays, drawn from its record and its examples."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,24 +74,25 @@ def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
 
 
 def accuracy_figure(result: Mapping[str, Any]) -> Any:
-    """Accuracy of each method: a mark for each speaker who was left out, and a bar for their mean."""
+    """Accuracy of each method: a mark for each speaker who was left out, and a bar for their mean.
+
+    Args:
+        result: The record of a comparison in which a speaker is done at least.
+    """
     from matplotlib.figure import Figure
 
-    methods, speakers = finished_methods(result), result["config"]["speakers"]
+    accuracies = {method: by_speaker(result, method) for method in finished_methods(result)}
+    methods = list(accuracies)
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
-    for column, method in enumerate(methods):
-        accuracy = by_speaker(result, method)
+    for column, accuracy in enumerate(accuracies.values()):
         mean = sum(accuracy.values()) / len(accuracy)
         axes.bar(column, mean, width=0.75, color="0.88", zorder=0)
         axes.text(column, 1, f"{mean:.1f}", ha="center", va="bottom", fontsize="small")
-    for number, speaker in enumerate(speakers):
-        accuracies = [by_speaker(result, method).get(speaker, float("nan")) for method in methods]
-        if all(map(math.isnan, accuracies)):
-            continue
+    for number, speaker in enumerate(accuracies[methods[0]]):
         marker, color = _MARKERS[number % len(_MARKERS)], f"C{number % 10}"
-        columns = range(len(methods))
-        axes.plot(columns, accuracies, label=speaker, linewidth=0.8, markersize=5, marker=marker, color=color)
+        values = [accuracy[speaker] for accuracy in accuracies.values()]
+        axes.plot(range(len(methods)), values, label=speaker, linewidth=0.8, markersize=5, marker=marker, color=color)
     axes.set_xticks(range(len(methods)), methods)
     axes.set_xlabel("delays")
     axes.set_ylabel("test accuracy (%)")

@@ -113,7 +113,7 @@ def _facts(config: DigitsConfig, recordings: Recordings) -> dict[str, Any]:
 
 
 def _resumed(config: DigitsConfig, folder: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The record in the folder as what would begin `now` goes on with it."""
+    """The record in the folder as what would begin `now` continues it."""
     try:
         before: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         stored, data = before["config"], before["data"]
