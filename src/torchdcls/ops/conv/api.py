@@ -14,7 +14,7 @@ from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
-from .posing import Padding, state
+from .posing import Padding, pose
 from .problem import Map, Problem
 from .select import Plan
 from .ways import METHODS, WAYS, Method, named
@@ -98,7 +98,7 @@ def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: 
     # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
     _checks.one_of("method", method, METHODS)
     _check_kinds(input, weight=weight, bias=bias)
-    weight, problem = state(input, weight, bias, *sizes, output=output)
+    weight, problem = pose(input, weight, bias, *sizes, output=output)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
@@ -213,7 +213,7 @@ def explain_method(
         input = to_channels_last(input)
     weight = torch.empty(tuple(weight_shape), device="meta")
     output: Map = "transpose" if transposed else "convolve"
-    _, problem = state(input, weight, None, stride, padding, groups, output_padding, output=output)
+    _, problem = pose(input, weight, None, stride, padding, groups, output_padding, output=output)
     problem = dataclasses.replace(problem, device=_checks.device(device).type)
     print(select.explain(problem, output, training, training))
 
