@@ -39,9 +39,10 @@ class RecurrentDelays(nn.Module):
 
         spikes[t] = f(input[t] + feedback[t]),  feedback[t + 1] = D(spikes)[t]
 
-    A delay of `d` brings a spike back `d + 1` steps later, as there is no way back within a step. What is on its way is
-    kept as sums that are due, so that a step costs the same at any time, and the taps of the delays are made once for
-    all steps of a call.
+    A delay of `d` brings a spike back `d + 1` steps later, as there is no way back within a step. What spikes add to
+    later steps is summed in blocks of steps as products of spectra, whatever the delays' `method` is: sums round
+    relative to the largest of a block, so that where no spike arrives there are numbers near 0, and a NaN spreads to
+    the steps that follow it.
 
     Args:
         delays: `AxonalDelays`, `SynapticDelays` or `DendriticDelays` with as many inputs as outputs and no `tail`. Its
@@ -55,6 +56,10 @@ class RecurrentDelays(nn.Module):
     Raises:
         ValueError: Delays between other numbers of neurons, or with a tail.
         TypeError: Delays of another type, or neurons that cannot be called.
+
+    Gradients:
+        To input, state, and the parameters of delays and neurons. Gradients of delays, which are made of the whole
+        sequence at once, cannot be differentiated again; others can.
 
     Source:
         The order of things is that of DelRec, whose delays are synaptic or axonal with "triangle" interpolation.
