@@ -94,6 +94,24 @@ def large_kernel_conv_transpose(
     return _convolve("transpose", method, input, weight, bias, stride, padding, groups, output_padding)
 
 
+def large_kernel_weight_gradient(input: Tensor, gradient: Tensor, shape: Sequence[int], padding: int) -> Tensor:
+    """The gradient of `large_kernel_conv` in the weight alone, where its output was not needed.
+
+    Args:
+        input: (batch, in_channels, *map), in float32 at least.
+        gradient: Of the output, in the dtype of `input`.
+        shape: Of the weight, (out_channels, in_channels/groups, *kernel), of which no tap sees padding alone.
+        padding: As in torch.
+    """
+    weight = input.new_empty(()).expand(shape)  # its shape alone is read
+    _, problem = pose(input, weight, None, 1, padding, input.shape[1] // shape[1])
+    assert problem.kernel == tuple(shape[2:])
+    plan = select.choose(problem, "convolve", False, True)
+    tensors = input, None, gradient, None
+    made: Tensor = Convolution.apply(*tensors, problem, plan, input.dtype, ("correlate",))[0]  # type: ignore[no-untyped-call]
+    return made
+
+
 def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
     # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
     _checks.one_of("method", method, METHODS)
