@@ -134,7 +134,7 @@ class DelayLayer(DclsLayer):
 
     def _checked(self, name: str, value: Any) -> Any:
         match name:
-            case "dilated_kernel_size" | "stride" if self._is_set(name):
+            case "dilated_kernel_size" | "stride" | "padding" | "padding_mode" if self._is_set(name):
                 raise ValueError(f"{name}: expected no change, got {value!r}; make another layer, with its max_delay")
             case "tail":
                 return _checks.integer("tail", value, 0)
@@ -192,6 +192,8 @@ class DelayLayer(DclsLayer):
         if not isinstance(value, Tensor):
             _checks.number(name, value)
             value = torch.tensor(float(value), dtype=torch.float64)  # type: ignore[arg-type]  # a number, as was asked
+        if value.is_complex() or value.dtype == torch.bool:
+            raise _checks.WrongTypeError(f"{name}: expected real numbers, got {value.dtype}")
         shape = self.delay_shape
         given = value.detach().to(self.position)
         if self.kernel_count == 1 and given.shape == shape[:-1]:
@@ -256,6 +258,15 @@ class DelayLayer(DclsLayer):
     def with_plain(self, convolution: nn.Module) -> nn.Module:
         """See `DclsLayer.with_plain`; silence goes before the input, and the tail after it."""
         return nn.Sequential(nn.ConstantPad1d((self.max_delay, self.tail), 0.0), convolution).train(self.training)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *settings: Any) -> None:
+        # Whole delays would not show it: there is no integer that is NaN.
+        position = state_dict.get(f"{prefix}position")
+        if self.rounding.is_on and isinstance(position, Tensor) and position.isnan().any():
+            *_, error_msgs = settings
+            error_msgs.append(f"{prefix}position: expected finite delays for a layer that is rounded, got NaN")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *settings)
 
     def forward(self, input: Tensor) -> Tensor:
         """The delayed and weighted input.
@@ -346,12 +357,15 @@ class DelayLayer(DclsLayer):
             raise _checks.WrongTypeError(f"state: expected what step or stream gave back, got {type(state).__name__}")
         expected = *due.shape[:-1], self.max_delay
         pending = state.pending
+        _checks.tensor("state", pending)
+        if not pending.is_floating_point():
+            raise ValueError(f"state: expected floating-point numbers, got {pending.dtype}")
         if pending.shape != expected or pending.device != due.device:
             raise ValueError(
                 f"state: expected one of these inputs, {expected} on {due.device}, "
                 f"got {tuple(pending.shape)} on {pending.device}"
             )
-        return torch.cat((due[..., : self.max_delay] + pending, due[..., self.max_delay :]), -1)
+        return torch.cat((due[..., : self.max_delay] + pending.to(due.dtype), due[..., self.max_delay :]), -1)
 
     def _check_dtype(self, input: Tensor) -> None:
         if autocast_is_on(input.device.type) and input.is_floating_point():

@@ -122,6 +122,9 @@ class RecurrentDelays(nn.Module):
                     f"neuron: expected it to return (spikes, state), got {type(returned).__name__}{count}"
                 )
             spikes, neuron = returned
+            if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
+                found = spikes.dtype if isinstance(spikes, Tensor) else type(spikes).__name__
+                raise _checks.WrongTypeError(f"neuron: expected spikes as floating-point numbers, got {found}")
             if spikes.shape != current.shape:
                 raise ValueError(f"neuron: expected spikes {tuple(current.shape)}, got shape {tuple(spikes.shape)}")
             outputs.append(spikes)
