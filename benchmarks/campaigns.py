@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchdcls._tables import markdown_table
+from torchdcls_results import markdown_table
 
 _INTRODUCTION = """\
 # Campaigns

@@ -19,9 +19,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from torchdcls import ConversionReport, convert, fuse, param_groups
-from torchdcls._tables import markdown_table
 from torchdcls.conversion.select import Where
 from torchdcls.nn import DclsLayer
+from torchdcls_results import markdown_table
 
 from .record import RESULTS, record, write
 

@@ -16,7 +16,7 @@ from typing import cast
 
 import torch
 
-from torchdcls._tables import markdown_table
+from torchdcls_results import markdown_table
 
 from .gpu.part import Part
 from .record import RESULTS, ROOT, newest_of, record, write

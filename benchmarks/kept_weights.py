@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torchdcls._tables import half_interval, mean_and_interval
 from torchdcls.profiles import Interpolation
+from torchdcls_results import half_interval, mean_and_interval
 
 BASELINE = "7x7"
 EVALUATIONS_AN_EPOCH = 4

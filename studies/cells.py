@@ -97,7 +97,7 @@ class FinishedCell:
         failure: Why the training broke off, or None.
         images_per_second: Median of the epochs, or None without any.
         seconds: Of all this.
-        date: With the following, where the numbers come from (`torchdcls._environment`).
+        date: With the following, where the numbers come from (`torchdcls_results`).
     """
 
     id: str

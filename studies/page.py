@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from torchdcls._tables import markdown_table, mean_and_interval, model_title
+from torchdcls_results import markdown_table, mean_and_interval, model_title
 
 from .cells import FinishedCell
 from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
@@ -52,14 +52,6 @@ def page_text(results: Results, pictures: dict[str, str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary_text(results: Results) -> str:
-    """What stands in the README: what the papers claim, and model by model a table and whatever shows anything."""
-    parts = [f"**Study {results.study.name}.** {_setting(results)}", notice(results), answers(results)]
-    for model in results.study.config.models:
-        parts += [f"{model_title(model)}:", model_section(results, model, brief=True)]
-    return "\n\n".join(part for part in parts if part)
-
-
 def notice(results: Results) -> str:
     """What a reader must know first, or nothing."""
     done, entries = len(results.schedule.used), results.schedule.left
@@ -78,8 +70,8 @@ def notice(results: Results) -> str:
     )
 
 
-def model_section(results: Results, model: str, brief: bool = False) -> str:
-    """The table of one model and what it shows, in brief or with every comparison."""
+def model_section(results: Results, model: str) -> str:
+    """The table of one model and what it shows."""
     mine = [final for final in results.finals if final.model == model]
     found = [comparison for comparison in results.comparisons if comparison.model == model]
     against = {entry.method: entry for entry in found if entry.other == BASELINE}
@@ -88,8 +80,6 @@ def model_section(results: Results, model: str, brief: bool = False) -> str:
     warning = crowding([cell for final in mine for cell in final.cells.values()])
     header += [] if warning else ["training images/s"]
     rows = [header, *(_row(final, against.get(final.method))[: len(header)] for final in mine)]
-    if brief:
-        found = [comparison for comparison in found if comparison.shows]
     sentences = [*_sentences(mine, found), *([warning] if warning else [])]
     return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 
@@ -243,7 +233,7 @@ def _tuning_rows(results: Results) -> list[list[str]]:
     for row in results.schedule.tuned:
         candidate = row.candidate
         size = "7" if candidate.kernel_size is None else str(candidate.kernel_size)
-        accuracy = "-" if row.score is None else f"{row.score.accuracy:.2f}{' =' * row.like_another}"
+        accuracy = "-" if row.score is None else f"{row.score.accuracy:.2f}{' =' if row.like_another else ''}"
         settings = [size, _start(candidate.start), f"{candidate.lr:g}", f"{candidate.weight_decay:g}"]
         rows.append([row.model, row.method, *settings, accuracy, "yes" if row.chosen else ""])
     return rows
@@ -281,13 +271,14 @@ def _versions(cell: FinishedCell) -> str:
 
 
 def _commit(cell: FinishedCell) -> str:
-    return (cell.commit or "unknown")[:10] + (" with uncommitted changes, which are not on record" * bool(cell.dirty))
+    changes = " with uncommitted changes, which are not on record" if cell.dirty else ""
+    return (cell.commit or "unknown")[:10] + changes
 
 
 def _mean(values: Sequence[float]) -> str:
     # The interval of two would be ten times as wide as they are apart.
     both = f" ({min(values):.2f}, {max(values):.2f})" if len(values) == 2 else ""
-    return mean_and_interval(values, 3) + both
+    return mean_and_interval(values, least=3) + both
 
 
 def _interval(interval: tuple[float, float]) -> str:

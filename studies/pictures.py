@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torchdcls._tables import model_title
+from torchdcls_results import model_title
 
 from .conclusions import counted
 from .config import BASELINE, Start

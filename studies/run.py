@@ -10,9 +10,9 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from torchdcls._environment import environment
 from torchdcls.cli.main import run
 from torchdcls.cli.options import Command
+from torchdcls_results import environment
 from torchdcls_train.data.named import images_per_epoch
 from torchdcls_train.processes import device_name, find_device
 from torchdcls_train.progress import ProgressBar, say

@@ -63,7 +63,8 @@ def test_a_wheel_holds_the_packages_and_nothing_else(sources, tmp_path):
     python = {name for name in names if name.endswith(".py")}
     packaged = [*(ROOT / "src").rglob("*.py")]
     assert python == {path.relative_to(ROOT / "src").as_posix() for path in packaged}
-    assert {name.partition("/")[0] for name in python} == {"torchdcls", "torchdcls_train", "torchdcls_cli.py"}
+    beside = {"torchdcls_cli.py", "torchdcls_results.py"}
+    assert {name.partition("/")[0] for name in python} == {"torchdcls", "torchdcls_train", *beside}
     assert sorted(set(names) - python) == [
         *(f"{about}/METADATA", f"{about}/RECORD", f"{about}/WHEEL", f"{about}/entry_points.txt"),
         f"{about}/licenses/LICENSE",

@@ -283,7 +283,8 @@ class _Run:
             bar.say(f"reading the first {self.config.batch_size} images, workers: {self.training.workers}")
         for batches in updates:
             if self._announces:
-                bar.say("first update" + (", which compiles the model; this may take minutes" * self.trainer.compiles))
+                compiles = ", which compiles the model; this may take minutes" if self.trainer.compiles else ""
+                bar.say(f"first update{compiles}")
             self._announces = False
             yield batches
 

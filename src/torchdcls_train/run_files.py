@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 from safetensors import SafetensorError
 
 from torchdcls import _files
-from torchdcls._environment import repeatable
+from torchdcls_results import repeatable
 
 write_text, write_json, whole_lines = _files.write_text, _files.write_json, _files.whole_lines
 

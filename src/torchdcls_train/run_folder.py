@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from torch import nn
 
-from torchdcls._environment import environment
 from torchdcls.nn import DclsLayer
+from torchdcls_results import environment
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .run_files import RunWriter, read_rows, write_text

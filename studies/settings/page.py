@@ -6,8 +6,8 @@ from itertools import product
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from torchdcls._tables import INPUTS as IN_WORDS
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls_results import INPUTS as IN_WORDS
+from torchdcls_results import half_interval, markdown_table, mean_and_interval
 
 from ..differences import Difference, paired_difference
 from .plan import INPUTS, QUESTIONS, SEEDS, NetworkCell, Question, baseline, planned, task_of
@@ -115,7 +115,7 @@ def question_rows(question: Question, records: Records, effects: Sequence[Effect
             there = list(values(question, row, column, inputs, records).values())
             difference = known.get((row, column, inputs))
             told = "" if difference is None else f" ({_signed(difference)})"
-            cells.append(f"{_mean(there)}{told}" if there else "-")
+            cells.append(f"{mean_and_interval(there, '.1f')}{told}" if there else "-")
         rows.append([row, *cells])
     if all(cell == "-" for _, *cells in rows for cell in cells):
         return []
@@ -162,11 +162,6 @@ def _place(column: str, inputs: "Inputs | None") -> str:
     return column if inputs is None else f"{column}, {inputs}"
 
 
-def _mean(numbers: Sequence[float]) -> str:
-    told = f"{mean(numbers):.1f}"
-    return told if len(numbers) < 2 else f"{told} ± {half_interval(numbers):.1f}"
-
-
 def _signed(difference: Difference) -> str:
     number = f"{difference.mean:+z.1f}"
     return f"**{number}**" if difference.verdict in ("better", "worse") else number
@@ -174,6 +169,7 @@ def _signed(difference: Difference) -> str:
 
 def _introduction(records: Records) -> str:
     taps = [outcome for outcome in records.outcomes.values() if isinstance(outcome, TapsOutcome)]
+    networks = " A smaller part asks the same of the small network of `torchdcls compare images`."
     return (
         "Which interpolation, which start of sigma and of positions, how many elements, which size? Each setting is "
         "varied around the paper's: a Gaussian whose sigma starts at 0.23, positions that start as normal numbers of "
@@ -181,8 +177,7 @@ def _introduction(records: Records) -> str:
         "recovery task of `torchdcls compare positions`: in 400 updates, which share of 6 taps within 9 cells of the "
         "center do 6 elements of a 23x23 kernel find? Inputs are images, which are smooth, or their edges, which vary "
         f"from cell to cell. {len(taps):,} runs of {len(taps[0].found) if taps else 0} independent kernels each."
-        + " A smaller part asks the same of the small network of `torchdcls compare images`."
-        * (len(taps) < len(records.outcomes))
+        + (networks if len(taps) < len(records.outcomes) else "")
     )
 
 
@@ -243,7 +238,7 @@ def _baseline_words(records: Records) -> str:
         return ""
     return (
         "Accuracy on 1,000 validation images (%) after training on 5,000 images of Fashion-MNIST; 17x17 kernels. The "
-        f"same network with 7x7 layers: {_mean(found)} ({len(found)} seeds)."
+        f"same network with 7x7 layers: {mean_and_interval(found, '.1f')} ({len(found)} seeds)."
     )
 
 
@@ -270,7 +265,8 @@ def _provenance(records: Records) -> str:
         return ""
     machines = [f"{it['machine']['cpu']}, {it['machine']['cores']} cores" for it in origins]
     versions = [", ".join(f"{name} {number}" for name, number in it["versions"].items()) for it in origins]
-    commits = [(it["commit"] or "unknown")[:10] + " with uncommitted changes" * bool(it["dirty"]) for it in origins]
+    changes = [" with uncommitted changes" if it["dirty"] else "" for it in origins]
+    commits = [(it["commit"] or "unknown")[:10] + more for it, more in zip(origins, changes, strict=True)]
     return (
         f"Run again: `python -m studies.run settings`, then `python -m benchmarks.publish runs/study-settings` and "
         f"`python -m benchmarks.tables`. {each(machines)}; {each(versions)}; commit {each(commits)}; "

@@ -159,7 +159,10 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "Learning rate of positions over that of weights",
         "taps",
-        {f"{scale}{' (paper)' * (scale == 5)}": {"position_lr_scale": float(scale)} for scale in (5, 1, 2, 10, 20)},
+        {
+            "5 (paper)": {"position_lr_scale": 5.0},
+            **{str(scale): {"position_lr_scale": float(scale)} for scale in (1, 2, 10, 20)},
+        },
         _THREE,
     ),
     Question(

@@ -45,7 +45,7 @@ class Records:
 
     Args:
         outcomes: By the cell's id.
-        origins: Where they come from (`torchdcls._environment`), in the order of the file.
+        origins: Where they come from (`torchdcls_results`), in the order of the file.
     """
 
     outcomes: Mapping[str, Outcome]

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from torch import Tensor
 
-from torchdcls._environment import environment
 from torchdcls.cli.options import Command
+from torchdcls_results import environment
 from torchdcls_train.comparison.config import CompareConfig, Inputs
 from torchdcls_train.comparison.models import method_model
 from torchdcls_train.comparison.positions.inputs import drawn, prepared

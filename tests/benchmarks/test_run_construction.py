@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+import torchdcls_results
 from benchmarks import construction
 from benchmarks.construction import ConstructionProblem
 from benchmarks.parity import ParityError
 from benchmarks.run import main
-from torchdcls import _environment as environment
 
 pytest.importorskip("DCLS")
 
@@ -80,7 +80,7 @@ def test_a_busy_machine_is_recorded_and_told(
     load: float | None,
     warned: bool,
 ) -> None:
-    monkeypatch.setattr(environment, "load", lambda: load)
+    monkeypatch.setattr(torchdcls_results, "load", lambda: load)
     assert run(tmp_path, "--problem", "one")["load"] == load
     assert ("The machine is busy" in capsys.readouterr().out) is warned
 

@@ -16,6 +16,7 @@ from .. import _checks
 from ..nn import DclsLayer
 from ..ops.conv import Padding
 from ..ops.kernel import clamp_position_, construct_kernel
+from ..ops.tracing import forward_pre_hooks
 from .report import by_axis, counted
 from .swap import convolution_like, swap_modules_
 
@@ -177,7 +178,7 @@ def _convolution(
     name: str, layer: DclsLayer, positions: Literal["exact", "round"], tolerance: float
 ) -> tuple[nn.Module, Fused]:
     with torch.enable_grad():  # whether what is computed can learn
-        for hook in layer._forward_pre_hooks.values():
+        for hook in forward_pre_hooks(layer):
             if isinstance(hook, _COMPUTED_BY_HOOK):
                 hook(layer, None)
         weight, bias = layer.weight, layer.bias

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .. import _checks
+from ..ops.tracing import own_parameters
 from ..optim import dcls_layers
 
 ScheduleKind = Literal["exponential", "linear"]
@@ -69,11 +70,12 @@ class SigmaSchedule:
         self._layers = [layer for layer in dcls_layers(model) if layer.sigma is not None]
         self.epoch = 0
         self._set(start, end, epochs, kind)
-        for layer in self._layers:
-            if "sigma" not in layer._parameters:
-                raise ValueError("model: expected sigmas that are parameters, got one that is computed")
-        for layer in self._layers:
-            layer._parameters["sigma"].requires_grad_(False)  # type: ignore[union-attr]  # there is one, as was asked
+        owned = (own_parameters(layer).get("sigma") for layer in self._layers)
+        sigmas = [sigma for sigma in owned if sigma is not None]
+        if len(sigmas) < len(self._layers):
+            raise ValueError("model: expected sigmas that are parameters, got one that is computed")
+        for sigma in sigmas:
+            sigma.requires_grad_(False)
         self._write()
 
     @classmethod

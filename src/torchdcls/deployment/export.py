@@ -86,7 +86,7 @@ def export(
         ('batch', 2, 'length')
     """
     _checks.module("model", model)
-    path, say = Path(path), progress or (lambda step: None)
+    path, say = _checks.path(path), progress or (lambda step: None)
     _checks.flags(fused=fused, overwrite=overwrite)
     configuration = Configuration() if configuration is None else configuration
     _checks.of_type("configuration", configuration, Configuration, "a Configuration")

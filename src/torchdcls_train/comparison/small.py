@@ -7,7 +7,7 @@ from timm.models.metaformer import LayerNorm2dNoBias, MetaFormer, SepConv
 from torch import nn
 
 from torchdcls._checks import nearest
-from torchdcls._tables import CONVMIXERS, SMALL_MODELS, stem_stride
+from torchdcls_results import CONVMIXERS, SMALL_MODELS, stem_stride
 
 # Three layers per stage at least: fewer leave too few elements when a stage shares its positions.
 _DEPTHS = (3, 3, 9, 3)

@@ -19,9 +19,7 @@ from torch import Tensor
 
 from torchdcls_train.comparison.config import PositionsConfig
 from torchdcls_train.comparison.positions import run as positions_run
-from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
-from torchdcls_train.comparison.positions.pictures import found_figure
-from torchdcls_train.comparison.positions.record import (
+from torchdcls_train.comparison.positions.findings import (
     differences,
     explanations,
     findings,
@@ -29,8 +27,9 @@ from torchdcls_train.comparison.positions.record import (
     per_kernel,
     position_rows,
     typical_kernel,
-    with_interval,
 )
+from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
+from torchdcls_train.comparison.positions.pictures import found_figure
 from torchdcls_train.comparison.positions.run import compare_positions
 from torchdcls_train.comparison.positions.task import STUDENTS, Search, Teacher, distances, find_taps
 
@@ -257,12 +256,6 @@ def test_the_kernel_shown_is_the_one_nearest_to_the_means() -> None:
     counts = [2, 0, 1, 0, 2, 0, 0, 2, 2, 0]
     students = {"bilinear": [[0] * 10, [0] * 10], "gaussian": [counts, [1] * 10]}
     assert typical_kernel(made(**students), CELL[:2], list(students)) == 2
-
-
-def test_one_kernel_has_no_interval() -> None:
-    assert with_interval([3.0], ".1f") == "3.0"
-    assert with_interval([1.0, 3.0, 2.0], "+z.1f") == f"+2.0 ± {4.303 / 3**0.5:.1f}"
-    assert with_interval([-0.1, 0.0], "+z.0f").startswith("+0 ")
 
 
 def test_found_against_distance() -> None:

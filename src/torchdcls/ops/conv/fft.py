@@ -369,9 +369,6 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
         counts["fft channels flop"] = products_flops
         counts["fft channels narrow flop"] = products_flops / least
         counts["fft channels product"] = float(products * frequencies * problem.groups)
-    if not problem.channels_last:
-        moved = (math.prod(sizes) * channels * maps for sizes, channels, maps in transformed[: 1 + products])
-        counts["fft moved cell"] = float(sum(moved))
     return counts
 
 

@@ -66,7 +66,7 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     sizes = _Mixing(problem.batch, problem.groups, *channels, *axis)
     counts = (kernels.td_count_mixed(twice, MAPS.index(part), ctypes.byref(sizes), which) for which in (0, 1))
     products, transforms = ((1 + twice) * count for count in counts)  # half as many lanes
-    return {"native call": 1.0, "fft mixed product": products, "fft mixed transform": transforms}
+    return {"native call": 1.0, "fft mixed product": products, "native spectra": transforms}
 
 
 def _run(map: Map, one: Tensor, other: Tensor, groups: int, before: int, size: int) -> Tensor:

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from torchdcls._tables import INPUTS, half_interval, markdown_table
+from torchdcls_results import INPUTS, half_interval, markdown_table, mean_and_interval
 
 from ..report import Part
 from .task import FOUND
@@ -101,10 +101,10 @@ def position_rows(result: Mapping[str, Any], place: Place) -> list[list[str]]:
         rows.append(
             [
                 student,
-                with_interval(found, ".0f"),
-                with_interval(against, "+z.0f") if against else "-",
-                with_interval(loss, ".3f"),
-                with_interval(distance, ".2f"),
+                mean_and_interval(found, ".0f"),
+                mean_and_interval(against, "+z.0f") if against else "-",
+                mean_and_interval(loss, ".3f"),
+                mean_and_interval(distance, ".2f"),
             ]
         )
     return rows
@@ -136,8 +136,8 @@ def findings(result: Mapping[str, Any]) -> list[str]:
         gained = _gained_by_spread(result, inputs)
         if len(gained) > 1:
             said.append(
-                f"{INPUTS[inputs].capitalize()}: a spread start against a narrow one: {with_interval(gained, '+z.0f')} "
-                "points of taps found, mean over students."
+                f"{INPUTS[inputs].capitalize()}: a spread start against a narrow one: "
+                f"{mean_and_interval(gained, '+z.0f')} points of taps found, mean over students."
             )
     return said
 
@@ -199,12 +199,6 @@ def positions_part(result: Mapping[str, Any], folder: Path) -> Part:
         },
         result,
     )
-
-
-def with_interval(values: Sequence[float], form: str) -> str:
-    """The mean of values and half its 95 % interval, which a single one has not."""
-    mean = f"{statistics.mean(values):{form}}"
-    return mean if len(values) < 2 else f"{mean} ± {half_interval(values):{form.lstrip('+z')}}"
 
 
 def _found(result: Mapping[str, Any], cell: Cell) -> float:

@@ -1,12 +1,14 @@
-"""What a result file says about where its numbers come from. It names neither a host nor a path.
+"""What results say of where they come from, and the tables in Markdown that are made of them.
 
-It stands in the library, as `_tables.py` does, because both `torchdcls_train` and `benchmarks` write result files.
+It stands beside the packages: `torchdcls_train`, `studies` and `benchmarks` use it, and the library does not.
 """
 
 import importlib
+import math
 import os
 import platform
 import re
+import statistics
 import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,12 +16,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# The checkout, where the package runs from one.
-_CHECKOUT = Path(__file__).resolve().parents[2]
+# The checkout, where the packages run from one.
+_CHECKOUT = Path(__file__).resolve().parents[1]
+# The models of comparisons that are no others' (`torchdcls_train.comparison.small`). Isotropic ones, as the authors'
+# own for CIFAR-10, which is the second: channels and blocks.
+CONVMIXERS = {"convmixer": (32, 3), "convmixer-256-16": (256, 16)}
+DEEP_MODELS = ("convnext", "convformer")
+SMALL_MODELS = (*CONVMIXERS, *DEEP_MODELS)
+# What elements that search for taps see (`torchdcls_train.comparison.positions`), in words.
+INPUTS = {"edges": "edges of images", "images": "images"}
 
 
 def environment(command: str, packages: Iterable[str]) -> dict[str, Any]:
     """The fields that every result file has: `date` (ISO 8601, UTC), `commit`, `dirty`, `command` and so on.
+
+    They name neither a host nor a path.
 
     Args:
         command: What makes the result again.
@@ -68,6 +79,36 @@ def machine() -> dict[str, Any]:
 def load() -> float | None:
     """Processes that wanted a core in the last minute, on average; None where the system does not say."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the header first, as Markdown: the first column to the left, the others to the right."""
+    header, *body = rows
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def half_interval(values: Sequence[float], confidence: float = 0.95) -> float:
+    """Half the width of the confidence interval of the mean (Student's t), for two values or more."""
+    from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
+
+    return float(t.ppf((1 + confidence) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def mean_and_interval(values: Sequence[float], form: str = ".2f", least: int = 2) -> str:
+    """The mean, written in a form, and half its 95 % interval where there are so many values."""
+    mean = f"{statistics.mean(values):{form}}"
+    return mean if len(values) < least else f"{mean} ± {half_interval(values):{form.lstrip('+z')}}"
+
+
+def model_title(name: str) -> str:
+    """What a reader calls the model of a comparison."""
+    return {"convmixer-256-16": "ConvMixer-256/16"}.get(name, f"Small {name}" if name in SMALL_MODELS else name)
+
+
+def stem_stride(image_size: int, cells: int = 32) -> int:
+    """Pixels of an image along each axis that a cell stands for, so that there are about `cells` of them."""
+    return next((step for step in (1, 2) if image_size <= 1.25 * cells * step), 4)
 
 
 def _version(package: str) -> str:

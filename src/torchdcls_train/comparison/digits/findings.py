@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchdcls._tables import half_interval, markdown_table
+from torchdcls_results import half_interval, markdown_table, mean_and_interval
 
 from ..config import LEARNED
-from ..positions.record import with_interval
 from ..report import Part
 
 Run = Mapping[str, Any]
@@ -89,9 +88,9 @@ def digit_rows(result: Mapping[str, Any]) -> list[list[str]]:
             [
                 method,
                 f"{mine[0]['parameters']:,}",
-                with_interval(list(by_speaker(result, method).values()), ".1f"),
-                with_interval(rounded, ".1f") if rounded else "-",
-                *(with_interval(points, "+z.1f") if points else "-" for points in against),
+                mean_and_interval(list(by_speaker(result, method).values()), ".1f"),
+                mean_and_interval(rounded, ".1f") if rounded else "-",
+                *(mean_and_interval(points, "+z.1f") if points else "-" for points in against),
                 f"{statistics.median(run['seconds'] for run in mine) / 60:.1f}",
             ]
         )
@@ -133,9 +132,9 @@ def verdict(result: Mapping[str, Any], method: str, other: str) -> str:
     corrected = half_interval(points, 1 - 0.05 / len(comparisons(result)))
     ends = f"corrected interval {mean - corrected:+z.1f} to {mean + corrected:+z.1f}"
     if abs(mean) <= corrected:
-        return f"{method} {with_interval(points, '+z.1f')} points against {other} ({ends}): not significant"
+        return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): not significant"
     better = "better" if mean > 0 else "worse"
-    return f"{method} {with_interval(points, '+z.1f')} points against {other} ({ends}): significantly {better}"
+    return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): significantly {better}"
 
 
 def findings(result: Mapping[str, Any]) -> list[str]:
@@ -157,7 +156,7 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     costs = []
     for method in (name for name in LEARNED if name in means):
         rounded, exact = by_speaker(result, method, "test_rounded"), by_speaker(result, method)
-        costs.append(f"{method} {with_interval([rounded[name] - exact[name] for name in exact], '+z.1f')}")
+        costs.append(f"{method} {mean_and_interval([rounded[name] - exact[name] for name in exact], '+z.1f')}")
     if costs:
         said.append(f"Rounding delays to whole steps changes accuracy by these points: {', '.join(costs)}.")
     return said
@@ -204,7 +203,9 @@ def explanations(result: Mapping[str, Any]) -> list[str]:
 def notice(result: Mapping[str, Any]) -> str:
     """What a reader of the table must know first, or nothing."""
     if result["status"] != "finished":
-        return f"The comparison is not complete ({result['status']}): only runs that finished are shown."
+        return (
+            f"The comparison is not complete ({result['status']}): only speakers with whom all methods are done count."
+        )
     return (
         "A quick run: that it runs is all it shows; its accuracies mean nothing." if result["config"]["quick"] else ""
     )
