@@ -445,7 +445,7 @@ def good_call(dims=2, **changed):
         ({"padding": (1,)}, r"padding: expected one integer or 2 of them, .* got \(1,\)"),
         ({"padding": ((1, 0),)}, r"padding: expected a pair for each of 2 axes, got \(\(1, 0\),\)"),
         ({"padding": ((1, 0), 2)}, r"padding: expected a pair for each of 2 axes, got \(\(1, 0\), 2\)"),
-        ({"padding": ((1, 0), (2, -1))}, r"padding: expected at least 0"),
+        ({"padding": ((1, 0), (2, -1))}, r"padding\[1\]\[1\]: expected at least 0"),
         ({"padding": "same", "stride": 2}, r"padding: expected numbers with stride \(2, 2\), as 'same' needs"),
         ({"method": "magic"}, r"method: expected one of 'auto', 'direct', 'native'.*, got 'magic'"),
         ({"method": None}, r"method: expected one of .*got None"),

@@ -175,8 +175,8 @@ def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]
 def _checked_pairs(padding: Any, dims: int) -> Pairs:
     if len(padding) != dims or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in padding):
         raise ValueError(f"padding: expected a pair for each of {dims} axes, got {padding!r}")
-    cells = _checks.integers("padding", [size for pair in padding for size in pair], 2 * dims, 0)
-    return tuple(zip(cells[::2], cells[1::2], strict=True))
+    ends = (_checks.integers(f"padding[{axis}]", pair, 2, 0) for axis, pair in enumerate(padding))
+    return tuple((before, after) for before, after in ends)
 
 
 def check_output_padding(output_padding: int | Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
