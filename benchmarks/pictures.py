@@ -50,7 +50,7 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
 
 def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy by epoch, as `torchdcls compare` draws it."""
-    from torchdcls_train.comparison.pictures import accuracy_figure
+    from torchdcls_train.comparison.images.pictures import accuracy_figure
 
     accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
 

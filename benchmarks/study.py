@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studies.conclusions import counted
 from studies.config import BASELINE, LEARNED
 from studies.page import page_text
 from studies.pictures import digest, draw_study, picture_names
@@ -33,25 +34,36 @@ def page(found: Sequence[Results]) -> str:
     return "\n".join([f"{_HEAD}\n", f"# Studies\n\nStudies: {contents}.\n", *lowered])
 
 
-def evidence(positions: Mapping[str, Any] | None, found: Sequence[Results]) -> str:
+def evidence(
+    positions: Mapping[str, Any] | None, comparison: Mapping[str, Any] | None, found: Sequence[Results]
+) -> str:
     """What the README says: how many taps elements find, and which gains over 7x7 layers were significant.
 
     Args:
         positions: The newest comparison of positions, if there is one.
+        comparison: The newest one of images, if there is one.
         found: The studies.
     """
-    sentences = []
+    told = []
     if positions is not None:
-        lines = [line[2:] for line in positions["table"].splitlines() if line.startswith("- ")]
-        sentences = lines[: len(positions["config"]["inputs"])]  # the first ones say the range for each input
-    return " ".join([*sentences, *map(_evidence, found)])
+        told += _points(positions)[: len(positions["config"]["inputs"])]  # the first ones say the range for each input
+    if comparison is not None:
+        config = comparison["config"]
+        setting = f"`torchdcls compare images` ({config['model']}, {config['epochs']} epochs, {config['seeds']} seeds)"
+        # Of several seeds, the first says what can be concluded.
+        told += [f"{setting}: {point}" for point in _points(comparison)[:1] if " significant" in point]
+    return " ".join([*told, *map(_evidence, found)])
+
+
+def _points(result: Mapping[str, Any]) -> list[str]:
+    return [line[2:] for line in result["table"].splitlines() if line.startswith("- ")]
 
 
 def _evidence(results: Results) -> str:
     config, data = results.study.config, results.study.data
     setting = (
-        f"Study {results.study.name} ({data.name}, {data.training_images:,} training images, {config.epochs} epochs, "
-        f"{len(config.seeds)} seeds)"
+        f"Study {results.study.name} ({data.name}, {data.training_images:,} training images, "
+        f"{counted(config.epochs, 'epoch')}, {len(config.seeds)} seeds)"
     )
     gains = [
         it.difference
@@ -63,11 +75,13 @@ def _evidence(results: Results) -> str:
     better, worse = (sum(it.verdict == verdict for it in gains) for verdict in ("better", "worse"))
     means = [it.mean for it in gains]
     limits = [(it.corrected[1] - it.corrected[0]) / 2 for it in gains]
+    compared = counted(len(results.comparisons), "comparison")
+    gained = f"{better or 'No'} {'gains were' if better > 1 else 'gain was'}"
+    lost = f"{worse or 'no'} {'losses were' if worse > 1 else 'loss was'}"
     return (
         f"{setting}: DCLS layers differ from {BASELINE} layers by {min(means):+.2f} to {max(means):+.2f} points. "
-        f"{better or 'No'} {'gains were' if better > 1 else 'gain was'} significant at 5 % after Bonferroni correction "
-        f"over {len(results.comparisons)} comparisons, and {worse or 'no'} {'losses were' if worse > 1 else 'loss was'}"
-        f". Effects below {min(limits):.1f} to {max(limits):.1f} points are below its resolution."
+        f"{gained} significant at 5 % after Bonferroni correction over {compared}, and {lost}. "
+        f"Effects below {min(limits):.1f} to {max(limits):.1f} points are below its resolution."
     )
 
 

@@ -104,7 +104,8 @@ def newest_result(name: str, results: Path) -> Result | None:
     if name == "study":
         return {"studies": published} if (published := study.studies(results)) else None
     if name == "evidence":
-        parts = {"positions": newest_result("positions", results), "studies": study.studies(results)}
+        parts: dict[str, Any] = {each: newest_result(each, results) for each in ("positions", "comparison")}
+        parts["studies"] = study.studies(results)
         return parts if any(parts.values()) else None
     if name == "campaigns":
         names = {json.loads(path.read_text(encoding="utf-8"))["benchmark"] for path in results.glob("campaign-*.json")}
@@ -175,12 +176,22 @@ def _of_session(name: str) -> Callable[[Result], str]:
     return table
 
 
+# The pictures of the comparison of digits, by the names that `benchmarks.publish` gives them.
+_DIGITS = "\n\n".join(
+    f"![{title}](images/digits-{name}.png)"
+    for name, title in (
+        ("accuracy", "Test accuracy of each method"),
+        ("delays", "Delays over training"),
+        ("fields", "What neurons read: delay against input"),
+        ("raster", "Spikes of a recording"),
+    )
+)
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "positions": lambda result: f"{result['table']}\n\n{caption(result)}",
     "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
-    "digits": lambda result: f"{result['table']}\n\n{caption(result)}",
-    "evidence": lambda result: study.evidence(result["positions"], result["studies"]),
+    "digits": lambda result: f"{result['table']}\n\n{caption(result)}\n\n{_DIGITS}",
+    "evidence": lambda result: study.evidence(result["positions"], result["comparison"], result["studies"]),
     "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),

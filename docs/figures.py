@@ -53,7 +53,7 @@ def interpolation() -> Figure:
     ):
         spread = None if sigma is None else torch.full_like(place, sigma)
         kernel = construct_kernel(torch.ones(1, 1, 1), place, spread, 11, name)
-        axes.bar(range(-5, 6), kernel[0, 0], color="#0072b2")
+        axes.bar(range(-5, 6), kernel[0, 0].tolist(), color="#0072b2")
         axes.axvline(0.4, color="#d55e00", linestyle="--")
         axes.set(title=name if sigma is None else f"{name}, sigma {sigma:g}", xlabel="cell")
     figure.axes[0].set_ylabel("kernel")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from torchdcls import param_groups
 from torchdcls.delays import DelayLayer, DendriticDelays, SigmaSchedule, SynapticDelays, rounded_delays
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data import load_data
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

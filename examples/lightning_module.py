@@ -25,11 +25,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from torchdcls import Dcls2d, param_groups
-from torchdcls.delays import SigmaSchedule
+from torchdcls import Dcls2d, SigmaSchedule, param_groups
 from torchdcls.plots import draw_positions
-from torchdcls_train.data.image_set import ImageSet
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data import ImageSet, load_data
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

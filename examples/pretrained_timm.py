@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from torchdcls import Dcls2d, convert, fuse, param_groups
 from torchdcls.deployment import export
 from torchdcls.plots import draw_kernel
-from torchdcls_train.data.image_set import ImageSet
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data import ImageSet, load_data
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdcls import DclsTranspose2d, param_groups
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data import load_data
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -20,7 +20,7 @@ from typing import Any
 _CHECKOUT = Path(__file__).resolve().parents[1]
 # The models of comparisons that are no others' (`torchdcls_train.comparison.small`). Isotropic ones, as the authors'
 # own for CIFAR-10, which is the second: channels and blocks.
-CONVMIXERS = {"convmixer": (48, 2), "convmixer-256-16": (256, 16)}
+CONVMIXERS = {"convmixer": (32, 3), "convmixer-256-16": (256, 16)}
 DEEP_MODELS = ("convnext", "convformer")
 SMALL_MODELS = (*CONVMIXERS, *DEEP_MODELS)
 # What elements that search for taps see (`torchdcls_train.comparison.positions`), in words.

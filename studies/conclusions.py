@@ -61,13 +61,12 @@ def answers(results: Results) -> str:
     sure = [difference for difference in compared if difference.verdict in ("better", "worse")]
     # With two pairs there is an interval, of hundreds of points.
     widths = [(it.corrected[1] - it.corrected[0]) / 2 for it in compared if it.pairs > 2]
-    all_told = f"Of {counted(len(compared), 'comparison')}, corrected for their number, "
-    all_told += f"{len(sure) or 'none'} {'show' if len(sure) > 1 else 'shows'} a difference"
+    all_told = (
+        f"Of {counted(len(compared), 'comparison')}, {len(sure) or 'none'} {'are' if len(sure) > 1 else 'is'} "
+        "significant at 5 % after Bonferroni correction"
+    )
     if widths:
-        all_told += (
-            f"; to be shown it would have to be above {min(widths):.1f} to {max(widths):.1f} points, and smaller ones "
-            "can't be told from none"
-        )
+        all_told += f"; effects below {min(widths):.1f} to {max(widths):.1f} points are below this study's resolution"
     return f"**What the papers claim, here.** {_verdict(claims)} In points: {' '.join(told)} {all_told}."
 
 
@@ -187,18 +186,19 @@ def _verdict(claims: Sequence[Comparison]) -> str:
     shown = sum(it.verdict == "better" for it in told)
     against = sum(it.verdict == "worse" for it in told)
     below = sum(round(it.difference.mean, 2) < 0 for it in told if it.difference is not None)
-    parts = "None is shown" if not shown else f"{shown} of {len(told)} {'is' if shown == 1 else 'are'} shown"
+    gains = f"{len(told)} gains {'was' if shown == 1 else 'were'}"
+    parts = f"{shown} of {gains} significant" if shown else "No gain was significant"
     if against:
-        parts += f", {against} refuted"
-    return f"{parts}; {below} of {len(told)} differences point the other way."
+        parts += f", {against} significantly negative"
+    return f"{parts}; {below} of {len(told)} differences are negative."
 
 
 def _answer(comparison: Comparison) -> str:
     difference = comparison.difference
     if difference is None:
         return "not finished"
-    answer = {"better": "shown", "worse": "refuted", "hinted better": "hinted at", "hinted worse": "hinted against"}
-    return f"{answer.get(difference.verdict, 'not shown')} ({difference.mean:+.2f})"
+    answer = {"better": "significant", "worse": "significantly worse"}
+    return f"{answer.get(difference.verdict, 'not significant')} ({difference.mean:+.2f})"
 
 
 def _listed(names: Sequence[str]) -> str:

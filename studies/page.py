@@ -52,14 +52,6 @@ def page_text(results: Results, pictures: dict[str, str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary_text(results: Results) -> str:
-    """What stands in the README: what the papers claim, and model by model a table and whatever shows anything."""
-    parts = [f"**Study {results.study.name}.** {_setting(results)}", notice(results), answers(results)]
-    for model in results.study.config.models:
-        parts += [f"{model_title(model)}:", model_section(results, model, brief=True)]
-    return "\n\n".join(part for part in parts if part)
-
-
 def notice(results: Results) -> str:
     """What a reader must know first, or nothing."""
     done, entries = len(results.schedule.used), results.schedule.left
@@ -78,8 +70,8 @@ def notice(results: Results) -> str:
     )
 
 
-def model_section(results: Results, model: str, brief: bool = False) -> str:
-    """The table of one model and what it shows, in brief or with every comparison."""
+def model_section(results: Results, model: str) -> str:
+    """The table of one model and what it shows."""
     mine = [final for final in results.finals if final.model == model]
     found = [comparison for comparison in results.comparisons if comparison.model == model]
     against = {entry.method: entry for entry in found if entry.other == BASELINE}
@@ -88,8 +80,6 @@ def model_section(results: Results, model: str, brief: bool = False) -> str:
     warning = crowding([cell for final in mine for cell in final.cells.values()])
     header += [] if warning else ["training images/s"]
     rows = [header, *(_row(final, against.get(final.method))[: len(header)] for final in mine)]
-    if brief:
-        found = [comparison for comparison in found if comparison.shows]
     sentences = [*_sentences(mine, found), *([warning] if warning else [])]
     return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
 

@@ -9,7 +9,8 @@ from torch import nn
 
 import torchdcls
 from torchdcls import _checks
-from torchdcls.deployment import export
+from torchdcls.delays import SynapseTable
+from torchdcls.deployment import export, load
 from torchdcls.inspection import inspect_model, receptive_field
 
 
@@ -200,6 +201,17 @@ def test_what_takes_a_tensor_says_that_it_got_none(function, value, message):
         (
             lambda: torchdcls.convert(nn.ReLU(), where="conv", **_SIZES),
             r"where: expected a function of \(name, module\)",
+        ),
+        (lambda: load(3), "path: expected the name of a file, got 3"),
+        (lambda: export(nn.ReLU(), None, to="safetensors"), "path: expected the name of a file, got None"),
+        (lambda: SynapseTable.load(["a.csv"]), "path: expected the name of a file, got list"),
+        (
+            lambda: inspect_model(nn.ReLU(), torch.ones(1), dilated_kernel_size=None),
+            "dilated_kernel_size: expected a size or a list of them, got None",
+        ),
+        (
+            lambda: inspect_model(nn.ReLU(), torch.ones(1), interpolation=3),
+            "interpolation: expected 'bilinear', .*, got 3",
         ),
         (lambda: torchdcls.explain_method(3, (4, 1, 3, 3)), "input_shape: expected the sizes of all axes, .*, got 3"),
         (

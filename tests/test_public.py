@@ -9,8 +9,8 @@ import torchdcls
 from torchdcls import testing
 
 PUBLIC = """
-    ConversionReport Dcls1d Dcls2d Dcls3d DclsTranspose1d DclsTranspose2d DclsTranspose3d FuseReport Profile __version__
-    clamp_positions_ clear_caches construct_kernel convert
+    ConversionReport Dcls1d Dcls2d Dcls3d DclsTranspose1d DclsTranspose2d DclsTranspose3d FuseReport Profile
+    SigmaSchedule __version__ clamp_positions_ clear_caches construct_kernel convert
     dcls_conv dcls_conv1d dcls_conv2d dcls_conv3d
     dcls_conv_transpose dcls_conv_transpose1d dcls_conv_transpose2d dcls_conv_transpose3d
     explain_method fuse

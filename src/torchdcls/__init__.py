@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from . import native
 from .conversion import ConversionReport, FuseReport, convert, fuse
 from .conversion.official import to_official
+from .delays.schedule import SigmaSchedule
 from .nn import Dcls1d, Dcls2d, Dcls3d, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d
 from .ops.caches import clear_caches
 from .ops.conv.api import (
@@ -47,6 +48,7 @@ __all__ = [
     "DclsTranspose3d",
     "FuseReport",
     "Profile",
+    "SigmaSchedule",
     "__version__",
     "clamp_positions_",
     "clear_caches",

@@ -2,8 +2,10 @@
 
 import difflib
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, ParamSpec, SupportsFloat, TypeVar, get_args, get_type_hints
 
@@ -109,6 +111,13 @@ def of_type(name: str, value: object, kind: type | tuple[type, ...], expected: s
     """Refuses what is not of a type; `expected` says what it should be."""
     if not isinstance(value, kind):
         raise WrongTypeError(f"{name}: expected {expected}, got {_kind(value)}")
+
+
+def path(value: object) -> Path:
+    """The path of a file, by its name or itself."""
+    if not isinstance(value, str | os.PathLike):
+        raise WrongTypeError(f"path: expected the name of a file, got {_kind(value)}")
+    return Path(value)
 
 
 def flags(**values: object) -> None:

@@ -39,7 +39,8 @@ def param_groups(
         model: Any model, with or without DCLS layers.
         lr: Base learning rate.
         weight_decay: Weight decay of what is left: weights.
-        position_lr_scale: Learning rate of positions and sigmas over `lr`.
+        position_lr_scale: Learning rate of positions and sigmas over `lr`. 5 is the papers' for images; for layers of
+            `torchdcls.delays`, whose positions travel tens of steps, use about 100, as SNN-delays.
 
     Returns:
         Up to three groups (weights, no decay, positions) with "params", "lr" and "weight_decay".

@@ -81,10 +81,10 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     word = settings.pop("comparison", None)
     settings.pop("config", None)
     argv = ["compare", *arguments]
-    from .comparison.compare import compare
-    from .comparison.positions.record import positions_part
+    from .comparison.images.findings import images_part
+    from .comparison.images.run import compare_images
+    from .comparison.positions.findings import positions_part
     from .comparison.positions.run import compare_positions
-    from .comparison.record import images_part
     from .comparison.report import write_report
 
     if word == "positions":
@@ -94,13 +94,13 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
 
         return _ended(compare_digits(DigitsConfig(**settings), argv=argv))
     if word == "images":
-        return _ended(compare(CompareConfig(**settings), argv=argv))
+        return _ended(compare_images(CompareConfig(**settings), argv=argv))
     out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     given = {name: value for name, value in settings.items() if value is not None}
     positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)
     if positions["status"] != "finished":
         return _ended(positions)
-    images = compare(CompareConfig(**settings, out=out / "images"), argv=argv)
+    images = compare_images(CompareConfig(**settings, out=out / "images"), argv=argv)
     parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
     write_report(out / "report.html", parts)
     print(f"wrote {out / 'report.html'}, which shows both")

@@ -16,6 +16,8 @@ Weights = Literal["auto", "model", "ema"]
 
 # Where Pillow warns; three bytes a pixel make 256 MiB of it.
 MAX_IMAGE_PIXELS = 89_478_485
+# The data sets that have a name: all others are paths.
+NAMED = ("embedded", "fashion-mnist", "cifar10")
 
 
 _WEIGHTS = (

@@ -12,11 +12,11 @@ from torchdcls import __version__
 from torchdcls.cli import main
 from torchdcls.cli.options import Command
 from torchdcls_cli import COMMANDS
-from torchdcls_train.comparison import compare as comparison
-from torchdcls_train.comparison import record as images_record
 from torchdcls_train.comparison import report
 from torchdcls_train.comparison.config import CompareConfig, PositionsConfig
-from torchdcls_train.comparison.positions import record as positions_record
+from torchdcls_train.comparison.images import findings as images_findings
+from torchdcls_train.comparison.images import run as images_run
+from torchdcls_train.comparison.positions import findings as positions_findings
 from torchdcls_train.comparison.positions import run as positions_run
 
 
@@ -29,7 +29,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[CompareConfig]:
         configs.append(config)
         return {"status": "interrupted" if config.seeds == 13 else "finished"}
 
-    monkeypatch.setattr(comparison, "compare", compare)
+    monkeypatch.setattr(images_run, "compare_images", compare)
     return configs
 
 
@@ -169,7 +169,7 @@ def test_what_the_system_refuses_is_a_sentence(
     def compare(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr(comparison, "compare", compare)
+    monkeypatch.setattr(images_run, "compare_images", compare)
     assert main(["compare", "images"]) == 2
     assert capsys.readouterr().err.startswith(f"torchdcls compare: {message}")
 
@@ -188,8 +188,8 @@ def test_compare_alone_does_both(
         return {"status": status}
 
     monkeypatch.setattr(positions_run, "compare_positions", compare_positions)
-    monkeypatch.setattr(positions_record, "positions_part", lambda result, folder: ("positions", folder))
-    monkeypatch.setattr(images_record, "images_part", lambda result, folder: ("images", folder))
+    monkeypatch.setattr(positions_findings, "positions_part", lambda result, folder: ("positions", folder))
+    monkeypatch.setattr(images_findings, "images_part", lambda result, folder: ("images", folder))
     monkeypatch.setattr(report, "write_report", lambda *given: reported.append(given))
     assert main(["compare", "--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
     assert positions == [PositionsConfig(quick=True, threads=1, out=tmp_path / "positions")]

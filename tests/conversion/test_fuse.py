@@ -22,6 +22,7 @@ from torchdcls import (
     convert,
     fuse,
 )
+from torchdcls.delays import AxonalDelays, DendriticDelays, RecurrentDelays, SynapticDelays, rounded_delays
 
 from .small import convnext
 
@@ -325,6 +326,54 @@ def test_a_step_of_an_iteration_is_taken_once():
     assert torch.equal(elements.parametrizations.weight[0]._u, twin.parametrizations.weight[0]._u)
     torch.testing.assert_close(model[0].weight.sum(), expected.sum())
     assert report.fused[0].difference > 0
+
+
+# --- Delays ---
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "gaussian"])
+@pytest.mark.parametrize("kind", [SynapticDelays, AxonalDelays, DendriticDelays])
+def test_delays(kind, interpolation):
+    """Silence before the input, a tail after it; the delays of a neuron are those of its synapses."""
+    first = kind(3, 5, 6, kernel_count=2, tail=2, bias=True, interpolation=interpolation)
+    model = nn.Sequential(first, nn.ReLU(), kind(5, 2, 4, interpolation=interpolation)).double().eval()
+    input = torch.randn(2, 3, 11, dtype=torch.float64)
+    expected = model(input)
+    with rounded_delays(model):
+        whole = model(input)
+    rounded = deepcopy(model)
+    fuse(model)
+    fuse(rounded, positions="round")
+    assert not any("torchdcls" in type(module).__module__ for module in [*model.modules(), *rounded.modules()])
+    torch.testing.assert_close(model(input), expected)
+    torch.testing.assert_close(model(input[0]), expected[0])
+    torch.testing.assert_close(rounded(input), whole)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (SynapticDelays(3, 3, 6, time_first=True), "1 of SynapticDelays, which has time_first=True; torch's"),
+        (RecurrentDelays(AxonalDelays(3, 3, 6), lambda current, state: (current, state)), "1 of RecurrentDelays"),
+    ],
+)
+def test_delays_that_no_layer_of_torch_has(layer, said):
+    model = nn.Sequential(AxonalDelays(3, 3, 6), layer)
+    with pytest.raises(ValueError, match=f"^model: expected layers that torch's can replace, got {said}"):
+        fuse(model)
+    assert isinstance(model[0], AxonalDelays)
+    with pytest.raises(ValueError, match=r"got a RecurrentDelays, which feeds|which cannot be replaced in place"):
+        fuse(layer)
+
+
+class OwnDelays(AxonalDelays):
+    def _leave(self, delayed):
+        return super()._leave(delayed).relu()
+
+
+def test_delays_that_compute_something_else():
+    with pytest.raises(ValueError, match="got 0 of OwnDelays, which has a _leave of its own"):
+        fuse(nn.Sequential(OwnDelays(3, 3, 6)))
 
 
 # --- Subclasses ---

@@ -158,6 +158,22 @@ def test_delays_are_read_and_set(kind):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
+        ([1.0], "a number, got list"),
+        (True, "a number, got True"),
+        (torch.tensor(1j), "real numbers, got torch.complex64"),
+        (torch.tensor(True), "real numbers, got torch.bool"),
+    ],
+)
+def test_delays_of_a_wrong_type(kind, value, said):
+    layer = kind(3, 4, 6)
+    with pytest.raises(TypeError, match=f"^delay: expected {said}$"):
+        layer.delay = value
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
         (-0.5, r"delays from 0 to max_delay=6 steps, got -0.5"),
         (7, r"delays from 0 to max_delay=6 steps, got 7"),
         (math.nan, r"delays from 0 to max_delay=6 steps, got nan"),
@@ -205,6 +221,9 @@ def test_wrong_input(kind, input, said):
     ("settings", "error", "said"),
     [
         ({"max_delay": -1}, ValueError, "max_delay: expected at least 0, got -1"),
+        ({"max_delay": 5.5}, ValueError, "max_delay: expected an integer of at least 0, got 5.5"),
+        ({"max_delay": math.nan}, ValueError, "max_delay: expected an integer of at least 0, got nan"),
+        ({"max_delay": "5"}, TypeError, "max_delay: expected an integer of at least 0, got '5'"),
         ({"max_delay": 0, "kernel_count": 2}, ValueError, "max_delay: expected at least 1 for kernel_count=2, got 0"),
         ({"in_features": 0}, ValueError, "in_features: expected at least 1, got 0"),
         ({"sigma_init": -1.0}, ValueError, "sigma_init: expected a finite number of at least 0, got -1.0"),
@@ -220,9 +239,16 @@ def test_wrong_arguments(kind, settings, error, said):
 
 
 @kinds
+def test_a_whole_number_is_an_integer_as_everywhere_in_the_package(kind):
+    layer = kind(3, 4, max_delay=5.0, tail=2.0)
+    assert (layer.max_delay, layer.tail) == (5, 2) and type(layer.max_delay) is int
+    assert layer(torch.ones(1, 3, 9)).shape == (1, 4, 11)
+
+
+@kinds
 def test_settings_that_make_another_layer(kind):
     layer = kind(3, 4, 6)
-    for name in ("dilated_kernel_size", "stride"):
+    for name in ("dilated_kernel_size", "stride", "padding", "padding_mode"):
         with pytest.raises(ValueError, match=f"^{name}: expected no change, got 9"):
             setattr(layer, name, 9)
 

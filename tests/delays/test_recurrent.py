@@ -194,6 +194,9 @@ def test_wrong_input(kind):
         layer(input[:, :3])
     with pytest.raises(ValueError, match=r"^neuron: expected spikes \(2, 4\), got shape \(2,\)"):
         RecurrentDelays(layer.delays, lambda current, state: (current.sum(-1), state))(input)
+    for spikes, found in ((None, "NoneType"), (input[..., 0] > 0, "torch.bool")):
+        with pytest.raises(TypeError, match=f"^neuron: expected spikes as floating-point numbers, got {found}$"):
+            RecurrentDelays(layer.delays, lambda current, state, spikes=spikes: (spikes, state))(input)
     # A tensor of two is not mistaken for spikes and a state.
     with pytest.raises(TypeError, match=r"^neuron: expected it to return \(spikes, state\), got Tensor$"):
         RecurrentDelays(layer.delays, lambda current, state: current)(input)

@@ -149,6 +149,21 @@ def test_what_cannot_be_rounded(function):
 
 
 @kinds
+def test_nan_is_not_loaded_where_it_would_not_show(kind):
+    model = nn.Sequential(kind(3, 4, 6))
+    state = copy.deepcopy(model.state_dict())
+    state["0.position"].view(-1)[0] = math.nan
+    with (
+        rounded_delays(model),
+        pytest.raises(RuntimeError, match=r"0\.position: expected finite delays for a layer that is rounded, got NaN"),
+    ):
+        model.load_state_dict(state)
+    assert model[0].position.isfinite().all()
+    model.load_state_dict(state)
+    assert model(torch.randn(2, 3, 9)).isnan().any()
+
+
+@kinds
 @pytest.mark.compiles
 def test_compiled(kind):
     layer = kind(3, 4, 6)

@@ -63,6 +63,15 @@ def test_layers_of_any_dimension_and_each_axis_its_own_window():
     assert all((layer.sigma == 0.23).all() for layer in model.values() if layer.sigma is not None)
 
 
+def test_of_bilinear_layers_alone_it_counts_epochs_and_changes_nothing():
+    layer = SynapticDelays(3, 4, 24, interpolation="bilinear")
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    schedule = SigmaSchedule(layer, 12, 0.23, 10)
+    schedule.step()
+    assert schedule.epoch == 1 and layer.sigma is None and layer.position.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+
+
 def test_sigmas_are_not_learned():
     layer = SynapticDelays(3, 4, 24)
     SigmaSchedule(layer, 12, 0.23, 10)
@@ -105,7 +114,6 @@ def _saved(state):
         ({"kind": "cosine"}, ValueError, "kind: expected one of 'exponential', 'linear', got 'cosine'"),
         ({"end": "narrow"}, TypeError, "end: expected a number, got 'narrow'"),
         ({"model": nn.Linear(2, 2)}, ValueError, "model: expected a model with DCLS layers"),
-        ({"model": SynapticDelays(2, 2, 3, interpolation="bilinear")}, ValueError, "model: expected a DCLS layer with"),
     ],
 )
 def test_wrong_arguments(settings, error, said):
@@ -125,5 +133,7 @@ def test_a_wrong_state_is_refused():
     schedule = SigmaSchedule(SynapticDelays(2, 2, 3), 2, 0.2, 3)
     with pytest.raises(ValueError, match=r"^state_dict: expected start, end, epochs, kind, epoch, got none of epoch$"):
         schedule.load_state_dict({"start": 2, "end": 0.2, "epochs": 3, "kind": "linear"})
+    with pytest.raises(TypeError, match=r"^state_dict: expected the state of a schedule, got 3$"):
+        schedule.load_state_dict(3)
     with pytest.raises(ValueError, match=r"^epoch: expected at least 0, got -1"):
         schedule.load_state_dict(schedule.state_dict() | {"epoch": -1})

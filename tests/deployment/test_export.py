@@ -13,11 +13,13 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 import torchdcls.models
 from torchdcls import Dcls1d, Dcls2d, Dcls3d, DclsTranspose2d, fuse
+from torchdcls.delays import AxonalDelays, SynapticDelays
 from torchdcls.deployment import Configuration, ExportError, ExportReport, agreement, export, onnx_file
 from torchdcls.deployment import export as export_function
 
@@ -175,6 +177,27 @@ def test_a_model_that_torch_export_ties_to_a_size(tmp_path: Path) -> None:
     assert report.notes[0].startswith("the size is fixed at 16x12: ")
     assert report.fused is None
     assert_computes(tmp_path / "model.onnx", SizeAsNumber(), (1, 2, 16, 12), (4, 2, 16, 12))
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_delays(tmp_path: Path, to: Any) -> None:
+    model = nn.Sequential(SynapticDelays(2, 4, 6, kernel_count=2), nn.ReLU(), AxonalDelays(4, 3, 5, tail=2))
+    report = export(model, tmp_path / f"model.{to}", to=to, example=example(1))
+    assert report.input == ("batch", 2, "length")
+    assert_computes(tmp_path / f"model.{to}", model, (1, 2, 16), (3, 2, 4))
+
+
+def test_sizes_that_torch_export_would_not_end_on(tmp_path: Path) -> None:
+    """Five strides with padding by remainders, as in tf_efficientnet_lite0, take torch 10 minutes."""
+    sizes = [Conv2dSame(2, 2, 3, stride=2) for _ in range(5)]
+    model = nn.Sequential(*sizes, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    report = export(model, tmp_path / "model.onnx", to="onnx", example=example(2))
+    assert report.input == ("batch", 2, 16, 12)
+    (note,) = report.notes
+    assert note.startswith("the size is fixed at 16x12: torch.export would not end, as the sizes after a Conv2dSame")
+    assert_computes(tmp_path / "model.onnx", model, (1, 2, 16, 12), (4, 2, 16, 12))
+    # Two are not many.
+    assert export(model[:2], tmp_path / "two.onnx", to="onnx", example=example(2)).notes == ()
 
 
 class Decoder(nn.Module):

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from pages import PAGES, ROOT, blocks, languages, name, run_blocks
 
+from benchmarks.run import BENCHMARKS
+from studies.files import study_names
 from torchdcls.cli.main import _command
 from torchdcls_train.recipes import load_recipe
 
@@ -76,6 +78,10 @@ def test_commands_exist(page: str, words: list[str]) -> None:
         case ["torchrun", *arguments]:
             start = arguments.index("torchdcls")
             parse(arguments[start + 1], arguments[start + 2 :])
+        case ["python", "-m", "benchmarks.run", benchmark, *_]:
+            assert benchmark in BENCHMARKS
+        case ["python", "-m", "studies.run", study, *_]:
+            assert study in ("CONFIG", "settings", *study_names())
         case ["python", "-m", module, *_]:
             assert importlib.util.find_spec(module) is not None
         case ["python", script, *_]:

@@ -144,13 +144,16 @@ def test_output_size(dims, batch, whole):
         (14, r"output_size: expected 2 sizes.* got 14"),
         ("ab", r"output_size: expected 2 sizes.* got 'ab'"),
         ((14.5, 12), r"output_size: expected from .* got \(14\.5, 12\)"),
+        (("14", 12), r"output_size: expected from .* got \('14', 12\)"),
     ],
     ids=str,
 )
 def test_refuses_output_sizes(size, message):
     layer = make_layer(stride=3, padding=1)
-    with pytest.raises(ValueError, match=message):
+    numbers = isinstance(size, tuple) and not isinstance(size[0], str)
+    with pytest.raises(ValueError if numbers else TypeError, match=message) as raised:
         layer(make_input(), output_size=size)
+    assert isinstance(raised.value, TypeError) != numbers
     dense = nn.ConvTranspose2d(4, 4, (4, 5), 3, 1, groups=4, dtype=torch.float64)
     with pytest.raises((ValueError, TypeError, RuntimeError)):
         dense(make_input(), output_size=size)

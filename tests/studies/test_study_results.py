@@ -10,7 +10,6 @@ from studies.conclusions import shown
 from studies.config import METHODS
 from studies.differences import Difference, paired_difference
 from studies.page import page_text as page_of
-from studies.page import summary_text as summary_of
 from studies.records import Study
 from studies.results import results_of
 from studies.status import status_rows
@@ -21,10 +20,6 @@ ALL = {"7x7": {"lr": [2e-3, 4e-3]}, **{method: {"kernel_size": [5, 9]} for metho
 
 def page_text(study: Study) -> str:
     return page_of(results_of(study), {})
-
-
-def summary_text(study: Study) -> str:
-    return summary_of(results_of(study))
 
 
 def test_paired_difference_by_hand() -> None:
@@ -121,27 +116,30 @@ def test_a_page_says_what_is_not_there_yet() -> None:
     assert " final of bilinear, " in page.splitlines()[2]
     assert "not finished, nothing is shown" in page
     assert page_text(known_study(cells=0)).count("not chosen") == 7
-    assert "not complete" not in summary_text(known_study())
+    assert "not complete" not in page_text(known_study())
     assert status_rows(results_of(study).schedule)[-1][3] == str(int(page.split("complete: ")[1].split(" of ")[0]))
 
 
 def test_a_negative_result_is_printed_as_one() -> None:
-    text = summary_text(known_study())
+    text = page_text(known_study())
     assert "- Dense against 7x7: -5.00 points" in text
-    assert (
-        "**What the papers claim, here.** 1 of 4 is shown; 0 of 4 differences point the other way. In points: Small "
-        "convnext: bilinear better than 7x7: not shown (+0.40), triangle better than 7x7: not shown (+0.40), gaussian "
-        "better than 7x7: shown (+1.00), gaussian better than bilinear: hinted at (+0.60). Gaussian better than "
-        "elements at random places that stay there: hinted at (+0.60) with the small convnext. Of 10 comparisons, "
-        "corrected for their number, 2 show a difference; to be shown it would have to be above 0.0 to 1.0 points, and "
-        "smaller ones can't be told from none." in text
+    claims = (
+        "here.** 1 of 4 gains was significant; 0 of 4 differences are negative. In points: Small convnext: bilinear "
+        "better than 7x7: not significant (+0.40), triangle better than 7x7: not significant (+0.40), gaussian better "
+        "than 7x7: significant (+1.00), gaussian better than bilinear: not significant (+0.60)."
     )
+    assert claims in text
+    assert "elements at random places that stay there: not significant (+0.60) with the small convnext." in text
+    together = (
+        "Of 10 comparisons, 2 are significant at 5 % after Bonferroni correction; effects below 0.0 to 1.0 points"
+    )
+    assert f"{together} are below this study's resolution." in text
     even = made_study(known_study().config, lambda cell: 80.0 + (cell.id > "8"))
-    assert "Of 10 comparisons, corrected for their number, none shows a difference; to be" in summary_text(even)
-    assert "**What the papers claim, here.** None is shown; " in summary_text(even)
+    assert "Of 10 comparisons, none is significant at 5 % after Bonferroni correction; effects" in page_text(even)
+    assert "**What the papers claim, here.** No gain was significant; " in page_text(even)
     worse = made_study(known_study().config, lambda cell: known(cell) - 9.0 * (cell.method == "triangle"))
-    assert "here.** 1 of 4 is shown, 1 refuted; 1 of 4 differences point" in summary_text(worse)
-    assert "here.** Nothing can be said yet." in summary_text(known_study(cells=3))
+    assert "here.** 1 of 4 gains was significant, 1 significantly negative; 1 of 4 differences are" in page_text(worse)
+    assert "here.** Nothing can be said yet." in page_text(known_study(cells=3))
     assert "dense has 200 parameters more than 7x7" in text
 
 
@@ -197,20 +195,9 @@ def test_what_was_chosen_for_some_methods_alone_is_said() -> None:
     assert "Weight decay was chosen" not in page and "The kernel's size was chosen" not in page
 
 
-def test_a_summary_has_what_is_shown() -> None:
-    """The page has every comparison; in the README those that show nothing are in one sentence."""
-    study = known_study()
-    page, summary = page_text(study), summary_text(study)
-    assert "- Gaussian against bilinear: +" in page and "- Gaussian against bilinear: +" in summary
-    assert "- Gaussian against dilated: +0.60" in summary
-    for nothing in ("- Dilated against 7x7", "- Bilinear against 7x7"):
-        assert nothing in page and nothing not in summary
-
-
 def test_how_a_study_came_about_is_said() -> None:
     study = made_study(toy(note="Seed 1 came later.\n"))
     assert "after the last epoch. Seed 1 came later.\n" in page_text(study)
-    assert " Seed 1 came later.\n" in summary_text(study)
 
 
 def test_times_and_dates_of_a_short_study() -> None:
@@ -239,8 +226,8 @@ def test_a_crowded_machine_is_said() -> None:
     assert "ms/image" in page_text(study) and "ms/image" not in told and "benchmarks.run sizes" in told
     final = next(cell for cell in study.finished.values() if cell.test is not None)
     crowded = with_cells(study, {**study.finished, final.id: replace(final, load=2.75)})
-    assert "Speeds can't be compared" in summary_text(crowded)  # and there are none in that table
-    assert "images/s" in summary_text(study) and "images/s" not in summary_text(crowded)
+    assert "Speeds can't be compared" in page_text(crowded)  # and there are none in that table
+    assert "images/s" in page_text(study) and "images/s" not in page_text(crowded)
     fine = with_cells(study, {**study.finished, final.id: replace(final, load=2.25)})
     assert "can't be compared" not in page_text(fine)
 

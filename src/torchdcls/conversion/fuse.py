@@ -13,14 +13,15 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from .. import _checks
-from ..nn import DclsLayer, DclsNd, DclsTransposeNd
+from ..nn import DclsLayer
 from ..ops.conv import Padding
 from ..ops.kernel import clamp_position_, construct_kernel
+from ..ops.tracing import forward_pre_hooks
 from .report import by_axis, counted
 from .swap import convolution_like, swap_modules_
 
 # What decides what a layer computes from its elements: a subclass that has one of its own is no plain convolution.
-_COMPUTING = ("__call__", "forward", "kernel", "_kept_kernel")
+_COMPUTING = ("__call__", "forward", "kernel", "_kept_kernel", "_taps", "_enter", "_delayed", "_leave")
 # Hooks that compute an element from others before each forward, as torch did before it had parametrizations.
 _COMPUTED_BY_HOOK = (WeightNorm, SpectralNorm, BasePruningMethod)
 
@@ -92,6 +93,7 @@ def fuse(
     Kernels are cut to their support: as many cells on both sides of an axis as hold nothing, and as padding allows.
     Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. What a parametrization
     computes, such as weight_norm's weight, becomes the convolution's own. Hooks of the replaced layers are gone.
+    Layers of `torchdcls.delays` become zero padding and a dense convolution, in a torch.nn.Sequential.
     Torch's convolutions reflect a map once and wrap it once around: with padding_mode "reflect" or "circular" a map
     that is smaller than the padding has to stay with the DCLS layer, which continues it as often as needed.
 
@@ -108,8 +110,8 @@ def fuse(
         A report: layers, sizes, differences. `print` shows it.
 
     Raises:
-        ValueError: The model has no DCLS layers, is itself one, has one of a subclass that computes something else, or
-            an argument is out of range. It is as it was.
+        ValueError: The model has no DCLS layers, is itself one, has one of a subclass that computes something else,
+            delays with `time_first` or inside `RecurrentDelays`, or an argument is out of range. It is as it was.
         TypeError: An argument of a wrong type.
 
     Example:
@@ -134,6 +136,10 @@ def fuse(
     layers = {name: module for name, module in model.named_modules() if isinstance(module, DclsLayer)}
     if not layers:
         raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
+    for name, module in model.named_modules():
+        if (why := getattr(module, "why_not_plain", None)) is not None:
+            found = f"{name} of {type(module).__name__}" if name else f"a {type(module).__name__}"
+            raise ValueError(f"model: expected layers that torch's can replace, got {found}, which {why}")
     for name, layer in layers.items():
         _check_computes(name, layer)
     before = None if example is None else _output(model, example)
@@ -150,12 +156,13 @@ def fuse(
 
 def _check_computes(name: str, layer: DclsLayer) -> None:
     """Refuses a layer that computes something else than the layer of this package that it is a subclass of."""
-    kind = next((kind for kind in (DclsNd, DclsTransposeNd) if isinstance(layer, kind)), None)
+    package = __name__.partition(".")[0]
+    kind = next(kind for kind in type(layer).__mro__ if kind.__module__.partition(".")[0] == package)
     # One may stand in the layer itself, in the place of its class's.
     own = [
         method
         for method in _COMPUTING
-        if kind is None or method in vars(layer) or getattr(type(layer), method) is not getattr(kind, method)
+        if method in vars(layer) or getattr(type(layer), method, None) is not getattr(kind, method, None)
     ]
     if own:
         found = parametrize.type_before_parametrizations(layer).__name__
@@ -171,7 +178,7 @@ def _convolution(
     name: str, layer: DclsLayer, positions: Literal["exact", "round"], tolerance: float
 ) -> tuple[nn.Module, Fused]:
     with torch.enable_grad():  # whether what is computed can learn
-        for hook in layer._forward_pre_hooks.values():
+        for hook in forward_pre_hooks(layer):
             if isinstance(hook, _COMPUTED_BY_HOOK):
                 hook(layer, None)
         weight, bias = layer.weight, layer.bias
@@ -187,6 +194,7 @@ def _convolution(
         position = clamp_position_(nearest.clone(), layer.learned_size)
         clamped = int((position != nearest).any(0).sum())
         # On a cell a bilinear element is one tap.
+        position = position.expand(-1, *weight.shape)  # delays may belong to several synapses
         kernel = construct_kernel(weight, position, None, size, "bilinear", learned_dims=layer.learned_dims)
     cut = _empty_borders(kernel, tolerance)
     padding: Padding
@@ -206,7 +214,7 @@ def _convolution(
         bias = nn.Parameter(bias.detach(), requires_grad=bias.requires_grad)
     convolution.bias = bias
     row = Fused(name, size, tuple(kernel.shape[2:]), _relative(kept - exact, exact), clamped)
-    return convolution, row
+    return layer.with_plain(convolution), row
 
 
 def _empty_borders(kernel: Tensor, tolerance: float) -> tuple[int, ...]:

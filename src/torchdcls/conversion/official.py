@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from .. import _checks
 from .._checks import alternatives
 from ..ops.separable import EPSILON
+from ..ops.tracing import with_versions
 from ..profiles import Interpolation
 
 Version = Literal["v0", "v1", "max", "gauss"]
-INTERPOLATIONS = _checks.DCLS_NAMES
+INTERPOLATION_OF = _checks.DCLS_NAMES
 THEIR_NAMES = {"position": "P", "sigma": "SIG"}
 
 # The modules of timm that hold the models.
@@ -117,7 +118,7 @@ PUBLISHED = {
 def address(host: str, interpolation: Interpolation, size: int, count: int) -> str:
     """Where the authors publish weights of the model with exactly these kernels, or nothing."""
     for name, file in PUBLISHED.items():
-        if (file.host, INTERPOLATIONS[file.version], file.size, file.count) == (host, interpolation, size, count):
+        if (file.host, INTERPOLATION_OF[file.version], file.size, file.count) == (host, interpolation, size, count):
             return f"https://zenodo.org/records/{file.record}/files/{name}?download=1"
     return ""
 
@@ -134,9 +135,7 @@ def plain_state_dict(checkpoint: Any) -> tuple[str | None, dict[str, Tensor]]:
         (key, value) for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)
     )
     state_dict: OrderedDict[str, Tensor] = OrderedDict(clean_state_dict(tensors))
-    # What torch keeps beside a state dict, by the names of modules.
-    state_dict._metadata = getattr(entries, "_metadata", {})  # type: ignore[attr-defined]
-    return part, state_dict
+    return part, with_versions(state_dict, entries)
 
 
 def official_state_dict(checkpoint: Any) -> dict[str, Tensor] | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from torch import nn
 
+from ..ops.tracing import own_parameters
 from .report import counted
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -43,7 +44,7 @@ def default_reason(module: Convolution) -> str | None:
 def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> str | None:
     """Why no DCLS layer of this kernel size can stand in for a module, or None if one can."""
     # A parametrization makes a subclass of its module's type, so that it is asked about first; a bias of None is known.
-    if not module._parameters.keys() >= {"weight", "bias"}:
+    if not own_parameters(module).keys() >= {"weight", "bias"}:
         return "its weight or bias is computed by a parametrization, which has to be removed first"
     if type(module) not in _CONVOLUTIONS:
         if isinstance(module, nn.modules.lazy.LazyModuleMixin):

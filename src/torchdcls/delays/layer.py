@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _checks
 from ..nn import DclsLayer
@@ -97,6 +97,8 @@ class DelayLayer(DclsLayer, ABC):
             delay: See there; read and set.
             position: `max_delay - (max_delay + 1) // 2 - delay`, what the optimizer moves: (1, out_features,
                 in_features, kernel_count), with 1 along the axis of neurons that share their delays. Unit: time steps.
+                `torchdcls.param_groups` gives positions 5 times the learning rate, with which delays of tens of steps
+                barely move: use `position_lr_scale=100.0`, as SNN-delays, or choose it with the rate.
             sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
             bias: (out_features) or None.
 
@@ -134,7 +136,7 @@ class DelayLayer(DclsLayer, ABC):
 
     def _checked(self, name: str, value: Any) -> Any:
         match name:
-            case "dilated_kernel_size" | "stride" if self._is_set(name):
+            case "dilated_kernel_size" | "stride" | "padding" | "padding_mode" if self._is_set(name):
                 raise ValueError(f"{name}: expected no change, got {value!r}; make another layer, with its max_delay")
             case "tail":
                 return _checks.integer("tail", value, 0)
@@ -192,6 +194,8 @@ class DelayLayer(DclsLayer, ABC):
         if not isinstance(value, Tensor):
             _checks.number(name, value)
             value = torch.tensor(float(value), dtype=torch.float64)  # type: ignore[arg-type]  # a number, as was asked
+        if value.is_complex() or value.dtype == torch.bool:
+            raise _checks.WrongTypeError(f"{name}: expected real numbers, got {value.dtype}")
         shape = self.delay_shape
         given = value.detach().to(self.position)
         if self.kernel_count == 1 and given.shape == shape[:-1]:
@@ -247,6 +251,24 @@ class DelayLayer(DclsLayer, ABC):
         """See `DclsLayer.kernel_text`; whether delays were rounded for good belongs to it."""
         text = super().kernel_text()
         return f"{text}, delays rounded by round_delays_" if self.rounding.final else text
+
+    @property
+    def why_not_plain(self) -> str | None:
+        """Why `torchdcls.fuse` cannot replace the layer, if so."""
+        return "has time_first=True; torch's convolutions take (batch, neurons, time)" if self.time_first else None
+
+    def with_plain(self, convolution: nn.Module) -> nn.Module:
+        """See `DclsLayer.with_plain`; silence goes before the input, and the tail after it."""
+        return nn.Sequential(nn.ConstantPad1d((self.max_delay, self.tail), 0.0), convolution).train(self.training)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *settings: Any) -> None:
+        # Whole delays would not show it: there is no integer that is NaN.
+        position = state_dict.get(f"{prefix}position")
+        if self.rounding.is_on and isinstance(position, Tensor) and position.isnan().any():
+            *_, error_msgs = settings
+            error_msgs.append(f"{prefix}position: expected finite delays for a layer that is rounded, got NaN")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *settings)
 
     def forward(self, input: Tensor) -> Tensor:
         """The delayed and weighted input.
@@ -345,12 +367,15 @@ class DelayLayer(DclsLayer, ABC):
             raise _checks.WrongTypeError(f"state: expected what step or stream gave back, got {type(state).__name__}")
         expected = *delayed.shape, self.max_delay
         pending = state.pending
+        _checks.tensor("state", pending)
+        if not pending.is_floating_point():
+            raise ValueError(f"state: expected floating-point numbers, got {pending.dtype}")
         if pending.shape != expected or pending.device != delayed.device:
             raise ValueError(
                 f"state: expected one of these inputs, {expected} on {delayed.device}, "
                 f"got {tuple(pending.shape)} on {pending.device}"
             )
-        return pending
+        return pending.to(delayed.dtype)
 
     def _check_dtype(self, input: Tensor) -> None:
         if autocast_is_on(input.device.type) and input.is_floating_point():

@@ -76,6 +76,9 @@ class RecurrentDelays(nn.Module):
         torch.Size([4, 8, 50])
     """
 
+    # See `torchdcls.fuse`.
+    why_not_plain = "feeds its delays back step by step; take its weights and delays out by SynapseTable"
+
     def __init__(self, delays: DelayLayer, neuron: Neuron) -> None:
         super().__init__()
         if not isinstance(delays, DelayLayer):
@@ -184,6 +187,9 @@ class _Run:
                 f"neuron: expected it to return (spikes, state), got {type(returned).__name__}{count}"
             )
         spikes, self._state = returned
+        if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
+            found = spikes.dtype if isinstance(spikes, Tensor) else type(spikes).__name__
+            raise _checks.WrongTypeError(f"neuron: expected spikes as floating-point numbers, got {found}")
         if spikes.shape != current.shape:
             raise ValueError(f"neuron: expected spikes {tuple(current.shape)}, got shape {tuple(spikes.shape)}")
         self._spikes.append(spikes)

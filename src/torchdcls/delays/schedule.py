@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .. import _checks
+from ..ops.tracing import own_parameters
 from ..optim import dcls_layers
 
 ScheduleKind = Literal["exponential", "linear"]
@@ -25,7 +26,8 @@ class SigmaSchedule:
     Sigmas are frozen, as they are not learned then. Call `step` after each epoch.
 
     Args:
-        model: A model with DCLS layers of any dimension. Those without sigma ("bilinear") stay as they are.
+        model: A model with DCLS layers of any dimension. Those without sigma ("bilinear") stay as they are; where there
+            are no others, the schedule counts epochs and changes nothing, so that code that compares needs no branch.
         start: Sigma in epoch 0, in steps or grid cells, at least 0. The spread is the profile's smallest scale (0.27 of
             "gaussian") plus sigma. None: half of the window, `(max_delay + 1) // 2`, in each layer and along each axis.
         end: Sigma from epoch `epochs` on.
@@ -36,8 +38,8 @@ class SigmaSchedule:
         epoch: How many epochs are over.
 
     Raises:
-        ValueError: A number out of range, no such kind, a model whose DCLS layers have no sigma, or a sigma that is
-            computed by a parametrization.
+        ValueError: A number out of range, no such kind, a model without DCLS layers, or a sigma that is computed by a
+            parametrization.
         TypeError: An argument of a wrong type.
 
     Source:
@@ -66,15 +68,14 @@ class SigmaSchedule:
         kind: ScheduleKind = "exponential",
     ) -> None:
         self._layers = [layer for layer in dcls_layers(model) if layer.sigma is not None]
-        if not self._layers:
-            raise ValueError("model: expected a DCLS layer with sigma, got bilinear ones alone")
         self.epoch = 0
         self._set(start, end, epochs, kind)
-        for layer in self._layers:
-            if "sigma" not in layer._parameters:
-                raise ValueError("model: expected sigmas that are parameters, got one that is computed")
-        for layer in self._layers:
-            layer._parameters["sigma"].requires_grad_(False)  # type: ignore[union-attr]  # there is one, as was asked
+        owned = (own_parameters(layer).get("sigma") for layer in self._layers)
+        sigmas = [sigma for sigma in owned if sigma is not None]
+        if len(sigmas) < len(self._layers):
+            raise ValueError("model: expected sigmas that are parameters, got one that is computed")
+        for sigma in sigmas:
+            sigma.requires_grad_(False)
         self._write()
 
     @classmethod
@@ -102,8 +103,9 @@ class SigmaSchedule:
 
         Raises:
             ValueError: What is no state of a schedule.
-            TypeError: A value of a wrong type.
+            TypeError: No mapping, or a value of a wrong type.
         """
+        _checks.of_type("state_dict", state_dict, Mapping, "the state of a schedule")
         if missing := [name for name in self.state_dict() if name not in state_dict]:
             raise ValueError(f"state_dict: expected {', '.join(self.state_dict())}, got none of {', '.join(missing)}")
         epoch = _checks.integer("epoch", state_dict["epoch"], 0)

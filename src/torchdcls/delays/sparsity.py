@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .. import _checks
+from ..ops.tracing import own_parameters
 from .rounding import delay_layers
 
 DelayChoice = Literal["random", "learned"]
@@ -156,7 +157,7 @@ def _drawn(like: Tensor, share: float) -> Tensor:
 
 
 def _check_plain(name: str, layer: nn.Module, tensor: str) -> None:
-    if tensor not in layer._parameters:
+    if tensor not in own_parameters(layer):
         raise ValueError(
             f"model: expected a plain {tensor} in {name or type(layer).__name__}, got one that is computed already"
         )

@@ -6,13 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
+from ..ops.tracing import version
+
 
 class Source:
     """Tensors at this version, and settings: equal while nothing that is made of them would be different."""
 
     def __init__(self, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> None:
         self._kept = [tensor.detach() for tensor in tensors]  # so that no other tensor comes to stand where they do
-        self._key = settings, [(tensor._version, tensor.data_ptr()) for tensor in tensors]
+        self._key = settings, [(version(tensor), tensor.data_ptr()) for tensor in tensors]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source) and self._key == other._key

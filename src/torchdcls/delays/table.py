@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from .. import _checks
+from ..ops.tracing import own_parameters
 from .layer import DelayLayer
 from .rounding import rounded_delays
 
@@ -121,7 +122,7 @@ class SynapseTable:
         new = weight.to(layer.weight)
         if parametrize.is_parametrized(layer, "weight"):
             layer.weight = new  # type: ignore[assignment]  # a property, which asks the inverse
-        elif "weight" in layer._parameters:
+        elif "weight" in own_parameters(layer):
             with torch.no_grad():
                 layer.weight.copy_(new)
         if not torch.equal(layer.weight, new):
@@ -213,7 +214,7 @@ def _check_layer(layer: object) -> None:
 
 
 def _suffix(path: str | Path) -> str:
-    suffix = Path(path).suffix.lower()
+    suffix = _checks.path(path).suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"path: expected a name that ends in {_checks.alternatives(_SUFFIXES)}, got {str(path)!r}")
     return suffix

@@ -7,6 +7,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..ops.tracing import forward_pre_hooks
 from .errors import ExportError, reason
 
 # Hooks that compute a weight and keep it in the module; and what to use in their place.
@@ -37,7 +38,7 @@ def _why_not(model: nn.Module) -> str | None:
     for name, module in model.named_modules():
         for attribute, value in [*vars(module).items(), *module.named_buffers(recurse=False)]:
             if isinstance(value, Tensor) and not value.is_leaf:
-                hooks = module._forward_pre_hooks.values()
+                hooks = forward_pre_hooks(module)
                 made = [words for kind, words in _COMPUTE.items() if any(isinstance(hook, kind) for hook in hooks)]
                 advice = made[0] if made else "; detach it, or keep it out of the module"
                 place = f"'{name}'" if name else f"a {type(module).__name__}"

@@ -58,8 +58,7 @@ def export(
             kept, which `load` makes a model of.
         example: An input, of any batch size. Needed but for "safetensors".
         dynamic_size: Whether the file takes other sizes than the example's: "auto" where the model allows it (else
-            the report says why not), True to be refused otherwise, False for the example's alone (also where torch
-            does not come to an end of tracing, as with padding that depends on the size by remainders).
+            the report says why not), True to be refused otherwise, False for the example's alone.
         fused: Replace DCLS layers by plain convolutions. False is for "pt2" alone.
         positions: "round" moves elements to the nearest cell when layers are fused, see `torchdcls.fuse`.
         opset: ONNX's version of operators, 20 by default.
@@ -87,7 +86,7 @@ def export(
         ('batch', 2, 'length')
     """
     _checks.module("model", model)
-    path, say = Path(path), progress or (lambda step: None)
+    path, say = _checks.path(path), progress or (lambda step: None)
     _checks.flags(fused=fused, overwrite=overwrite)
     configuration = Configuration() if configuration is None else configuration
     _checks.of_type("configuration", configuration, Configuration, "a Configuration")

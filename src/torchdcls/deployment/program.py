@@ -11,12 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.modules.module import register_module_forward_hook
 
 from .agreement import outputs
 from .errors import ExportError, reason
 
 # The name of the configuration among the extra files.
 EXTRA_FILE = "torchdcls.json"
+
+# Operations in the formula of a size. Usual models have a few a layer; where one uses the size before it several times,
+# as padding by remainders does, each makes it three times as long, and torch takes as much longer to reason about it.
+_LONGEST_FORMULA = 100
 
 _AXES = {0: (), 1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -35,6 +40,15 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def _refuse_long_formulas(module: nn.Module, args: object, output: object) -> None:
+    for size in output.shape if isinstance(output, Tensor) else ():
+        if isinstance(size, torch.SymInt) and size.node.expr.count_ops() > _LONGEST_FORMULA:
+            raise ExportError(
+                f"model: torch.export would not end, as the sizes after a {type(module).__name__} are formulas of more "
+                f"than {_LONGEST_FORMULA} operations on those of the input"
+            )
+
+
 def axis_names(dims: int) -> dict[int, str]:
     """Names of the axes that may be free: batch, and the axes in space."""
     return {0: "batch", **dict(enumerate(_AXES[dims - 2], start=2))}
@@ -49,19 +63,24 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedPr
         free: Names of the axes that are to be free.
 
     Raises:
-        ExportError: torch.export cannot trace it, or ties one of these axes to a size.
+        ExportError: torch.export cannot trace it, would not end, or ties one of these axes to a size.
     """
     with quiet():
+        bound = register_module_forward_hook(_refuse_long_formulas)
         try:
             # AUTO: free unless the model needs otherwise.
             program = torch.export.export(
                 model, (example,), dynamic_shapes=(dict.fromkeys(free, Dim.AUTO),), strict=False
             )
+        except ExportError:
+            raise
         except Exception as error:
             raise ExportError(
                 f"model: torch.export cannot trace it ({reason(error)}); it needs a forward pass without branches on "
                 "values, see torch.export's own page"
             ) from None
+        finally:
+            bound.remove()
     sizes = _input_shape(program)
     if isinstance(sizes[0], int):
         raise ExportError(

@@ -37,7 +37,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """
     if model is not None:
         _checks.module("model", model)
-    stored = _read(Path(path))
+    stored = _read(_checks.path(path))
     if model is None:
         model = stored.made().eval()
     stored.set_(model)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,7 @@ class ModelInfo:
         operations: Operations of one forward pass on the example, as torch.utils.flop_counter counts them: two for each
             product of convolutions, matrix products and attention, none for anything else. A DCLS layer counts as the
             plain convolution with its dense kernel; the library takes spectra or other methods where these are faster.
-        receptive_field: What the centre of the last map depends on.
+        receptive_field: What the center of the last map depends on.
         conversions: One for each size and interpolation that was asked for.
     """
 
@@ -146,14 +146,15 @@ def inspect_model(
         (16, '28 x 28', '68 x 68')
     """
     _checks.module("model", model)
+    _checks.of_type("dilated_kernel_size", dilated_kernel_size, (int, Sequence), "a size or a list of them")
     sizes = [dilated_kernel_size] if isinstance(dilated_kernel_size, int) else list(dilated_kernel_size)
     sizes = [
         tuple(size) if isinstance(size, list | tuple) else _checks.integer("dilated_kernel_size", size, 1)
         for size in sizes
     ]
-    profiles = [
-        _checks.profile(one) for one in ([interpolation] if isinstance(interpolation, str | Profile) else interpolation)
-    ]
+    one = isinstance(interpolation, str) or not isinstance(interpolation, Sequence)
+    asked: Any = [interpolation] if one else interpolation
+    profiles = [_checks.profile(each) for each in asked]
     kernel_count = _checks.element_count(kernel_count)
     inputs = example if isinstance(example, tuple) else (example,)
     for tensor in inputs:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from .. import _checks
-from ..ops.tracing import TorchDispatchMode, tree_leaves
+from ..ops.tracing import TorchDispatchMode, memory_key, schema, tree_leaves
 from .reach import Reach, everything, independent, together
 from .rules import Call, follow
 
@@ -151,15 +151,15 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not any(reach.depends for reach in before):
             return
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        arguments = func._schema.arguments
+        arguments = schema(func).arguments
         given = {argument.name: argument.default_value for argument in arguments}
         given |= {**dict(zip(given, args, strict=False)), **kwargs}
         written = [given[one.name] for one in arguments if one.alias_info is not None and one.alias_info.is_write]
         changed = {id(leaf) for leaf in tree_leaves(written) if isinstance(leaf, Tensor)}
-        known = {_key(tensor) for tensor in inputs}
-        name = func._schema.name.partition("::")[2].rstrip("_")
+        known = {memory_key(tensor) for tensor in inputs}
+        name = schema(func).name.partition("::")[2].rstrip("_")
         call = Call(func, name, given, inputs, outputs, self.reach, self.image, self.modules[-1])
-        if any(id(one) in changed or _key(one) not in known for one in outputs):
+        if any(id(one) in changed or memory_key(one) not in known for one in outputs):
             for output, reach in zip(outputs, follow(call), strict=True):
                 self.keep(output, reach)
         elif isinstance(args[0], Tensor) and name != "as_strided":
@@ -174,9 +174,9 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Notes what a tensor depends on."""
         self.memory = {key: memory for key, memory in self.memory.items() if not memory.storage.expired()}  # type: ignore[no-untyped-call]
         storage = tensor.untyped_storage()
-        memory = self.memory.get(_key(tensor))
+        memory = self.memory.get(memory_key(tensor))
         if memory is None:
-            self.memory[_key(tensor)] = _Memory(StorageWeakRef(storage), {_place(tensor): reach})  # type: ignore[no-untyped-call]
+            self.memory[memory_key(tensor)] = _Memory(StorageWeakRef(storage), {_place(tensor): reach})  # type: ignore[no-untyped-call]
         else:
             memory.write(tensor, reach)
 
@@ -185,10 +185,10 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         reach = self.reach(tensor)
         with suppress(RuntimeError):  # bounds, of which few may be in memory, cannot always be viewed as the tensor is
             for output, row in zip(outputs, tree_leaves(function(reach.bounds[0])), strict=True):
-                if output.dtype == tensor.dtype and _key(row) == _key(reach.bounds):
+                if output.dtype == tensor.dtype and memory_key(row) == memory_key(reach.bounds):
                     stride = (reach.bounds.stride(0), *row.stride())
                     bounds = reach.bounds.as_strided((len(reach.bounds), *row.shape), stride, row.storage_offset())
-                    self.memory[_key(output)].places.setdefault(_place(output), reach.of(bounds))
+                    self.memory[memory_key(output)].places.setdefault(_place(output), reach.of(bounds))
 
     def note(self, reach: Reach) -> None:
         """Takes a tensor for the last map, if it is one."""
@@ -203,7 +203,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def reach(self, tensor: Tensor) -> Reach:
         """What a tensor depends on; nothing where it was not made from the image."""
-        memory = self.memory.get(_key(tensor))
+        memory = self.memory.get(memory_key(tensor))
         return independent(tensor.shape, len(self.image)) if memory is None else memory.read(tensor)
 
 
@@ -252,11 +252,6 @@ class _Memory:
         if tensor.untyped_storage().nbytes() // tensor.element_size() != flat.shape[1]:
             return everything([self.flat], tensor.shape).but_not("memory that is read in two ways")
         return self.flat.of(_strided(flat, *_place(tensor)[1:]))
-
-
-def _key(tensor: Tensor) -> int:
-    key: int = tensor.untyped_storage()._cdata
-    return key
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -42,7 +42,7 @@ def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -
         say(
             "iso: the most elements per kernel that need no more parameters than before. Operations are those of plain "
             "convolutions with the dense kernels; spectra, which method='auto' may take, need others. Sees: receptive "
-            "field, the pixels that the centre of the last map can depend on, those beyond the borders included."
+            "field, the pixels that the center of the last map can depend on, those beyond the borders included."
         )
     elif info.conversions:
         are = (

@@ -179,6 +179,10 @@ class DclsLayer(nn.Module):
             learned_dims=self.learned_dims,
         )
 
+    def with_plain(self, convolution: nn.Module) -> nn.Module:
+        """What computes the same as the layer, of torch's modules, with the convolution of its kernel."""
+        return convolution
+
     def kernel_text(self) -> str:
         """What makes a kernel of the parameters and shows in no shape: size, interpolation, learned axes."""
         size = "x".join(map(str, self.dilated_kernel_size))

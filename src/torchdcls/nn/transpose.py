@@ -112,6 +112,7 @@ class DclsTransposeNd(DclsLayer):
 
         Raises:
             ValueError: `output_size` is out of reach; the message says what is not. Shapes that do not fit.
+            TypeError: An argument of a wrong type.
         """
         sizes = self.dilated_kernel_size, self.stride, self.padding
         beyond = self.output_padding

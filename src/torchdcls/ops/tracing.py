@@ -3,11 +3,12 @@
 The only file that names private parts of torch: a new version of torch is looked at here.
 """
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 
@@ -57,7 +58,7 @@ def numbers_when_run(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling():
         return not exporting() and not _transformed()
     return not special_tensors() and all(
-        tensor is None or (type(tensor) in (Tensor, torch.nn.Parameter) and not batched(tensor)) for tensor in tensors
+        tensor is None or (type(tensor) in (Tensor, nn.Parameter) and not batched(tensor)) for tensor in tensors
     )
 
 
@@ -117,6 +118,38 @@ def shown(tensor: Tensor) -> Tensor:
 def as_read(tensor: Tensor) -> Tensor:
     """The same numbers as memory has them, without gaps."""
     return shown(tensor).contiguous()
+
+
+def version(tensor: Tensor) -> int:
+    """How often the numbers of a tensor were written in place, but for `.data`."""
+    return tensor._version
+
+
+def memory_key(tensor: Tensor) -> int:
+    """A number for the memory that a tensor is in; another tensor has the same one while it shares it."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
+    """The parameters that a module has itself, those that are None too, and not what a parametrization computes."""
+    return module._parameters
+
+
+def forward_pre_hooks(module: nn.Module) -> Sequence[Callable[..., Any]]:
+    """What a module calls before its forward, where torch's older functions compute its tensors."""
+    return list(module._forward_pre_hooks.values())
+
+
+def schema(operator: Any) -> Any:
+    """The name and the arguments of one of torch's operators."""
+    return operator._schema
+
+
+def with_versions(state_dict: OrderedDict[str, Tensor], entries: Any) -> OrderedDict[str, Tensor]:
+    """A state dict with what torch keeps beside the entries of another one, the versions of modules by their names."""
+    state_dict._metadata = getattr(entries, "_metadata", {})  # type: ignore[attr-defined]
+    return state_dict
 
 
 def owned(made: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""The comparison of 7x7 and DCLS layers, `torchdcls compare`."""
+"""The comparisons of `torchdcls compare`: a folder for each, and what they have in common."""

@@ -12,14 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from ..data import NAMED
 from ..data.held_batches import HeldBatches
 from ..data.image_set import ImageData, ImageSet
 from ..data.named import channel_mean_std, load_data
 from ..processes import Processes, device_name, find_device
 from ..progress import ProgressBar, say
 from ..run_files import write_whole
-from ..settings import EvalConfig, TrainConfig
+from ..settings import NAMED, EvalConfig, TrainConfig
 from ..validation import Scores, class_numbers, validate
 from .config import CompareConfig, Method
 from .models import method_model

@@ -1,26 +1,17 @@
-"""The record of a comparison: what is written to its run folder, and the table made from it."""
+"""The record of a comparison, which is written to its run folder."""
 
-import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from torchdcls_results import environment, half_interval, markdown_table, mean_and_interval, model_title
+from torchdcls_results import environment
 
-from ..data.image_set import ImageData
 from ..progress import say
 from ..run_files import RunWriter, command_line
-from .config import BASELINE, CompareConfig
-from .report import Part
-from .training import Epoch
 
-# With fewer, an interval over seeds would say more than they can.
-_SEEDS_FOR_A_VERDICT = 3
 RESULTS = "results.json"
 
 
@@ -33,7 +24,7 @@ class Record(RunWriter):
         argv: The command's arguments; None for those of the process.
         facts: What else the record begins with: threads, settings, data, and `runs`, to which what was done is added.
         packages: Distributions whose versions matter.
-        resume: Makes the record that goes on of the one that would begin, where there is one in the folder.
+        resume: Makes the record that continues of the one that would begin, where there is one in the folder.
 
     Attributes:
         folder: The run folder.
@@ -95,189 +86,3 @@ class Record(RunWriter):
             self.result.update(status=status, complete=status == "finished")
             self.save()
             self.close()
-
-
-def image_facts(config: CompareConfig, data: ImageData, device: str, threads: int) -> dict[str, Any]:
-    """What the record of a comparison on images begins with.
-
-    Args:
-        config: Settings, checked.
-        data: The images.
-        device: Where models are trained, in words.
-        threads: CPU threads.
-    """
-    settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
-    settings.update(data=Path(config.data).name, methods=list(config.methods))
-    return {
-        "device": device,
-        "threads": threads,
-        "config": settings,
-        "data": {
-            "name": data.name,
-            "train_images": len(data.train),
-            "test_images": len(data.test),
-            "image_size": data.image_size,
-            "channels": data.channels,
-            "classes": list(data.classes),
-            "skipped_images": data.skipped,
-        },
-        "runs": [],
-    }
-
-
-def watched_epoch(epoch: Epoch) -> dict[str, Any]:
-    """An epoch for the record. It was watched by the test images, and is named so."""
-    watched = ("loss", "accuracy")
-    return {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
-
-
-def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """Runs that went through all their epochs, by method, in the order of the settings."""
-    epochs = result["config"]["epochs"]
-    done = [run for run in result["runs"] if len(run["epochs"]) == epochs]
-    methods = [method for method in result["config"]["methods"] if any(run["method"] == method for run in done)]
-    return {method: [run for run in done if run["method"] == method] for method in methods}
-
-
-def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The table, header first: one row per method, of the runs that finished."""
-    rows = [["method", "elements", "parameters", "seeds", "test accuracy (%)", "training images/s"]]
-    for method, runs in finished_runs(result).items():
-        accuracies = [_accuracy(run) for run in runs]
-        speeds = [epoch["images_per_second"] for run in runs for epoch in run["epochs"]]
-        count = runs[0]["kernel_count"]
-        rows.append(
-            [
-                method,
-                "-" if count is None else str(count),
-                f"{runs[0]['parameters']:,}",
-                str(len(runs)),
-                mean_and_interval(accuracies, least=_SEEDS_FOR_A_VERDICT),
-                f"{statistics.median(speeds):.0f}",
-            ]
-        )
-    return rows
-
-
-def verdicts(result: Mapping[str, Any]) -> list[str]:
-    """What can be concluded, then for each method how it differs from the baseline, and how sure that is."""
-    runs = finished_runs(result)
-    baseline = {run["seed"]: _accuracy(run) for run in runs.get(BASELINE, [])}
-    others = {
-        method: {run["seed"]: _accuracy(run) for run in done if run["seed"] in baseline}
-        for method, done in runs.items()
-        if method != BASELINE
-    }
-    differences = {
-        method: [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
-        for method, pairs in others.items()
-        if pairs
-    }
-    if not differences:
-        return []
-    if min(map(len, differences.values())) < _SEEDS_FOR_A_VERDICT:
-        seeds, images = max(map(len, differences.values())), result["data"]["test_images"]
-        some = [*baseline.values(), *(accuracy for pairs in others.values() for accuracy in pairs.values())]
-        error = _standard_error(statistics.mean(some), images)
-        told = [
-            f"No conclusion from {seeds} {'seed' if seeds == 1 else 'seeds'}: the {images:,} test images alone give a "
-            f"difference a standard error of about {error:.1f} points, and seeds vary as well "
-            f"(--seeds {_SEEDS_FOR_A_VERDICT} or more)."
-        ]
-        return told + [
-            f"{method}: {statistics.mean(values):+z.2f} points against {BASELINE}."
-            for method, values in differences.items()
-        ]
-    least = {method: half_interval(values, 1 - 0.05 / len(differences)) for method, values in differences.items()}
-    gains = [method for method, values in differences.items() if statistics.mean(values) > least[method]]
-    losses = [method for method, values in differences.items() if -statistics.mean(values) > least[method]]
-    parts = [f"More accurate than {BASELINE}: {', '.join(gains)}."] if gains else []
-    parts += [f"Less accurate than {BASELINE}: {', '.join(losses)}."] if losses else []
-    low, high = f"{min(least.values()):.1f}", f"{max(least.values()):.1f}"
-    if len(gains) + len(losses) == len(differences):
-        parts.append(f"All differences from {BASELINE} are significant.")
-    else:
-        parts.append(
-            f"{'Of the rest, no' if parts else 'No'} difference from {BASELINE} is significant; one of "
-            f"{low if low == high else f'{low} to {high}'} points would have been, and smaller ones are below the "
-            "resolution of this comparison."
-        )
-    return [" ".join(parts), *(_verdict(method, values, least[method]) for method, values in differences.items())]
-
-
-def _verdict(method: str, differences: Sequence[float], least: float) -> str:
-    mean, half = statistics.mean(differences), half_interval(differences)
-    found = "not significant" if abs(mean) <= least else ("better" if mean > 0 else "worse")
-    return (
-        f"{method}: {mean:+z.2f} points against {BASELINE}, 95 % interval {mean - half:+z.2f} to {mean + half:+z.2f} "
-        f"over {len(differences)} seeds, paired: {found}; {least:.2f} points or more would be significant."
-    )
-
-
-def _standard_error(accuracy: float, images: int) -> float:
-    """Of the difference of two such accuracies, in percent, if the models err independently."""
-    share = accuracy / 100
-    return 100 * math.sqrt(2 * share * (1 - share) / images)
-
-
-def setting(result: Mapping[str, Any]) -> str:
-    """How the accuracies came about, and what they do not say."""
-    config, data = result["config"], result["data"]
-    size = config["dilated_kernel_size"]
-    start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
-    if config.get("sigma_init") is not None:
-        start += f", sigmas at {config['sigma_init']:g} cells"
-    return (
-        f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and "
-        f"{data['test_images']:,} test images of {data['image_size']} pixels), {config['epochs']} epochs. "
-        f"DCLS kernels are {size}x{size}, their positions start {start}. "
-        "Accuracy is measured after the last epoch; ± is the 95 % interval of the mean over seeds (Student's t), which "
-        "says nothing about other test images. A difference is significant at 5 % by the paired t-test, after "
-        "Bonferroni correction for the number of comparisons. All layers are computed by torchdcls, those of 7x7 too. "
-        "Images per second are those of whole training steps."
-    )
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """The table, how it came about, and the verdicts, as Markdown."""
-    sentences = [] if result["config"]["quick"] else verdicts(result)
-    parts = [
-        notice(result),
-        markdown_table(comparison_rows(result)),
-        setting(result),
-        "\n".join(f"- {sentence}" for sentence in sentences),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def images_part(result: Mapping[str, Any], folder: Path) -> Part:
-    """What a report says; the pictures are those of the run folder."""
-    title, size = model_title(result["config"]["model"]), result["config"]["dilated_kernel_size"]
-    return Part(
-        "Do networks with learned positions classify images better?",
-        f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
-        "which by default have no more parameters: which is more accurate on images that it was not trained on?",
-        notice(result).strip("*"),
-        [] if result["config"]["quick"] else verdicts(result),
-        [setting(result)],
-        {"Accuracy after the last epoch": comparison_rows(result)},
-        {
-            folder / "accuracy.png": "Test accuracy by epoch",
-            folder / "positions.png": "Where the elements came from and where they sit after training",
-            folder / "kernels.png": "Some of the dense kernels after training",
-        },
-        result,
-    )
-
-
-def notice(result: Mapping[str, Any]) -> str:
-    """What a reader of the table must know first, or nothing."""
-    if result["status"] != "finished":
-        return f"**The comparison is not complete ({result['status']}): only runs that finished are shown.**"
-    if result["config"]["quick"]:
-        return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
-    return ""
-
-
-def _accuracy(run: Mapping[str, Any]) -> float:
-    return float(run["epochs"][-1]["test_accuracy"])

@@ -1,13 +1,18 @@
-"""The report of comparisons: one HTML file that holds all it shows, pictures too."""
+"""What a comparison tells when it ends: on the console, and in a report, one HTML file that holds all it shows."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Column, Table
+
+from ..progress import say
 from ..run_files import write_text
+from .record import RESULTS
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,47 @@ class Part:
     tables: Mapping[str, Sequence[Sequence[str]]]
     pictures: Mapping[Path, str]
     result: Mapping[str, Any]
+
+
+def present(
+    result: Mapping[str, Any],
+    folder: Path,
+    console: Console,
+    done: bool,
+    part_of: Callable[[Mapping[str, Any], Path], Part],
+    markdown: Callable[[Mapping[str, Any]], str],
+    draw: Callable[[Path, Mapping[str, Any]], Sequence[Path]],
+) -> None:
+    """Prints what was found, and writes `table.md`, the pictures and `report.html`.
+
+    Args:
+        result: The record.
+        folder: The run folder.
+        console: Where to print.
+        done: Whether a run has finished; without one there are no pictures but those that `draw` makes all the same.
+        part_of: Makes the part of the report.
+        markdown: Makes the text of `table.md`.
+        draw: Draws into the folder what there is, and returns the files.
+    """
+    written = [folder / RESULTS]
+    if done:
+        written.append(folder / "table.md")
+        write_text(written[-1], markdown(result) + "\n")
+        part = part_of(result, folder)
+        for title, (header, *body) in part.tables.items():
+            columns = (Column(name, no_wrap=number < 2) for number, name in enumerate(header))
+            table = Table(*columns, title=title, title_justify="left")
+            for row in body:
+                table.add_row(*row)
+            console.print(table)
+        for sentence in filter(None, [part.notice, *part.found, *part.explained]):
+            say(console, sentence)
+    written += draw(folder, result)
+    if done:
+        written.append(folder / "report.html")
+        write_report(written[-1], [part])
+    for path in written:
+        say(console, f"wrote {path}")
 
 
 def write_report(path: Path, parts: Sequence[Part]) -> None:

@@ -1,4 +1,6 @@
 """Images to train and to validate on: where they come from, in which order, and what is done to them."""
 
-# The data sets that have a name: all others are paths.
-NAMED = ("embedded", "fashion-mnist", "cifar10")
+from .image_set import ImageData, ImageSet
+from .named import load_data
+
+__all__ = ["ImageData", "ImageSet", "load_data"]

@@ -16,8 +16,7 @@ from torchvision.transforms import v2
 
 from torchdcls._checks import also_nearest, alternatives, first_names
 
-from ..settings import MAX_IMAGE_PIXELS
-from . import NAMED
+from ..settings import MAX_IMAGE_PIXELS, NAMED
 from .decoding import decode, reason
 from .fingerprint import fingerprint
 from .image_set import ImageData, ImageSet

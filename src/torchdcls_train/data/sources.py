@@ -9,8 +9,7 @@ from PIL import Image
 
 from torchdcls._extras import needed_by
 
-from ..settings import TrainConfig
-from . import NAMED
+from ..settings import NAMED, TrainConfig
 from .fingerprint import fingerprint
 from .image_folder import ENDINGS, FolderImages, check_data_folder
 from .image_set import ImageSet, balanced_indices

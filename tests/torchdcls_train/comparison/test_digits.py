@@ -26,9 +26,7 @@ from torchdcls.delays import SynapticDelays
 from torchdcls_train.comparison.config import DigitsConfig
 from torchdcls_train.comparison.digits import run as digits_run
 from torchdcls_train.comparison.digits import task
-from torchdcls_train.comparison.digits.network import DenseDelays, DigitNetwork, dense_width, parameter_count
-from torchdcls_train.comparison.digits.pictures import accuracy_figure
-from torchdcls_train.comparison.digits.record import (
+from torchdcls_train.comparison.digits.findings import (
     by_speaker,
     chosen_runs,
     comparisons,
@@ -40,6 +38,8 @@ from torchdcls_train.comparison.digits.record import (
     tuning_rows,
     verdict,
 )
+from torchdcls_train.comparison.digits.network import DenseDelays, DigitNetwork, dense_width, parameter_count
+from torchdcls_train.comparison.digits.pictures import accuracy_figure
 from torchdcls_train.comparison.digits.run import compare_digits
 from torchdcls_train.comparison.digits.task import Spoken, Trained, fold_without, train_network
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from torchdcls import Dcls2d
-from torchdcls_train.comparison.pictures import accuracy_figure, stage_views
+from torchdcls_train.comparison.images.pictures import accuracy_figure, stage_views
 
 
 def result(**config: Any) -> dict[str, Any]:

@@ -19,9 +19,7 @@ from torch import Tensor
 
 from torchdcls_train.comparison.config import PositionsConfig
 from torchdcls_train.comparison.positions import run as positions_run
-from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
-from torchdcls_train.comparison.positions.pictures import found_figure
-from torchdcls_train.comparison.positions.record import (
+from torchdcls_train.comparison.positions.findings import (
     differences,
     explanations,
     findings,
@@ -30,6 +28,8 @@ from torchdcls_train.comparison.positions.record import (
     position_rows,
     typical_kernel,
 )
+from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
+from torchdcls_train.comparison.positions.pictures import found_figure
 from torchdcls_train.comparison.positions.run import compare_positions
 from torchdcls_train.comparison.positions.task import STUDENTS, Search, Teacher, distances, find_taps
 

@@ -14,15 +14,9 @@ from scipy.stats import ttest_rel
 
 from torchdcls_results import half_interval
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.record import (
-    Record,
-    comparison_rows,
-    finished_runs,
-    image_facts,
-    markdown,
-    verdicts,
-    watched_epoch,
-)
+from torchdcls_train.comparison.images.findings import comparison_rows, finished_runs, markdown, verdicts
+from torchdcls_train.comparison.images.run import image_facts, watched_epoch
+from torchdcls_train.comparison.record import Record
 from torchdcls_train.comparison.training import Epoch
 from torchdcls_train.data.image_set import ImageData, ImageSet
 

@@ -1,6 +1,7 @@
 """The report: one file that needs nothing else, and says what the record says."""
 
 import base64
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from torchdcls_train.comparison.report import Part, write_report
+from torchdcls_train.comparison.report import Part, present, write_report
 
 PNG = b"\x89PNG not really"
 
@@ -94,3 +96,17 @@ def test_a_report_of_several_begins_with_what_each_found(part: Part, tmp_path: P
     ]
     write_report(file, [part])
     assert "#part-0" not in file.read_text()
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_what_is_done_is_printed_and_written(part: Part, tmp_path: Path, done: bool) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    drawn = [tmp_path / "a.png"]
+    present(part.result, tmp_path, console, done, lambda *_: part, lambda _: "the table", lambda *_: drawn)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    written = [line.removeprefix("wrote ") for line in printed.splitlines() if line.startswith("wrote ")]
+    names = ["results.json", "table.md", "a.png", "report.html"] if done else ["results.json", "a.png"]
+    assert written == [str(tmp_path / name) for name in names]
+    told = [part.notice, *part.found, *part.explained, *part.tables]
+    assert all((words in printed) == done for words in told)
+    assert {path.name for path in tmp_path.iterdir()} == ({"a.png", "table.md", "report.html"} if done else {"a.png"})

@@ -48,3 +48,11 @@ def test_at_least_three_depthwise_7x7_layers_a_stage(name: str) -> None:
     stages = list(select.stages(layers).values())
     assert [stages.count(f"stages.{stage}") for stage in range(4)] == [3, 3, 9, 3]
     assert all(model.get_submodule(layer).kernel_size == (7, 7) for layer in layers)
+
+
+def test_the_small_convmixer() -> None:
+    model = comparison_model("convmixer", 1, 10, 28)
+    layers = [
+        layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and select.default_reason(layer) is None
+    ]
+    assert [(layer.in_channels, layer.kernel_size) for layer in layers] == [(32, (7, 7))] * 3

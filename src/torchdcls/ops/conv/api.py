@@ -14,7 +14,7 @@ from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
-from .posing import Padding, Pairs, state
+from .posing import Padding, Pairs, pose
 from .problem import Map, Problem
 from .select import Plan
 from .ways import METHODS, WAYS, Method, named
@@ -105,7 +105,7 @@ def large_kernel_weight_gradient(input: Tensor, gradient: Tensor, shape: Sequenc
         padding: As in torch.
     """
     weight = input.new_empty(()).expand(shape)  # its shape alone is read
-    _, problem = state(input, weight, None, 1, padding, input.shape[1] // shape[1])
+    _, problem = pose(input, weight, None, 1, padding, input.shape[1] // shape[1])
     assert problem.kernel == tuple(shape[2:])
     plan = select.choose(problem, "convolve", False, True)
     tensors = input, None, gradient, None
@@ -117,7 +117,7 @@ def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: 
     # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
     _checks.one_of("method", method, METHODS)
     _check_kinds(input, weight=weight, bias=bias)
-    weight, problem = state(input, weight, bias, *sizes, output=output)
+    weight, problem = pose(input, weight, bias, *sizes, output=output)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
@@ -232,7 +232,7 @@ def explain_method(
         input = to_channels_last(input)
     weight = torch.empty(tuple(weight_shape), device="meta")
     output: Map = "transpose" if transposed else "convolve"
-    _, problem = state(input, weight, None, stride, padding, groups, output_padding, output=output)
+    _, problem = pose(input, weight, None, stride, padding, groups, output_padding, output=output)
     problem = dataclasses.replace(problem, device=_checks.device(device).type)
     print(select.explain(problem, output, training, training))
 

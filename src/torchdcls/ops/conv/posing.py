@@ -1,7 +1,7 @@
 """From the arguments of a call to the `Problem` that it poses, or to the reason why it poses none."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, SupportsInt
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ Padding = int | Sequence[int] | Literal["same", "valid"]
 Pairs = tuple[tuple[int, int], ...]
 
 
-def state(
+def pose(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -207,11 +207,14 @@ def output_padding_for(
 
     Raises:
         ValueError: A size that the transposed convolution cannot give; the message says which it can.
+        TypeError: No sequence of numbers.
     """
     dims = len(kernel)
-    given = tuple(output_size) if isinstance(output_size, Sequence) and not isinstance(output_size, str) else ()
+    listed = isinstance(output_size, Sequence) and not isinstance(output_size, str | bytes)
+    given = tuple(output_size) if listed else ()
     if len(given) not in (dims, len(input_shape)):
-        raise ValueError(
+        wrong = ValueError if listed else _checks.WrongTypeError
+        raise wrong(
             f"output_size: expected {dims} sizes, one per axis, or {len(input_shape)} with batch and channels as the "
             f"input has them, got {output_size!r}"
         )
@@ -229,7 +232,8 @@ def _fitting(sizes: Sequence[int], least: Sequence[int], stride: Sequence[int], 
     fitting = tuple(more for more in beyond if more is not None)
     if len(fitting) < len(sizes):
         most = tuple(fewest + step - 1 for fewest, step in zip(least, stride, strict=True))
-        raise ValueError(f"output_size: expected from {least} to {most} for a map of {tuple(map)}, got {sizes}")
+        wrong = ValueError if all(isinstance(size, SupportsInt) for size in sizes) else _checks.WrongTypeError
+        raise wrong(f"output_size: expected from {least} to {most} for a map of {tuple(map)}, got {sizes}")
     return fitting
 
 

@@ -12,7 +12,7 @@ from torchdcls.delays import SynapticDelays
 
 from ...run_files import write_whole
 from ..config import LEARNED
-from .record import by_speaker, chosen_runs, finished_methods
+from .findings import by_speaker, chosen_runs, finished_methods
 from .task import Trained
 
 _NEURONS = 4
@@ -49,6 +49,8 @@ def save_example(folder: Path, method: str, lr: float, trained: Trained, spikes:
 
 def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
     """Draws what there is so far; returns the files."""
+    if not finished_methods(result):
+        return []
     figures = {"accuracy.png": accuracy_figure(result)}
     config = result["config"]
     chosen = {

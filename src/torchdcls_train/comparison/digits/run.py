@@ -1,7 +1,6 @@
 """The comparison of delays on spoken digits: trains, records, draws and prints; the same command resumes it."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
@@ -11,20 +10,18 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Column, Table
 
 from torchdcls import _checks
 
 from ...data.fsdd import RATE, Recordings, find_fsdd
 from ...data.spikes import BANDS, spikes_of
 from ...progress import ProgressBar, say
-from ...run_files import write_text
 from ..config import DelayMethod, DigitsConfig
 from ..record import RESULTS, Record
-from ..report import write_report
+from ..report import present
+from .findings import digits_part, finished_methods, markdown
 from .network import dense_width, parameter_count
 from .pictures import draw_pictures, save_example
-from .record import digit_rows, digits_part, explanations, findings, markdown, notice, speaker_rows
 from .task import POSITION_LR_SCALE, VALIDATION, Spoken, fold_without, train_network
 
 _PACKAGES = ("torch", "torchdcls", "scipy")
@@ -72,7 +69,7 @@ def compare_digits(
     )
     with record.under_way(console, f"rerun the same command with --out {folder} to resume"):
         _train_all(config, recordings, record, console)
-    _present(result, folder, console)
+    present(result, folder, console, bool(finished_methods(result)), digits_part, markdown, draw_pictures)
     return result
 
 
@@ -116,7 +113,7 @@ def _facts(config: DigitsConfig, recordings: Recordings) -> dict[str, Any]:
 
 
 def _resumed(config: DigitsConfig, folder: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The record in the folder as what would begin `now` goes on with it."""
+    """The record in the folder as what would begin `now` continues it."""
     try:
         before: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         stored, data = before["config"], before["data"]
@@ -206,23 +203,3 @@ def _train(config: DigitsConfig, spoken: Spoken, todo: list[Key], record: Record
             record.save()
             # Test accuracies are not told before all of them are there, so that nobody stops by them.
             progress.say(f"{title}: validation {trained.validation:.1f} %, {trained.seconds:.0f} s")
-
-
-def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
-    written = [folder / RESULTS]
-    header, *body = digit_rows(result)
-    if body:
-        written.append(folder / "table.md")
-        write_text(written[-1], markdown(result) + "\n")
-        for header, *body in (digit_rows(result), speaker_rows(result)):
-            table = Table(*(Column(title, no_wrap=number < 2) for number, title in enumerate(header)))
-            for row in body:
-                table.add_row(*row)
-            console.print(table)
-        said = [] if result["config"]["quick"] else findings(result)
-        for sentence in filter(None, [notice(result), *said, *explanations(result)]):
-            console.print(sentence, highlight=False, soft_wrap=True)
-        written += [*draw_pictures(folder, result), folder / "report.html"]
-        write_report(written[-1], [digits_part(result, folder)])
-    for path in written:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from torchdcls_results import half_interval
 
-from .record import Cell, cell_of, per_kernel, place_title, places
+from .findings import Cell, cell_of, per_kernel, place_title, places
 from .task import FOUND, Teacher, distances
 
 _STYLES: dict[str, dict[str, Any]] = {
@@ -30,6 +30,8 @@ _FRAME, _LAST_FRAME = 80, 2500
 
 def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
     """Draws what the record has; returns the files."""
+    if not result["runs"]:
+        return []
     paths = []
     for name, figure in (("found.png", found_figure(result)), ("curves.png", curves_figure(result))):
         figure.savefig(folder / name, dpi=120)

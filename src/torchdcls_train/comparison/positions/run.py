@@ -10,29 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Column, Table
 from torch import Tensor
 
 from ...data.fashion_mnist import read_embedded
 from ...data.seeds import seed_of
 from ...progress import ProgressBar
-from ...run_files import write_text
 from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..record import Record
-from ..report import write_report
+from ..report import present
+from .findings import markdown, positions_part, typical_kernel
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
-from .record import (
-    explanations,
-    findings,
-    markdown,
-    notice,
-    place_title,
-    places,
-    position_rows,
-    positions_part,
-    typical_kernel,
-)
 from .task import STUDENTS, Search, Teacher, find_taps
 
 _PACKAGES = ("torch", "torchdcls", "scipy")
@@ -112,7 +100,7 @@ def compare_positions(
         finally:
             if paths:
                 result["travel"] = _travel(result, paths)
-    _present(result, folder, console)
+    present(result, folder, console, bool(result["runs"]), positions_part, markdown, draw_pictures)
     return result
 
 
@@ -201,22 +189,3 @@ def _travel(result: Mapping[str, Any], paths: Mapping[StudentName, Tensor]) -> d
 
 def _rounded(values: Tensor) -> Any:
     return np.round(values.double().numpy(), 3).tolist()
-
-
-def _present(result: Mapping[str, Any], folder: Path, console: Console) -> None:
-    written = [folder / "results.json"]
-    if result["runs"]:
-        written.append(folder / "table.md")
-        write_text(written[-1], markdown(result) + "\n")
-        for place in places(result):
-            header, *body = position_rows(result, place)
-            table = Table(Column(header[0], no_wrap=True), *header[1:], title=place_title(place), title_justify="left")
-            for row in body:
-                table.add_row(*row)
-            console.print(table)
-        for sentence in filter(None, [notice(result), *findings(result), *explanations(result)]):
-            console.print(sentence, highlight=False, soft_wrap=True)
-        written += [*draw_pictures(folder, result), folder / "report.html"]
-        write_report(written[-1], [positions_part(result, folder)])
-    for path in written:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)

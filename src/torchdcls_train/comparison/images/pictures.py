@@ -13,7 +13,7 @@ from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
 from torchdcls_results import model_title
 
-from .record import notice
+from .findings import notice
 
 # Elements of a stage that are drawn.
 _SHOWN = 600
@@ -174,7 +174,7 @@ def _worth(result: Mapping[str, Any]) -> str:
     counts = [(data["train_images"], "training image"), (data["test_images"], "test image")]
     counts += [(config["epochs"], "epoch"), (config["seeds"], "seed")]
     of = ", ".join(f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-    return "\n".join(filter(None, [of, notice(result).strip("*")]))
+    return "\n".join(filter(None, [of, notice(result)]))
 
 
 def _reach(learned: Mapping[str, Sequence[StageView]]) -> float:

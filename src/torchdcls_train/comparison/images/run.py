@@ -1,34 +1,35 @@
 """The comparison of 7x7 and DCLS layers: the same small model, trained once for each method and seed."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from torchdcls.conversion import parameter_count
 
-from ..data.held_batches import HeldBatches
-from ..data.image_set import ImageData, balanced
-from ..data.named import channel_mean_std, images_per_epoch, load_data
-from ..processes import device_name, find_device
-from ..progress import ProgressBar
-from ..run_files import write_text
-from ..threads import set_threads
-from .compared import save_compared
-from .config import CompareConfig, Method
-from .models import method_model
+from ...data.held_batches import HeldBatches
+from ...data.image_set import ImageData, balanced
+from ...data.named import channel_mean_std, images_per_epoch, load_data
+from ...processes import device_name, find_device
+from ...progress import ProgressBar
+from ...threads import set_threads
+from ..compared import save_compared
+from ..config import CompareConfig, Method
+from ..models import method_model
+from ..record import Record
+from ..report import present
+from ..training import Epoch, short_run, short_settings
+from .findings import finished_runs, images_part, markdown
 from .pictures import StageView, draw_pictures, stage_views
-from .record import Record, comparison_rows, image_facts, images_part, markdown, notice, verdicts, watched_epoch
-from .report import write_report
-from .training import short_run, short_settings
 
 
-def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None) -> dict[str, Any]:
+def compare_images(
+    config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None
+) -> dict[str, Any]:
     """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
 
     The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
@@ -75,7 +76,8 @@ def compare(config: CompareConfig, *, argv: list[str] | None = None, console: Co
         for seed in range(config.seeds):
             for method in config.methods:
                 views.setdefault(method, _run(config, method, seed, data, device, record, progress))
-    _present(record.result, folder, views, console)
+    done = bool(finished_runs(record.result))
+    present(record.result, folder, console, done, images_part, markdown, partial(draw_pictures, views=views))
     return record.result
 
 
@@ -120,22 +122,35 @@ def _run(
     return stage_views(model, before=before)
 
 
-def _present(result: Mapping[str, Any], folder: Path, views: Mapping[str, list[StageView]], console: Console) -> None:
-    header, *body = comparison_rows(result)
-    written = [folder / "results.json"]
-    if body:
-        written.append(folder / "table.md")
-        write_text(written[-1], markdown(result) + "\n")
-        table = Table(*header)
-        for row in body:
-            table.add_row(*row)
-        console.print(table)
-        sentences = [] if result["config"]["quick"] else verdicts(result)
-        for sentence in filter(None, [notice(result).strip("*"), *sentences]):
-            console.print(sentence, highlight=False, soft_wrap=True)
-    written += draw_pictures(folder, result, views)
-    if body:
-        written.append(folder / "report.html")
-        write_report(written[-1], [images_part(result, folder)])
-    for path in written:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+def image_facts(config: CompareConfig, data: ImageData, device: str, threads: int) -> dict[str, Any]:
+    """What the record of a comparison on images begins with.
+
+    Args:
+        config: Settings, checked.
+        data: The images.
+        device: Where models are trained, in words.
+        threads: CPU threads.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
+    settings.update(data=Path(config.data).name, methods=list(config.methods))
+    return {
+        "device": device,
+        "threads": threads,
+        "config": settings,
+        "data": {
+            "name": data.name,
+            "train_images": len(data.train),
+            "test_images": len(data.test),
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "classes": list(data.classes),
+            "skipped_images": data.skipped,
+        },
+        "runs": [],
+    }
+
+
+def watched_epoch(epoch: Epoch) -> dict[str, Any]:
+    """An epoch for the record. It was watched by the test images, and is named so."""
+    watched = ("loss", "accuracy")
+    return {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}

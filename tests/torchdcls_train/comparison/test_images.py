@@ -17,9 +17,9 @@ from safetensors.torch import load_model
 from torch import nn
 
 from torchdcls_train import threads
-from torchdcls_train.comparison import compare as comparison
-from torchdcls_train.comparison.compare import compare
 from torchdcls_train.comparison.config import METHODS, CompareConfig
+from torchdcls_train.comparison.images import run as images_run
+from torchdcls_train.comparison.images.run import compare_images
 from torchdcls_train.comparison.models import method_model
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
@@ -55,7 +55,7 @@ def config(folder: Path, tmp_path: Path) -> CompareConfig:
 
 def quietly(config: CompareConfig) -> tuple[dict[str, Any], str]:
     console = Console(file=io.StringIO(), width=200)
-    return compare(config, argv=["compare"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
+    return compare_images(config, argv=["compare"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def scored(model: nn.Module, batches: HeldBatches) -> Scores:
@@ -126,7 +126,7 @@ def test_interruption_leaves_a_readable_folder(config: CompareConfig, monkeypatc
         yield next(short_run(*args, **kwargs))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "short_run", interrupted)
+    monkeypatch.setattr(images_run, "short_run", interrupted)
     result, printed = quietly(replace(config, epochs=2))
     assert result["status"] == "interrupted"
     assert "Interrupted" in printed

@@ -203,7 +203,9 @@ def explanations(result: Mapping[str, Any]) -> list[str]:
 def notice(result: Mapping[str, Any]) -> str:
     """What a reader of the table must know first, or nothing."""
     if result["status"] != "finished":
-        return f"The comparison is not complete ({result['status']}): only runs that finished are shown."
+        return (
+            f"The comparison is not complete ({result['status']}): only speakers with whom all methods are done count."
+        )
     return (
         "A quick run: that it runs is all it shows; its accuracies mean nothing." if result["config"]["quick"] else ""
     )
