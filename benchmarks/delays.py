@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdcls.delays import AxonalDelays, SynapticDelays, rounded_delays
+from torchdcls.delays import AxonalDelays, RecurrentDelays, SynapticDelays, rounded_delays
 
 from .memory import saved_bytes
 from .parity import check_parity
@@ -52,6 +52,7 @@ PROBLEMS = {
     "rounded": DelayProblem("synaptic", "rounded", "DCLS"),
     "memory": DelayProblem("synaptic", "saved for backward", "DCLS"),
     "step": DelayProblem("synaptic", "a step of a stream", "a window"),
+    "recurrent": DelayProblem("synaptic, fed back", "output and gradients", "a loop"),
     "network": DelayProblem("SHD network", "an epoch", "DCLS"),
 }
 
@@ -129,8 +130,8 @@ def note(result: Mapping[str, Any]) -> str:
         f"{NEURONS} to {NEURONS} neurons, windows of {MAX_DELAY + 1} steps, {STEPS} steps with spikes in {RATE:.0%}, "
         f"batch {BATCH} (of a stream 1). The network is {'-'.join(map(str, WIDTHS))}, with windows of "
         f"{NETWORK_DELAY + 1} steps, batch {NETWORK_BATCH} and spikes in {NETWORK_RATE:.0%}; an epoch is {EPOCH} times "
-        f"a training step. Threads: {settings['threads']}, median of {settings['turns']} turns, the ratio's spread in "
-        "brackets."
+        f"a training step. A loop adds what spikes come to later to a buffer, step by step. Threads: "
+        f"{settings['threads']}, median of {settings['turns']} turns, the ratio's spread in brackets."
     )
 
 
@@ -169,6 +170,12 @@ def _sides(name: str) -> Sides:
             return partial(_rounded, ours.eval(), spikes), partial(_evaluated, _causal(theirs.eval()), spikes)
         case "step":
             return _step_sides(spikes)
+        case "recurrent":
+            delays = SynapticDelays(NEURONS, NEURONS, MAX_DELAY)
+            fed_back, learned = RecurrentDelays(delays, _leaky), [*delays.parameters()]
+            return _training(lambda input: fed_back(input)[0], spikes, learned), _training(
+                partial(_loop, delays), spikes, learned
+            )
         case _:
             own_network, their_network = networks()
             return _network_step(own_network), _network_step(their_network)
@@ -244,6 +251,24 @@ def _step_sides(spikes: Tensor) -> Sides:
             return layer(window)[..., -1]
 
     return step, again
+
+
+def _leaky(current: Tensor, voltage: Tensor | None) -> tuple[Tensor, Tensor]:
+    # Smooth, so that rounding decides nothing.
+    voltage = current if voltage is None else torch.add(current, voltage, alpha=DECAY)
+    return voltage.tanh(), voltage
+
+
+def _loop(delays: SynapticDelays, input: Tensor) -> Tensor:
+    """Each step adds to a buffer of all that is due later, as DelRec does (its kernel is made once here)."""
+    taps = delays.kernel().flip(-1).permute(1, 2, 0)  # (in, lags, out)
+    due = input.new_zeros(len(input), *taps.shape[1:])
+    outputs, voltage = [], None
+    for current in input.unbind(-1):
+        made, voltage = _leaky(current + due[:, 0], voltage)
+        outputs.append(made)
+        due = (made @ taps.flatten(1)).view_as(due) + F.pad(due[:, 1:], (0, 0, 0, 1))
+    return torch.stack(outputs, -1)
 
 
 def _saved() -> dict[str, Any]:

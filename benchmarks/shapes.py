@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchdcls.ops.conv.posing import state
+from torchdcls.ops.conv.posing import pose
 from torchdcls.ops.conv.problem import Problem
 
 # Of the draw that the rule is fitted on; what it is tried on has another.
@@ -58,14 +58,14 @@ class Shape:
     def problem(self) -> tuple[Problem, Tensor, Tensor, Tensor]:
         """The problem as a method gets it, with the tensors of it."""
         input, weight, gradient = self.tensors()
-        weight, problem = state(input, weight, None, 1, self.padding, self.groups)
+        weight, problem = pose(input, weight, None, 1, self.padding, self.groups)
         return problem, input, weight, gradient
 
     def problem_alone(self) -> Problem:
         """The problem without numbers."""
         with torch.device("meta"):
             input, weight, _ = self.tensors()
-            _, problem = state(input, weight, None, 1, self.padding, self.groups)
+            _, problem = pose(input, weight, None, 1, self.padding, self.groups)
         return replace(problem, device="cpu")
 
     def to_json(self) -> dict[str, Any]:

@@ -55,6 +55,10 @@ def test_paths_are_left_out_of_the_command(data: list[str]) -> None:
     assert " ".join(results.repeatable(["compare", *data])).replace("=", " ") == "compare --data birds"
 
 
+def test_a_checkout_is_found() -> None:
+    assert Path(__file__).parents[1] == results._CHECKOUT
+
+
 def test_an_installed_copy_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "_CHECKOUT", tmp_path)
     fields = results.environment("make", ["torch"])

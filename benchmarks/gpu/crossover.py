@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from torchdcls.ops.conv import large_kernel_conv
-from torchdcls.ops.conv.posing import state
+from torchdcls.ops.conv.posing import pose
 from torchdcls.ops.conv.select import unsupported_reason
 from torchdcls.ops.conv.ways import WAYS
 
@@ -54,7 +54,7 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 def _times(layer: Layer) -> dict[str, Any]:
     input, weight, gradient = tensors(layer, layer.kernel, torch.channels_last, clock.DEVICE)
-    _, problem = state(input, weight, None, 1, layer.kernel // 2, layer.channels)
+    _, problem = pose(input, weight, None, 1, layer.kernel // 2, layer.channels)
     sides, once = {}, {}
     for way in WAYS:
         if unsupported_reason(way, problem) is not None:

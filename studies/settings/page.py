@@ -7,7 +7,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from torchdcls_results import INPUTS as IN_WORDS
-from torchdcls_results import half_interval, markdown_table
+from torchdcls_results import half_interval, markdown_table, mean_and_interval
 
 from ..differences import Difference, paired_difference
 from .plan import INPUTS, QUESTIONS, SEEDS, NetworkCell, Question, baseline, planned, task_of
@@ -115,7 +115,7 @@ def question_rows(question: Question, records: Records, effects: Sequence[Effect
             there = list(values(question, row, column, inputs, records).values())
             difference = known.get((row, column, inputs))
             told = "" if difference is None else f" ({_signed(difference)})"
-            cells.append(f"{_mean(there)}{told}" if there else "-")
+            cells.append(f"{mean_and_interval(there, '.1f')}{told}" if there else "-")
         rows.append([row, *cells])
     if all(cell == "-" for _, *cells in rows for cell in cells):
         return []
@@ -160,11 +160,6 @@ def _inputs(question: Question) -> "Sequence[Inputs | None]":
 
 def _place(column: str, inputs: "Inputs | None") -> str:
     return column if inputs is None else f"{column}, {inputs}"
-
-
-def _mean(numbers: Sequence[float]) -> str:
-    told = f"{mean(numbers):.1f}"
-    return told if len(numbers) < 2 else f"{told} ± {half_interval(numbers):.1f}"
 
 
 def _signed(difference: Difference) -> str:
@@ -243,7 +238,7 @@ def _baseline_words(records: Records) -> str:
         return ""
     return (
         "Accuracy on 1,000 validation images (%) after training on 5,000 images of Fashion-MNIST; 17x17 kernels. The "
-        f"same network with 7x7 layers: {_mean(found)} ({len(found)} seeds)."
+        f"same network with 7x7 layers: {mean_and_interval(found, '.1f')} ({len(found)} seeds)."
     )
 
 

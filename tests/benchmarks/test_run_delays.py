@@ -49,6 +49,13 @@ def test_nothing_is_measured_where_sides_differ(name: str, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_recurrent_delays_are_compared_with_a_loop_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = delays.RecurrentDelays.forward
+    monkeypatch.setattr(delays.RecurrentDelays, "forward", lambda self, input: (2 * forward(self, input)[0], None))
+    with pytest.raises(ParityError, match="recurrent: result 0"):
+        delays.verify(["recurrent"])
+
+
 def test_neurons_fire_and_reset_and_learn() -> None:
     currents = torch.tensor([0.5, 0.6, 1.2, 0.999, 0.0]).view(5, 1, 1).requires_grad_()
     spikes = delays._Spikes.apply(currents)

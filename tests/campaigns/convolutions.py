@@ -147,17 +147,17 @@ def _report(problems: list[Drawn], reading: int, writing: int) -> None:
 def attempt(problem: Drawn) -> Iterator[Case]:
     """A case for each method that can run the problem."""
     from torchdcls.ops.conv import METHODS, select
-    from torchdcls.ops.conv.posing import state
+    from torchdcls.ops.conv.posing import pose
     from torchdcls.ops.conv.ways import named
 
     leaves = tensors(problem)
     bias = leaves.get("bias")
     if problem.beyond is None:
-        _, posed = state(leaves["input"], leaves["weight"], bias, problem.stride, problem.padding, problem.channels[2])
+        _, posed = pose(leaves["input"], leaves["weight"], bias, problem.stride, problem.padding, problem.channels[2])
     else:
         assert not isinstance(problem.padding, str)
         sizes = problem.stride, problem.padding, problem.channels[2], problem.beyond
-        _, posed = state(leaves["input"], leaves["weight"], bias, *sizes, output="transpose")
+        _, posed = pose(leaves["input"], leaves["weight"], bias, *sizes, output="transpose")
     # Torch's own gradients refuse some weights that are not contiguous.
     whole = {name: leaf.contiguous() for name, leaf in leaves.items()}
     truth = answers(lambda leaves: torchs(problem, leaves), {name: leaf.double() for name, leaf in whole.items()})

@@ -94,7 +94,10 @@ def test_parity_of_their_evaluation(caplog):
             ValueError,
             "state_dict: expected finite numbers, got NaN or infinity in P",
         ),
-        (torch.ones(2), TypeError, "state_dict: expected tensors by name, got Tensor"),
+        (torch.ones(2), TypeError, "state_dict: expected a mapping from names, got Tensor"),
+        ({1: torch.ones(2)}, TypeError, "state_dict: expected a mapping from names, got dict"),
+        ({"0.weight": torch.ones(2, 2, 1), "0.P": 3}, TypeError, "0.P: expected a torch.Tensor, got 3"),
+        ({"0.weight": [1], "0.P": torch.ones(1, 2, 2, 1)}, TypeError, "weight: expected a torch.Tensor, got list"),
     ],
 )
 def test_other_state_dicts(state, error, said):

@@ -158,6 +158,22 @@ def test_delays_are_read_and_set(kind):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
+        ([1.0], "a number, got list"),
+        (True, "a number, got True"),
+        (torch.tensor(1j), "real numbers, got torch.complex64"),
+        (torch.tensor(True), "real numbers, got torch.bool"),
+    ],
+)
+def test_delays_of_a_wrong_type(kind, value, said):
+    layer = kind(3, 4, 6)
+    with pytest.raises(TypeError, match=f"^delay: expected {said}$"):
+        layer.delay = value
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
         (-0.5, r"delays from 0 to max_delay=6 steps, got -0.5"),
         (7, r"delays from 0 to max_delay=6 steps, got 7"),
         (math.nan, r"delays from 0 to max_delay=6 steps, got nan"),
@@ -232,7 +248,7 @@ def test_a_whole_number_is_an_integer_as_everywhere_in_the_package(kind):
 @kinds
 def test_settings_that_make_another_layer(kind):
     layer = kind(3, 4, 6)
-    for name in ("dilated_kernel_size", "stride"):
+    for name in ("dilated_kernel_size", "stride", "padding", "padding_mode"):
         with pytest.raises(ValueError, match=f"^{name}: expected no change, got 9"):
             setattr(layer, name, 9)
 

@@ -50,10 +50,10 @@ def by_definition(layer, input):
 
 
 @kinds
-@pytest.mark.parametrize(("max_delay", "kernel_count"), [(0, 1), (5, 1), (5, 2)])
+@pytest.mark.parametrize(("max_delay", "kernel_count"), [(0, 1), (1, 1), (4, 1), (5, 2), (12, 1), (30, 1)])
 def test_equals_its_definition(kind, max_delay, kernel_count):
     layer = make(kind, kernel_count=kernel_count, max_delay=max_delay)
-    input = torch.randn(2, 4, 13, dtype=torch.float64, requires_grad=True)
+    input = torch.randn(2, 4, 29, dtype=torch.float64, requires_grad=True)
     leaves = [input, *layer.parameters()]
     found, expected = layer(input)[0], by_definition(layer, input)
     torch.testing.assert_close(found, expected)
@@ -64,6 +64,53 @@ def test_equals_its_definition(kind, max_delay, kernel_count):
         torch.testing.assert_close(one, other)
     with rounded_delays(layer), torch.no_grad():
         torch.testing.assert_close(layer(input)[0], by_definition(layer, input))
+
+
+@kinds
+def test_gradients_through_a_state(kind):
+    layer = make(kind)
+    input = torch.randn(2, 4, 17, dtype=torch.float64, requires_grad=True)
+    leaves = [input, *layer.parameters()]
+    whole, end = layer(input)
+    first, state = layer(input[..., :6])
+    second, state = layer(input[..., 6:], state)
+    results = ((whole, end), (torch.cat((first, second), -1), state))
+    losses = [out.square().sum() + to.feedback.square().sum() + to.delays.pending.sum() for out, to in results]
+    wanted = torch.autograd.grad(losses[0], leaves)
+    for _ in range(2):  # the graph may be gone through again
+        grads = torch.autograd.grad(losses[1], leaves, retain_graph=True)
+        for one, other in zip(grads, wanted, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@kinds
+def test_gradients_of_gradients(kind):
+    """They are right of the input's, and refused of those of the delays, which are made at once."""
+    layer = make(kind)
+    input = torch.randn(2, 4, 17, dtype=torch.float64, requires_grad=True)
+    leaves = [input, *layer.parameters()]
+    twice = []
+    for output in (layer(input)[0], by_definition(layer, input)):
+        (first,) = torch.autograd.grad(output.square().sum(), input, create_graph=True)
+        twice.append(torch.autograd.grad(first.square().sum(), leaves))
+    for one, other in zip(*twice, strict=True):
+        torch.testing.assert_close(one, other)
+    (first,) = torch.autograd.grad(layer(input)[0].square().sum(), layer.delays.position, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@kinds
+def test_half_precision(kind):
+    layer = make(kind).to(torch.bfloat16)
+    layer.delays.sigma.data = layer.delays.sigma.float()
+    layer.delays.position.data = layer.delays.position.float()
+    input = torch.randn(2, 4, 13, dtype=torch.bfloat16)
+    truth = layer.double()(input.double())[0]
+    layer.to(torch.bfloat16)
+    found, _ = layer(input)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), truth, rtol=0.05, atol=0.05)
 
 
 @kinds
@@ -147,6 +194,9 @@ def test_wrong_input(kind):
         layer(input[:, :3])
     with pytest.raises(ValueError, match=r"^neuron: expected spikes \(2, 4\), got shape \(2,\)"):
         RecurrentDelays(layer.delays, lambda current, state: (current.sum(-1), state))(input)
+    for spikes, found in ((None, "NoneType"), (input[..., 0] > 0, "torch.bool")):
+        with pytest.raises(TypeError, match=f"^neuron: expected spikes as floating-point numbers, got {found}$"):
+            RecurrentDelays(layer.delays, lambda current, state, spikes=spikes: (spikes, state))(input)
     # A tensor of two is not mistaken for spikes and a state.
     with pytest.raises(TypeError, match=r"^neuron: expected it to return \(spikes, state\), got Tensor$"):
         RecurrentDelays(layer.delays, lambda current, state: current)(input)

@@ -14,7 +14,6 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from torchdcls.delays import AxonalDelays, DendriticDelays, SynapticDelays, round_delays_, rounded_delays
-from torchdcls.delays import kinds as layers
 
 KINDS = [SynapticDelays, AxonalDelays, DendriticDelays]
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -150,6 +149,21 @@ def test_what_cannot_be_rounded(function):
 
 
 @kinds
+def test_nan_is_not_loaded_where_it_would_not_show(kind):
+    model = nn.Sequential(kind(3, 4, 6))
+    state = copy.deepcopy(model.state_dict())
+    state["0.position"].view(-1)[0] = math.nan
+    with (
+        rounded_delays(model),
+        pytest.raises(RuntimeError, match=r"0\.position: expected finite delays for a layer that is rounded, got NaN"),
+    ):
+        model.load_state_dict(state)
+    assert model[0].position.isfinite().all()
+    model.load_state_dict(state)
+    assert model(torch.randn(2, 3, 9)).isnan().any()
+
+
+@kinds
 @pytest.mark.compiles
 def test_compiled(kind):
     layer = kind(3, 4, 6)
@@ -174,7 +188,7 @@ def test_evaluation_delays_rows_instead_of_a_convolution(batch, kernel_count, dt
     kernel = layer.kernel().detach()
     truth = F.conv1d(F.pad(input.double(), (6, 4)), kernel.double(), layer.bias.double()).detach()
     with torch.no_grad(), monkeypatch.context() as patch:
-        patch.setattr(layers, "large_kernel_conv", lambda *_, **__: pytest.fail("a convolution"))
+        patch.setattr("torchdcls.delays.layer.large_kernel_conv", lambda *_, **__: pytest.fail("a convolution"))
         found = layer(input)
         layer.delay = (layer.delay + 1).clamp(max=6)  # which is noticed
         assert not batch or 0 in batch or not torch.allclose(layer(input), found)
@@ -190,7 +204,7 @@ def test_evaluation_delays_rows_instead_of_a_convolution(batch, kernel_count, dt
 
 @needs_kernels
 def test_a_convolution_where_gradients_or_a_method_are_asked_for(monkeypatch):
-    monkeypatch.setattr(layers, "delayed_sums", lambda *_: pytest.fail("no convolution"))
+    monkeypatch.setattr("torchdcls.delays.kinds.delayed_sums", lambda *_: pytest.fail("no convolution"))
     layer = SynapticDelays(3, 4, 6)
     round_delays_(layer)
     layer(torch.randn(2, 3, 9)).sum().backward()

@@ -133,5 +133,7 @@ def test_a_wrong_state_is_refused():
     schedule = SigmaSchedule(SynapticDelays(2, 2, 3), 2, 0.2, 3)
     with pytest.raises(ValueError, match=r"^state_dict: expected start, end, epochs, kind, epoch, got none of epoch$"):
         schedule.load_state_dict({"start": 2, "end": 0.2, "epochs": 3, "kind": "linear"})
+    with pytest.raises(TypeError, match=r"^state_dict: expected the state of a schedule, got 3$"):
+        schedule.load_state_dict(3)
     with pytest.raises(ValueError, match=r"^epoch: expected at least 0, got -1"):
         schedule.load_state_dict(schedule.state_dict() | {"epoch": -1})

@@ -192,10 +192,26 @@ def test_wrong_states_and_steps(kind):
     for call in (lambda: layer.step(spikes(2, 5), state.pending), lambda: layer.stream(spikes(2, 5, 9), 3)):
         with pytest.raises(TypeError, match=r"^state: expected what step or stream gave back, got"):
             call()
+    with pytest.raises(TypeError, match=r"^state: expected a torch.Tensor, got 3$"):
+        layer.step(spikes(2, 5), DelayState(3))
+    with pytest.raises(ValueError, match=r"^state: expected floating-point numbers, got torch.int64$"):
+        layer.step(spikes(2, 5), DelayState(state.pending.long()))
     with pytest.raises(ValueError, match=r"^input: expected one step, \(batch, 5\) or \(5,\), got shape \(2, 5, 9\)"):
         layer.step(spikes(2, 5, 9))
     with pytest.raises(ValueError, match=r"^input: expected the dtype of weight, torch.float64, got torch.bool"):
         layer.step(spikes(2, 5).bool())
+
+
+@kinds
+def test_a_state_of_another_precision_does_not_change_the_outputs(kind):
+    layer = make(kind).float()
+    input = spikes(2, 5, STEPS).float()
+    expected = layer(input)
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 0.05)):
+        _, state = layer.stream(input[..., :9])
+        other = DelayState(state.pending.to(dtype))
+        for output in (layer.stream(input[..., 9:], other)[0], stepped(layer, input[..., 9:], other)[0]):
+            torch.testing.assert_close(output, expected[..., 9:], rtol=tolerance, atol=tolerance)
 
 
 @kinds

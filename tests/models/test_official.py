@@ -21,7 +21,7 @@ from torch import nn
 import torchdcls
 from torchdcls import Dcls2d, load_official, to_official
 from torchdcls.conversion import files, official
-from torchdcls.conversion.official import INTERPOLATIONS, PUBLISHED
+from torchdcls.conversion.official import INTERPOLATION_OF, PUBLISHED
 from torchdcls.models import HOSTS
 from torchdcls.models import official as models_official
 
@@ -36,7 +36,7 @@ TINY = {
 }
 # What the authors publish, and what else the package DCLS can make of the same models.
 CASES = [
-    *(("convnext_tiny", version) for version in INTERPOLATIONS),
+    *(("convnext_tiny", version) for version in INTERPOLATION_OF),
     ("convformer_s18", "v1"),
     ("caformer_s18", "v1"),
     ("caformer_s18", "gauss"),

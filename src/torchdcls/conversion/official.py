@@ -31,7 +31,7 @@ from ..ops.tracing import with_versions
 from ..profiles import Interpolation
 
 Version = Literal["v0", "v1", "max", "gauss"]
-INTERPOLATIONS = _checks.DCLS_NAMES
+INTERPOLATION_OF = _checks.DCLS_NAMES
 THEIR_NAMES = {"position": "P", "sigma": "SIG"}
 
 # The modules of timm that hold the models.
@@ -118,7 +118,7 @@ PUBLISHED = {
 def address(host: str, interpolation: Interpolation, size: int, count: int) -> str:
     """Where the authors publish weights of the model with exactly these kernels, or nothing."""
     for name, file in PUBLISHED.items():
-        if (file.host, INTERPOLATIONS[file.version], file.size, file.count) == (host, interpolation, size, count):
+        if (file.host, INTERPOLATION_OF[file.version], file.size, file.count) == (host, interpolation, size, count):
             return f"https://zenodo.org/records/{file.record}/files/{name}?download=1"
     return ""
 

@@ -24,7 +24,7 @@ def from_snn_delays(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises:
         ValueError: No layer of DCLS, one of more than one axis or of other shapes, or numbers that are not finite.
-        TypeError: No mapping.
+        TypeError: No mapping of names, or what should be a tensor is none.
 
     Source:
         https://github.com/Thvnvtos/SNN-delays
@@ -37,14 +37,15 @@ def from_snn_delays(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> layer.load_state_dict(from_snn_delays(theirs))
         <All keys matched successfully>
     """
-    if not isinstance(state_dict, Mapping):
-        raise _checks.WrongTypeError(f"state_dict: expected tensors by name, got {type(state_dict).__name__}")
+    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
+        raise _checks.WrongTypeError(f"state_dict: expected a mapping from names, got {type(state_dict).__name__}")
     names = {theirs: ours for ours, theirs in THEIR_NAMES.items()}
     renamed = {}
     for key, value in state_dict.items():
         path, dot, name = key.rpartition(".")
         if name in names:
             weight = state_dict.get(f"{path}{dot}weight")
+            _checks.tensors(optional=("weight",), **{key: value, "weight": weight})
             if weight is None or value.shape != (1, *weight.shape) or weight.dim() != 3:
                 shape = None if weight is None else tuple(weight.shape)
                 raise ValueError(

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops.conv import large_kernel_conv
 from ..ops.delayed import can_delay, delayed_sums
 from ..ops.tracing import special_tensors
 from .layer import DelayLayer
@@ -46,12 +45,13 @@ class SynapticDelays(DelayLayer):
         """The dense kernel of a cross-correlation, (out_features, in_features, max_delay + 1), oldest input first."""
         return self._taps(self.weight)
 
+    filters = kernel
+
     def _delayed(self, neurons: Tensor, after: int) -> Tensor:
         if self.rounding.is_on and self.method == "auto" and can_delay(neurons, self.weight):
             delay = self._kept(self._whole_delays, *self._settings(), "delays")
             return delayed_sums(neurons, self.weight, delay, self.max_delay, neurons.shape[-1] + after)
-        kernel = self._kept(self.kernel, *self._settings())
-        return large_kernel_conv(F.pad(neurons, (self.max_delay, after)), kernel, method=self.method)
+        return super()._delayed(neurons, after)
 
     def _whole_delays(self) -> Tensor:
         # Clamped for the sake of memory alone, see `_taps`.
@@ -59,10 +59,6 @@ class SynapticDelays(DelayLayer):
 
     def _leave(self, delayed: Tensor) -> Tensor:
         return delayed if self.bias is None else delayed + self.bias.unsqueeze(-1)
-
-    def step_taps(self) -> Tensor:
-        # Of an input, (in_features, out_features * steps): its synapses are one row.
-        return self.kernel().flip(-1).transpose(0, 1).flatten(1)
 
     def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
         flat = _rows_of_active(neurons, taps) if _is_sparse(neurons) else neurons @ taps
@@ -77,26 +73,22 @@ class _SharedDelays(DelayLayer):
 
         For other programs; the layer itself never makes it.
         """
-        taps = self._channel_taps().reshape(*self.position.shape[1:], self.max_delay + 1)
+        taps = self.filters().reshape(*self.position.shape[1:], self.max_delay + 1)
         return (self.weight.unsqueeze(-1) * taps).sum(-2)
 
-    def _channel_taps(self) -> Tensor:
-        # (the delays, steps), the oldest first, each of weight 1.
+    def filters(self) -> Tensor:
+        """The delays alone, (the delays, 1, max_delay + 1), the oldest step first, each of weight 1."""
         ones = torch.ones((1, math.prod(self.delay_shape), 1), dtype=self.position.dtype, device=self.position.device)
-        return self._taps(ones)[0].to(self.weight.dtype)
+        return self._taps(ones).transpose(0, 1).to(self.weight.dtype)
 
     def _delayed(self, neurons: Tensor, after: int) -> Tensor:
-        padded = F.pad(neurons, (self.max_delay, after))
         if self.rounding.is_on:
+            padded = F.pad(neurons, (self.max_delay, after))
             return _shifted(padded, self.delay.flatten().long(), self.max_delay)
-        taps = self._kept(self._channel_taps, *self._settings()).unsqueeze(1)
-        return large_kernel_conv(padded, taps, groups=len(taps), method=self.method)
-
-    def step_taps(self) -> Tensor:
-        return self._channel_taps().flip(-1)
+        return super()._delayed(neurons, after)
 
     def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
-        return neurons.unsqueeze(-1) * taps
+        return neurons.unsqueeze(-1) * taps.view(-1, self.max_delay + 1)
 
 
 class AxonalDelays(_SharedDelays):
@@ -118,7 +110,7 @@ class AxonalDelays(_SharedDelays):
         return neurons if self.kernel_count == 1 else neurons.repeat_interleave(self.kernel_count, -2)
 
     def _leave(self, delayed: Tensor) -> Tensor:
-        return F.conv1d(delayed, self.weight.flatten(1).unsqueeze(-1), self.bias)
+        return _mixed(delayed, self.weight.flatten(1), self.bias)
 
 
 class DendriticDelays(_SharedDelays):
@@ -137,11 +129,18 @@ class DendriticDelays(_SharedDelays):
     delay_axes = (0,)
 
     def _enter(self, neurons: Tensor) -> Tensor:
-        return F.conv1d(neurons, self.weight.transpose(1, 2).flatten(0, 1).unsqueeze(-1))
+        return _mixed(neurons, self.weight.transpose(1, 2).flatten(0, 1))
 
     def _leave(self, delayed: Tensor) -> Tensor:
         own = delayed.reshape(*delayed.shape[:-2], self.out_channels, self.kernel_count, delayed.shape[-1]).sum(-2)
         return own if self.bias is None else own + self.bias.unsqueeze(-1)
+
+
+def _mixed(neurons: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A matrix product over neurons at each step: (batch, in, time) -> (batch, out, time)."""
+    if neurons.shape[-1] == 1:  # of a stream
+        return F.linear(neurons.squeeze(-1), weight, bias).unsqueeze(-1)
+    return F.conv1d(neurons, weight.unsqueeze(-1), bias)
 
 
 def _shifted(padded: Tensor, delay: Tensor, before: int) -> Tensor:

@@ -1,14 +1,16 @@
 """What all layers of learned delays have: delays of elements, layouts, rounding, and streams."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _checks
 from ..nn import DclsLayer
 from ..ops.autocast import autocast_is_on
-from ..ops.conv import Method
+from ..ops.conv import Method, large_kernel_conv
 from ..ops.kernel import construct_kernel
 from ..ops.tracing import special_tensors
 from ..profiles import Interpolation, Profile
@@ -37,7 +39,7 @@ class Rounding:
         return Rounding, (self.final,)
 
 
-class DelayLayer(DclsLayer):
+class DelayLayer(DclsLayer, ABC):
     """What `SynapticDelays`, `AxonalDelays` and `DendriticDelays` have in common; use those.
 
     With weights `w`, delays `d` and a spread `g` that sums to 1 over the window (one step alone for whole delays):
@@ -134,7 +136,7 @@ class DelayLayer(DclsLayer):
 
     def _checked(self, name: str, value: Any) -> Any:
         match name:
-            case "dilated_kernel_size" | "stride" if self._is_set(name):
+            case "dilated_kernel_size" | "stride" | "padding" | "padding_mode" if self._is_set(name):
                 raise ValueError(f"{name}: expected no change, got {value!r}; make another layer, with its max_delay")
             case "tail":
                 return _checks.integer("tail", value, 0)
@@ -192,6 +194,8 @@ class DelayLayer(DclsLayer):
         if not isinstance(value, Tensor):
             _checks.number(name, value)
             value = torch.tensor(float(value), dtype=torch.float64)  # type: ignore[arg-type]  # a number, as was asked
+        if value.is_complex() or value.dtype == torch.bool:
+            raise _checks.WrongTypeError(f"{name}: expected real numbers, got {value.dtype}")
         shape = self.delay_shape
         given = value.detach().to(self.position)
         if self.kernel_count == 1 and given.shape == shape[:-1]:
@@ -257,6 +261,15 @@ class DelayLayer(DclsLayer):
         """See `DclsLayer.with_plain`; silence goes before the input, and the tail after it."""
         return nn.Sequential(nn.ConstantPad1d((self.max_delay, self.tail), 0.0), convolution).train(self.training)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *settings: Any) -> None:
+        # Whole delays would not show it: there is no integer that is NaN.
+        position = state_dict.get(f"{prefix}position")
+        if self.rounding.is_on and isinstance(position, Tensor) and position.isnan().any():
+            *_, error_msgs = settings
+            error_msgs.append(f"{prefix}position: expected finite delays for a layer that is rounded, got NaN")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *settings)
+
     def forward(self, input: Tensor) -> Tensor:
         """The delayed and weighted input.
 
@@ -320,14 +333,17 @@ class DelayLayer(DclsLayer):
         self._check_dtype(input)
         source = self._source()
         kept = state.taps if isinstance(state, DelayState) and source is not None and state.source == source else None
-        taps = self.step_taps() if kept is None else kept
-        output, state = self.step_with(taps, input, state)
-        return output, DelayState(state.pending, taps, source)
+        taps = self._step_taps() if kept is None else kept
+        due = self._with_pending(self._step_due(self.entered(input), taps), state)
+        return self.left(due[..., 0]), DelayState(due[..., 1:], taps, source)
 
-    def step_with(self, taps: Tensor, input: Tensor, state: DelayState | None) -> tuple[Tensor, DelayState]:
-        """`step` with what `step_taps` made, whatever became of the parameters since, and without checks of `input`."""
-        due = self._with_pending(self._step_due(self._enter(input.unsqueeze(-1)).squeeze(-1), taps), state)
-        return self._leave(due[..., :1]).squeeze(-1), DelayState(due[..., 1:])
+    def entered(self, step: Tensor) -> Tensor:
+        """What is delayed, of one step: (batch, in_features) -> (batch, what is delayed)."""
+        return self._enter(step.unsqueeze(-1)).squeeze(-1)
+
+    def left(self, delayed: Tensor) -> Tensor:
+        """What the delays come to, of one step: (batch, what was delayed) -> (batch, out_features)."""
+        return self._leave(delayed.unsqueeze(-1)).squeeze(-1)
 
     def _source(self) -> Source | None:
         """What the taps of a step are made of, or None where that cannot be told."""
@@ -342,16 +358,24 @@ class DelayLayer(DclsLayer):
         """What is due from now on, (..., steps to come), with what a state has pending."""
         if state is None:
             return due
+        pending = self.pending_of(state, due[..., 0])
+        return torch.cat((due[..., : self.max_delay] + pending, due[..., self.max_delay :]), -1)
+
+    def pending_of(self, state: DelayState, delayed: Tensor) -> Tensor:
+        """What a state has pending, after a check that it is one of inputs with what was delayed of this shape."""
         if not isinstance(state, DelayState):
             raise _checks.WrongTypeError(f"state: expected what step or stream gave back, got {type(state).__name__}")
-        expected = *due.shape[:-1], self.max_delay
+        expected = *delayed.shape, self.max_delay
         pending = state.pending
-        if pending.shape != expected or pending.device != due.device:
+        _checks.tensor("state", pending)
+        if not pending.is_floating_point():
+            raise ValueError(f"state: expected floating-point numbers, got {pending.dtype}")
+        if pending.shape != expected or pending.device != delayed.device:
             raise ValueError(
-                f"state: expected one of these inputs, {expected} on {due.device}, "
+                f"state: expected one of these inputs, {expected} on {delayed.device}, "
                 f"got {tuple(pending.shape)} on {pending.device}"
             )
-        return torch.cat((due[..., : self.max_delay] + pending, due[..., self.max_delay :]), -1)
+        return pending.to(delayed.dtype)
 
     def _check_dtype(self, input: Tensor) -> None:
         if autocast_is_on(input.device.type) and input.is_floating_point():
@@ -381,21 +405,27 @@ class DelayLayer(DclsLayer):
         """(batch, in_features, time) -> (batch, what is delayed, time)."""
         return neurons
 
+    @abstractmethod
+    def filters(self) -> Tensor:
+        """The delays as filters of a cross-correlation, (what was delayed, of how many each, max_delay + 1)."""
+
     def _delayed(self, neurons: Tensor, after: int) -> Tensor:
         """-> (batch, what was delayed, time + after)."""
-        raise NotImplementedError
+        filters = self._kept(self.filters, *self._settings())
+        groups = neurons.shape[-2] // filters.shape[1]
+        return large_kernel_conv(F.pad(neurons, (self.max_delay, after)), filters, groups=groups, method=self.method)
 
+    @abstractmethod
     def _leave(self, delayed: Tensor) -> Tensor:
         """-> (batch, out_features, time)."""
-        raise NotImplementedError
 
-    def step_taps(self) -> Tensor:
-        """What a step needs of the parameters, for any number of steps."""
-        raise NotImplementedError
+    def _step_taps(self) -> Tensor:
+        # Of an input, (of how many, what was delayed * steps): its synapses are one row.
+        return self.filters().flip(-1).transpose(0, 1).flatten(1)
 
+    @abstractmethod
     def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
         """What one step, (batch, what is delayed), adds to itself and to later ones: (batch, ..., max_delay + 1)."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """What a reader of `print(model)` needs, defaults left out."""

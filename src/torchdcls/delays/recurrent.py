@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
+from ..ops.tracing import special_tensors
+from .blocks import FiltersAtOnce, Reach, block_length
 from .layer import DelayLayer
 from .state import DelayState
 
@@ -37,9 +39,10 @@ class RecurrentDelays(nn.Module):
 
         spikes[t] = f(input[t] + feedback[t]),  feedback[t + 1] = D(spikes)[t]
 
-    A delay of `d` brings a spike back `d + 1` steps later, as there is no way back within a step. What is on its way is
-    kept as sums that are due, so that a step costs the same at any time, and the taps of the delays are made once for
-    all steps of a call.
+    A delay of `d` brings a spike back `d + 1` steps later, as there is no way back within a step. What spikes add to
+    later steps is summed in blocks of steps as products of spectra, whatever the delays' `method` is: sums round
+    relative to the largest of a block, so that where no spike arrives there are numbers near 0, and a NaN spreads to
+    the steps that follow it.
 
     Args:
         delays: `AxonalDelays`, `SynapticDelays` or `DendriticDelays` with as many inputs as outputs and no `tail`. Its
@@ -53,6 +56,10 @@ class RecurrentDelays(nn.Module):
     Raises:
         ValueError: Delays between other numbers of neurons, or with a tail.
         TypeError: Delays of another type, or neurons that cannot be called.
+
+    Gradients:
+        To input, state, and the parameters of delays and neurons. Gradients of delays, which are made of the whole
+        sequence at once, cannot be differentiated again; others can.
 
     Source:
         The order of things is that of DelRec, whose delays are synaptic or axonal with "triangle" interpolation.
@@ -105,27 +112,90 @@ class RecurrentDelays(nn.Module):
         """
         if state is not None and not isinstance(state, RecurrentState):
             raise _checks.WrongTypeError(f"state: expected what forward gave back, got {type(state).__name__}")
-        currents = self.delays.neurons_then_time(input)
-        neuron, pending = (None, None) if state is None else (state.neuron, state.delays)
-        feedback = currents.new_zeros(currents.shape[:-1]) if state is None else state.feedback
-        if feedback.shape != currents.shape[:-1]:
+        currents = self.delays.neurons_then_time(input).movedim(-1, 0)
+        if state is not None and state.feedback.shape != currents.shape[1:]:
             raise ValueError(
-                f"state: expected one of these inputs, {tuple(currents.shape[:-1])}, got {tuple(feedback.shape)}"
+                f"state: expected one of these inputs, {tuple(currents.shape[1:])}, got {tuple(state.feedback.shape)}"
             )
-        taps = self.delays.step_taps()
-        outputs = []
-        for current in currents.unbind(-1):
-            returned = self.neuron(current + feedback, neuron)
-            if not isinstance(returned, tuple) or len(returned) != 2:
-                count = f" of {len(returned)}" if isinstance(returned, tuple) else ""
-                raise _checks.WrongTypeError(
-                    f"neuron: expected it to return (spikes, state), got {type(returned).__name__}{count}"
-                )
-            spikes, neuron = returned
-            if spikes.shape != current.shape:
-                raise ValueError(f"neuron: expected spikes {tuple(current.shape)}, got shape {tuple(spikes.shape)}")
-            outputs.append(spikes)
-            feedback, pending = self.delays.step_with(taps, spikes, pending)
-        time = 0 if self.delays.time_first else -1
-        assert pending is not None  # there was a step
-        return torch.stack(outputs, time), RecurrentState(neuron, feedback, pending)
+        run = _Run(self.delays, self.neuron, state)
+        spikes = run.sequence(currents)
+        return torch.stack(spikes, 0 if self.delays.time_first else -1), run.end
+
+
+class _Run:
+    """A part of a sequence: what the neurons keep, and what they are told."""
+
+    def __init__(self, delays: DelayLayer, neuron: Neuron, state: RecurrentState | None) -> None:
+        self._delays = delays
+        self._neuron = neuron
+        self._start = state
+        self._state = None if state is None else state.neuron
+        self._spikes: list[Tensor] = []
+
+    def sequence(self, currents: Tensor) -> list[Tensor]:
+        """Spikes of all steps of currents, (time, ..., neurons); then `end` is what the next part needs."""
+        self._currents = currents.unbind(0)
+        filters = self._delays.filters()
+        dtype, filters = filters.dtype, filters.to(torch.promote_types(filters.dtype, torch.float32))
+        steps, lags, shape = len(currents), filters.shape[-1], (*currents.shape[1:-1], len(filters))
+        block = block_length(lags, steps)
+        lengths = [len(range(first, min(first + block, steps))) for first in range(0, steps, block)]
+        known: list[Tensor] = []
+        at_once = torch.is_grad_enabled() and filters.requires_grad and not special_tensors()
+        sizes = (steps + lags, *shape)
+        fresh = FiltersAtOnce.apply(filters, known, sizes) if at_once else filters.new_zeros(sizes)
+        *parts, after = torch.split(fresh, [*lengths, lags])
+        self._reaches = {half: Reach(filters, half, half, at_once) for half in _halves(block)}
+        beyond = Reach(filters, block, lags, at_once)
+
+        nothing = filters.new_zeros((1, *shape))
+        pending = nothing.expand(lags, *shape)
+        if self._start is not None:
+            before = self._delays.pending_of(self._start.delays, nothing[0])
+            pending = torch.cat((nothing, before.movedim(-1, 0).to(filters.dtype)))
+        entered = []
+        for length, part in zip(lengths, parts, strict=True):
+            due, later = torch.split(pending, [length, lags - length])
+            entered.append(torch.stack(self._block(due + part)))
+            later = torch.cat((later, nothing.expand(length, *shape)))
+            pending = later + beyond(entered[-1].to(filters.dtype), lags)
+        known.append(torch.cat([each.detach() for each in entered]))
+        pending = (pending + after).to(dtype)
+        feedback = self._delays.left(pending[0])
+        self.end = RecurrentState(self._state, feedback, DelayState(pending[1:].movedim(0, -1)))
+        return self._spikes
+
+    def _block(self, due: Tensor) -> list[Tensor]:
+        """What steps add to later ones, one after the other, of what is due at them by what was before."""
+        if len(due) == 1:
+            return [self._step(due[0])]
+        half = _halves(len(due))[-1]
+        now, later = torch.split(due, [half, len(due) - half])
+        entered = self._block(now)
+        return entered + self._block(later + self._reaches[half](torch.stack(entered).to(due.dtype), len(later)))
+
+    def _step(self, due: Tensor) -> Tensor:
+        current = self._currents[len(self._spikes)]
+        if self._spikes:
+            feedback = self._delays.left(due.to(self._delays.weight.dtype))
+        else:
+            feedback = current.new_zeros(current.shape) if self._start is None else self._start.feedback
+        returned = self._neuron(current + feedback, self._state)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            count = f" of {len(returned)}" if isinstance(returned, tuple) else ""
+            raise _checks.WrongTypeError(
+                f"neuron: expected it to return (spikes, state), got {type(returned).__name__}{count}"
+            )
+        spikes, self._state = returned
+        if not isinstance(spikes, Tensor) or not spikes.is_floating_point():
+            found = spikes.dtype if isinstance(spikes, Tensor) else type(spikes).__name__
+            raise _checks.WrongTypeError(f"neuron: expected spikes as floating-point numbers, got {found}")
+        if spikes.shape != current.shape:
+            raise ValueError(f"neuron: expected spikes {tuple(current.shape)}, got shape {tuple(spikes.shape)}")
+        self._spikes.append(spikes)
+        return self._delays.entered(spikes)
+
+
+def _halves(steps: int) -> list[int]:
+    """The powers of 2 that are less than a number of steps."""
+    return [1 << power for power in range((steps - 1).bit_length())]

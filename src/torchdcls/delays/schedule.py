@@ -103,8 +103,9 @@ class SigmaSchedule:
 
         Raises:
             ValueError: What is no state of a schedule.
-            TypeError: A value of a wrong type.
+            TypeError: No mapping, or a value of a wrong type.
         """
+        _checks.of_type("state_dict", state_dict, Mapping, "the state of a schedule")
         if missing := [name for name in self.state_dict() if name not in state_dict]:
             raise ValueError(f"state_dict: expected {', '.join(self.state_dict())}, got none of {', '.join(missing)}")
         epoch = _checks.integer("epoch", state_dict["epoch"], 0)

@@ -65,7 +65,7 @@ def load_official(
         model,
         dilated_kernel_size=size,
         kernel_count=official.kernel_count(state_dict),
-        interpolation=official.INTERPOLATIONS[version],
+        interpolation=official.INTERPOLATION_OF[version],
         where=lambda name, module: name in sharing,
         share=lambda name, module: sharing[name],
     )

@@ -206,7 +206,7 @@ def _converted_weights(
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Dcls2d)}
     kernels = {(layer.interpolation.name, *layer.dilated_kernel_size, layer.kernel_count) for layer in layers.values()}
-    size, interpolation = published.size, official.INTERPOLATIONS[published.version]
+    size, interpolation = published.size, official.INTERPOLATION_OF[published.version]
     if kernels != {(interpolation, size, size, published.count)}:
         raise ValueError(f"its kernels are {interpolation}, of {published.count} elements in {size}x{size} cells")
     layout = official.layout(state_dict)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchdcls.ops.conv import fft, large_kernel_conv
-from torchdcls.ops.conv.posing import state
+from torchdcls.ops.conv.posing import pose
 from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.spectrum import FastTransform, MatrixTransform, kept_frequencies
 
@@ -42,7 +42,7 @@ class Call:
 
     def problem(self):
         leaves = self.leaves()
-        return state(leaves["input"], leaves["weight"], None, 1, self.padding, self.channels[2])[1]
+        return pose(leaves["input"], leaves["weight"], None, 1, self.padding, self.channels[2])[1]
 
     def output(self, leaves):
         return large_kernel_conv(**leaves, padding=self.padding, groups=self.channels[2], method="fft")
@@ -334,7 +334,7 @@ def test_the_matrix_takes_cells_at_any_offset(lengths, sizes):
 @pytest.mark.parametrize("once", [1, 2])
 def test_large_kernels_in_parts_of_their_groups(channels, once, monkeypatch):
     call = calls.Call((9, 8), (5, 4), "same", channels=channels)
-    _, problem = state(**call.leaves(), **call.options())
+    _, problem = pose(**call.leaves(), **call.options())
     whole = fft.kernel_bytes(problem)
     monkeypatch.setattr(fft, "MOST_KERNEL_BYTES", whole * once // channels[2])
     assert fft.kernel_bytes(problem) == whole * once // channels[2]

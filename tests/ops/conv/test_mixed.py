@@ -7,7 +7,7 @@ from cases import answers, assert_as_exact_as, assert_equal_to_rounding, needs_k
 
 from torchdcls import large_kernel_conv
 from torchdcls.ops.conv import fft, mixed
-from torchdcls.ops.conv.posing import state
+from torchdcls.ops.conv.posing import pose
 
 pytestmark = needs_kernels
 # (in, out, groups): one lane, more than a panel of lanes has, and groups that end within one.
@@ -162,6 +162,6 @@ def test_operators(map):
 
 
 def test_auto_takes_it_for_many_channels_and_long_kernels():
-    _, problem = state(torch.empty(32, 512, 130), torch.empty(512, 512, 31), None, 1, 0, 1)
+    _, problem = pose(torch.empty(32, 512, 130), torch.empty(512, 512, 31), None, 1, 0, 1)
     assert mixed.serves(problem)
     assert fft.operations(problem, "convolve").keys() == {"native call", "fft mixed product", "native spectra"}

@@ -11,7 +11,7 @@ from cases import answers, assert_as_exact_as, needs_kernels, normal
 
 from torchdcls import large_kernel_conv, large_kernel_conv2d
 from torchdcls.ops.conv import native, select
-from torchdcls.ops.conv.posing import state
+from torchdcls.ops.conv.posing import pose
 from torchdcls.ops.conv.ways import named
 
 pytestmark = needs_kernels
@@ -218,7 +218,7 @@ def test_mapped_over(mapped):
 
 def chosen(map, kernel, channels=96):
     input = torch.empty(4, channels, *map, device="meta")
-    _, problem = state(
+    _, problem = pose(
         input, torch.empty(channels, 1, *kernel, device="meta"), None, 1, [taps // 2 for taps in kernel], channels
     )
     sizes = 4, channels, problem.map, problem.outputs, problem.kernel, problem.stride, tuple(problem.before)
@@ -245,6 +245,6 @@ def test_what_is_counted_is_what_is_there():
 
 
 def test_a_dtype_it_does_not_know():
-    _, problem = state(torch.empty(1, 2, 9), torch.empty(2, 1, 3), None, 1, 1, 2)
+    _, problem = pose(torch.empty(1, 2, 9), torch.empty(2, 1, 3), None, 1, 1, 2)
     odd = problem.__class__(**{**vars(problem), "dtype": torch.float8_e5m2})
     assert select.unsupported_reason(named("native"), odd) == "it knows no torch.float8_e5m2"

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -70,6 +71,12 @@ def names_of(plan):
 
 def test_what_a_caller_may_say_are_the_names():
     assert get_args(Method) == METHODS == ("auto", *(way.name for way in WAYS))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_every_way_is_told_of(way):
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "speed-cpu.md").read_text()
+    assert f'"{way.name}"' in large_kernel_conv.__doc__ and f'| `"{way.name}"` |' in page
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -20,7 +20,7 @@ from torchdcls import (
     large_kernel_conv_transpose3d,
 )
 from torchdcls.ops.conv import select
-from torchdcls.ops.conv.posing import state
+from torchdcls.ops.conv.posing import pose
 from torchdcls.ops.conv.select import Plan
 
 TORCHS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -240,14 +240,14 @@ def test_what_is_kept_for_backward_is_no_wider_than_what_came(method, dtype):
 def test_taps_that_only_reach_what_is_cut_off_are_dropped():
     call = Call((7, 7), (23, 23), 1, 11)
     leaves = call.leaves()
-    weight, problem = state(**leaves, **call.options(), output="transpose")
+    weight, problem = pose(**leaves, **call.options(), output="transpose")
     assert weight.shape[2:] == problem.kernel == (13, 13)
 
 
 def test_the_plan_is_made_for_the_parts_that_are_asked_for():
     """The cheapest of all plans by the sum of its parts, where what is not asked for costs nothing."""
     leaves = Call((28, 28), (23, 23), 1, 11, channels=(96, 96, 96)).leaves(torch.float32)
-    _, problem = state(**leaves, stride=1, padding=11, groups=96, output="transpose")
+    _, problem = pose(**leaves, stride=1, padding=11, groups=96, output="transpose")
     mixed = Plan("fft", "direct", "direct")
     pairs = (("direct", "transpose"), ("fft", "convolve"), ("direct", "correlate"))
     times = [select.estimate(*pair, problem) for pair in pairs]

@@ -14,7 +14,7 @@ from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
-from .posing import Padding, state
+from .posing import Padding, pose
 from .problem import Map, Problem
 from .select import Plan
 from .ways import METHODS, WAYS, Method, named
@@ -94,11 +94,29 @@ def large_kernel_conv_transpose(
     return _convolve("transpose", method, input, weight, bias, stride, padding, groups, output_padding)
 
 
+def large_kernel_weight_gradient(input: Tensor, gradient: Tensor, shape: Sequence[int], padding: int) -> Tensor:
+    """The gradient of `large_kernel_conv` in the weight alone, where its output was not needed.
+
+    Args:
+        input: (batch, in_channels, *map), in float32 at least.
+        gradient: Of the output, in the dtype of `input`.
+        shape: Of the weight, (out_channels, in_channels/groups, *kernel), of which no tap sees padding alone.
+        padding: As in torch.
+    """
+    weight = input.new_empty(()).expand(shape)  # its shape alone is read
+    _, problem = pose(input, weight, None, 1, padding, input.shape[1] // shape[1])
+    assert problem.kernel == tuple(shape[2:])
+    plan = select.choose(problem, "convolve", False, True)
+    tensors = input, None, gradient, None
+    made: Tensor = Convolution.apply(*tensors, problem, plan, input.dtype, ("correlate",))[0]  # type: ignore[no-untyped-call]
+    return made
+
+
 def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
     # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
     _checks.one_of("method", method, METHODS)
     _check_kinds(input, weight=weight, bias=bias)
-    weight, problem = state(input, weight, bias, *sizes, output=output)
+    weight, problem = pose(input, weight, bias, *sizes, output=output)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
     if method == "auto":
         tracked = torch.is_grad_enabled()
@@ -213,7 +231,7 @@ def explain_method(
         input = to_channels_last(input)
     weight = torch.empty(tuple(weight_shape), device="meta")
     output: Map = "transpose" if transposed else "convolve"
-    _, problem = state(input, weight, None, stride, padding, groups, output_padding, output=output)
+    _, problem = pose(input, weight, None, stride, padding, groups, output_padding, output=output)
     problem = dataclasses.replace(problem, device=_checks.device(device).type)
     print(select.explain(problem, output, training, training))
 

@@ -15,7 +15,7 @@ from .problem import Map, Problem
 Padding = int | Sequence[int] | Literal["same", "valid"]
 
 
-def state(
+def pose(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,

@@ -124,9 +124,9 @@ def setting(result: Mapping[str, Any]) -> str:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The table, how it came about, and the verdicts, as Markdown."""
-    sentences = [] if result["config"]["quick"] else verdicts(result)
+    sentences, first = [] if result["config"]["quick"] else verdicts(result), notice(result)
     parts = [
-        notice(result),
+        f"**{first}**" if first else "",
         markdown_table(comparison_rows(result)),
         setting(result),
         "\n".join(f"- {sentence}" for sentence in sentences),
@@ -141,7 +141,7 @@ def images_part(result: Mapping[str, Any], folder: Path) -> Part:
         "Do networks with learned positions classify images better?",
         f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
         "which by default have no more parameters: which is more accurate on images that it was not trained on?",
-        notice(result).strip("*"),
+        notice(result),
         [] if result["config"]["quick"] else verdicts(result),
         [setting(result)],
         {"Accuracy after the last epoch": comparison_rows(result)},
@@ -157,9 +157,9 @@ def images_part(result: Mapping[str, Any], folder: Path) -> Part:
 def notice(result: Mapping[str, Any]) -> str:
     """What a reader of the table must know first, or nothing."""
     if result["status"] != "finished":
-        return f"**The comparison is not complete ({result['status']}): only runs that finished are shown.**"
+        return f"The comparison is not complete ({result['status']}): only runs that finished are shown."
     if result["config"]["quick"]:
-        return "**A quick run: that it runs is all it shows; its accuracies mean nothing.**"
+        return "A quick run: that it runs is all it shows; its accuracies mean nothing."
     return ""
 
 

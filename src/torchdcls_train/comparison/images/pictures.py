@@ -174,7 +174,7 @@ def _worth(result: Mapping[str, Any]) -> str:
     counts = [(data["train_images"], "training image"), (data["test_images"], "test image")]
     counts += [(config["epochs"], "epoch"), (config["seeds"], "seed")]
     of = ", ".join(f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-    return "\n".join(filter(None, [of, notice(result).strip("*")]))
+    return "\n".join(filter(None, [of, notice(result)]))
 
 
 def _reach(learned: Mapping[str, Sequence[StageView]]) -> float:
