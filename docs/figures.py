@@ -23,7 +23,9 @@ def element() -> Figure:
     kernel = construct_kernel(weight, position, torch.full_like(position, 0.23), SIZE)
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    draw_positions(left, position[:, 0, 0], weight[0, 0], SIZE)
+    dots = draw_positions(left, position[:, 0, 0], weight[0, 0], SIZE)
+    # As large as they can be seen, in the colors of the kernel.
+    dots.set(alpha=1, sizes=6 * dots.get_sizes(), color=["#b2182b" if one > 0 else "#2166ac" for one in weight[0, 0]])
     left.set_title("5 elements")
     draw_kernel(right, kernel[0, 0])
     right.set_title("the 17x17 kernel that they make")
@@ -85,7 +87,8 @@ def first_picture() -> Figure:
     figure = Figure(figsize=(8, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_kernel(left, layer.kernel()[0, 0].detach())
-    draw_positions(right, layer.position[:, 0].detach(), layer.weight[0].detach(), SIZE)
+    dots = draw_positions(right, layer.position[:, 0].detach(), layer.weight[0].detach(), SIZE)
+    dots.set(alpha=0.8, sizes=4 * dots.get_sizes())
     return figure
 
 
