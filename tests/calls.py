@@ -28,7 +28,7 @@ class Call:
 
     map: tuple[int, ...]
     kernel: tuple[int, ...]
-    padding: int | tuple[int, ...] | str = 0
+    padding: int | tuple[int | tuple[int, int], ...] | str = 0
     stride: int | tuple[int, ...] = 1
     channels: tuple[int, int, int] = (2, 2, 2)
     batch: tuple[int, ...] = (2,)

@@ -132,14 +132,14 @@ def normal(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Te
     return numbers.to(dtype).requires_grad_()
 
 
-def padding_pairs(padding: int | Sequence[int] | str, kernel: Sequence[int]) -> list[tuple[int, int]]:
+def padding_pairs(padding: int | Sequence[int | tuple[int, int]] | str, kernel: Sequence[int]) -> list[tuple[int, int]]:
     """What torch's `padding` means, as zeros before and after each axis."""
     if padding == "valid":
         return [(0, 0) for _ in kernel]
     if padding == "same":
         return [((taps - 1) // 2, taps // 2) for taps in kernel]
     each = [padding] * len(kernel) if isinstance(padding, int) else padding
-    return [(cells, cells) for cells in each]
+    return [cells if isinstance(cells, tuple) else (cells, cells) for cells in each]
 
 
 def oracle_convolution(input, weight, bias=None, stride=1, padding=0, groups=1) -> Tensor:

@@ -13,7 +13,8 @@ from torchdcls.cli import main
 from torchdcls.cli.options import Command
 from torchdcls_cli import COMMANDS
 from torchdcls_train.comparison import report
-from torchdcls_train.comparison.config import CompareConfig, PositionsConfig
+from torchdcls_train.comparison.config import CompareConfig, DigitsConfig, PositionsConfig
+from torchdcls_train.comparison.digits import run as digits_run
 from torchdcls_train.comparison.images import findings as images_findings
 from torchdcls_train.comparison.images import run as images_run
 from torchdcls_train.comparison.positions import findings as positions_findings
@@ -57,6 +58,20 @@ def test_options(seen: list[CompareConfig], tmp_path: Path) -> None:
             out=tmp_path,
         )
     ]
+
+
+def test_lists_that_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configs: list[DigitsConfig] = []
+
+    def compare_digits(config: DigitsConfig, *, argv: list[str]) -> dict[str, Any]:
+        configs.append(config)
+        return {"status": "finished"}
+
+    monkeypatch.setattr(digits_run, "compare_digits", compare_digits)
+    (tmp_path / "settings.yaml").write_text("speakers: [theo]")
+    for arguments in ([], ["--speakers", "theo", "jackson"], ["--config", str(tmp_path / "settings.yaml")]):
+        main(["compare", "digits", *arguments])
+    assert [config.speakers for config in configs] == [None, ["theo", "jackson"], ["theo"]]
 
 
 def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None:

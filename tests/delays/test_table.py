@@ -156,6 +156,15 @@ def test_wrong_files(text, said, tmp_path):
         SynapseTable.load(tmp_path / "synapses.csv")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_that_are_no_table(suffix, tmp_path):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    (tmp_path / f"synapses.{suffix}").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"^path: expected a table, '.*' cannot be read \("):
+        SynapseTable.load(tmp_path / f"synapses.{suffix}")
+
+
 def test_other_columns_and_an_empty_table(tmp_path):
     (tmp_path / "synapses.csv").write_text("name,delay,pre,weight,post\nx,1.5,2,0.5,1\n")
     assert [column.tolist() for column in columns(SynapseTable.load(tmp_path / "synapses.csv"))] == [

@@ -174,6 +174,15 @@ def test_a_receptive_field_of_other_shapes_is_refused(axes: Axes) -> None:
         draw_delay_field(axes, torch.zeros(3), torch.zeros(2), 4)
 
 
+@pytest.mark.parametrize("value", [4.5, -0.5, float("nan")])
+def test_delays_off_the_window_are_not_drawn_elsewhere(axes: Axes, value: float) -> None:
+    delays = torch.tensor([1.0, value, 2.0])
+    with pytest.raises(ValueError, match=f"^delays: expected delays from 0 to max_delay=4 steps, got {value}$"):
+        draw_delays(axes, delays[None], 4)
+    with pytest.raises(ValueError, match=f"^delay: expected delays from 0 to max_delay=4 steps, got {value}$"):
+        draw_delay_field(axes, delays, torch.ones(3), 4)
+
+
 def test_rasters_lie_above_each_other(axes: Axes) -> None:
     spikes = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.bool)
     below = draw_raster(axes, spikes)
@@ -188,5 +197,11 @@ def test_rasters_lie_above_each_other(axes: Axes) -> None:
 def test_wrong_types(axes: Axes) -> None:
     with pytest.raises(TypeError, match=r"^kernel: expected a torch.Tensor"):
         draw_kernel(axes, [[1.0]])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^delays: expected a torch.Tensor"):
+        draw_delays(axes, [[1.0]], 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^weight: expected a torch.Tensor"):
+        draw_delay_field(axes, torch.ones(1), [1.0], 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^spikes: expected a torch.Tensor"):
+        draw_raster(axes, [[1]])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^start: expected a torch.Tensor"):
         draw_positions(axes, torch.zeros(2, 3), torch.ones(3), (3, 3), start=np.zeros((2, 3)))  # type: ignore[arg-type]

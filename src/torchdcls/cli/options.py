@@ -33,12 +33,14 @@ def add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[st
     for setting in fields(config):
         flag, text = "--" + setting.name.replace("_", "-"), setting.metadata["help"]
         kind, default = types[setting.name], defaults.get(setting.name, setting.default)
+        lists = [one for one in (kind, *get_args(kind)) if get_origin(one) is Sequence]  # one may be optional
         if kind is bool:
             # With or without a word, whatever the default.
             parser.add_argument(flag, nargs="?", const=True, type=bool, default=default, help=text)
-        elif get_origin(kind) is Sequence:
-            (choice,) = get_args(kind)
-            parser.add_argument(flag, nargs="+", type=choice, default=list(default), help=text)
+        elif lists:
+            (choice,) = get_args(lists[0])
+            default = None if default is None else list(default)
+            parser.add_argument(flag, nargs="+", type=choice, default=default, help=text)
         else:
             parser.add_argument(flag, type=kind, default=default, help=text)
 

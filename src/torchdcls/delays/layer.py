@@ -413,7 +413,10 @@ class DelayLayer(DclsLayer, ABC):
         """-> (batch, what was delayed, time + after)."""
         filters = self._kept(self.filters, *self._settings())
         groups = neurons.shape[-2] // filters.shape[1]
-        return large_kernel_conv(F.pad(neurons, (self.max_delay, after)), filters, groups=groups, method=self.method)
+        if after > self.max_delay:  # silence behind all delays
+            neurons, after = F.pad(neurons, (0, after - self.max_delay)), self.max_delay
+        around = ((self.max_delay, after),)
+        return large_kernel_conv(neurons, filters, padding=around, groups=groups, method=self.method)
 
     @abstractmethod
     def _leave(self, delayed: Tensor) -> Tensor:

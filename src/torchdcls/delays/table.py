@@ -159,18 +159,14 @@ class SynapseTable:
             path: A file that ends in ".csv" or, with pyarrow installed, ".parquet".
 
         Raises:
-            ValueError: Another suffix, a column is missing, or a value is no number.
+            ValueError: Another suffix, no table in the file, a column is missing, or a value is no number.
             ModuleNotFoundError: pyarrow is missing.
         """
-        if _suffix(path) == ".parquet":
-            _, parquet = _pyarrow()
-            table = parquet.read_table(path)
-            columns = {name: table[name].to_pylist() for name in table.column_names if name in _COLUMNS}
-        else:
-            with Path(path).open(newline="") as file:
-                reader = csv.DictReader(file)
-                names, rows = reader.fieldnames or (), list(reader)
-            columns = {name: [row[name] for row in rows] for name in names if name in _COLUMNS}
+        read = _read_parquet if _suffix(path) == ".parquet" else _read_csv
+        try:
+            columns = read(path)
+        except (ValueError, csv.Error) as error:  # pyarrow's are ValueErrors
+            raise ValueError(f"path: expected a table, '{path}' cannot be read ({error})") from None
         if missing := [name for name in _COLUMNS if name not in columns]:
             raise ValueError(
                 f"path: expected columns {', '.join(_COLUMNS)}, got none of {', '.join(missing)} in {path}"
@@ -218,6 +214,19 @@ def _suffix(path: str | Path) -> str:
     if suffix not in _SUFFIXES:
         raise ValueError(f"path: expected a name that ends in {_checks.alternatives(_SUFFIXES)}, got {str(path)!r}")
     return suffix
+
+
+def _read_parquet(path: str | Path) -> dict[str, list[Any]]:
+    _, parquet = _pyarrow()
+    table = parquet.read_table(path)
+    return {name: table[name].to_pylist() for name in table.column_names if name in _COLUMNS}
+
+
+def _read_csv(path: str | Path) -> dict[str, list[Any]]:
+    with Path(path).open(newline="") as file:
+        reader = csv.DictReader(file)
+        names, rows = reader.fieldnames or (), list(reader)
+    return {name: [row[name] for row in rows] for name in names if name in _COLUMNS}
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -10,6 +10,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from .. import _checks
+
 _NEGATIVE, _POSITIVE = "#0077bb", "#cc3311"
 
 
@@ -26,8 +28,10 @@ def draw_delays(axes: Axes, delays: Tensor, max_delay: int, moments: Sequence[fl
         The image, for a color bar. Unit: percent of the delays.
 
     Raises:
-        ValueError: No delays, or not as many of them as of moments.
+        ValueError: No delays, some beyond the window or NaN, or not as many of them as of moments.
+        TypeError: No tensor.
     """
+    _check_delays("delays", delays, max_delay)
     if delays.numel() == 0:
         raise ValueError(f"delays: expected at least one moment with a delay, got shape {tuple(delays.shape)}")
     rows = delays.detach().float().cpu().flatten(1)
@@ -70,8 +74,11 @@ def draw_delay_field(axes: Axes, delay: Tensor, weight: Tensor, max_delay: int) 
         The dots.
 
     Raises:
-        ValueError: The shapes differ, or are others.
+        ValueError: The shapes differ, or are others, or delays are beyond the window or NaN.
+        TypeError: No tensors.
     """
+    _check_delays("delay", delay, max_delay)
+    _checks.tensor("weight", weight)
     if delay.shape != weight.shape or delay.dim() not in (1, 2):
         raise ValueError(
             "delay: expected (inputs,) or (inputs, kernel_count), and weight of the same shape, "
@@ -112,7 +119,9 @@ def draw_raster(axes: Axes, spikes: Tensor, first: int = 0, color: str = "black"
 
     Raises:
         ValueError: Another shape.
+        TypeError: No tensor.
     """
+    _checks.tensor("spikes", spikes)
     if spikes.dim() != 2:
         raise ValueError(f"spikes: expected (neurons, time), got shape {tuple(spikes.shape)}")
     neuron, step = spikes.detach().cpu().nonzero(as_tuple=True)
@@ -123,3 +132,12 @@ def draw_raster(axes: Axes, spikes: Tensor, first: int = 0, color: str = "black"
     axes.set_xlabel("time (steps)")
     axes.set_ylabel("neuron")
     return marks
+
+
+def _check_delays(name: str, delays: Tensor, max_delay: int) -> None:
+    _checks.tensor(name, delays)
+    _checks.integer("max_delay", max_delay, 0)
+    outside = ~((delays >= 0) & (delays <= max_delay))
+    if outside.any():
+        found = delays[outside][0].item()
+        raise ValueError(f"{name}: expected delays from 0 to max_delay={max_delay} steps, got {found:g}")

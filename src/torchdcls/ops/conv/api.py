@@ -14,7 +14,7 @@ from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
-from .posing import Padding, pose
+from .posing import Padding, Pairs, pose
 from .problem import Map, Problem
 from .select import Plan
 from .ways import METHODS, WAYS, Method, named
@@ -27,7 +27,7 @@ def large_kernel_conv(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
-    padding: Padding = 0,
+    padding: Padding | Pairs = 0,
     groups: int = 1,
     *,
     method: Method = "auto",
@@ -38,7 +38,8 @@ def large_kernel_conv(
         input: (batch, in_channels, *map) or (in_channels, *map).
         weight: (out_channels, in_channels/groups, *kernel); its number of axes decides between 1-D, 2-D and 3-D.
         bias: (out_channels) or None.
-        stride, padding, groups: As in torch. padding="same" needs stride 1.
+        stride, padding, groups: As in torch. padding="same" needs stride 1. A tuple of pairs, ((before, after), ...),
+            pads the two ends of each axis differently.
         method: "direct" is torch's own, "native" the compiled kernels (on CPU, with a filter for each channel), "fft"
             multiplies spectra by torch's operators, "triton" multiplies rows by banded matrices (on CUDA, with a filter
             for each channel). "auto" takes for the output and for each gradient the one expected to be fastest, see

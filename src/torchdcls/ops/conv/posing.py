@@ -13,6 +13,7 @@ from .layout import is_channels_last
 from .problem import Map, Problem
 
 Padding = int | Sequence[int] | Literal["same", "valid"]
+Pairs = tuple[tuple[int, int], ...]
 
 
 def pose(
@@ -20,7 +21,7 @@ def pose(
     weight: Tensor,
     bias: Tensor | None,
     stride: int | Sequence[int],
-    padding: Padding,
+    padding: Padding | Pairs,
     groups: int,
     output_padding: int | Sequence[int] = 0,
     *,
@@ -75,7 +76,7 @@ def _posed(
     dtype: torch.dtype,
     channels_last: bool,
     stride: int | Sequence[int],
-    padding: Padding,
+    padding: Any,
     groups: int,
     output_padding: int | Sequence[int],
 ) -> tuple[Problem, Sequence[tuple[int, int]]]:
@@ -115,7 +116,8 @@ def _posed(
         # The fewest cells n for which (n - 1) * stride + kernel + output padding - 2 * padding is not below 1.
         fewest = [max(1, 1 - -(1 + 2 * pad - taps - more) // step) for taps, step, pad, more in rows]
     else:
-        pads = padding_pairs(padding, kernel, strides)
+        paired = isinstance(padding, tuple) and any(isinstance(pair, tuple) for pair in padding)
+        pads = _checked_pairs(padding, dims) if paired else padding_pairs(padding, kernel, strides)
         fewest = [taps - sum(around) for taps, around in zip(kernel, pads, strict=True)]
     for axis, (size, least) in enumerate(zip(sizes, fewest, strict=True)):
         if size < least:
@@ -168,6 +170,13 @@ def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]
         # As in torch, the odd cell of an even kernel goes after the map.
         return tuple(((size - 1) // 2, size - 1 - (size - 1) // 2) for size in kernel)
     return tuple((pad, pad) for pad in _checks.integers("padding", padding, len(kernel), 0))
+
+
+def _checked_pairs(padding: Any, dims: int) -> Pairs:
+    if len(padding) != dims or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in padding):
+        raise ValueError(f"padding: expected a pair for each of {dims} axes, got {padding!r}")
+    ends = (_checks.integers(f"padding[{axis}]", pair, 2, 0) for axis, pair in enumerate(padding))
+    return tuple((before, after) for before, after in ends)
 
 
 def check_output_padding(output_padding: int | Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
