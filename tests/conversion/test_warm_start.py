@@ -266,7 +266,7 @@ def test_descent_never_loses(interpolation):
     """In no row is more left after the descent than at the start, but for the step off the cells; mostly much less."""
     old = torch.randn(2, 24, 7, 7, dtype=torch.float64)
     place = grid(11, 7, interpolation)
-    start = fit.chosen(old, 15, place)
+    start = fit._choices(old, 15, place)[0]
     before = fit.objective(old, start, place)
     after = fit.objective(old, fit.descended(old, start, place), place)
     assert (after <= before * (1 + 1e-3)).all()
@@ -277,7 +277,7 @@ def test_the_start_is_chosen_by_least_squares():
     """Every element chosen is, of all candidates, the one with which least is left, by torch's lstsq."""
     place = grid(5, 3, "gaussian")
     old = torch.randn(2, 1, 3, 3, dtype=torch.float64)
-    start = fit.chosen(old, 4, place)
+    start = fit._choices(old, 4, place)[0]
     places = place.places(fit.STEP, old.device)
     candidates = [(position, sigma) for sigma in fit.SIGMAS for position in places.T]
 
@@ -508,7 +508,7 @@ def test_what_is_left_by_count_is_what_lstsq_leaves(interpolation):
     left = fit.left_by_count(old, place)
     assert left.shape == (9, 2) and (left[-1] == 0).all() and (left.diff(dim=0) <= 1e-12).all()
     for count in (1, 4):
-        start = fit.chosen(old, count, place)
+        start = fit._choices(old, count, place)[0]
         for layer in range(2):
             total = 0.0
             for row in range(5):

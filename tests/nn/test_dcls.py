@@ -618,8 +618,8 @@ def test_refuses(dims, changed, message):
         ((2, 3, 8, 8), r"input: expected 4 channels, got shape \(2, 3, 8, 8\)"),
         ((8, 8), r"input: expected 4 axes \(batch, channels, \*map\), or 3 without batch, got shape \(8, 8\)"),
         ((1, 2, 4, 8, 8), r"input: expected 4 axes .* got shape \(1, 2, 4, 8, 8\)"),
-        ((2, 4, 4, 8), r"input: expected a map of at least 5 along axis 0 .* got shape \(2, 4, 4, 8\)"),
-        ((2, 4, 8, 3), r"input: expected a map of at least 5 along axis 1 .* got shape \(2, 4, 8, 3\)"),
+        ((2, 4, 4, 8), r"input: expected a map of at least 5 along axis 0, .* got shape \(2, 4, 4, 8\)"),
+        ((2, 4, 8, 3), r"input: expected a map of at least 5 along axis 1, .* got shape \(2, 4, 8, 3\)"),
     ],
     ids=str,
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import inf
 
 import torch
@@ -35,7 +34,7 @@ class Reach:
         """Whether they depend on the image at all, as far as is known."""
         return bool(self.whole or self.unknown or self.axes)
 
-    @cached_property
+    @property
     def axes(self) -> frozenset[int]:
         """Axes along which some element depends on pixels of its own."""
         if not self.bounds.numel():

@@ -182,9 +182,9 @@ def _offset_type(sizes: Sizes, *tensors: Tensor) -> Any:
 
 def _constants(blocks: Blocks, tight: bool, sizes: Sizes, input: Tensor, *others: Tensor) -> dict[str, Any]:
     # What a program is compiled for.
-    known = {"OFFSET": _offset_type(sizes, input, *others), **blocks.constants(), **blocks.options(tight)}
+    known = {"OFFSET": _offset_type(sizes, input, *others)}
     known["SUM"] = tl.float64 if input.dtype == torch.float64 else tl.float32
     if not isinstance(blocks, Multiplied):
         # Three products of tensor cores' own 19-bit numbers give nearly all of float32.
         known["PRECISION"] = "tf32x3" if input.dtype == torch.float32 else "ieee"
-    return known
+    return {**known, **blocks.constants(), **blocks.options(tight)}
