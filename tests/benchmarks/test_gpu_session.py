@@ -114,9 +114,10 @@ def test_each_part_gets_its_share_of_what_is_left(monkeypatch: pytest.MonkeyPatc
     assert asked[-1][1] == 480  # nothing was spent before
 
 
-def test_without_a_gpu_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+def test_without_a_gpu_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_session.main(["--out", str(tmp_path)]) == 1
     assert "torch finds no GPU here" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
