@@ -51,8 +51,10 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
 def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy by epoch, as `torchdcls compare` draws it."""
     from torchdcls_train.comparison.images.pictures import accuracy_figure
+    from torchdcls_train.comparison.images.result import ImagesResult
+    from torchdcls_train.comparison.result import result_from
 
-    accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
+    accuracy_figure(result_from(ImagesResult, result)).savefig(path, dpi=120, metadata={"Description": caption(result)})
 
 
 def draw_settings(result: Mapping[str, Any], path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torchdcls import _checks
 from torchdcls.profiles import Interpolation
@@ -25,6 +25,8 @@ LEARNED: tuple[Interpolation, ...] = get_args(Interpolation)
 @dataclass(frozen=True)
 class CompareConfig:
     """Settings of `torchdcls compare images`; each is an option of it, with the help that stands beside it."""
+
+    UNRECORDED: ClassVar = ("data_dir", "out")
 
     model: str = setting(
         "convmixer",
@@ -127,6 +129,8 @@ class CompareConfig:
 class PositionsConfig:
     """Settings of `torchdcls compare positions`; each is an option of it, with the help that stands beside it."""
 
+    UNRECORDED: ClassVar = ("out",)
+
     inputs: Sequence[Inputs] = setting(
         get_args(Inputs),
         "what kernels see: the embedded images of Fashion-MNIST, which are smooth, or their edges (the Laplacian), "
@@ -192,6 +196,9 @@ class PositionsConfig:
 @dataclass(frozen=True)
 class DigitsConfig:
     """Settings of `torchdcls compare digits`; each is an option of it, with the help that stands beside it."""
+
+    # A run that is resumed may have others.
+    UNRECORDED: ClassVar = ("data_dir", "out", "threads")
 
     data_dir: Path | None = setting(
         None,

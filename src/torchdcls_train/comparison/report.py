@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from ..progress import say
 from ..run_files import write_text
-from .record import RESULTS
+from .result import RESULTS, AnyResult, Result, settings
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class Part:
     explained: Sequence[str]
     tables: Mapping[str, Sequence[Sequence[str]]]
     pictures: Mapping[Path, str]
-    result: Mapping[str, Any]
+    result: Result
 
 
 def present(
-    result: Mapping[str, Any],
+    result: AnyResult,
     folder: Path,
     console: Console,
     done: bool,
-    part_of: Callable[[Mapping[str, Any], Path], Part],
-    markdown: Callable[[Mapping[str, Any]], str],
-    draw: Callable[[Path, Mapping[str, Any]], Sequence[Path]],
+    part_of: Callable[[AnyResult, Path], Part],
+    markdown: Callable[[AnyResult], str],
+    draw: Callable[[Path, AnyResult], Sequence[Path]],
 ) -> None:
     """Prints what was found, and writes `table.md`, the pictures and `report.html`.
 
@@ -119,7 +119,7 @@ def _part(part: Part, anchor: str) -> list[str]:
             lines.append(f'<figure><div class="wide">{image}</div>{caption}</figure>')
     lines += _list("How to read it", part.explained)
     lines += ["<h2>How it was made</h2>", *_table(_origin(part.result)), "<details><summary>Settings</summary>"]
-    return [*lines, *_table(_settings(part.result["config"])), "</details>"]
+    return [*lines, *_table(_settings(part.result)), "</details>"]
 
 
 def _list(title: str, points: Sequence[str]) -> list[str]:
@@ -135,25 +135,25 @@ def _table(rows: Iterable[Sequence[str]], header: bool = False) -> list[str]:
     return [*lines, "</table></div>"]
 
 
-def _origin(result: Mapping[str, Any]) -> list[list[str]]:
-    machine, commit = result["machine"], result["commit"]
-    cores = f"{machine['cores']} cores, {result['threads']} of them used" if machine["cores"] else ""
-    memory = f"{machine['memory_gib']} GiB" if machine["memory_gib"] else ""
+def _origin(result: Result) -> list[list[str]]:
+    machine, commit = result.machine, result.commit
+    cores = f"{machine.cores} cores, {result.threads} of them used" if machine.cores else ""
+    memory = f"{machine.memory_gib} GiB" if machine.memory_gib else ""
     return [
-        ["command", result["command"]],
-        ["date", result["date"]],
-        ["machine", ", ".join(filter(None, [machine["cpu"], cores, memory, machine["os"]]))],
-        ["load at the start", "not known" if result["load"] is None else f"{result['load']} processes"],
-        ["versions", ", ".join(f"{name} {number}" for name, number in result["versions"].items())],
-        ["commit", "none" if commit is None else commit + (", with changes" if result["dirty"] else "")],
+        ["command", result.command],
+        ["date", result.date],
+        ["machine", ", ".join(filter(None, [machine.cpu, cores, memory, machine.os]))],
+        ["load at the start", "not known" if result.load is None else f"{result.load} processes"],
+        ["versions", ", ".join(f"{name} {number}" for name, number in result.versions.items())],
+        ["commit", "none" if commit is None else commit + (", with changes" if result.dirty else "")],
     ]
 
 
-def _settings(config: Mapping[str, Any]) -> list[list[str]]:
+def _settings(result: Result) -> list[list[str]]:
     def words(value: Any) -> str:
         return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
-    return [[name, "default" if value is None else words(value)] for name, value in config.items()]
+    return [[name, "default" if value is None else words(value)] for name, value in settings(result.config).items()]
 
 
 _STYLE = """

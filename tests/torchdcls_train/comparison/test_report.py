@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from tests.torchdcls_train.comparison.made_results import made_result
+from torchdcls_train.comparison.positions.result import PositionsResult
 from torchdcls_train.comparison.report import Part, present, write_report
 
 PNG = b"\x89PNG not really"
@@ -42,17 +43,9 @@ class Read(HTMLParser):
 @pytest.fixture
 def part(tmp_path: Path) -> Part:
     (tmp_path / "a.png").write_bytes(PNG)
-    result: dict[str, Any] = {
-        "command": "torchdcls compare images",
-        "date": "2026-01-02T03:04:05+00:00",
-        "machine": {"cpu": "A <fast> one", "cores": 2, "memory_gib": 23.5, "os": "Debian"},
-        "load": 0.5,
-        "threads": 1,
-        "versions": {"torch": "2.14"},
-        "commit": "abc",
-        "dirty": True,
-        "config": {"methods": ["7x7", "gaussian"], "lr": 0.004, "kernel_count": None},
-    }
+    data = {"name": "d", "train_images": 1, "test_images": 1, "correlated_cells": {}}
+    config = {"students": ["bilinear", "gaussian"], "lr": 0.004, "updates": None}
+    result = made_result(PositionsResult, command="torchdcls compare images", data=data, config=config)
     pictures = {tmp_path / "a.png": "What it shows", tmp_path / "missing.png": "not drawn"}
     return Part(
         "Do they?",
@@ -79,7 +72,7 @@ def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
     for expected in (
         *("Do they?", "Asked & answered", "Not complete", "more", "less < none", "it means", "What it shows"),
         *("A <fast> one, 2 cores, 1 of them used, 23.5 GiB, Debian", "torchdcls compare images", "torch 2.14"),
-        *("abc, with changes", "0.5 processes", "7x7 gaussian", "0.004", "default", "2026-01-02T03:04:05+00:00"),
+        *("abc, with changes", "0.5 processes", "bilinear gaussian", "0.004", "default", "2026-01-02T03:04:05+00:00"),
     ):
         assert text.count(expected) >= 2, expected
     assert "not drawn" not in text

@@ -1,10 +1,10 @@
 """The comparison of 7x7 and DCLS layers: the same small model, trained once for each method and seed."""
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,14 +22,18 @@ from ..config import CompareConfig, Method
 from ..models import method_model
 from ..record import Record
 from ..report import present
-from ..training import Epoch, short_run, short_settings
+from ..result import origin
+from ..training import short_run, short_settings
 from .findings import finished_runs, images_part, markdown
 from .pictures import StageView, draw_pictures, stage_views
+from .result import ImagesData, ImagesEpoch, ImagesResult, ImagesRun
+
+_PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
 
 
 def compare_images(
     config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None
-) -> dict[str, Any]:
+) -> ImagesResult:
     """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
 
     The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
@@ -41,7 +45,7 @@ def compare_images(
         console: Where to print; by default standard output.
 
     Returns:
-        What `results.json` holds. `result["status"]` is "finished" or "interrupted".
+        What `results.json` holds. Its `status` is "finished" or "interrupted".
 
     Raises:
         ValueError: A setting or the data cannot be used; the message says what to do.
@@ -59,8 +63,7 @@ def compare_images(
         method_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
     if device.type == "cuda":
         data = replace(data, train=data.train.to(device), test=data.test.to(device))
-    facts = image_facts(config, data, device_name(device), torch.get_num_threads())
-    record = Record(folder, "comparison", argv, facts)
+    record = Record(folder, new_result(config, data, device_name(device), argv))
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, {data.image_size} pixels, "
         f"{data.num_classes} classes. Run folder: {folder}",
@@ -87,20 +90,14 @@ def _run(
     seed: int,
     data: ImageData,
     device: torch.device,
-    record: Record,
+    record: Record[ImagesResult],
     progress: ProgressBar,
 ) -> list[StageView]:
     model, report = method_model(config, method, data, seed)
     before = stage_views(model)
     model.to(device)
-    run: dict[str, Any] = {
-        "method": method,
-        "seed": seed,
-        "parameters": parameter_count(model),
-        "kernel_count": None if report is None else report.kernel_count,
-        "epochs": [],
-    }
-    record.result["runs"].append(run)
+    run = ImagesRun(method, seed, parameter_count(model), None if report is None else report.kernel_count)
+    record.result.runs.append(run)
     title = f"{method}, seed {seed}"
     progress.describe(title)
     mean, std = channel_mean_std(data.train.images)
@@ -109,7 +106,7 @@ def _run(
     watched = HeldBatches(data.test, config.batch_size, mean, std)
     epochs = short_run(model, batches, watched, settings, device, on_images=progress.advance)
     for epoch in epochs:
-        run["epochs"].append(watched_epoch(epoch))
+        run.epochs.append(ImagesEpoch(*astuple(epoch)))
         record.save()
         progress.say(
             f"{title:<18} epoch {epoch.epoch}/{config.epochs}  training loss {epoch.train_loss:.3f}  "
@@ -122,35 +119,28 @@ def _run(
     return stage_views(model, before=before)
 
 
-def image_facts(config: CompareConfig, data: ImageData, device: str, threads: int) -> dict[str, Any]:
-    """What the record of a comparison on images begins with.
+def new_result(config: CompareConfig, data: ImageData, device: str, argv: Sequence[str] | None) -> ImagesResult:
+    """What the results of a comparison begin with.
 
     Args:
         config: Settings, checked.
         data: The images.
         device: Where models are trained, in words.
-        threads: CPU threads.
+        argv: The command's arguments; None for those of the process.
     """
-    settings = {name: value for name, value in asdict(config).items() if name not in ("data_dir", "out")}
-    settings.update(data=Path(config.data).name, methods=list(config.methods))
-    return {
-        "device": device,
-        "threads": threads,
-        "config": settings,
-        "data": {
-            "name": data.name,
-            "train_images": len(data.train),
-            "test_images": len(data.test),
-            "image_size": data.image_size,
-            "channels": data.channels,
-            "classes": list(data.classes),
-            "skipped_images": data.skipped,
-        },
-        "runs": [],
-    }
-
-
-def watched_epoch(epoch: Epoch) -> dict[str, Any]:
-    """An epoch for the record. It was watched by the test images, and is named so."""
-    watched = ("loss", "accuracy")
-    return {f"test_{name}" if name in watched else name: value for name, value in asdict(epoch).items()}
+    about = ImagesData(
+        data.name,
+        len(data.train),
+        len(data.test),
+        data.image_size,
+        data.channels,
+        list(data.classes),
+        data.skipped,
+    )
+    return ImagesResult(
+        **origin(argv, _PACKAGES),
+        device=device,
+        threads=torch.get_num_threads(),
+        config=replace(config, data=Path(config.data).name, data_dir=None, out=None, methods=list(config.methods)),
+        data=about,
+    )
