@@ -17,7 +17,7 @@ from studies.settings import run as settings_run
 from studies.settings.plan import QUESTIONS, NetworkCell, Question, TapsCell, planned, task_of
 from studies.settings.records import RECORDS, Outcome, Records, TapsOutcome, line_of, read_records
 from studies.settings.run import SettingsConfig, run_settings
-from torchdcls_train.run_files import RunWriter
+from torchdcls_train.runs.writer import RunWriter
 
 TOY = SettingsConfig({"taps": 2, "networks": 1}, kernels=2, shortened=100)
 

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from torchdcls_results import environment
 
-from ..progress import say
-from ..run_files import RunWriter, command_line
+from ..runs.progress_bar import say
+from ..runs.writer import RunWriter, command_line
 
 RESULTS = "results.json"
 
