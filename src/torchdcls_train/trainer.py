@@ -30,7 +30,7 @@ from torchdcls.optim import clamp_positions_, param_groups, repulsion_loss
 
 from .cuda_graph import GraphedUpdate
 from .data.batches import Batch
-from .data.seeds import seed_of
+from .data.random_numbers import seed_of
 from .processes import Processes
 from .settings import TrainConfig
 

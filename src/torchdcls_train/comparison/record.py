@@ -7,8 +7,8 @@ from typing import Generic
 
 from rich.console import Console
 
-from ..progress import say
-from ..run_files import RunWriter
+from ..runs.progress_bar import say
+from ..runs.writer import RunWriter
 from .result import RESULTS, AnyResult
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 
 from torchdcls_results import environment
 
-from ..run_files import command_line
+from ..runs.writer import command_line
 
 RESULTS = "results.json"
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torchdcls.delays import SigmaSchedule, SynapticDelays, rounded_delays
 from torchdcls.optim import param_groups
 
-from ...data.seeds import generators_kept, seed_generators, seed_of
+from ...data.random_numbers import generators_kept, seed_generators, seed_of
 from ...trainer import NotFiniteError, plain_updates
 from ..config import LEARNED, DelayMethod
 from .network import DigitNetwork

@@ -15,21 +15,20 @@ from torch import nn
 from torchdcls._checks import first_names
 from torchdcls.conversion import parameter_count
 
-from .averaged import better_part
-from .checkpoint import Checkpoint, save_checkpoint
 from .data.batches import Batch, TrainingBatches
-from .data.image_source import Images, Sources, Stream, image_count
-from .data.sources import open_sources
+from .data.open_sources import open_sources
+from .data.source_types import Images, Sources, Stream, image_count
 from .data.transforms import preparation, training_transform
 from .data.unreadable import Unreadable
-from .initial import load_initial_
-from .interruption import Interruption
-from .processes import Processes, device_name, processes
-from .progress import ProgressBar, say
-from .run_files import command_line
-from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
+from .processes import Processes, device_name, helpful_threads, processes
+from .runs.checkpoint import Checkpoint, save_checkpoint
+from .runs.folder import RunFolder, check_resumable, element_statistics, new_run, resolved
+from .runs.initial_weights import load_initial_
+from .runs.interruption import Interruption
+from .runs.progress_bar import ProgressBar, say
+from .runs.trained_model import better_part
+from .runs.writer import command_line
 from .settings import TrainConfig
-from .threads import helpful_threads
 from .trainer import Done, NotFiniteError, Step, Trainer, build_model
 from .validation import Scores, reading_workers, validate, validation_batches
 
