@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from .config import Candidate, Method, Precision, Start, StudyConfig
+from .config import Candidate, Layers, Precision, Start, StudyConfig
 
 # To be raised when a change of the code changes what the same settings come to: older results are not taken then.
 _VERSION = 1
@@ -47,7 +47,7 @@ class Cell:
     """
 
     model: str
-    method: Method
+    method: Layers
     seed: int
     kernel_size: int | None
     kernel_count: int | None
@@ -138,7 +138,7 @@ def make_cell(
     config: StudyConfig,
     platform: Platform,
     model: str,
-    method: Method,
+    method: Layers,
     candidate: Candidate,
     seed: int,
     *,

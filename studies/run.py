@@ -23,7 +23,7 @@ from .compiling import many_shapes
 from .config import StudyConfig, among
 from .files import load_study, study_names
 from .images import StudyImages, load_images
-from .methods import build
+from .layers import build
 from .page import write_page
 from .records import CELLS, SETTINGS, Data, Study, read_finished, read_run
 from .results import Results, results_of

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Literal
 
 from .cells import Cell, Finished, FinishedCell, Platform, Score, make_cell
-from .config import Candidate, Method, Start, StudyConfig
+from .config import Candidate, Layers, Start, StudyConfig
 
 Sweep = Literal["kernel size", "kernel count", "start"]
 Phase = Literal["tune", "final"] | Sweep
@@ -30,7 +30,7 @@ class ScheduleEntry:
 
     phase: Phase
     model: str
-    method: Method
+    method: Layers
     epochs: int
     cell: Cell | None
     value: Start | None = None
@@ -50,7 +50,7 @@ class Tuned:
     """
 
     model: str
-    method: Method
+    method: Layers
     candidate: Candidate
     score: Score | None
     chosen: bool
@@ -77,7 +77,7 @@ class Schedule:
     left: Sequence[ScheduleEntry]
 
     @property
-    def choices(self) -> Mapping[tuple[str, Method], Candidate]:
+    def choices(self) -> Mapping[tuple[str, Layers], Candidate]:
         """The chosen settings of each model and method for which they are chosen."""
         return {(row.model, row.method): row.candidate for row in self.tuned if row.chosen}
 
@@ -124,7 +124,7 @@ def swept(config: StudyConfig, sweep: Sweep) -> Sequence[Start]:
     return {"kernel size": sweeps.kernel_sizes, "kernel count": sweeps.kernel_counts, "start": sweeps.starts}[sweep]
 
 
-def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: str, method: Method) -> list[Tuned]:
+def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: str, method: Layers) -> list[Tuned]:
     """The candidates of a model and method.
 
     Chosen is the one with the best mean accuracy on the validation images when all are finished; of equal ones that

@@ -19,7 +19,7 @@ from torchdcls_train.validation import validate
 from .cells import Cell, FinishedCell, Score
 from .compiling import compile_in_pieces_
 from .images import StudyImages
-from .methods import build
+from .layers import build
 
 
 def train_cell(

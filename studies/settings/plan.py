@@ -12,7 +12,7 @@ from torchdcls.nn.init import PRESETS
 from torchdcls.profiles import Interpolation
 
 if TYPE_CHECKING:
-    from torchdcls_train.comparison.config import Inputs, Method
+    from torchdcls_train.comparison.config import Inputs, Layers
 
 # To be raised when a change of the code changes what the same settings lead to: older results are not used then.
 _VERSION = 1
@@ -66,7 +66,7 @@ class NetworkCell:
         seed: Of weights, positions, order and augmentation.
     """
 
-    method: "Method" = "gaussian"
+    method: "Layers" = "gaussian"
     sigma: float | None = None
     radius: float = 0.0
     size: int = 17

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchdcls.cli.options import Command
 from torchdcls_results import environment
 from torchdcls_train.comparison.config import CompareConfig, Inputs
-from torchdcls_train.comparison.models import method_model
+from torchdcls_train.comparison.models import compared_model
 from torchdcls_train.comparison.positions.inputs import drawn, prepared
 from torchdcls_train.comparison.positions.task import FOUND, Student, Teacher, find_taps
 from torchdcls_train.comparison.training import short_run, short_settings
@@ -154,7 +154,7 @@ class NetworkTraining:
             sigma_init=cell.sigma,
             epochs=max(1, _EPOCHS // self._shortened),
         ).checked()
-        model, report = method_model(config, cell.method, self._data, cell.seed)
+        model, report = compared_model(config, cell.method, self._data, cell.seed)
         settings = short_settings(config, cell.seed, bilinear=cell.method == "bilinear")
         mean, std = channel_mean_std(self._data.train.images)
         training = HeldBatches(self._data.train, config.batch_size, mean, std, cell.seed)

@@ -19,8 +19,8 @@ from ..runs.progress_bar import ProgressBar, say
 from ..runs.writer import write_whole
 from ..settings import NAMED, EvalConfig, TrainConfig
 from ..validation import Scores, class_numbers, validate
-from .config import CompareConfig, Method
-from .models import method_model
+from .config import CompareConfig, Layers
+from .models import compared_model
 from .result import from_json
 
 _FORMAT = "torchdcls comparison 1"
@@ -42,7 +42,7 @@ class Compared:
     """
 
     config: CompareConfig
-    method: Method
+    method: Layers
     seed: int
     channels: int
     image_size: int
@@ -56,7 +56,7 @@ class Compared:
 
 
 def save_compared(
-    path: Path, model: nn.Module, config: CompareConfig, method: Method, seed: int, data: ImageData
+    path: Path, model: nn.Module, config: CompareConfig, method: Layers, seed: int, data: ImageData
 ) -> None:
     """Writes a model's weights under its own names, and what `Compared` says; `data` is what it was trained on."""
     if config.data not in NAMED:
@@ -98,7 +98,7 @@ def load_compared(path: Path, about: Compared) -> nn.Module:
     Raises:
         ValueError: The file is of a version with another model.
     """
-    model, _ = method_model(about.config, about.method, about, about.seed)
+    model, _ = compared_model(about.config, about.method, about, about.seed)
     try:
         load_model(model, str(path))
     except RuntimeError as error:

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 
 from torchdcls_train import processes
-from torchdcls_train.comparison.config import METHODS, CompareConfig
+from torchdcls_train.comparison.config import LAYERS, CompareConfig
 from torchdcls_train.comparison.images import run as images_run
 from torchdcls_train.comparison.images.result import ImagesResult
 from torchdcls_train.comparison.images.run import compare_images
-from torchdcls_train.comparison.models import method_model
+from torchdcls_train.comparison.models import compared_model
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageSet, balanced
@@ -72,10 +72,10 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
     assert folder is not None
     assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(result.json()))
     assert result.status == "finished"
-    assert [run.method for run in result.runs] == list(METHODS)
+    assert [run.method for run in result.runs] == list(LAYERS)
     baseline, *others = [run.parameters for run in result.runs]
     assert all(count <= baseline for count in others)
-    for method in METHODS:
+    for method in LAYERS:
         assert f"{method}, seed 0" in printed
         assert method in (folder / "table.md").read_text()
     for name in ("accuracy", "positions", "kernels"):
@@ -88,7 +88,7 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
     assert report.count("data:image/png") == 3 and "7x7: " not in report and "gaussian: " in report
 
     data = load_data(config.data, image_size=16)
-    loaded, _ = method_model(replace(config, model=model), "gaussian", data, seed=5)
+    loaded, _ = compared_model(replace(config, model=model), "gaussian", data, seed=5)
     load_model(loaded, str(folder / "checkpoints" / "gaussian-seed0.safetensors"))
     test = HeldBatches(data.test, config.batch_size, *channel_mean_std(data.train.images))
     scores = scored(loaded, test)
@@ -108,17 +108,17 @@ def test_same_seed_same_result_other_seed_another(config: CompareConfig, tmp_pat
 
 def test_methods_start_alike_but_for_their_depthwise_layers(config: CompareConfig) -> None:
     data = load_data(config.data, image_size=16)
-    start = {method: method_model(config, method, data, seed=3)[0].state_dict() for method in METHODS}
-    for method in METHODS[1:]:
+    start = {method: compared_model(config, method, data, seed=3)[0].state_dict() for method in LAYERS}
+    for method in LAYERS[1:]:
         common = [name for name in start[method] if name in start["7x7"] and "fn.0.weight" not in name]
         assert len(common) > 20
         assert all(torch.equal(start[method][name], start["7x7"][name]) for name in common)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LAYERS)
 def test_a_seed_decides_on_the_start(config: CompareConfig, method: Any) -> None:
     data = load_data(config.data, image_size=16)
-    first, again, other = (method_model(config, method, data, seed)[0].state_dict() for seed in (0, 0, 1))
+    first, again, other = (compared_model(config, method, data, seed)[0].state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config: CompareConfig) -> None:
 
 def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     data = load_data(config.data, image_size=16)
-    model, report = method_model(replace(config, position_radius=4.0), "bilinear", data, seed=0)
+    model, report = compared_model(replace(config, position_radius=4.0), "bilinear", data, seed=0)
     assert report is not None
     mean, std = channel_mean_std(data.train.images)
     batches = HeldBatches(data.train, 8, mean, std, 0)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ..config import DelayMethod, DigitsConfig
+from ..config import Delays, DigitsConfig
 from ..result import Result
 
 # Speaker, method, seed and learning rate of a run.
-Key = tuple[str, DelayMethod, int, float]
+Key = tuple[str, Delays, int, float]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DigitsRun:
     """
 
     speaker: str
-    method: DelayMethod
+    method: Delays
     seed: int
     lr: float
     parameters: int

@@ -17,8 +17,8 @@ from ...data.in_memory import channel_mean_std, images_per_epoch, load_data
 from ...processes import device_name, find_device, set_threads
 from ...runs.progress_bar import ProgressBar
 from ..compared import save_compared
-from ..config import CompareConfig, Method
-from ..models import method_model
+from ..config import CompareConfig, Layers
+from ..models import compared_model
 from ..record import Record
 from ..report import present
 from ..result import origin
@@ -59,7 +59,7 @@ def compare_images(
         data = replace(data, train=balanced(data.train, config.train_images))
     folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     for method in config.methods:
-        method_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
+        compared_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
     if device.type == "cuda":
         data = replace(data, train=data.train.to(device), test=data.test.to(device))
     record = Record(folder, new_result(config, data, device_name(device), argv))
@@ -85,14 +85,14 @@ def compare_images(
 
 def _run(
     config: CompareConfig,
-    method: Method,
+    method: Layers,
     seed: int,
     data: ImageData,
     device: torch.device,
     record: Record[ImagesResult],
     progress: ProgressBar,
 ) -> list[StageView]:
-    model, report = method_model(config, method, data, seed)
+    model, report = compared_model(config, method, data, seed)
     before = stage_views(model)
     model.to(device)
     run = ImagesRun(method, seed, parameter_count(model), None if report is None else report.kernel_count)
