@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Generic
 
@@ -10,6 +11,11 @@ from rich.console import Console
 from ..runs.progress_bar import say
 from ..runs.writer import RunWriter
 from .result import RESULTS, AnyResult
+
+
+def run_folder(out: Path | None, word: str) -> Path:
+    """The folder asked for, or one named by a word and the time."""
+    return out or Path("runs") / f"{word}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 class Record(RunWriter, Generic[AnyResult]):

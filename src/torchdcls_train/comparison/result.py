@@ -53,6 +53,17 @@ class Result:
     threads: int
     config: Any
 
+    # What is told of one that is not complete, and of a quick one.
+    counts: ClassVar[str] = "only runs that finished are shown"
+    quickly: ClassVar[str] = "A quick run: that it runs is all it shows; its accuracies mean nothing."
+
+    @property
+    def notice(self) -> str:
+        """What a reader must know first, or nothing."""
+        if self.status != "finished":
+            return f"The comparison is not complete ({self.status}): {self.counts}."
+        return self.quickly if self.config.quick else ""
+
     def json(self) -> dict[str, Any]:
         """What the file holds."""
         return {"benchmark": self.benchmark, **asdict(self), "config": settings(self.config)}

@@ -33,9 +33,9 @@ from torchdcls_train.comparison.digits.findings import (
     comparisons,
     differences,
     digit_rows,
+    digits_part,
     explanations,
     findings,
-    markdown,
     tuning_rows,
     verdict,
 )
@@ -44,6 +44,7 @@ from torchdcls_train.comparison.digits.pictures import accuracy_figure
 from torchdcls_train.comparison.digits.result import DigitsResult, DigitsRun
 from torchdcls_train.comparison.digits.run import compare_digits
 from torchdcls_train.comparison.digits.task import Spoken, Trained, fold_without, train_network
+from torchdcls_train.comparison.report import markdown
 from torchdcls_train.comparison.result import read_result
 
 METHODS = ("none", "fixed", "bilinear", "triangle", "gaussian", "dense")
@@ -239,6 +240,10 @@ def test_a_dense_network_has_as_many_parameters_as_weights_and_delays(hidden: in
 # Statistics
 
 
+def told(result: DigitsResult) -> str:
+    return markdown(digits_part(result, Path()))
+
+
 def made(status: str = "finished", lrs: Sequence[float] = (0.01,), **accuracy: Sequence[float]) -> DigitsResult:
     """Results in which each method has these accuracies, one for each speaker."""
     speakers = [f"speaker{number}" for number in range(max(map(len, accuracy.values())))]
@@ -384,7 +389,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(
         result, printed = quietly(config)
     assert result.status == "interrupted" and len(result.runs) == 5
     assert "Interrupted; rerun the same command with --out" in printed
-    assert "not complete (interrupted)" in printed and "not complete (interrupted)" in markdown(result)
+    assert "not complete (interrupted)" in printed and "not complete (interrupted)" in told(result)
     with monkeypatch.context() as patched:
         calls = stopped_after(100, patched)
         resumed, printed = quietly(config)
@@ -488,4 +493,4 @@ def test_quick_is_short(config: DigitsConfig) -> None:
     assert (usual.epochs, usual.train_recordings, len(usual.lrs)) == (8, None, 3)
     result, printed = quietly(replace(config, quick=True))
     assert result.config.speakers == SPEAKERS[:2] and len(result.runs) == 4
-    assert "its accuracies mean nothing" in printed and "best first" not in printed + markdown(result)
+    assert "its accuracies mean nothing" in printed and "best first" not in printed + told(result)

@@ -24,9 +24,9 @@ from torchdcls_train.comparison.positions.findings import (
     differences,
     explanations,
     findings,
-    markdown,
     per_kernel,
     position_rows,
+    positions_part,
     typical_kernel,
 )
 from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
@@ -34,6 +34,7 @@ from torchdcls_train.comparison.positions.pictures import found_figure
 from torchdcls_train.comparison.positions.result import Cell, PositionsResult
 from torchdcls_train.comparison.positions.run import compare_positions
 from torchdcls_train.comparison.positions.task import STUDENTS, Search, Teacher, distances, find_taps
+from torchdcls_train.comparison.report import markdown
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: p
     stored = json.loads((config.out / "results.json").read_text())
     assert stored["status"] == "interrupted" and len(stored["runs"]) == 11
     assert "Interrupted" in printed and "not complete (interrupted)" in printed
-    assert "not complete (interrupted)" in markdown(result)
+    assert "not complete (interrupted)" in markdown(positions_part(result, config.out))
     assert (config.out / "travel.gif").exists()
     # The seed that is cut short is paired where both have it.
     assert len(differences(result, ("edges", "spread", "gaussian-3"), ("edges", "spread", "bilinear"))) == 3

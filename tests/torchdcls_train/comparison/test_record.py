@@ -15,10 +15,11 @@ from scipy.stats import ttest_rel
 from tests.torchdcls_train.comparison.made_results import made_result
 from torchdcls_results import half_interval
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.images.findings import comparison_rows, finished_runs, markdown, verdicts
+from torchdcls_train.comparison.images.findings import comparison_rows, finished_runs, images_part, verdicts
 from torchdcls_train.comparison.images.result import ImagesEpoch, ImagesResult, ImagesRun
 from torchdcls_train.comparison.images.run import new_result
 from torchdcls_train.comparison.record import Record
+from torchdcls_train.comparison.report import markdown
 from torchdcls_train.comparison.result import read_result, result_from
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
@@ -53,6 +54,10 @@ def make_result(accuracies: dict[str, list[float]], quick: bool = False, status:
     data = {"name": "images", "train_images": 6000, "test_images": 1000, "image_size": 28}
     data |= {"channels": 1, "classes": ["a", "b"], "skipped_images": 0}
     return made_result(ImagesResult, device="cpu", runs=runs, config=config, data=data, status=status)
+
+
+def told(result: ImagesResult) -> str:
+    return markdown(images_part(result, Path()))
 
 
 def test_interval_is_student_s() -> None:
@@ -135,8 +140,10 @@ def test_no_baseline_no_verdict() -> None:
 
 
 def test_markdown() -> None:
-    text = markdown(make_result({"7x7": [80.0], "gaussian": [85.0]}))
-    assert text.splitlines()[:2] == [
+    text = told(make_result({"7x7": [80.0], "gaussian": [85.0]}))
+    assert text.splitlines()[:4] == [
+        "**Accuracy after the last epoch**",
+        "",
         "| method | elements | parameters | seeds | test accuracy (%) | training images/s |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -148,10 +155,10 @@ def test_markdown() -> None:
 def test_quick_and_interrupted_runs_say_so_first() -> None:
     accuracies = {"7x7": [80.0], "gaussian": [85.0]}
     quick = make_result(accuracies, quick=True)
-    assert markdown(quick).startswith("**A quick run")
-    assert "points against" not in markdown(quick)
+    assert told(quick).startswith("**A quick run")
+    assert "points against" not in told(quick)
     interrupted = make_result(accuracies, quick=True, status="interrupted")
-    assert markdown(interrupted).startswith("**The comparison is not complete (interrupted)")
+    assert told(interrupted).startswith("**The comparison is not complete (interrupted)")
 
 
 def test_file_is_whole_after_every_epoch(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torchdcls_results import half_interval, markdown_table, mean_and_interval
+from torchdcls_results import half_interval, mean_and_interval
 
 from ..config import LEARNED
 from ..report import Part
@@ -45,10 +45,7 @@ def chosen_runs(result: DigitsResult) -> dict[tuple[str, str, int], DigitsRun]:
 def by_speaker(result: DigitsResult, method: str, *, rounded: bool = False) -> dict[str, float]:
     """Accuracy on each speaker who was left out, mean over seeds. Unit: percent.
 
-    Args:
-        result: The results.
-        method: The method.
-        rounded: Whether with whole delays, which not all methods have.
+    With whole delays, where that is asked and they have any.
     """
     values: dict[str, list[float]] = {}
     for (speaker, name, _), run in chosen_runs(result).items():
@@ -195,34 +192,15 @@ def explanations(result: DigitsResult) -> list[str]:
     return said
 
 
-def notice(result: DigitsResult) -> str:
-    """What a reader of the table must know first, or nothing."""
-    if result.status != "finished":
-        return f"The comparison is not complete ({result.status}): only speakers with whom all methods are done count."
-    return "A quick run: that it runs is all it shows; its accuracies mean nothing." if result.config.quick else ""
-
-
-def markdown(result: DigitsResult) -> str:
-    """The table and the sentences as Markdown."""
-    said = "\n".join(f"- {line}" for line in [*_told(result), *explanations(result)])
-    first = notice(result)
-    return "\n\n".join(filter(None, [f"**{first}**" if first else "", markdown_table(digit_rows(result)), said]))
-
-
 def digits_part(result: DigitsResult, folder: Path) -> Part:
-    """What a report says; the pictures are those of the run folder."""
+    """What a report says, with the pictures of the run folder."""
     return Part(
         "Do learned delays recognize spoken digits better?",
         "Spiking networks learn ten spoken digits from some speakers, and are tested on one whom they never heard. "
         "They differ in the delays of their synapses.",
-        notice(result),
-        _told(result),
+        [] if result.config.quick else findings(result),
         explanations(result),
-        {
-            "Accuracy on speakers never heard": digit_rows(result),
-            "Accuracy by the speaker who was left out (%)": speaker_rows(result),
-            "How often each learning rate was chosen": tuning_rows(result),
-        },
+        {"Accuracy on speakers never heard": digit_rows(result)},
         {
             folder / "accuracy.png": "Accuracy by the speaker who was left out; bars are means",
             folder / "delays.png": "Delays of the second layer over training, which starts from a uniform draw; the "
@@ -231,9 +209,8 @@ def digits_part(result: DigitsResult, folder: Path) -> Part:
             folder / "raster.png": "A recording as spikes, and what the two hidden layers make of it",
         },
         result,
+        {
+            "Accuracy by the speaker who was left out (%)": speaker_rows(result),
+            "How often each learning rate was chosen": tuning_rows(result),
+        },
     )
-
-
-def _told(result: DigitsResult) -> list[str]:
-    # Accuracies of a quick run mean nothing, and sentences about them would.
-    return [] if result.config.quick else findings(result)

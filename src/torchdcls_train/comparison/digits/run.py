@@ -1,7 +1,6 @@
 """The comparison of delays on spoken digits: trains, records, draws and prints; the same command resumes it."""
 
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -16,10 +15,10 @@ from ...data.fsdd import RATE, Recordings, find_fsdd
 from ...data.spikes import BANDS, spikes_of
 from ...runs.progress_bar import ProgressBar, say
 from ..config import DigitsConfig
-from ..record import Record
+from ..record import Record, run_folder
 from ..report import present
 from ..result import RESULTS, origin, read_result, settings
-from .findings import digits_part, finished_methods, markdown
+from .findings import digits_part, finished_methods
 from .network import dense_width, parameter_count
 from .pictures import draw_pictures, save_example
 from .result import DigitsData, DigitsResult, DigitsRun, Key, Resumption
@@ -38,12 +37,7 @@ def compare_digits(
     `accuracy.png`, `delays.png`, `fields.png`, `raster.png` and `report.html`, which holds them all.
 
     Args:
-        config: Settings.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
-
-    Returns:
-        What `results.json` holds. Its `status` is "finished" or "interrupted".
+        argv: The command's arguments, for `results.json`; by default those of the process.
 
     Raises:
         ValueError: A setting, the data or the folder cannot be used; the message says what to do.
@@ -55,7 +49,7 @@ def compare_digits(
     recordings = find_fsdd(config.data_dir)
     config = replace(config, speakers=_speakers(config, recordings))
     assert config.speakers is not None
-    folder = config.out or Path("runs") / f"digits-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run_folder(config.out, "digits")
     record = Record(folder, _new_result(config, recordings, argv), resume=partial(_resumed, folder))
     result, total = record.result, len(_keys(config))
     say(
@@ -65,7 +59,8 @@ def compare_digits(
     )
     with record.under_way(console, f"rerun the same command with --out {folder} to resume"):
         _train_all(config, recordings, record, console)
-    present(result, folder, console, bool(finished_methods(result)), digits_part, markdown, draw_pictures)
+    part = digits_part(result, folder) if finished_methods(result) else None
+    present(part, folder, console, lambda: draw_pictures(folder, result))
     return result
 
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchdcls_results import half_interval, markdown_table, mean_and_interval, model_title
+from torchdcls_results import half_interval, mean_and_interval, model_title
 
 from ..config import BASELINE
 from ..report import Part
@@ -121,26 +121,13 @@ def setting(result: ImagesResult) -> str:
     )
 
 
-def markdown(result: ImagesResult) -> str:
-    """The table, how it came about, and the verdicts, as Markdown."""
-    sentences, first = [] if result.config.quick else verdicts(result), notice(result)
-    parts = [
-        f"**{first}**" if first else "",
-        markdown_table(comparison_rows(result)),
-        setting(result),
-        "\n".join(f"- {sentence}" for sentence in sentences),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
 def images_part(result: ImagesResult, folder: Path) -> Part:
-    """What a report says; the pictures are those of the run folder."""
+    """What a report says, with the pictures of the run folder."""
     title, size = model_title(result.config.model), result.config.dilated_kernel_size
     return Part(
         "Do networks with learned positions classify images better?",
         f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
         "which by default have no more parameters: which is more accurate on images that it was not trained on?",
-        notice(result),
         [] if result.config.quick else verdicts(result),
         [setting(result)],
         {"Accuracy after the last epoch": comparison_rows(result)},
@@ -151,12 +138,3 @@ def images_part(result: ImagesResult, folder: Path) -> Part:
         },
         result,
     )
-
-
-def notice(result: ImagesResult) -> str:
-    """What a reader of the table must know first, or nothing."""
-    if result.status != "finished":
-        return f"The comparison is not complete ({result.status}): only runs that finished are shown."
-    if result.config.quick:
-        return "A quick run: that it runs is all it shows; its accuracies mean nothing."
-    return ""

@@ -13,7 +13,6 @@ from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
 from torchdcls_results import model_title
 
-from .findings import notice
 from .result import ImagesResult
 
 # Elements of a stage that are drawn.
@@ -89,7 +88,7 @@ def accuracy_figure(result: ImagesResult) -> Any:
     axes = figure.subplots()
     draw_accuracy(axes, _curves(result))
     figure.suptitle(f"{model_title(result.config.model)}: test accuracy on {result.data.name}")
-    axes.set_title(_worth(result), fontsize="small", color="tab:red" if notice(result) else "black")
+    axes.set_title(_worth(result), fontsize="small", color="tab:red" if result.notice else "black")
     return figure
 
 
@@ -175,7 +174,7 @@ def _worth(result: ImagesResult) -> str:
     counts = [(data.train_images, "training image"), (data.test_images, "test image")]
     counts += [(config.epochs or 0, "epoch"), (config.seeds or 0, "seed")]
     of = ", ".join(f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-    return "\n".join(filter(None, [of, notice(result)]))
+    return "\n".join(filter(None, [of, result.notice]))
 
 
 def _reach(learned: Mapping[str, Sequence[StageView]]) -> float:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, replace
-from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,11 +17,11 @@ from ...runs.progress_bar import ProgressBar
 from ..compared import save_compared
 from ..config import CompareConfig, Layers
 from ..models import compared_model
-from ..record import Record
+from ..record import Record, run_folder
 from ..report import present
 from ..result import origin
 from ..training import short_run, short_settings
-from .findings import finished_runs, images_part, markdown
+from .findings import finished_runs, images_part
 from .pictures import StageView, draw_pictures, stage_views
 from .result import ImagesData, ImagesEpoch, ImagesResult, ImagesRun
 
@@ -39,12 +37,7 @@ def compare_images(
     `accuracy.png`, `positions.png`, `kernels.png` and `report.html`, which holds them all.
 
     Args:
-        config: Settings.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
-
-    Returns:
-        What `results.json` holds. Its `status` is "finished" or "interrupted".
+        argv: The command's arguments, for `results.json`; by default those of the process.
 
     Raises:
         ValueError: A setting or the data cannot be used; the message says what to do.
@@ -57,7 +50,7 @@ def compare_images(
     data = load_data(config.data, config.data_dir, config.image_size, max_image_pixels=config.max_image_pixels)
     if config.train_images is not None:
         data = replace(data, train=balanced(data.train, config.train_images))
-    folder = config.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run_folder(config.out, "compare")
     for method in config.methods:
         compared_model(config, method, data, seed=0)  # what cannot be built is refused before an hour of training
     if device.type == "cuda":
@@ -78,9 +71,10 @@ def compare_images(
         for seed in range(config.seeds):
             for method in config.methods:
                 views.setdefault(method, _run(config, method, seed, data, device, record, progress))
-    done = bool(finished_runs(record.result))
-    present(record.result, folder, console, done, images_part, markdown, partial(draw_pictures, views=views))
-    return record.result
+    result = record.result
+    part = images_part(result, folder) if finished_runs(result) else None
+    present(part, folder, console, lambda: draw_pictures(folder, result, views))
+    return result
 
 
 def _run(
@@ -125,17 +119,10 @@ def new_result(config: CompareConfig, data: ImageData, device: str, argv: Sequen
         config: Settings, checked.
         data: The images.
         device: Where models are trained, in words.
-        argv: The command's arguments; None for those of the process.
+        argv: As for `compare_images`.
     """
-    about = ImagesData(
-        data.name,
-        len(data.train),
-        len(data.test),
-        data.image_size,
-        data.channels,
-        list(data.classes),
-        data.skipped,
-    )
+    counts = len(data.train), len(data.test)
+    about = ImagesData(data.name, *counts, data.image_size, data.channels, list(data.classes), data.skipped)
     return ImagesResult(
         **origin(argv, _PACKAGES),
         device=device,

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from torchdcls_results import INPUTS, half_interval, markdown_table, mean_and_interval
+from torchdcls_results import INPUTS, half_interval, mean_and_interval
 
 from ..config import Inputs, StudentName
 from ..report import Part
@@ -25,7 +25,7 @@ def per_kernel(result: PositionsResult, cell: Cell, quantity: Quantity) -> dict[
     """A quantity after training for each kernel, (seed, number), of all seeds that are done.
 
     Args:
-        result: The record.
+        result: The results.
         cell: Inputs, start, student.
         quantity: "found", the share of taps found (percent), "start_found", the same before training, "loss", or
             "distance", the mean distance of taps from their elements (grid cells).
@@ -156,29 +156,13 @@ def explanations(result: PositionsResult) -> list[str]:
     ]
 
 
-def notice(result: PositionsResult) -> str:
-    """What a reader of the table must know first, or nothing."""
-    if result.status != "finished":
-        return f"The comparison is not complete ({result.status}): only runs that finished are shown."
-    return "A quick run, with few updates: elements had less time than by default." if result.config.quick else ""
-
-
-def markdown(result: PositionsResult) -> str:
-    """The table and the sentences as Markdown."""
-    said = "\n".join(f"- {line}" for line in [*findings(result), *explanations(result)])
-    first = notice(result)
-    tables = [f"**{place_title(place)}**\n\n{markdown_table(position_rows(result, place))}" for place in places(result)]
-    return "\n\n".join(filter(None, [f"**{first}**" if first else "", *tables, said]))
-
-
 def positions_part(result: PositionsResult, folder: Path) -> Part:
-    """What a report says; the pictures are those of the run folder."""
+    """What a report says, with the pictures of the run folder."""
     config = result.config
     return Part(
         "Can elements find where they belong?",
         f"A teacher kernel has {config.taps} taps at cells within {config.reach:g} of its center. Students have "
         "as many elements, and learn to respond to images as the teacher does. Do their elements move to the taps?",
-        notice(result),
         findings(result),
         explanations(result),
         {place_title(place): position_rows(result, place) for place in places(result)},

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,10 @@ from ...data.fashion_mnist import read_embedded
 from ...data.random_numbers import seed_of
 from ...runs.progress_bar import ProgressBar
 from ..config import Inputs, PositionsConfig, Start, StudentName
-from ..record import Record
+from ..record import Record, run_folder
 from ..report import present
 from ..result import origin
-from .findings import markdown, positions_part, typical_kernel
+from .findings import positions_part, typical_kernel
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
 from .result import Moment, PositionsData, PositionsResult, PositionsRun, Taps, Travel
@@ -42,12 +40,7 @@ def compare_positions(
     `travel.gif`, `travel.png` and `report.html`, which holds them all.
 
     Args:
-        config: Settings.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
-
-    Returns:
-        What `results.json` holds. Its `status` is "finished" or "interrupted".
+        argv: The command's arguments, for `results.json`; by default those of the process.
 
     Raises:
         ValueError: A setting cannot be used; the message says what to do.
@@ -57,7 +50,7 @@ def compare_positions(
     config = config.checked()
     assert config.seeds is not None and config.updates is not None
     _teacher(config, 0)  # taps without room are refused before anything is written
-    folder = config.out or Path("runs") / f"positions-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run_folder(config.out, "positions")
     torch.set_num_threads(config.threads)
     train, test = read_embedded()
     values = {inputs: (prepared(train.images, inputs), prepared(test.images, inputs)) for inputs in config.inputs}
@@ -95,7 +88,8 @@ def compare_positions(
         finally:
             if paths:
                 result.travel = _travel(result, paths)
-    present(result, folder, console, bool(result.runs), positions_part, markdown, draw_pictures)
+    part = positions_part(result, folder) if result.runs else None
+    present(part, folder, console, lambda: draw_pictures(folder, result))
     return result
 
 
