@@ -33,12 +33,8 @@ class Compared:
     Args:
         config: Settings of its comparison, checked; `data` is a name or an absolute path.
         method: Its layers.
-        seed: Its seed.
-        channels: Channels of its images.
         image_size: Height and width of its images. Unit: pixels.
-        classes: Names of its classes.
-        mean: Of each channel of the training images.
-        std: Likewise.
+        mean: Of each channel of the training images, as is `std`.
     """
 
     config: CompareConfig

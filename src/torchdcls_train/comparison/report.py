@@ -83,6 +83,13 @@ def markdown(part: Part) -> str:
     return "\n\n".join(filter(None, [notice, *tables, found, *part.explained]))
 
 
+def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
+    """Writes figures by their names; returns the files."""
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=120)
+    return [folder / name for name in figures]
+
+
 def write_report(path: Path, parts: Sequence[Part]) -> None:
     """Writes the file of a report; of several parts the first finding of each stands at the top."""
     title = " and ".join(part.title for part in parts)

@@ -65,19 +65,15 @@ class Result:
         return self.quickly if self.config.quick else ""
 
     def json(self) -> dict[str, Any]:
-        """What the file holds."""
-        return {"benchmark": self.benchmark, **asdict(self), "config": settings(self.config)}
+        """What the file holds; not all results have all keys."""
+        row = {"benchmark": self.benchmark, **asdict(self), "config": settings(self.config)}
+        return {name: value for name, value in row.items() if value or name not in ("travel", "resumed")}
 
 
 def origin(argv: Sequence[str] | None, packages: Sequence[str]) -> dict[str, Any]:
-    """The fields of a `Result` that say where it comes from.
-
-    Args:
-        argv: The command's arguments; None for those of the process.
-        packages: Distributions whose versions matter.
-    """
+    """The fields of a `Result` that say where it comes from; see `environment`. `argv` may be that of the process."""
     made = environment(command_line(argv), packages)
-    return {**made, "machine": Machine(**made["machine"])}
+    return {**made, "machine": from_json(Machine, made["machine"])}
 
 
 def settings(config: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a comparison of delays has come to."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..config import Delays, DigitsConfig
 from ..result import Result
@@ -76,8 +76,3 @@ class DigitsResult(Result):
     data: DigitsData
     runs: list[DigitsRun] = field(default_factory=list)
     resumed: list[Resumption] = field(default_factory=list)
-
-    def json(self) -> dict[str, Any]:
-        """What the file holds."""
-        row = super().json()
-        return row if self.resumed else {name: row[name] for name in row if name != "resumed"}

@@ -109,7 +109,7 @@ def _run(
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"{method}-seed{seed}.safetensors"
     save_compared(path, model, config, method, seed, data)
-    return stage_views(model, before=before)
+    return stage_views(model, before)
 
 
 def new_result(config: CompareConfig, data: ImageData, device: str, argv: Sequence[str] | None) -> ImagesResult:

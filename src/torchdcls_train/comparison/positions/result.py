@@ -1,7 +1,7 @@
 """What a comparison of interpolations has come to."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..result import Result
@@ -97,8 +97,3 @@ class PositionsResult(Result):
     teachers: list[Taps] = field(default_factory=list)
     runs: list[PositionsRun] = field(default_factory=list)
     travel: Travel | None = None
-
-    def json(self) -> dict[str, Any]:
-        """What the file holds."""
-        row = super().json()
-        return row if self.travel is not None else {name: row[name] for name in row if name != "travel"}
