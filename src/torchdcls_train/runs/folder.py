@@ -11,10 +11,10 @@ import yaml
 from torch import nn
 
 from torchdcls.nn import DclsLayer
-from torchdcls_results import environment
+from torchdcls_results import environment, write_text
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .writer import RunWriter, read_rows, write_text
+from .writer import RunWriter, read_rows
 from ..settings import TrainConfig
 from ..trainer import Step
 
