@@ -9,7 +9,7 @@ import pytest
 import torch
 from missing import OPTIONAL, run_without
 
-from torchdcls.ops.conv import METHODS
+from torchdcls.ops.conv import METHOD_NAMES
 
 ROOT = Path(__file__).parent.parent
 # The library, and what uses it: each may import those before it. What results say of themselves is a module.
@@ -237,7 +237,7 @@ def test_making_kernels_and_convolving_do_not_know_each_other(found):
         ("ops.separable", "ops.conv.direct"),
         ("ops.triton.launch", "ops.conv.triton.launch"),
         ("ops.kernel", "ops.dcls_conv"),
-        ("ops.conv.triton.way", "ops.triton.support"),
+        ("ops.conv.triton.method", "ops.triton.support"),
         ("ops.conv.fft", "ops.separable"),
         ("ops.conv.direct", "profiles"),
         ("ops.padding", "ops"),
@@ -252,7 +252,7 @@ def test_holes_in_the_wall_are_seen(file, target):
 
 def test_methods_of_convolving_do_not_know_each_other():
     methods = [f"ops.conv.{path.stem}" for path in (SOURCE / "ops" / "conv").glob("*.py")]
-    methods = [method for method in methods if method.rpartition(".")[2] in METHODS]
+    methods = [method for method in methods if method.rpartition(".")[2] in METHOD_NAMES]
     assert len(methods) >= 2
     for method in methods:
         others = [other for other in methods if other != method]

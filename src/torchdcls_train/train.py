@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -29,7 +29,7 @@ from .runs.progress_bar import ProgressBar, say
 from .runs.trained_model import better_part
 from .runs.writer import command_line
 from .settings import TrainConfig
-from .trainer import Done, Step, Trainer, build_model
+from .trainer import Done, NotFiniteError, Step, Trainer, build_model
 from .validation import Scores, reading_workers, validate, validation_batches
 
 
@@ -91,7 +91,7 @@ def train(
 
 
 def check(config: TrainConfig, *, name: str | None = None) -> str:
-    """Does what `train` does before the first update, but for weights and folder; its arguments and errors are the same.
+    """Does what `train` does before the first update, but for weights and folder; arguments and errors are the same.
 
     Returns:
         A sentence about the run.
@@ -241,32 +241,33 @@ class _Run:
         unreadable.add(progress.update * config.batch_size, progress.unreadable, ())
         since, done_before = time.perf_counter(), progress.update
         every = config.checkpoint_every
-        for done in self.trainer.epoch(
+        updates = self.trainer.epoch(
             self._announced(bar, self.training.epoch(first.epoch, first.update)),
             first,
             settle_every=every,
             asked=lambda: self._interruption.asked,
-        ):
-            number = done.step.update + 1
-            last = number == self.training.updates_per_epoch
-            saves = done.stops or (every is not None and number % every == 0 and not last)
-            self._check_finite(done, weights=done.settled and (saves or last))
+        )
+        for done in self._finite(updates):
             failures = [failure for batch in done.batches for failure in batch.failures]
             unreadable.add(config.batch_size, done.unreadable, failures)
-            progress.update = number
+            progress.update += 1
             progress.loss_sum += done.loss
             progress.unreadable += done.unreadable
             progress.row_loss_sum += done.loss
             progress.row_updates += 1
-            if last or number % config.log_every == 0:
-                images = (number - done_before) * config.batch_size
+            last = progress.update == self.training.updates_per_epoch
+            if last or progress.update % config.log_every == 0:
+                images = (progress.update - done_before) * config.batch_size
                 self._log_updates(done.lr, images / (time.perf_counter() - since))
-                since, done_before = time.perf_counter(), number
-            if done.settled and saves:
-                self._save()
-            if done.settled and done.stops:
-                self.group.wait()  # A process that has ended would have the others ended too.
-                raise KeyboardInterrupt
+                since, done_before = time.perf_counter(), progress.update
+            saves = done.stops or (every is not None and progress.update % every == 0 and not last)
+            if done.settled and (saves or last):
+                self._check_weights(done)
+                if saves:
+                    self._save()
+                if done.stops:
+                    self.group.wait()  # A process that has ended would have the others ended too.
+                    raise KeyboardInterrupt
         if unreadable.count:
             names = f", first {', '.join(unreadable.failures)}" if unreadable.failures else ""
             bar.say(f"epoch {first.epoch + 1}: {unreadable.count} unreadable images left out{names}")
@@ -334,19 +335,24 @@ class _Run:
         self.group.as_first(model.buffers())
         return validate(model, self.validation, self.group, self.config)
 
-    def _check_finite(self, done: Done, *, weights: bool) -> None:
-        """Ends the run where a loss, or of weights that would be saved one, is not finite, in all processes alike."""
-        finite = [parameter.isfinite().all() for parameter in self.trainer.model.parameters()] if weights else []
-        if not math.isfinite(done.loss):
-            what, names = f"the loss of update {{}} is {done.loss}", done.names_not_finite()
-        elif finite and not bool(torch.stack(finite).all()):
-            what, names = (
-                "weights after update {} are not finite",
-                [name for each in done.batches for name in each.names],
-            )
-        else:
-            return
-        names = [name for found in self.group.gather(names) for name in found]
+    def _finite(self, updates: Iterator[Done]) -> Iterator[Done]:
+        """Ends the run where a loss is not finite, in all processes alike."""
+        try:
+            yield from updates
+        except NotFiniteError as error:
+            assert error.done is not None
+            names = [name for found in self.group.gather(error.done.names_not_finite()) for name in found]
+            self._end(error.done, f"the loss of update {{}} is {error.loss}", names)
+
+    def _check_weights(self, done: Done) -> None:
+        """Ends the run before weights that are not finite are saved."""
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.trainer.model.parameters()])
+        if not bool(finite.all()):
+            names = [name for batch in done.batches for name in batch.names]
+            names = [name for found in self.group.gather(names) for name in found]
+            self._end(done, "weights after update {} are not finite", names)
+
+    def _end(self, done: Done, what: str, names: Sequence[str]) -> NoReturn:
         path = self.folder.path / "not_finite.txt"
         if self.group.main:
             path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

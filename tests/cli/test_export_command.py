@@ -135,7 +135,7 @@ def test_a_file_that_is_there(copied: Path, capsys: pytest.CaptureFixture[str]) 
         (["--to", "onnx", "--image-size", "0"], "--image-size: expected at least 1, got 0"),
         (["--to", "onnx", "--image-size", "1"], "--image-size: expected an input that the model takes, got"),
         (["--to", "onnx", "--out", "{tmp}/model.pt2"], "--out: expected a name that ends in .onnx"),
-        (["--to", "onnx", "--out", "{tmp}/none/model.onnx"], "--out: expected a file in a folder that is there"),
+        (["--to", "onnx", "--out", "{tmp}/none/model.onnx"], "--out: expected a file in a folder that exists"),
         (
             ["--to", "safetensors", "--out", "{tmp}/last.safetensors", "--overwrite"],
             "--out: expected another file than",

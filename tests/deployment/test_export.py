@@ -383,7 +383,7 @@ def test_nothing_is_left_of_an_interrupted_export(tmp_path: Path, monkeypatch: p
     def interrupted(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(onnx_file, "OnnxSession", interrupted)
+    monkeypatch.setattr(onnx_file, "run_onnx", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(small(1), tmp_path / "model.onnx", to="onnx", example=example(1))
     assert list(tmp_path.iterdir()) == []
@@ -476,11 +476,11 @@ def test_wrong_paths(tmp_path: Path) -> None:
         return str(raised.value)
 
     assert "path: expected a name that ends in .onnx" in refused(tmp_path / "model.pt2")
-    assert "path: expected a file in a folder that is there" in refused(tmp_path / "none" / "model.onnx")
+    assert "path: expected a file in a folder that exists" in refused(tmp_path / "none" / "model.onnx")
     (tmp_path / "folder.onnx").mkdir()
     assert "which is a folder" in refused(tmp_path / "folder.onnx")
     (tmp_path / "old.onnx").write_bytes(b"old")
-    assert "which is there; give another, or overwrite" in refused(tmp_path / "old.onnx")
+    assert "which exists; give another, or overwrite it" in refused(tmp_path / "old.onnx")
     assert (tmp_path / "old.onnx").read_bytes() == b"old"
 
 

@@ -416,7 +416,7 @@ def test_profiles_come_back_wherever_they_stand(tmp_path: Path) -> None:
     assert (back.profile, back.default) == (triangle, bilinear)
     assert back.layout == Layout(bilinear, "triangle")
     _with_config(folder, {"profile": "triangel", "layout": None})
-    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path: profile cannot be made of config.json in"):
+    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path: profile cannot be made from config.json in"):
         Profiled.from_pretrained(folder)
 
 
@@ -520,7 +520,7 @@ class OfSizes(nn.Module, DclsHubMixin):
 
 
 def test_a_dataclass_that_refuses_what_json_holds(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^path: expected a dataclass that can be made again of .*unhashable"):
+    with pytest.raises(ValueError, match=r"^path: expected a dataclass that can be made again from .*unhashable"):
         saved(tmp_path, OfSizes(Sizes((1, 2))))
 
 

@@ -197,12 +197,12 @@ def sharing(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
     """
     leaders: dict[str, str] = {}
     for layer in layers(state_dict, "P"):
-        named = [name for name in THEIR_NAMES.values() if f"{layer}.{name}" in state_dict]
-
-        def same(leader: str, layer: str = layer, named: list[str] = named) -> bool:
-            return all(torch.equal(state_dict[f"{leader}.{name}"], state_dict[f"{layer}.{name}"]) for name in named)
-
-        leaders[layer] = next(filter(same, dict.fromkeys(leaders.values())), layer)
+        own = {name: state_dict.get(f"{layer}.{name}") for name in THEIR_NAMES.values()}
+        leaders[layer] = next(
+            leader
+            for leader in (*dict.fromkeys(leaders.values()), layer)
+            if all(value is None or torch.equal(state_dict[f"{leader}.{name}"], value) for name, value in own.items())
+        )
     return leaders
 
 

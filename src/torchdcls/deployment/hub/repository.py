@@ -1,7 +1,6 @@
 """The files of a model: in a folder, or fetched from a repository on the Hub."""
 
 import json
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,8 @@ _EXPECTED = f"{FOLDER}: expected a folder, or a repository on the Hub"
 _PATIENCE = 5.0  # for the Hub's answer, in seconds
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a file of weights says before its tensors.
-
-    Attributes:
-        elements: Number of elements of all tensors.
-        not_stored: Arguments that the model was made with and that its configuration lacks.
-    """
-
-    elements: int
-    not_stored: list[str]
-
-
-def read_header(path: Path) -> Header:
-    """Reads what stands before the tensors.
+def read_header(path: Path) -> tuple[int, list[str]]:
+    """Number of elements of all tensors in a file of weights, and what its model was made with that JSON cannot hold.
 
     Raises:
         ValueError: The file is missing or cannot be read.
@@ -48,7 +34,7 @@ def read_header(path: Path) -> Header:
             f"{FOLDER}: '{path}' cannot be read ({str(error).rstrip('.')}); it is cut short, or no file of "
             "safetensors: save or download it again"
         ) from None
-    return Header(elements, [name for name in names if name])
+    return elements, [name for name in names if name]
 
 
 def read_config(path: Path, *, optional: bool) -> dict[str, Any]:
