@@ -386,11 +386,14 @@ class DelayLayer(DclsLayer, ABC):
     def neurons_then_time(self, input: Tensor) -> Tensor:
         """An input that was checked, (batch, in_features, time) whatever its layout; see `forward`."""
         _checks.tensor("input", input)
-        layout = "(time, batch, {})" if self.time_first else "(batch, {}, time)"
         neurons = input.movedim(0, -1) if self.time_first and input.dim() else input
         if input.dim() not in (2, 3) or neurons.shape[-2] != self.in_channels:
+            layouts = f"(batch, {self.in_channels}, time)", f"(time, batch, {self.in_channels})"
+            hint = ""
+            if input.dim() in (2, 3) and input.shape[-2 if self.time_first else -1] == self.in_channels:
+                hint = f"; make the layer with time_first={not self.time_first} for {layouts[not self.time_first]}"
             raise ValueError(
-                f"input: expected {layout.format(self.in_channels)}, with or without batch, got {tuple(input.shape)}"
+                f"input: expected {layouts[self.time_first]}, with or without batch, got {tuple(input.shape)}{hint}"
             )
         if neurons.shape[-1] == 0:
             raise ValueError(f"input: expected at least one time step, got shape {tuple(input.shape)}")
