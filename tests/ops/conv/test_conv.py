@@ -1,6 +1,7 @@
 """Convolution with a large kernel by every method, against the oracle and against torch."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -337,7 +338,7 @@ LARGE = Problem(2, 4, 4, 4, (56, 56), (31, 31), (1, 1), ((15, 15),) * 2, "cpu", 
 
 def test_auto_and_a_named_method_ask_the_same_question():
     """Whatever `choose` takes has no reason against it."""
-    for changed in (LARGE, LARGE.with_kernel((9, 9), ((20, 20),) * 2)):
+    for changed in (LARGE, replace(LARGE, kernel=(9, 9), padding=((20, 20),) * 2)):
         plan = select.choose(changed, "convolve", True, True)
         for method in plan.methods():
             assert select.unsupported_reason(method, changed) is None
