@@ -66,7 +66,7 @@ def test_refuses_cpu_without_the_interpreter(value, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     if value is not None:
         monkeypatch.setenv("TRITON_INTERPRET", value)
-    message = r"method: 'triton' cannot run this call: on CPU it runs under Triton's interpreter alone"
+    message = r"method: 'triton' cannot run this call: on CPU it runs only in Triton's interpreter"
     with pytest.raises(ValueError, match=message):
         large_kernel_conv2d(torch.ones(1, 2, 9, 9), torch.ones(2, 1, 5, 5), groups=2, method="triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
