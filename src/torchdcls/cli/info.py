@@ -1,4 +1,4 @@
-"""`torchdcls info`: what it takes, and what it calls. What it needs is imported when it is run."""
+"""`torchdcls info`: its options, and what it calls. What it needs is imported when it runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,11 +24,7 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class InfoConfig:
-    """Options of `torchdcls info`.
-
-    Raises:
-        ValueError: An option is out of range; the message names it.
-    """
+    """Options of `torchdcls info`."""
 
     dilated_kernel_size: Sequence[int] = _option((23,), "sizes of dense kernels to convert to, such as 13 17 23")
     interpolation: Sequence[Interpolation] = _option(INTERPOLATIONS, "interpolations to convert to")
@@ -49,11 +45,7 @@ class InfoConfig:
 
 
 def info(name: str, config: InfoConfig, console: "Console | None" = None) -> None:
-    """Prints what is to know of a model of this name.
-
-    Raises:
-        ValueError: There is no such model, or it does not take images of this size.
-    """
+    """Describes the model of this name, and what a conversion would make of it."""
     import torch
     from rich.console import Console
 

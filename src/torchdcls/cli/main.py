@@ -33,8 +33,8 @@ def run(called: str, command: Callable[[], "Command"], arguments: list[str]) -> 
 
     Args:
         called: How the command is called, the beginning of its usage and errors.
-        command: Imports it.
-        arguments: What follows the words that call it.
+        command: Imports the command.
+        arguments: The words after `called`.
     """
     options: set[str] = set()
     try:
@@ -91,7 +91,7 @@ def _command_name(arguments: Sequence[str]) -> str:
 
 
 def _tell(sentence: str) -> None:
-    """Says what is wrong; under torchrun once for all processes, and as the cause at the end of its own lines."""
+    """Prints an error; under torchrun once for all processes, and as the cause at the end of torchrun's own lines."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is not None:
         about = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}

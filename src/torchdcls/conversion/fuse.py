@@ -125,9 +125,7 @@ def fuse(
     """
     _checks.module("model", model)
     _checks.one_of("positions", positions, ("exact", "round"))
-    _checks.number("tolerance", tolerance)
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance: expected a number from 0 to below 1, got {tolerance!r}")
+    _checks.share("tolerance", tolerance)
     if isinstance(model, DclsLayer):
         raise ValueError(
             f"model: expected a module that contains DCLS layers, got a {type(model).__name__} itself, which cannot be "

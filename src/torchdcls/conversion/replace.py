@@ -198,7 +198,7 @@ def parameter_count(model: nn.Module) -> int:
 def find_jobs(
     model: nn.Module, size: int | Sequence[int], where: Where | None = None, share: str | Share = "stage"
 ) -> tuple[list[Job], list[Skipped]]:
-    """What `convert` would replace, if anything, and what it would leave alone; the arguments are its."""
+    """What `convert` would replace with these arguments, if anything, and what it would leave alone."""
     if where is not None and not callable(where):
         raise _checks.WrongTypeError(f"where: expected a function of (name, module) or None, got {where!r}")
     if select.is_convolution(model):
@@ -269,11 +269,7 @@ def _kernel_size(size: int | Sequence[int], module: nn.Module) -> tuple[int, ...
 
 
 def iso_kernel_count(jobs: Sequence[Job], profile: Profile, learned_dims: Sequence[int] | None) -> int:
-    """The largest kernel count at which the new layers have no more parameters than the convolutions they replace.
-
-    Raises:
-        ValueError: Even one element per kernel is more.
-    """
+    """The largest kernel count at which the new layers have no more parameters than the convolutions they replace."""
     dense = sum(weight.numel() for weight in {job.module.weight for job in jobs})
     an_element = 0
     shared: dict[Hashable, int] = defaultdict(int)
@@ -294,7 +290,7 @@ def iso_kernel_count(jobs: Sequence[Job], profile: Profile, learned_dims: Sequen
 
 
 def _lost(groups: Sequence[_Group], residuals: dict[str, float]) -> str | None:
-    """What to say where little is kept of the weights that were to be kept, with the count that would do."""
+    """The warning that too little is kept of the old kernels, with the count that is enough; None if none is needed."""
     mean = sum(residuals.values()) / len(residuals)
     if mean <= LARGEST_RESIDUAL:
         return None

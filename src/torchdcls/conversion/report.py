@@ -1,6 +1,9 @@
-"""What a conversion did, for a person to read and for code to ask."""
+"""What a conversion did, for people and for code to read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .._checks import first_names
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ class ConversionReport:
         for skip in self.skipped:
             lines.append(f"  {skip.name:<{width}}  skipped: {skip.reason}")
         return "\n".join(lines)
+
+
+def mismatch(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
+    """How the tensors of a file differ from a model's: absent, added, of another shape. Empty if they do not."""
+    kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
+    return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
 
 
 def counted(number: int, noun: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._extras import needed_by
+from ..conversion.report import mismatch
 from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
 from .copies import copied
@@ -131,17 +132,16 @@ class _Stored:
         own = model.state_dict(keep_vars=True)
         keys = {name: name if name in self.tensors else self.shared.get(name) for name in own}
         found = {name: self.tensors[key] for name, key in keys.items() if key is not None}
-        unlike = {
-            "it lacks": [name for name in own if name not in found],
-            "it has besides": sorted(self.tensors.keys() - set(keys.values())),
-            "of other shapes are": [name for name, tensor in found.items() if tensor.shape != own[name].shape],
-            "of other kinds of numbers are": [
-                name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])
-            ],
-        }
-        differences = [f"{words} {_checks.first_names(names)}" for words, names in unlike.items() if names]
+        differences = mismatch(
+            missing=[name for name in own if name not in found],
+            foreign=sorted(self.tensors.keys() - set(keys.values())),
+            other=[name for name, tensor in found.items() if tensor.shape != own[name].shape],
+        )
+        kinds = [name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])]
+        if kinds and not differences:
+            differences = f"of other kinds of numbers are {_checks.first_names(kinds)}"
         if differences:
-            raise ValueError(f"path: '{self.path}' is not of this {type(model).__name__} ({'; '.join(differences)})")
+            raise ValueError(f"path: '{self.path}' is not of this {type(model).__name__} ({differences})")
         for name, kernel in _kernels(model).items():
             if self.kernels.get(name, kernel) != kernel:
                 raise ValueError(

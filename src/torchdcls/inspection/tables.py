@@ -15,13 +15,7 @@ with needed_by("torchdcls.inspection.tables", "train"):
 
 
 def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -> None:
-    """Prints a model and its conversions.
-
-    Args:
-        info: What was found.
-        console: Where to.
-        remarks: Lines to put under the model's own numbers.
-    """
+    """Prints a model and its conversions, with `remarks` under the model's own numbers."""
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False)

@@ -20,7 +20,7 @@ _TORCHVISION = "torchvision:"
 
 @dataclass(frozen=True)
 class Named:
-    """A model and what is known of it by its name.
+    """A model and what is known about it by its name.
 
     Attributes:
         name: timm's, or torchvision's behind "torchvision:".
@@ -44,7 +44,7 @@ def named_model(
         name: timm's name; or torchvision's, behind "torchvision:" where timm has one of the same name.
         num_classes: None for the model's own.
         image_size: Height and width of images, for models whose weights depend on it. None for the model's own.
-        weights: Whether to draw weights; else the model is on the meta device, unless it can only be made with them.
+        weights: Whether to draw weights; without them the model is on the meta device, if it can be made there.
 
     Raises:
         ValueError: Neither has such a model, or it does not take these arguments.
@@ -71,9 +71,9 @@ def timm_model(
     Args:
         name: timm's name.
         num_classes, drop_path_rate: None for the model's own.
-        pretrained: Whether to fetch its weights.
-        model_args: What else it is made with.
-        called: What the caller calls `name`, for messages.
+        pretrained: Whether to download its weights.
+        model_args: Other arguments of the model.
+        called: The caller's name for `name`, for messages.
 
     Raises:
         ValueError: timm has no such model, or it does not take these arguments.
@@ -96,7 +96,7 @@ def timm_model(
 
 
 def _maker(name: str) -> Callable[[int | None, int | None], Named]:
-    """What makes the model of this name, whichever package has it."""
+    """The function that makes the model of this name, from whichever package has it."""
     known = _torchvision_models()
     plain = name.removeprefix(_TORCHVISION)
     if plain == name and timm.is_model(name):

@@ -121,7 +121,7 @@ def _host(path: Path, state_dict: Mapping[str, Tensor]) -> tuple[Host, dict[str,
         expected = plain.state_dict()
         plain_found = {key: value for key, value in found.items() if key.rpartition(".")[2] not in official.THEIR_NAMES}
         reason = official.difference(plain_found, expected, layers)
-        if reason is None:
+        if not reason:
             return host, names
         alike = sum(key in expected and expected[key].shape == value.shape for key, value in found.items())
         reasons.append((alike, f"{host.name} comes closest, but {reason}"))
