@@ -1,7 +1,7 @@
-"""Draws the README's pictures from the newest results: `python -m benchmarks.pictures`.
+"""Draws pictures of pages from the newest results: `python -m benchmarks.pictures`.
 
-Speed, fine-tuning, settings, and a comparison's accuracy. Its positions and kernels are not among its results: they
-come from the run itself, by `python -m benchmarks.publish`.
+Speed, fine-tuning, settings, and the accuracy of comparisons on images. Their positions and kernels are not among
+their results: they come from the run itself, by `python -m benchmarks.publish`.
 """
 
 import statistics
@@ -13,6 +13,7 @@ from typing import Any
 from studies.settings.page import draw as settings_figure
 
 from . import kept_weights
+from .evidence import picture
 from .record import RESULTS, ROOT
 from .tables import caption, newest_result
 
@@ -48,11 +49,13 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Description": caption(result)})
 
 
-def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
-    """Accuracy by epoch, as `torchdcls compare` draws it."""
+def draw_comparisons(result: Mapping[str, Any], path: Path) -> None:
+    """Accuracy by epoch on each data set, as `torchdcls compare` draws it."""
     from torchdcls_train.comparison.images.pictures import accuracy_figure
 
-    accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
+    for each in result["comparisons"]:
+        place = path.with_name(picture(each["data"]["name"], path.name))
+        accuracy_figure(each).savefig(place, dpi=120, metadata={"Description": caption(each)})
 
 
 def draw_settings(result: Mapping[str, Any], path: Path) -> None:
@@ -62,7 +65,7 @@ def draw_settings(result: Mapping[str, Any], path: Path) -> None:
 
 PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
     "speed.png": ("conv", draw_speed),
-    "accuracy.png": ("comparison", draw_comparison),
+    "accuracy.png": ("comparison", draw_comparisons),
     "settings.png": ("settings", draw_settings),
     "fine-tuning.png": ("fine-tuning", kept_weights.draw),
 }

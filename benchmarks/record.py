@@ -36,10 +36,16 @@ def record(
     return result
 
 
-def write(result: dict[str, Any], folder: Path) -> Path:
-    """Writes `<benchmark>-<machine>-<commit>.json`, `-dirty` behind the commit where the tree was, and returns it."""
+def write(result: dict[str, Any], folder: Path, name: str | None = None) -> Path:
+    """Writes `<benchmark>-<machine>-<commit>.json`, `-dirty` behind the commit where the tree was, and returns it.
+
+    Args:
+        result: The result.
+        folder: Where it goes.
+        name: What the file's name begins with instead of the benchmark.
+    """
     commit = (result["commit"] or "no-commit")[:10] + ("-dirty" if result["dirty"] else "")
-    path = folder / f"{result['benchmark']}-{slug(result['machine'])}-{commit}.json"
+    path = folder / f"{name or result['benchmark']}-{slug(result['machine'])}-{commit}.json"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
     return path

@@ -2,8 +2,8 @@
 
 A page of docs/ that is made from results is made whole. A table in README.md or any other page stands between two
 comments, `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file `NAME-*.json` that has the
-latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count. Published studies,
-`study-*.jsonl`, have a paragraph together, and docs/results.md with its pictures.
+latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count. A comparison on images is
+known by the name of its data, and the table shows them all. Published studies, `study-*.jsonl`, are docs/results.md.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from studies.settings.records import RECORDS, read_records
 from torchdcls_results import markdown_table
 
 from . import campaigns, construction, conv, delays, families, gpu_session, kept_weights, model, sizes, study
+from .evidence import comparison_section, evidence, newest_comparisons
 from .record import RESULTS, ROOT, newest_of
 
 Result = Mapping[str, Any]
@@ -98,15 +99,16 @@ def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
 
 
 def newest_result(name: str, results: Path) -> Result | None:
-    """The complete result `NAME-*.json` with the latest date in it, or None; studies together, and campaigns."""
+    """The complete result `NAME-*.json` with the latest date in it, or None; together where a page shows several."""
     if name == "settings":
         return {"records": read_records(results / RECORDS)} if (results / RECORDS).is_file() else None
     if name == "study":
         return {"studies": published} if (published := study.studies(results)) else None
+    if name == "comparison":
+        return {"comparisons": compared} if (compared := newest_comparisons(results)) else None
     if name == "evidence":
-        parts: dict[str, Any] = {each: newest_result(each, results) for each in ("positions", "comparison")}
-        parts["studies"] = study.studies(results)
-        return parts if any(parts.values()) else None
+        found = newest_of("positions", results), newest_comparisons(results), study.studies(results)
+        return {"found": found} if any(found) else None
     if name == "campaigns":
         names = {json.loads(path.read_text(encoding="utf-8"))["benchmark"] for path in results.glob("campaign-*.json")}
         newest = [newest_result(each, results) for each in sorted(names)]
@@ -189,9 +191,9 @@ _DIGITS = "\n\n".join(
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "positions": lambda result: f"{result['table']}\n\n{caption(result)}",
-    "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "comparison": lambda result: "\n\n".join(comparison_section(it, caption(it)) for it in result["comparisons"]),
     "digits": lambda result: f"{result['table']}\n\n{caption(result)}\n\n{_DIGITS}",
-    "evidence": lambda result: study.evidence(result["positions"], result["comparison"], result["studies"]),
+    "evidence": lambda result: evidence(*result["found"]),
     "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),

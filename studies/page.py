@@ -1,11 +1,11 @@
 """The page of a study: Markdown, with every number out of its records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torchdcls_results import markdown_table, mean_and_interval, model_title
 
-from .cells import FinishedCell
 from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
 from .config import BASELINE, Start
 from .pictures import draw_study
@@ -249,30 +249,34 @@ def _provenance(results: Results) -> str:
     threads = "" if results.study.platform.threads is None else f"; {counted(results.study.platform.threads, 'thread')}"
     return (
         f"{len(cells)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
-        f"{_each_once('; ', map(_machine, cells))}{threads}. {_each_once('; ', map(_versions, cells))}. "
-        f"Commit {_each_once(', ', map(_commit, cells))}. {_each_once(', ', (f'`{cell.command}`' for cell in cells))}. "
+        f"{each_once('; ', (machine_words(cell.machine) for cell in cells))}{threads}. "
+        f"{each_once('; ', (version_words(cell.versions) for cell in cells))}. "
+        f"Commit {each_once(', ', (commit_words(cell.commit, cell.dirty) for cell in cells))}. "
+        f"{each_once(', ', (f'`{cell.command}`' for cell in cells))}. "
         "Each training has a line in the "
         f"records, with its settings, curve, versions, commit, machine and date."
     )
 
 
-def _each_once(separator: str, words: Iterable[str]) -> str:
+def each_once(separator: str, words: Iterable[str]) -> str:
+    """Words in their order, each once."""
     return separator.join(dict.fromkeys(words))
 
 
-def _machine(cell: FinishedCell) -> str:
-    machine = cell.machine
+def machine_words(machine: Mapping[str, Any]) -> str:
+    """A record's machine."""
     gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
     return f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['os']}"
 
 
-def _versions(cell: FinishedCell) -> str:
-    return ", ".join(f"{name} {version}" for name, version in cell.versions.items())
+def version_words(versions: Mapping[str, str]) -> str:
+    """A record's versions."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _commit(cell: FinishedCell) -> str:
-    changes = " with uncommitted changes, which are not on record" if cell.dirty else ""
-    return (cell.commit or "unknown")[:10] + changes
+def commit_words(commit: str | None, dirty: bool | None) -> str:
+    """A record's commit."""
+    return (commit or "unknown")[:10] + (" with uncommitted changes, which are not on record" if dirty else "")
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -11,7 +11,7 @@ import torch
 from torchdcls.conversion import parameter_count
 from torchdcls_train.comparison.training import Epoch, short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
-from torchdcls_train.data.named import channel_mean_std
+from torchdcls_train.data.in_memory import channel_mean_std
 from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
 from torchdcls_train.validation import validate

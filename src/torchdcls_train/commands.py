@@ -142,14 +142,14 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
         print(f"torchdcls train: {note}", file=sys.stderr)
     config, folder = TrainConfig(**settings), None if name is None else Path(name).stem
     if dry_run:
-        from .engine import check
-        from .run_folder import resolved
+        from .runs.folder import resolved
+        from .train import check
 
         about = check(config, name=folder) if config.data else "data: not given, so that nothing was opened"
         print(yaml.safe_dump(resolved(config), sort_keys=False), end="")
         print("".join(f"# {line}\n" for line in about.splitlines()), end="")
         return 0
-    from .engine import train
+    from .train import train
 
     train(config, name=folder, argv=arguments)
     return 0

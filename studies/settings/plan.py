@@ -88,6 +88,7 @@ class Question:
 
     Args:
         title: What is asked about.
+        choice: What a reader does who asks it, after "If you".
         task: What the cells are runs of.
         rows: Settings by name; the first row is what the others are compared with.
         columns: Likewise.
@@ -95,6 +96,7 @@ class Question:
     """
 
     title: str
+    choice: str
     task: Task
     rows: Mapping[str, Changes]
     columns: Mapping[str, Changes]
@@ -111,7 +113,7 @@ class Question:
 
 
 # How many of each task the study has.
-SEEDS: Mapping[Task, int] = {"taps": 8, "networks": 3}
+SEEDS: Mapping[Task, int] = {"taps": 8, "networks": 8}
 
 _BILINEAR = {"interpolation": "bilinear"}
 _WIDE = {"sigma": 3.0}
@@ -132,32 +134,57 @@ def _annealed(interpolation: Interpolation) -> dict[str, Changes]:
 
 
 _SHORT = {"sigma": PRESETS["short"].sigma_init, "radius": 3.0}
+_NETWORK_STARTS: Mapping[str, Changes] = {
+    "normal, 0.5 (paper)": {},
+    "uniform within 3": {"radius": 3.0},
+    "uniform within 8": {"radius": 8.0},
+}
 
 QUESTIONS: tuple[Question, ...] = (
     Question(
         "The presets of convert: paper and short",
+        "take a preset of `convert`",
         "taps",
         {"paper": {}, "short": _SHORT},
         {"triangle": {"interpolation": "triangle"}, "Gaussian": {}},
     ),
     Question(
         "Interpolation",
+        "choose the interpolation",
         "taps",
         {name: {"interpolation": name} for name in ("bilinear", "triangle", "gaussian")},
         _STARTS,
     ),
-    Question("Start of sigma, Gaussian", "taps", _sigmas("gaussian", 0.23), _STARTS),
-    Question("Start of sigma, triangle", "taps", _sigmas("triangle", 0), _STARTS),
-    Question("Annealing of sigma, Gaussian", "taps", _annealed("gaussian"), _STARTS),
-    Question("Annealing of sigma, triangle", "taps", _annealed("triangle"), _STARTS),
+    Question(
+        "Start of sigma, Gaussian", "choose where a Gaussian's sigma starts", "taps", _sigmas("gaussian", 0.23), _STARTS
+    ),
+    Question(
+        "Start of sigma, triangle", "choose where a triangle's sigma starts", "taps", _sigmas("triangle", 0), _STARTS
+    ),
+    Question(
+        "Annealing of sigma, Gaussian",
+        "learn a Gaussian's sigma or let it fall",
+        "taps",
+        _annealed("gaussian"),
+        _STARTS,
+    ),
+    Question(
+        "Annealing of sigma, triangle",
+        "learn a triangle's sigma or let it fall",
+        "taps",
+        _annealed("triangle"),
+        _STARTS,
+    ),
     Question(
         "Spread of positions at the start",
+        "choose where positions start",
         "taps",
         {"normal, 0.5 (paper)": {}, **{f"uniform within {radius}": {"radius": float(radius)} for radius in (3, 6, 9)}},
         {"bilinear": _BILINEAR, "triangle": {"interpolation": "triangle"}, **dict(list(_THREE.items())[1:])},
     ),
     Question(
         "Learning rate of positions over that of weights",
+        "choose the learning rate of positions, over that of weights",
         "taps",
         {
             "5 (paper)": {"position_lr_scale": 5.0},
@@ -167,6 +194,7 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "Number of elements for 6 taps",
+        "have parameters for more elements than taps",
         "taps",
         {str(count): {"elements": count} for count in (6, 12, 24)},
         _THREE,
@@ -174,31 +202,46 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     Question(
         "Kernel size, narrow start",
+        "choose the kernel size, with a narrow start",
         "taps",
         {str(size): {"size": size} for size in (23, 19, 31, 41)},
         _THREE,
     ),
     Question(
         "Kernel size, positions spread over the whole kernel",
+        "choose the kernel size, with positions all over the kernel",
         "taps",
         {str(size): {"size": size, "radius": "whole"} for size in (23, 19, 31, 41)},
         _THREE,
     ),
     Question(
         "Length of the run",
+        "can train longer",
         "taps",
         {f"{updates} updates": {"updates": updates} for updates in (400, 100, 1600)},
         {**_THREE, "Gaussian, sigma 3, spread start": {**_WIDE, **_SPREAD}},
     ),
     Question(
-        "Networks: start of positions and sigma",
+        "Networks: start of positions",
+        "train a small network for minutes, and choose where positions start",
         "networks",
-        {
-            "normal, 0.5 (paper)": {},
-            "uniform within 3": {"radius": 3.0},
-            "uniform within 8": {"radius": 8.0},
-        },
+        _NETWORK_STARTS,
         {"bilinear": {"method": "bilinear"}, "Gaussian": {}, "Gaussian, sigma 3": _WIDE},
+    ),
+    # The same cells in other rows: these two were added when the runs were done.
+    Question(
+        "Networks: start of sigma, Gaussian",
+        "train a small network for minutes, and choose where sigma starts",
+        "networks",
+        {"0.23 (paper)": {}, "3": _WIDE},
+        _NETWORK_STARTS,
+    ),
+    Question(
+        "Networks: the presets of convert",
+        "train a small network for minutes, and take a preset of `convert`",
+        "networks",
+        {"paper": {}, "short": _SHORT},
+        {"Gaussian": {}},
     ),
 )
 
@@ -210,7 +253,7 @@ def planned(seeds: Mapping[Task, int]) -> Iterator[Cell]:
         seeds: How many of each task.
     """
     seen = set()
-    for seed in range(max(seeds.values())):
+    for seed in range(max(seeds.values(), default=0)):
         cells: list[Cell] = []
         for question in QUESTIONS:
             every = INPUTS if question.task == "taps" else INPUTS[:1]
@@ -218,7 +261,7 @@ def planned(seeds: Mapping[Task, int]) -> Iterator[Cell]:
                 cells.append(question.cell(row, column, seed, inputs))
         cells.append(baseline(NetworkCell(seed=seed)))
         for cell in cells:
-            if seed < seeds[task_of(cell)] and cell.id not in seen:
+            if seed < seeds.get(task_of(cell), 0) and cell.id not in seen:
                 seen.add(cell.id)
                 yield cell
 

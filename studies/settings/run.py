@@ -21,10 +21,10 @@ from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.fashion_mnist import FASHION_MNIST_CLASSES, read_embedded
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageData, balanced
-from torchdcls_train.data.named import channel_mean_std
-from torchdcls_train.data.seeds import seed_of
-from torchdcls_train.progress import ProgressBar
-from torchdcls_train.run_files import RunWriter, command_line
+from torchdcls_train.data.in_memory import channel_mean_std
+from torchdcls_train.data.random_numbers import seed_of
+from torchdcls_train.runs.progress_bar import ProgressBar
+from torchdcls_train.runs.writer import RunWriter, command_line
 
 from ..config import StudyConfig
 from ..images import load_images

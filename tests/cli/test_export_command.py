@@ -11,14 +11,14 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
-from tests.torchdcls_train import runs
+from tests.torchdcls_train import made_runs as runs
 from torchdcls.cli import main
 from torchdcls.deployment import load
 from torchdcls.nn import DclsLayer
-from torchdcls_train.averaged import PARTS, better_part
-from torchdcls_train.checkpoint import load_checkpoint
 from torchdcls_train.evaluate import evaluate, load_model
 from torchdcls_train.export import export_checkpoint
+from torchdcls_train.runs.checkpoint import load_checkpoint
+from torchdcls_train.runs.trained_model import PARTS, better_part
 from torchdcls_train.settings import EvalConfig, ExportConfig
 
 

@@ -1,4 +1,4 @@
-"""`torchdcls train` and `torchdcls eval`: what they accept, and what reaches the engine."""
+"""`torchdcls train` and `torchdcls eval`: what they accept, and the settings with which they call the function."""
 
 from pathlib import Path
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.torchdcls_train import runs
+from tests.torchdcls_train import made_runs as runs
 from torchdcls.cli import main
-from torchdcls_train import engine
+from torchdcls_train import train as training
 from torchdcls_train.recipes import load_recipe, recipe_names
 from torchdcls_train.settings import SETTINGS, TrainConfig
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, TrainConfig]]:
-    """Settings that reach the engine, which itself does nothing."""
+    """Settings with which `train` is called, which itself does nothing."""
     configs: list[tuple[str | None, TrainConfig]] = []
 
     def train(config: TrainConfig, *, name: str | None, argv: list[str]) -> dict[str, Any]:
         configs.append((name, config))
         return {}
 
-    monkeypatch.setattr(engine, "train", train)
+    monkeypatch.setattr(training, "train", train)
     return configs
 
 

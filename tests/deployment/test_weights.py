@@ -17,7 +17,7 @@ from torch import nn
 import torchdcls.models
 from torchdcls import Dcls1d, Dcls2d, convert
 from torchdcls.deployment import Configuration, ExportError, export, load
-from torchdcls_train.checkpoint import save_checkpoint
+from torchdcls_train.runs.checkpoint import save_checkpoint
 
 ARGUMENTS: dict[str, Any] = {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 16], "num_classes": 3}
 NAME = "convnext_tiny_dcls_gaussian"

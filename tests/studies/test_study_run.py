@@ -283,7 +283,7 @@ def test_report_and_status_train_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_one_process_at_a_time(tmp_path: Path, guarded: Guarded) -> None:
     pytest.importorskip("fcntl")
     program = (
-        "import sys; from pathlib import Path; from torchdcls_train.run_files import RunWriter\n"
+        "import sys; from pathlib import Path; from torchdcls_train.runs.writer import RunWriter\n"
         "writer = RunWriter(Path(sys.argv[1]), 'a', 'b'); print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from .. import _checks
 from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsNd
 from ..nn.init import PRESETS, PositionInit, Preset
-from ..ops.conv import Method
+from ..ops.conv import MethodName
 from ..profiles import Interpolation, Profile
 from . import select
 from .report import ConversionReport, Replaced, Skipped, counted
@@ -57,7 +57,7 @@ def convert(
     position_init: PositionInit | None = None,
     sigma_init: float | None = None,
     weight_std: float | None = None,
-    method: Method = "auto",
+    method: MethodName = "auto",
     init: Literal["random", "keep"] = "random",
 ) -> ConversionReport:
     """Replaces convolutions of any model by DCLS layers, in place.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import _checks
 from ..nn import DclsLayer
 from ..ops.autocast import autocast_is_on
-from ..ops.conv import Method, large_kernel_conv
+from ..ops.conv import MethodName, large_kernel_conv
 from ..ops.kernel import construct_kernel
 from ..ops.tracing import special_tensors
 from ..profiles import Interpolation, Profile
@@ -69,7 +69,7 @@ class DelayLayer(DclsLayer, ABC):
         bias: bool = False,
         tail: int = 0,
         time_first: bool = False,
-        method: Method = "auto",
+        method: MethodName = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _checks
 from ..profiles import Interpolation, Profile
-from .conv import Method, Padding, large_kernel_conv, large_kernel_conv_transpose
+from .conv import MethodName, Padding, large_kernel_conv, large_kernel_conv_transpose
 from .conv.api import numbered
 from .kernel import construct_kernel, element_axes
 
@@ -26,7 +26,7 @@ def dcls_conv(
     interpolation: Interpolation | Profile = "gaussian",
     *,
     learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
     """Convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
 
@@ -74,7 +74,7 @@ def dcls_conv_transpose(
     interpolation: Interpolation | Profile = "gaussian",
     *,
     learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
     """Transposed convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
 

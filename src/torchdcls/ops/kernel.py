@@ -1,16 +1,18 @@
 """Making a dense kernel out of elements: separable over the axes, any number of axes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _checks
 from ..profiles import Interpolation, Profile
+from . import fused, separable
 from .autocast import autocast_disabled
-from .fused import can_fuse, fused_kernel
-from .separable import separable_kernel
-from .tracing import shape_of, with_numbers
+from .fused import can_fuse
+from .tracing import numbers_when_run, shape_of, special_tensors, with_numbers
+from .triton.support import can_construct
 
 
 def construct_kernel(
@@ -78,15 +80,65 @@ def construct_kernel(
         dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
         own_weight, position = weight.to(dtype), position.to(dtype)
         sigma = None if sigma is None else sigma.to(dtype)
-        sizes = [size[dim] for dim in learned]
-        if can_fuse(own_weight, position, sigma, profile):
-            kernel = fused_kernel(own_weight, position, sigma, sizes, profile)
-        else:
-            inverse = None if sigma is None else 1 / profile.scale(sigma)
-            kernel = separable_kernel(own_weight, position, inverse, sizes, profile)
+        kernel = learned_kernel(own_weight, position, sigma, tuple(size[dim] for dim in learned), profile)
         # (out, in/groups, *dense, *learned) -> axes in their own order.
         kernel = kernel.permute(0, 1, *(2 + (*dense, *learned).index(dim) for dim in range(len(size))))
         return kernel.to(weight.dtype).contiguous()
+
+
+def learned_kernel(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: tuple[int, ...], profile: Profile
+) -> Tensor:
+    """The kernel over the learned axes, (..., *sizes), of weight (..., n), and position and sigma (axes, ..., n)."""
+    fuses = can_fuse(weight, position, sigma, profile)
+    if not fuses and special_tensors():
+        return separable.separable_kernel(weight, position, sigma, sizes, profile)
+    kernel: Tensor = _Kernel.apply(weight, position, sigma, sizes, profile, fuses)  # type: ignore[no-untyped-call]
+    return kernel
+
+
+class _Kernel(torch.autograd.Function):
+    # Keeps the elements alone: to make the factors again costs less than to keep them.
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        position: Tensor,
+        sigma: Tensor | None,
+        sizes: tuple[int, ...],
+        profile: Profile,
+        fuses: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(weight, position, sigma)
+        ctx.sizes, ctx.profile, ctx.fuses = sizes, profile, fuses
+        kernel: Tensor = _maker(weight, sizes, profile, fuses).construct(weight, position, sigma, sizes, profile)
+        return kernel
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, position, sigma = ctx.saved_tensors
+        if not torch.is_grad_enabled() and numbers_when_run(*gradients):
+            maker = _maker(weight, ctx.sizes, ctx.profile, ctx.fuses)
+            settings = ctx.sizes, ctx.profile, *gradients
+            return *maker.gradients(weight, position, sigma, *settings), None, None, None
+        # Gradients that are differentiated again, or are more than numbers, go through the steps.
+        again, wanted = torch.is_grad_enabled(), ctx.needs_input_grad[:3]
+        with torch.enable_grad():
+            kernel = separable.separable_kernel(weight, position, sigma, ctx.sizes, ctx.profile)
+        leaves = [tensor for tensor, want in zip((weight, position, sigma), wanted, strict=True) if want]
+        made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=again))
+        return *(next(made) if want else None for want in wanted), None, None, None
+
+
+def _maker(weight: Tensor, sizes: tuple[int, ...], profile: Profile, fuses: bool) -> Any:
+    # A module with `construct` and `gradients`. A hundred launches of torch's operators take longer than what they do.
+    if fuses:
+        return fused
+    if can_construct(weight, sizes, profile):
+        from .triton import launch
+
+        return launch
+    return separable
 
 
 def element_axes(weight: Tensor, position: Tensor) -> int:

@@ -14,10 +14,10 @@ from torch import nn
 
 from ..data.held_batches import HeldBatches
 from ..data.image_set import ImageData, ImageSet
-from ..data.named import channel_mean_std, load_data
+from ..data.in_memory import channel_mean_std, load_data
 from ..processes import Processes, device_name, find_device
-from ..progress import ProgressBar, say
-from ..run_files import write_whole
+from ..runs.progress_bar import ProgressBar, say
+from ..runs.writer import write_whole
 from ..settings import NAMED, EvalConfig, TrainConfig
 from ..validation import Scores, class_numbers, validate
 from .config import CompareConfig, Method

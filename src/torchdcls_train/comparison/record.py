@@ -9,8 +9,8 @@ from rich.console import Console
 
 from torchdcls_results import environment
 
-from ..progress import say
-from ..run_files import RunWriter, command_line
+from ..runs.progress_bar import say
+from ..runs.writer import RunWriter, command_line
 
 RESULTS = "results.json"
 
@@ -80,7 +80,9 @@ class Record(RunWriter):
         except KeyboardInterrupt:
             say(console, f"Interrupted; {kept}")
         except Exception as error:
-            status = f"failed: {type(error).__name__}"
+            # Of an error of this package, the name of the built-in one that it is.
+            built_in = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+            status = f"failed: {built_in.__name__}"
             raise
         finally:
             self.result.update(status=status, complete=status == "finished")

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from ..progress import say
-from ..run_files import write_text
+from ..runs.progress_bar import say
+from ..runs.writer import write_text
 from .record import RESULTS
 
 

@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from ..processes import Processes
-from .image_source import DataError, Images, Share, Stream, image_count
-from .reading import (
+from .random_numbers import seed_of
+from .readers import (
     Loaded,
     MicroBatch,
     Refused,
@@ -26,7 +26,7 @@ from .reading import (
     StreamedPlainBatches,
     Transform,
 )
-from .seeds import seed_of
+from .source_types import DataError, Images, Share, Stream, image_count
 
 
 @dataclass(frozen=True, eq=False)

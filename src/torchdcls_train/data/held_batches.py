@@ -10,7 +10,7 @@ from torchdcls._checks import integer
 
 from .batches import Batch
 from .image_set import ImageSet
-from .named import images_per_epoch
+from .in_memory import images_per_epoch
 
 
 class HeldBatches:

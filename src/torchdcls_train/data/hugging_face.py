@@ -11,8 +11,8 @@ from timm.data.readers.reader_factory import create_reader
 
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
-from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, read_rgb
-from .seeds import seed_of
+from .random_numbers import seed_of
+from .source_types import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, read_rgb
 
 # What reading a dataset raises, from an unknown name to a missing column, has no end.
 _ANYTHING = Exception

@@ -20,7 +20,7 @@ from ..settings import MAX_IMAGE_PIXELS, NAMED
 from .decoding import decode, reason
 from .fingerprint import fingerprint
 from .image_set import ImageData, ImageSet
-from .image_source import read_rgb, shortened
+from .source_types import read_rgb, shortened
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .image_source import DataError
+from .source_types import DataError
 
 # Bad luck in few images is no bad data: the share is one of this many at least, or of an epoch where that is smaller.
 _FEWEST = 1000

@@ -339,8 +339,8 @@ def test_auto_and_a_named_method_ask_the_same_question():
     """Whatever `choose` takes has no reason against it."""
     for changed in (LARGE, LARGE.with_kernel((9, 9), ((20, 20),) * 2)):
         plan = select.choose(changed, "convolve", True, True)
-        for way in plan.ways():
-            assert select.unsupported_reason(way, changed) is None
+        for method in plan.methods():
+            assert select.unsupported_reason(method, changed) is None
 
 
 def test_good_sizes_are_the_smallest_products_of_small_primes():

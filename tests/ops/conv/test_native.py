@@ -11,8 +11,8 @@ from cases import answers, assert_as_exact_as, needs_kernels, normal
 
 from torchdcls import large_kernel_conv, large_kernel_conv2d
 from torchdcls.ops.conv import native, select
+from torchdcls.ops.conv.methods import named
 from torchdcls.ops.conv.posing import pose
-from torchdcls.ops.conv.ways import named
 
 pytestmark = needs_kernels
 CHANNELS = (1, 3, 15, 16, 17, 33)

@@ -16,7 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_model
 from torch import nn
 
-from torchdcls_train import threads
+from torchdcls_train import processes
 from torchdcls_train.comparison.config import METHODS, CompareConfig
 from torchdcls_train.comparison.images import run as images_run
 from torchdcls_train.comparison.images.run import compare_images
@@ -24,7 +24,7 @@ from torchdcls_train.comparison.models import method_model
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageSet, balanced
-from torchdcls_train.data.named import channel_mean_std, load_data
+from torchdcls_train.data.in_memory import channel_mean_std, load_data
 from torchdcls_train.evaluate import evaluate as evaluate_checkpoint
 from torchdcls_train.evaluate import load_model as load_checkpoint_model
 from torchdcls_train.processes import Processes
@@ -238,7 +238,7 @@ def test_threads_beside_other_processes(
     threads_taken: int,
     said: str | None,
 ) -> None:
-    monkeypatch.setattr("torchdcls_train.threads.helpful_threads", lambda threads: min(threads, helpful))
+    monkeypatch.setattr("torchdcls_train.processes.helpful_threads", lambda threads: min(threads, helpful))
     torch.set_num_threads(2)
     result, printed = quietly(replace(config, methods=("7x7",), threads=wanted, device="cpu"))
     assert result["threads"] == threads_taken == torch.get_num_threads()
@@ -255,12 +255,12 @@ def test_as_many_threads_as_help(monkeypatch: pytest.MonkeyPatch) -> None:
         return {1: 100.0, 2: of_two}[count]
 
     for of_two, expected in ((190.0, 2), (60.0, 1)):
-        monkeypatch.setattr(threads, "_rate", lambda count, of_two=of_two: rate(count, of_two))
-        assert threads.helpful_threads(2) == expected
+        monkeypatch.setattr(processes, "_rate", lambda count, of_two=of_two: rate(count, of_two))
+        assert processes.helpful_threads(2) == expected
     assert turns[:4] == [1, 2, 1, 2]
-    assert threads.helpful_threads(1) == 1 and torch.get_num_threads() == before
+    assert processes.helpful_threads(1) == 1 and torch.get_num_threads() == before
     monkeypatch.undo()
-    assert threads.helpful_threads(2) in (1, 2) and torch.get_num_threads() == before
+    assert processes.helpful_threads(2) in (1, 2) and torch.get_num_threads() == before
 
 
 def test_a_run_is_not_overwritten(config: CompareConfig) -> None:

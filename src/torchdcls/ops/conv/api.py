@@ -14,10 +14,10 @@ from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
+from .methods import METHOD_NAMES, METHODS, MethodName, named
 from .posing import Padding, Pairs, pose
 from .problem import Map, Problem
 from .select import Plan
-from .ways import METHODS, WAYS, Method, named
 
 _Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
@@ -30,7 +30,7 @@ def large_kernel_conv(
     padding: Padding | Pairs = 0,
     groups: int = 1,
     *,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
     """The result of `torch.nn.functional.conv{1,2,3}d`, by the method that suits the sizes.
 
@@ -69,7 +69,7 @@ def large_kernel_conv_transpose(
     output_padding: int | Sequence[int] = 0,
     groups: int = 1,
     *,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
     """The result of `torch.nn.functional.conv_transpose{1,2,3}d`, by the method that suits the sizes.
 
@@ -113,9 +113,11 @@ def large_kernel_weight_gradient(input: Tensor, gradient: Tensor, shape: Sequenc
     return made
 
 
-def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
+def _convolve(
+    output: Map, method: MethodName, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any
+) -> Tensor:
     # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
-    _checks.one_of("method", method, METHODS)
+    _checks.one_of("method", method, METHOD_NAMES)
     _check_kinds(input, weight=weight, bias=bias)
     weight, problem = pose(input, weight, bias, *sizes, output=output)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
@@ -132,15 +134,15 @@ def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: 
 
 
 def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, output: Map, plan: Plan) -> Tensor:
-    ways = plan.ways()
-    if all(way is WAYS[0] for way in ways):
+    methods = plan.methods()
+    if all(method is METHODS[0] for method in methods):
         if output == "transpose":
             return direct.transpose(input, weight, problem, bias)
         return direct.convolve(input, weight, bias, problem)
     device = input.device.type
     dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
     # What some make on the way must be precise: they are given float32.
-    whole = all(way.own_half or way is WAYS[0] for way in ways)
+    whole = all(method.own_half or method is METHODS[0] for method in methods)
     inner = dtype if whole else torch.promote_types(dtype, torch.float32)
     differentiated = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)

@@ -22,10 +22,14 @@ _ROLES: tuple[Map, ...] = ("transpose", "correlate", "convolve")
 
 def make(map: Map, input: Any, weight: Any, gradient: Any, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
     """What a map gives by the plan's method, of the two tensors that it takes; not differentiable."""
-    way = plan.of(map)
+    method = plan.of(map)
     if map == "convolve":
-        return way.convolve(input, weight, bias, problem)
-    return way.transpose(gradient, weight, problem) if map == "transpose" else way.correlate(input, gradient, problem)
+        return method.convolve(input, weight, bias, problem)
+    return (
+        method.transpose(gradient, weight, problem)
+        if map == "transpose"
+        else method.correlate(input, gradient, problem)
+    )
 
 
 class Convolution(torch.autograd.Function):

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..tracing import exporting, shape_of, traced_by_jit
+from .method import Method, Part
 from .problem import Problem
-from .way import Part, Way
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED_CONVOLUTIONS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -149,7 +149,7 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     return {"direct call": 1.0, f"{name} product": factor * products, "direct cell": factor * problem.batch * cells}
 
 
-DIRECT = Way(
+DIRECT = Method(
     name="direct",
     convolve=convolve,
     transpose=transpose,

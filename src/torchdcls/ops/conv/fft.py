@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..tracing import sizes_are_known, special_tensors
 from . import mixed
+from .method import Method, Part
 from .problem import Problem
 from .spectrum import (
     FastTransform,
@@ -27,7 +28,6 @@ from .spectrum import (
     kept_frequencies,
     transpose_spectra,
 )
-from .way import Part, Way
 
 # Up to this many cells around an axis a matrix product is faster than torch.fft (on CPU).
 MATRIX_LENGTH = 192
@@ -419,7 +419,7 @@ def undesired(problem: Problem) -> str | None:
     return None
 
 
-FFT = Way(
+FFT = Method(
     name="fft",
     convolve=convolve,
     transpose=transpose,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..native.library import DTYPES, LENGTH, library, missing, view
 from ..tracing import define_operator, exporting, numbers_when_run, shown
+from .method import Part
 from .problem import Map, Problem
-from .way import Part
 
 MAPS: tuple[Map, ...] = ("convolve", "transpose", "correlate")
 # The sizes of a problem that what a map makes has.

@@ -11,10 +11,10 @@ from torch import Tensor
 from ..caches import cached
 from ..native.library import DTYPES, LENGTH, library, missing, three, view
 from ..tracing import differentiated_forwards, exporting
+from .method import Method, Part
 from .operators import depthwise_maps, not_depthwise
 from .problem import Map, Problem
 from .rates import nanoseconds
-from .way import Part, Way
 
 MAPS: tuple[Map, ...] = ("convolve", "transpose", "correlate")
 ALGORITHMS = ("direct", "spectra")
@@ -140,7 +140,7 @@ def unsupported(problem: Problem) -> str | None:
     return None
 
 
-NATIVE = Way(
+NATIVE = Method(
     name="native",
     **depthwise_maps("native", ("CPU",), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,

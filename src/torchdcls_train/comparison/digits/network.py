@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdcls.delays import SynapticDelays
-from torchdcls.ops.conv import Method
+from torchdcls.ops.conv import MethodName
 
 from ..config import DelayMethod
 
@@ -127,7 +127,7 @@ def _synapses(method: DelayMethod, before: int, after: int, max_delay: int) -> n
     if method == "dense":
         return DenseDelays(before, after, max_delay)
     # On a CPU and with so many neurons this is the fastest way to train.
-    fastest: Method = "fft"
+    fastest: MethodName = "fft"
     if method != "none" and method != "fixed":
         return SynapticDelays(before, after, max_delay, interpolation=method, method=fastest)
     if method == "none":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchdcls.delays import SynapticDelays
 
-from ...run_files import write_whole
+from ...runs.writer import write_whole
 from ..config import LEARNED
 from .findings import by_speaker, chosen_runs, finished_methods
 from .task import Trained

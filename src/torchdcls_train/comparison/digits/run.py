@@ -15,7 +15,7 @@ from torchdcls import _checks
 
 from ...data.fsdd import RATE, Recordings, find_fsdd
 from ...data.spikes import BANDS, spikes_of
-from ...progress import ProgressBar, say
+from ...runs.progress_bar import ProgressBar, say
 from ..config import DelayMethod, DigitsConfig
 from ..record import RESULTS, Record
 from ..report import present

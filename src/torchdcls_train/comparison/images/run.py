@@ -13,10 +13,9 @@ from torchdcls.conversion import parameter_count
 
 from ...data.held_batches import HeldBatches
 from ...data.image_set import ImageData, balanced
-from ...data.named import channel_mean_std, images_per_epoch, load_data
-from ...processes import device_name, find_device
-from ...progress import ProgressBar
-from ...threads import set_threads
+from ...data.in_memory import channel_mean_std, images_per_epoch, load_data
+from ...processes import device_name, find_device, set_threads
+from ...runs.progress_bar import ProgressBar
 from ..compared import save_compared
 from ..config import CompareConfig, Method
 from ..models import method_model

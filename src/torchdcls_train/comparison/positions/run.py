@@ -13,8 +13,8 @@ from rich.console import Console
 from torch import Tensor
 
 from ...data.fashion_mnist import read_embedded
-from ...data.seeds import seed_of
-from ...progress import ProgressBar
+from ...data.random_numbers import seed_of
+from ...runs.progress_bar import ProgressBar
 from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..record import Record
 from ..report import present

@@ -14,9 +14,9 @@ from torchdcls.nn import DclsLayer
 from torchdcls_results import environment
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .run_files import RunWriter, read_rows, write_text
-from .settings import TrainConfig
-from .trainer import Step
+from .writer import RunWriter, read_rows, write_text
+from ..settings import TrainConfig
+from ..trainer import Step
 
 # What may differ between a run and its continuation: nothing that decides what is computed.
 _FREE = {

@@ -12,7 +12,7 @@ from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
 from .checkpoint import file_format, mismatch, tensor_names
-from .trained import read_trained
+from .trained_model import read_trained
 
 
 class _Found(NamedTuple):

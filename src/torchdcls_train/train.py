@@ -15,22 +15,21 @@ from torch import nn
 from torchdcls._checks import first_names
 from torchdcls.conversion import parameter_count
 
-from .averaged import better_part
-from .checkpoint import Checkpoint, save_checkpoint
 from .data.batches import Batch, TrainingBatches
-from .data.image_source import Images, Sources, Stream, image_count
-from .data.sources import open_sources
+from .data.open_sources import open_sources
+from .data.source_types import Images, Sources, Stream, image_count
 from .data.transforms import preparation, training_transform
 from .data.unreadable import Unreadable
-from .initial import load_initial_
-from .interruption import Interruption
-from .processes import Processes, device_name, processes
-from .progress import ProgressBar, say
-from .run_files import command_line
-from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
+from .processes import Processes, device_name, helpful_threads, processes
+from .runs.checkpoint import Checkpoint, save_checkpoint
+from .runs.folder import RunFolder, check_resumable, element_statistics, new_run, resolved
+from .runs.initial_weights import load_initial_
+from .runs.interruption import Interruption
+from .runs.progress_bar import ProgressBar, say
+from .runs.trained_model import better_part
+from .runs.writer import command_line
 from .settings import TrainConfig
-from .threads import helpful_threads
-from .trainer import Done, Step, Trainer, build_model
+from .trainer import Done, NotFiniteError, Step, Trainer, build_model
 from .validation import Scores, reading_workers, validate, validation_batches
 
 
@@ -246,13 +245,13 @@ class _Run:
         unreadable.add(progress.update * config.batch_size, progress.unreadable, ())
         since, done_before = time.perf_counter(), progress.update
         every = config.checkpoint_every
-        for done in self.trainer.epoch(
+        updates = self.trainer.epoch(
             self._announced(bar, self.training.epoch(first.epoch, first.update)),
             first,
             settle_every=every,
             asked=lambda: self._interruption.asked,
-        ):
-            self._check(done)
+        )
+        for done in self._finite(updates):
             failures = [failure for batch in done.batches for failure in batch.failures]
             unreadable.add(config.batch_size, done.unreadable, failures)
             progress.update += 1
@@ -340,11 +339,14 @@ class _Run:
         self.group.as_first(model.buffers())
         return validate(model, self.validation, self.group, self.config)
 
-    def _check(self, done: Done) -> None:
-        """Ends the run where a loss is not finite; all processes come here with the same sums."""
-        if not math.isfinite(done.loss):
-            names = [name for found in self.group.gather(done.names_not_finite()) for name in found]
-            self._end(done, f"the loss of update {{}} is {done.loss}", names)
+    def _finite(self, updates: Iterator[Done]) -> Iterator[Done]:
+        """Ends the run where a loss is not finite, in all processes alike."""
+        try:
+            yield from updates
+        except NotFiniteError as error:
+            assert error.done is not None
+            names = [name for found in self.group.gather(error.done.names_not_finite()) for name in found]
+            self._end(error.done, f"the loss of update {{}} is {error.loss}", names)
 
     def _check_weights(self, done: Done) -> None:
         """Ends the run before weights that are not finite are saved."""

@@ -1,4 +1,4 @@
-"""What is said of a way to convolve: its three maps, what it cannot run, and what it costs."""
+"""The record of a method of convolution: its three maps, what it cannot run, and what it costs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ def nothing_against(problem: Problem) -> str | None:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to convolve. Tensors are plain, of one dtype and device; `problem` holds their sizes.
+class Method:
+    """A method of convolution. Tensors are plain, of one dtype and device; `problem` holds their sizes.
 
     Args:
         name: What a caller says.

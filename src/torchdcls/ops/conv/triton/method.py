@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ...gpu import missing
 from ...tracing import differentiated_forwards
+from ..method import Method
 from ..operators import depthwise_maps, not_depthwise
 from ..problem import Problem
-from ..way import Way
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Taps along the longer axis between which "auto" takes it on CUDA: what counts of operations and bytes let expect, not
@@ -72,7 +72,7 @@ def undesired(problem: Problem) -> str | None:
     return None
 
 
-TRITON = Way(
+TRITON = Method(
     name="triton",
     **depthwise_maps("triton", ("CPU", "CUDA"), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,

@@ -23,7 +23,9 @@ from tests.torchdcls_train.data.made_data import (
 )
 from torchdcls_train.data.fingerprint import fingerprint
 from torchdcls_train.data.image_set import ImageSet
-from torchdcls_train.data.image_source import (
+from torchdcls_train.data.in_memory import load_data
+from torchdcls_train.data.open_sources import MemoryImages, open_sources
+from torchdcls_train.data.source_types import (
     DataError,
     Encoded,
     Images,
@@ -32,8 +34,6 @@ from torchdcls_train.data.image_source import (
     Stream,
     checked_label,
 )
-from torchdcls_train.data.named import load_data
-from torchdcls_train.data.sources import MemoryImages, open_sources
 from torchdcls_train.settings import TrainConfig
 
 

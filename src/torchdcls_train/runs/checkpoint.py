@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from torchdcls._checks import first_names
 
-from .run_files import write_whole
+from .writer import write_whole
 
 _FORMAT = "torchdcls checkpoint 1"
 _TENSOR = "tensor"

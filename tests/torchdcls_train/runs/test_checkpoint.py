@@ -14,7 +14,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from torchdcls import Dcls2d, param_groups
-from torchdcls_train.checkpoint import load_checkpoint, save_checkpoint, weights
+from torchdcls_train.runs.checkpoint import load_checkpoint, save_checkpoint, weights
 from torchdcls_train.recipes import load_recipe, recipe_names
 
 
@@ -199,7 +199,7 @@ import resource, signal
 from copy import deepcopy
 from pathlib import Path
 from torch import nn
-from torchdcls_train.checkpoint import save_checkpoint
+from torchdcls_train.runs.checkpoint import save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
