@@ -65,8 +65,7 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedPr
     Raises:
         ExportError: torch.export cannot trace it, would not end, or fixes the size of one of these axes.
     """
-    with quiet():
-        bound = register_module_forward_hook(_refuse_long_formulas)
+    with quiet(), register_module_forward_hook(_refuse_long_formulas):
         try:
             # AUTO: free unless the model needs otherwise.
             program = torch.export.export(
@@ -79,8 +78,6 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedPr
                 f"model: torch.export cannot trace it ({reason(error)}); it needs a forward pass without branches on "
                 "values, see torch.export's own page"
             ) from None
-        finally:
-            bound.remove()
     sizes = _input_shape(program)
     if isinstance(sizes[0], int):
         raise ExportError(

@@ -9,7 +9,7 @@ whole image; what is not followed, such as a Fourier transform, makes it unknown
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from .. import _checks
 from ..ops.tracing import TorchDispatchMode, memory_key, schema, tree_leaves
@@ -83,10 +84,8 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
     # What is computed here has values, wherever the model is made and run.
     with torch.device("cpu"):
         follower = Follower(inputs[0])
-    with torch.no_grad(), follower, ExitStack() as hooks:
-        for module in model.modules():
-            hooks.enter_context(module.register_forward_pre_hook(follower.enter))
-            hooks.enter_context(module.register_forward_hook(follower.leave))
+    entered, left = register_module_forward_pre_hook(follower.enter), register_module_forward_hook(follower.leave)
+    with torch.no_grad(), follower, entered, left:
         output = model(*inputs)
     with torch.device("cpu"):
         return follower.field(output)

@@ -94,17 +94,15 @@ def making(where: str, path: Path, elements: int) -> Iterator[None]:
             if left < 0:  # before its memory is written to
                 raise ValueError(f"{where}: '{path}' describes a model that is far larger than the weights in it")
 
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
-    except Exception as error:
-        raise ValueError(
-            f"{where}: no model can be made with the arguments in '{path}' ({first_line(error)})"
-        ) from None
-    finally:
-        hook.remove()
+    with register_module_parameter_registration_hook(count):
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
+        except Exception as error:
+            raise ValueError(
+                f"{where}: no model can be made with the arguments in '{path}' ({first_line(error)})"
+            ) from None
 
 
 def _constructor_arguments(name: str) -> set[str]:
