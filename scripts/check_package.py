@@ -1,9 +1,9 @@
 """Builds sdist and wheels, and tries them as a user would: `python scripts/check_package.py [FOLDER]`.
 
-All have to pass `twine check`. They are the sdist, a wheel with compiled kernels made of it, and a wheel of Python alone.
-The last is installed into a fresh environment outside the checkout: it may bring nothing but torch, the first example of
-the README has to run, and what is missing has to be named. Then the compiled one is installed with its extras: there
-`torchdcls compare positions --quick` and the doctests have to run. FOLDER keeps what was built.
+All have to pass `twine check`. They are the sdist, a wheel with compiled kernels made of it, and a wheel of Python
+alone. The last is installed into a fresh environment outside the checkout: it may bring nothing but torch, the first
+example of the README has to run, and what is missing has to be named. Then the compiled one is installed with its
+extras: there `torchdcls compare positions --quick` and the doctests have to run. FOLDER keeps what was built.
 """
 
 import os
