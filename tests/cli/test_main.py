@@ -107,7 +107,7 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["compare", "--seeds=3"], "--seeds: expected 'positions', 'images' or 'digits' before it"),
         (["compare", "--sed", "3"], "--sed: expected an option"),
         (["foo"], "no name is similar"),
-        (["info", "resnet50", "resnet18"], "expected options, which begin with --, got 'resnet18' besides"),
+        (["info", "resnet50", "resnet18"], "expected options, which begin with --, got the extra word 'resnet18'"),
     ],
 )
 def test_words_that_cannot_be_parsed(

@@ -62,9 +62,9 @@ def mistake(error: ArgumentError, parser: ArgumentParser) -> ValueError:
         (kind,) = (action._typehint for action in parser._actions if action.dest == found[1])  # type: ignore[attr-defined]
         return of_another_type(found[1], kind, found[2].strip(), "")
     if (unknown := re.fullmatch(r"unrecognized arguments: (.*)", text)) is not None:
-        return ValueError(f"expected options, which begin with --, got {unknown[1]!r} besides")
+        return ValueError(f"expected options, which begin with --, got the extra word {unknown[1]!r}")
     if (content := re.fullmatch(r"(?:Unexpected config|Problems parsing config): (.*)", text)) is not None:
-        return ValueError(f"config: expected a YAML file with lines of 'setting: value', got another ({content[1]})")
+        return ValueError(f"config: expected a YAML file with lines of 'setting: value' ({content[1]})")
     # Keys and required words are called by their command too.
     text = re.sub(r'^Parser key "(?:\w+\.)?(\w+)": ', r"\1: ", re.sub(r"(required: )\w+\.", r"\1", text))
     return ValueError(re.sub(r"^argument (-[\w-]+): ", r"\1: ", text))
@@ -75,7 +75,7 @@ def of_another_type(name: str, kind: Any, value: Any, place: str) -> ValueError:
     hint = also_nearest(value, choices)
     if isinstance(value, str) and re.search(r":\S", value) and _takes_a_mapping(kind):
         spaced = re.sub(r":(?=\S)", ": ", value)
-        hint = f"; YAML wants a space after the colon: {spaced!r}"
+        hint = f"; YAML needs a space after the colon: {spaced!r}"
     return ValueError(f"{name}: expected {_in_words(kind)}{place}, got {value!r}{hint}")
 
 

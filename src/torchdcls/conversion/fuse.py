@@ -137,7 +137,7 @@ def fuse(
     for name, module in model.named_modules():
         if (why := getattr(module, "why_not_plain", None)) is not None:
             found = f"{name} of {type(module).__name__}" if name else f"a {type(module).__name__}"
-            raise ValueError(f"model: expected layers that torch's can replace, got {found}, which {why}")
+            raise ValueError(f"model: expected layers that torch's layers can replace, got {found}, which {why}")
     for name, layer in layers.items():
         _check_computes(name, layer)
     before = None if example is None else _output(model, example)

@@ -316,8 +316,8 @@ def to_official(
     converted = layers(state_dict, "position")
     if names is None or not converted:
         raise ValueError(
-            "state_dict: expected that of timm's ConvNeXt, MetaFormer, FastViT or ResNet with DCLS layers, got "
-            f"{len(state_dict)} entries, {len(converted)} of them positions"
+            "state_dict: expected the state dict of timm's ConvNeXt, MetaFormer, FastViT or ResNet with DCLS layers, "
+            f"got {len(state_dict)} entries, {len(converted)} of them positions"
         )
     for layer in converted:
         shape = tuple(state_dict[f"{layer}.position"].shape)

@@ -86,7 +86,7 @@ class ConversionReport:
 
 def mismatch(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
     """How the tensors of a file differ from a model's: absent, added, of another shape. Empty if they do not."""
-    kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
+    kinds = (("it lacks", missing), ("it also has", foreign), ("shapes differ for", other))
     return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
 
 

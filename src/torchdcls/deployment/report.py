@@ -52,7 +52,7 @@ class ExportReport:
                 lines.append(f"  {moved_onto_the_grid(self.fused.clamped)}")
         lines += [f"  {note}" for note in self.notes]
         lines += [
-            f"  {'x'.join(map(str, check.shape))}: largest difference to the model {check.difference:.2g} "
+            f"  {'x'.join(map(str, check.shape))}: largest difference from the model {check.difference:.2g} "
             f"(allowed {check.tolerance:.2g})"
             for check in self.checks
         ]

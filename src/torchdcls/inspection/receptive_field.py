@@ -46,7 +46,7 @@ class ReceptiveField:
 
     def __str__(self) -> str:
         if self.size and not any(self.size) and self.whole and not self.unknown:
-            local = "" if self.local is None else f"; {self._pixels(self.local)} beside them"
+            local = "" if self.local is None else f"; {self._pixels(self.local)} without them"
             return f"whole image ({', '.join(self.whole)}{local})"
         if self.unknown or not self.size:
             return f"not known ({', '.join(self.unknown) or 'the model gives no map'})"

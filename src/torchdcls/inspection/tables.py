@@ -36,9 +36,9 @@ def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -
     if numbers:
         console.print(_conversion_table(info))
         say(
-            "iso: the most elements per kernel that need no more parameters than before. Operations are those of plain "
-            "convolutions with the dense kernels; spectra, which method='auto' may take, need others. Sees: receptive "
-            "field, the pixels that the center of the last map can depend on, those beyond the borders included."
+            "iso: the most elements per kernel that need no more parameters than before. Operations are counted for "
+            "plain convolutions with the dense kernels; method='auto' may use FFTs, which need other ones. Sees: the "
+            "receptive field, the pixels that the center of the last feature map can depend on, beyond the borders too."
         )
     elif info.conversions:
         are = (

@@ -111,7 +111,7 @@ def _maker(name: str) -> Callable[[int | None, int | None], Named]:
     if not known:
         raise ValueError(f"model: {name!r} needs torchvision: pip install torchvision")
     raise ValueError(
-        f"model: expected a name that torchvision knows behind {_TORCHVISION!r}, got {plain!r}; {nearest(plain, known)}"
+        f"model: expected a model of torchvision after {_TORCHVISION!r}, got {plain!r}; {nearest(plain, known)}"
     )
 
 

@@ -105,7 +105,7 @@ def _check_size(path: Path, state_dict: Mapping[str, Tensor], size: int) -> None
 def _host(path: Path, state_dict: Mapping[str, Tensor]) -> tuple[Host, dict[str, str]]:
     """The model that a state dict belongs to, and what timm and torchdcls call its parameters."""
     layout = official.layout(state_dict)
-    reasons = [(-1, "its keys have the form of none of them")]
+    reasons = [(-1, "its keys fit none of these models")]
     for host in (*HOSTS, *_MORE_HOSTS):
         if layout is None or model_entrypoint(host.name).__module__ != f"timm.models.{layout}":
             continue
