@@ -91,7 +91,7 @@ class Published:
     Attributes:
         record: Number of its record on Zenodo.
         host: timm's name of the model whose convolutions were replaced.
-        version: What DCLS calls the interpolation.
+        version: DCLS's name of the interpolation.
         size: Kernel size along both axes. Unit: grid cells.
         count: Elements per kernel.
     """
@@ -264,7 +264,7 @@ def from_official(
     Args:
         state_dict: As in the file.
         names: See `timm_names`.
-        version: What DCLS calls the interpolation.
+        version: DCLS's name of the interpolation.
         size: Kernel size along both axes. Unit: grid cells.
         expected: State dict of the converted model, whose shapes linear layers take.
     """
@@ -292,7 +292,7 @@ def to_official(
 
     Args:
         state_dict: In timm's names, with `position` and `sigma`.
-        version: What DCLS is to call the interpolation; None for v1 without sigmas, and max or gauss with them.
+        version: DCLS's name of the interpolation; None for v1 without sigmas, and max or gauss with them.
         dilated_kernel_size: Kernel size along both axes, for "v0" alone. Unit: grid cells.
 
     Returns:

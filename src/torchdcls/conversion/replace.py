@@ -64,7 +64,7 @@ def convert(
 
     Stride, output size, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Weights
     are new, or with `init="keep"` those with which the elements make the old kernels as well as they can; train the
-    model afterwards. Hooks of the replaced layers are gone.
+    model afterwards. Hooks of the replaced layers are lost.
 
     Args:
         model: The model; its modules are exchanged.
@@ -93,10 +93,10 @@ def convert(
         init: "random", or "keep" for a warm start. With as many elements as the old kernel has taps there is one at
             each, as narrow as the interpolation allows: with "bilinear" and "triangle" the model computes what it did,
             to rounding; with "gaussian" up to the spread of its narrowest, a thousandth of the kernel. Elements beyond
-            that have weight 0. With fewer elements, places are found at which least squares leave little of the old
-            kernels, of all layers that share them together. What a small or even new kernel cannot hold is lost. The
-            report has the difference, layer by layer. Where its mean over layers is above 0.3, the model has
-            likely lost what it had learned: a warning names the count that would do.
+            that have weight 0. With fewer elements, positions are found from which least squares make the old kernels
+            of all layers that share them. What a small or even new kernel cannot hold is lost. The report has the
+            difference, layer by layer. Where its mean over layers is above 0.3, the model has likely lost what it had
+            learned: a warning names a count that is enough.
 
     Returns:
         A report: layers replaced, convolutions skipped with reasons, parameters before and after. `print` shows it.

@@ -1,4 +1,4 @@
-"""What a conversion did, for people and for code to read."""
+"""Results of conversions, for people and for code to read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What `torchdcls.convert` did.
+    """The result of `torchdcls.convert`.
 
     Attributes:
         replaced: Layers that are DCLS layers now, in the model's order.
@@ -46,7 +46,7 @@ class ConversionReport:
         kernel_count: Elements per layer, as given or as found by "iso".
         parameters_before: Parameters of the model before, each counted once however many layers share it.
         parameters_after: The same after.
-        warning: What was warned of: kernels of which too little could be kept, and the count that would do; or None.
+        warning: The warning that too little of the kernels could be kept, with a count that is enough; or None.
     """
 
     replaced: tuple[Replaced, ...]

@@ -28,7 +28,7 @@ class Check:
     Attributes:
         shape: Shape of the input.
         difference: Largest absolute difference of the outputs.
-        tolerance: What it may be.
+        tolerance: The largest difference that is allowed.
     """
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What an export did."""
+"""The result of an export."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ Format = Literal["onnx", "pt2", "safetensors"]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `torchdcls.deployment.export` wrote; `print` shows it.
+    """The result of `torchdcls.deployment.export`; `print` shows it.
 
     Attributes:
         path: The file.

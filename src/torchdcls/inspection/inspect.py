@@ -52,7 +52,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion would make of the model.
+    """A preview of a conversion.
 
     Attributes:
         dilated_kernel_size: Size of the new dense kernels.
@@ -61,9 +61,9 @@ class Conversion:
             too many, or nothing can be replaced.
         kernel_count: Elements that the numbers below are for; None where there are none.
         replaced: Layers that would be replaced.
-        parameters: Of the model then.
-        operations: Of the model then, as `ModelInfo.operations`.
-        receptive_field: Of the model then.
+        parameters: Parameters of the converted model.
+        operations: Operations of the converted model, as `ModelInfo.operations`.
+        receptive_field: The converted model's.
         reason: Why there are no numbers, or None.
     """
 
@@ -83,7 +83,7 @@ class ModelInfo:
     """A model and its possible conversions in numbers.
 
     Attributes:
-        name: What it is called, the type if nothing else.
+        name: The given name, or the model's type.
         input_shape: Shape of the example's first tensor.
         layers: Layers that can become DCLS layers, or are, in the model's order.
         skipped: Convolutions that a conversion leaves alone, each with the reason.
@@ -91,7 +91,7 @@ class ModelInfo:
         operations: Operations of one forward pass on the example, as torch.utils.flop_counter counts them: two for each
             product of convolutions, matrix products and attention, none for anything else. A DCLS layer counts as the
             plain convolution with its dense kernel; the library takes spectra or other methods where these are faster.
-        receptive_field: What the center of the last map depends on.
+        receptive_field: What the center of the last feature map depends on.
         conversions: One for each size and interpolation that was asked for.
     """
 
@@ -107,7 +107,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a forward pass tells: operations, receptive field, and the size of each convolution's output by name."""
+    """Results of a forward pass: operations, receptive field, and the size of each convolution's output by name."""
 
     operations: int
     receptive_field: ReceptiveField
@@ -124,10 +124,10 @@ def inspect_model(
     where: Where | None = None,
     name: str | None = None,
 ) -> ModelInfo:
-    """Describes a model, and what `torchdcls.convert` would make of it. The model is left as it is.
+    """Describes a model, and previews conversions by `torchdcls.convert`. The model is left as it is.
 
-    It is copied to the meta device and run there in evaluation mode, so that neither memory nor time is spent on its
-    weights; one that cannot be, such as a model that asks for values of tensors, is copied and run where it is.
+    A copy runs on the meta device in evaluation mode, so that weights take neither memory nor time. A model that cannot
+    run there, for example because it reads values of tensors, is copied and run where it is.
 
     Args:
         model: Any module; DCLS layers that it has already are described as they are.
@@ -136,7 +136,7 @@ def inspect_model(
         interpolation: Interpolations to convert to, or one.
         kernel_count: Elements per kernel, or "iso" for as many as need no more parameters than before.
         where: As in `torchdcls.convert`.
-        name: What to call it.
+        name: The model's name in the result; by default its type.
 
     Raises:
         ValueError: The model cannot be run on the example, or an argument is out of range.

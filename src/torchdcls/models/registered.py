@@ -34,7 +34,7 @@ Layers = Literal["depthwise 7x7", "dense 3x3"]
 
 @dataclass(frozen=True)
 class Elements:
-    """What a kernel is made of: its size along both axes, in cells, and the number of its elements."""
+    """A kernel's size along both axes, in cells, and the number of its elements."""
 
     size: int
     count: int

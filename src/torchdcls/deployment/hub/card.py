@@ -1,4 +1,4 @@
-"""What fills the model card: the table of kernels and the results, as the Hub's model-index has them."""
+"""The parts of the model card: the table of kernels, and the results in the form of the Hub's model-index."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
