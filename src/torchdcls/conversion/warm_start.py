@@ -60,24 +60,18 @@ def residuals_by_count(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> l
 
 def _rows(layer: DclsNd, kernels: Sequence[Tensor], placed: Sequence[Tensor]) -> tuple[Tensor, Grid]:
     """The rows to fit, (layers, rows, *cells), and their grid."""
-    spans = _spans(kernels[0].shape[2:], layer.dilated_kernel_size)
-    # Each tap of a dense axis has elements of its own: it is a row like a channel. Along learned axes a row is what old
-    # and new kernel both have.
-    dense = [axis for axis in range(len(spans)) if axis not in layer.learned_dims]
+    # Each tap of a dense axis has elements of its own: it is a row like a channel. Along learned axes a row has the
+    # cells that old and new kernel both have.
+    dense = [axis for axis in range(layer.dims) if axis not in layer.learned_dims]
     rows = torch.stack(list(placed)).permute(0, 1, 2, *(3 + axis for axis in (*dense, *layer.learned_dims)))
-    starts, stops = zip(*(spans[axis] for axis in layer.learned_dims), strict=True)
-    for axis, (start, stop) in enumerate(zip(starts, stops, strict=True), start=3 + len(dense)):
-        rows = rows.narrow(axis, start, stop - start)
-    return rows.flatten(1, 2 + len(dense)), Grid(layer.learned_size, starts, stops, layer.interpolation)
-
-
-def _spans(old: Sequence[int], new: Sequence[int]) -> list[tuple[int, int]]:
-    """The first of the new kernel's cells that the old one has too, and the one after the last, for each axis."""
-    spans = []
-    for taps, cells in zip(old, new, strict=True):
+    starts, stops = [], []
+    for at, axis in enumerate(layer.learned_dims, start=3 + len(dense)):
+        taps, cells = kernels[0].shape[2 + axis], layer.dilated_kernel_size[axis]
         first = _offset(taps, cells)
-        spans.append((max(first, 0), min(first + taps, cells)))
-    return spans
+        starts.append(max(first, 0))
+        stops.append(min(first + taps, cells))
+        rows = rows.narrow(at, starts[-1], stops[-1] - starts[-1])
+    return rows.flatten(1, 2 + len(dense)), Grid(layer.learned_size, tuple(starts), tuple(stops), layer.interpolation)
 
 
 def _offset(taps: int, cells: int) -> int:
