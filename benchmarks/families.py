@@ -307,15 +307,23 @@ def page(result: Mapping[str, Any], caption: str) -> str:
     good = sum(all(row[step] == DONE for step in STEPS) for row in result["families"])
     lines = [
         "# Models",
-        f"{good} of {len(result['families'])} models went through all steps: `convert` (Gaussian elements, as many as "
-        "need no more parameters), an update of all elements, a state dict saved and loaded into another converted "
-        "model (the same outputs), `fuse` (the same but for rounding), ONNX (compared by onnxruntime). Weights are "
-        "random. Where a model has no depthwise convolutions, all with several taps are picked by `where=`. What a "
-        '"no" means is said below the table; "sizes" are those that the ONNX file takes, any or the example\'s alone.',
+        f"**{good} of {len(result['families'])} models pass all steps.** Weights are random. The steps:",
+        "\n".join(
+            f"- {step}"
+            for step in (
+                "convert: Gaussian elements replace convolutions, as many as need no more parameters;",
+                "train: an optimizer step changes all elements;",
+                "state dict: saved and loaded into another converted model, it gives the same outputs;",
+                "fuse: plain convolutions give the same outputs but for rounding;",
+                "ONNX: onnxruntime gives the same outputs. *Sizes*: whether the file takes inputs of any size.",
+            )
+        ),
+        "Where a model has no depthwise convolutions, `where=` picks all with several taps. Below the table is the "
+        'reason for each "no".',
         markdown_table(table),
         "## What did not work",
         "\n".join(notes) or "Nothing.",
-        "## Convolutions that were left alone",
+        "## Convolutions that were not replaced",
         "\n".join(skipped),
         caption,
     ]

@@ -1,4 +1,4 @@
-"""A cell of a study: one training, as a record of all that decides its result, and what it came to."""
+"""A cell of a study: one training run, as a record of all that decides its result, and what it came to."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ class Platform:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and what it is scored on: equal cells have equal results, to the noise of their machine.
+    """One training run and what it is scored on: equal cells have equal results, to the noise of their machine.
 
     Args:
         model: A name for `comparison_model`.
@@ -92,9 +92,9 @@ class FinishedCell:
         parameters: Of the model.
         kernel_count: Elements or taps per kernel; None for those of the model itself.
         epochs: The curve: what the training loop says of each epoch.
-        validation: On the validation images after the last epoch; None where the training broke off.
-        test: On the test images, of a final cell that did not break off.
-        failure: Why the training broke off, or None.
+        validation: On the validation images after the last epoch; None where the run diverged.
+        test: On the test images, of a final cell that did not diverge.
+        failure: Why the run diverged, or None.
         images_per_second: Median of the epochs, or None without any.
         seconds: Of all this.
         date: With the following, where the numbers come from (`torchdcls_results`).

@@ -15,7 +15,7 @@ from .schedule import SWEEPS, Schedule, ScheduleEntry, Sweep, make_schedule, swe
 # controls.
 LEADER: Method = "gaussian"
 RIVALS: tuple[Method, ...] = ("bilinear", "dense", "dilated", "frozen")
-# How far above the number of cores a load average is before trainings are taken to have waited for each other.
+# How far above the number of cores a load average is before training runs are taken to have waited for each other.
 _CROWDED = 0.5
 
 
@@ -27,7 +27,7 @@ class Final:
         model: The model.
         method: The method.
         choice: Its settings, by the validation images; None while they are not chosen.
-        cells: Its finished cells by seed, also those that broke off.
+        cells: Its finished cells by seed, also those that diverged.
     """
 
     model: str
@@ -76,11 +76,6 @@ class Comparison:
         """What the difference shows, if there is one."""
         return None if self.difference is None else self.difference.verdict
 
-    @property
-    def shows(self) -> bool:
-        """Whether anything is shown or hinted at."""
-        return self.verdict not in (None, "no difference shown", "no conclusion")
-
 
 @dataclass(frozen=True)
 class SweepPoint:
@@ -128,7 +123,7 @@ class Results:
 
     @property
     def speeds_compare(self) -> bool:
-        """Whether the study's trainings had their cores for themselves."""
+        """Whether the study's runs had their cores for themselves."""
         return not crowded_loads(self.schedule.used)
 
 
@@ -152,7 +147,7 @@ def late_epochs(epochs: int) -> int:
 
 
 def crowded_loads(cells: Sequence[FinishedCell]) -> list[float]:
-    """The load averages of trainings that had to share cores."""
+    """The load averages of training runs that had to share cores."""
     return [cell.load for cell in cells if cell.load is not None and cell.load > cell.machine["cores"] + _CROWDED]
 
 

@@ -147,7 +147,7 @@ def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: s
 
 
 def _mean_score(cells: Sequence[FinishedCell | None]) -> Score | None:
-    # A training that failed counts as 0 %.
+    # A run that diverged counts as 0 %.
     failed = Score(float("inf"), 0.0)
     scores = [cell.validation or failed for cell in cells if cell is not None]
     if len(scores) < len(cells):
@@ -156,7 +156,7 @@ def _mean_score(cells: Sequence[FinishedCell | None]) -> Score | None:
 
 
 def _alike(score: Score | None, other: Score | None) -> bool:
-    # To three digits of the loss; of what broke off there is none.
+    # To three digits of the loss; of what diverged there is none.
     if score is None or other is None or not math.isfinite(score.loss):
         return False
     return score.accuracy == other.accuracy and math.isclose(score.loss, other.loss, rel_tol=1e-3)
