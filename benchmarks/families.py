@@ -37,24 +37,17 @@ _CLASSES = 10
 
 @dataclass(frozen=True)
 class Family:
-    """A model to try.
+    """A model to try."""
 
-    Args:
-        model: Its name at `source`.
-        source: Who makes it; "ours" are written below.
-        shape: Of the input, without the batch.
-        size: Kernel size of the new layers along each axis.
-        picked: "depthwise" for what `convert` picks by itself, "all" for every convolution of more than one tap, for
-            models without depthwise ones.
-        sizes: "auto" asks `export` for a file that takes other sizes where that can be, "fixed" for the input's alone:
-            the padding of these models depends on the size by remainders, which torch simplifies without end.
-    """
-
-    model: str
-    source: Literal["timm", "torchvision", "ours"] = "timm"
-    shape: tuple[int, ...] = (3, 64, 64)
-    size: int = 11
+    model: str  # its name at `source`
+    source: Literal["timm", "torchvision", "ours"] = "timm"  # who makes it; "ours" are written below
+    shape: tuple[int, ...] = (3, 64, 64)  # of the input, without the batch
+    size: int = 11  # kernel size of the new layers along each axis
+    # "depthwise" for what `convert` picks by itself, "all" for every convolution of more than one tap, for models
+    # without depthwise ones.
     picked: Literal["depthwise", "all"] = "depthwise"
+    # "auto" asks `export` for a file that takes other sizes where that can be, "fixed" for the input's alone: the
+    # padding of these models depends on the size by remainders, which torch simplifies without end.
     sizes: Literal["auto", "fixed"] = "auto"
 
     def build(self) -> nn.Module:

@@ -39,20 +39,14 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What is trained, and how long.
+    """What is trained, and how long."""
 
-    Args:
-        config: Settings of the training with 7x7 layers, checked; kernel size and start of positions are those of the
-            conversion too.
-        epochs: Epochs of fine-tuning.
-        rates: Base learning rates of fine-tuning; each arm has its turn with each.
-        seeds: Of initial weights, order and augmentation.
-    """
-
+    # Settings of the training with 7x7 layers, checked; kernel size and start of positions are those of the conversion
+    # too.
     config: CompareConfig
-    epochs: int
-    rates: Sequence[float]
-    seeds: Sequence[int]
+    epochs: int  # of fine-tuning
+    rates: Sequence[float]  # base learning rates of fine-tuning; each arm has its turn with each
+    seeds: Sequence[int]  # of initial weights, order and augmentation
 
     def images(self, data: ImageData) -> int:
         """How many images are trained on in all."""

@@ -11,19 +11,13 @@ Verdict = Literal["better", "worse", "not significant", "no conclusion"]
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one method is than another, over seeds. Unit: percentage points.
+    """How much better one method is than another, over seeds. Unit: percentage points."""
 
-    Args:
-        pairs: Seeds that both have.
-        mean: Mean difference.
-        interval: Its 95 % interval (Student's t), as if this were the only comparison.
-        corrected: The interval that, with those of all comparisons, holds everything at once in 95 % of studies
-            (Bonferroni: each at 1 - 5 % / comparisons).
-    """
-
-    pairs: int
+    pairs: int  # seeds that both have
     mean: float
-    interval: tuple[float, float]
+    interval: tuple[float, float]  # its 95 % interval (Student's t), as if this were the only comparison
+    # The interval that, with those of all comparisons, holds everything at once in 95 % of studies (Bonferroni: each at
+    # 1 - 5 % / comparisons).
     corrected: tuple[float, float]
 
     @property

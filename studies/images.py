@@ -17,21 +17,13 @@ _SPLIT_SEED = 20211207
 
 @dataclass(frozen=True, eq=False)
 class StudyImages:
-    """The images of a study; nothing but the score of a final cell reads `test`.
+    """The images of a study; nothing but the score of a final cell reads `test`."""
 
-    Args:
-        training: What is trained on, in final cells too.
-        validation: What settings are chosen by.
-        test: What final cells are scored on, once.
-        classes: Number of classes.
-        name: What pages call the data.
-    """
-
-    training: ImageSet
-    validation: ImageSet
-    test: ImageSet
+    training: ImageSet  # what is trained on, in final cells too
+    validation: ImageSet  # what settings are chosen by
+    test: ImageSet  # what final cells are scored on, once
     classes: int
-    name: str
+    name: str  # what pages call the data
 
     @property
     def channels(self) -> int:

@@ -21,19 +21,12 @@ _CROWDED = 0.5
 
 @dataclass(frozen=True)
 class Final:
-    """What the final cells of one model and method came to.
-
-    Args:
-        model: The model.
-        method: The method.
-        choice: Its settings, by the validation images; None while they are not chosen.
-        cells: Its finished cells by seed, also those that diverged.
-    """
+    """What the final cells of one model and method came to."""
 
     model: str
     method: Method
-    choice: Candidate | None
-    cells: Mapping[int, FinishedCell]
+    choice: Candidate | None  # its settings, by the validation images; None while they are not chosen
+    cells: Mapping[int, FinishedCell]  # its finished cells by seed, also those that diverged
 
     @property
     def accuracies(self) -> dict[int, float]:
@@ -79,46 +72,30 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """What the cells at one value of a sweep came to, or the baseline's beside it.
-
-    Args:
-        model: The model.
-        method: The method.
-        value: Where on the sweep; None for the baseline.
-        accuracies: On the validation images, by seed. Unit: percent.
-        parameters: Of the model.
-        kernel_count: Elements or taps per kernel.
-        ms_per_image: Time of training, median of the seeds.
-    """
+    """What the cells at one value of a sweep came to, or the baseline's beside it."""
 
     model: str
     method: Method
-    value: Start | None
-    accuracies: Sequence[float]
+    value: Start | None  # where on the sweep; None for the baseline
+    accuracies: Sequence[float]  # on the validation images, by seed. Unit: percent
     parameters: int
-    kernel_count: int
-    ms_per_image: float
+    kernel_count: int  # elements or taps per kernel
+    ms_per_image: float  # time of training, median of the seeds
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a study came to.
-
-    Args:
-        study: Its records.
-        schedule: Its cells, and the choice of settings.
-        finals: All models and methods in the order of the settings, also those without a finished cell.
-        comparisons: Every method against the baseline, then the leader against its rivals, for each model. What the
-            intervals are corrected for is their number in the whole study, finished or not.
-        sweeps: The points of each sweep, in the order of the settings; none before each of them has a finished cell.
-        baselines: By model the baseline with a seed of the sweeps and all else as in them, where it was trained.
-    """
+    """What a study came to."""
 
     study: Study
-    schedule: Schedule
-    finals: Sequence[Final]
+    schedule: Schedule  # its cells, and the choice of settings
+    finals: Sequence[Final]  # all models and methods in the order of the settings, also those without a finished cell
+    # Every method against the baseline, then the leader against its rivals, for each model. What the intervals are
+    # corrected for is their number in the whole study, finished or not.
     comparisons: Sequence[Comparison]
+    # The points of each sweep, in the order of the settings; none before each of them has a finished cell.
     sweeps: Mapping[Sweep, Sequence[SweepPoint]]
+    # By model the baseline with a seed of the sweeps and all else as in them, where it was trained.
     baselines: Mapping[str, SweepPoint]
 
     @property

@@ -17,64 +17,39 @@ SWEEPS: tuple[Sweep, ...] = ("kernel size", "kernel count", "start")
 
 @dataclass(frozen=True)
 class ScheduleEntry:
-    """A cell and what it is for. Two phases may have the same cell, which is trained once.
-
-    Args:
-        phase: What it is for.
-        model: Its model.
-        method: Its method.
-        epochs: Its epochs.
-        cell: The cell, or None for a final one whose settings are not chosen yet.
-        value: What a sweep goes over; None in other phases.
-    """
+    """A cell and what it is for. Two phases may have the same cell, which is trained once."""
 
     phase: Phase
     model: str
     method: Method
     epochs: int
-    cell: Cell | None
-    value: Start | None = None
+    cell: Cell | None  # the cell, or None for a final one whose settings are not chosen yet
+    value: Start | None = None  # what a sweep goes over; None in other phases
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a candidate came to.
-
-    Args:
-        model: The model.
-        method: The method.
-        candidate: Its settings.
-        score: On the validation images, mean of the tuning's seeds; None before all are finished.
-        chosen: Whether it was chosen.
-        like_another: Whether one before it came to the same accuracy and loss, as if it were the same model.
-    """
+    """What a candidate came to."""
 
     model: str
     method: Method
     candidate: Candidate
-    score: Score | None
+    score: Score | None  # on the validation images, mean of the tuning's seeds; None before all are finished
     chosen: bool
-    like_another: bool
+    like_another: bool  # whether one before it came to the same accuracy and loss, as if it were the same model
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """All cells of a study, and how far it is.
+    """All cells of a study, and how far it is."""
 
-    Args:
-        entries: The cells in the order in which they are trained. Seeds are the outermost loop of each phase, so that
-            what is there after an interruption is paired.
-        tuned: The candidates of each model and method.
-        finished: All finished cells by their ids, also those of other settings.
-        used: The finished ones among the entries, each once.
-        left: What is still to be trained, each cell once.
-    """
-
+    # The cells in the order in which they are trained. Seeds are the outermost loop of each phase, so that what is
+    # there after an interruption is paired.
     entries: Sequence[ScheduleEntry]
-    tuned: Sequence[Tuned]
-    finished: Finished
-    used: Sequence[FinishedCell]
-    left: Sequence[ScheduleEntry]
+    tuned: Sequence[Tuned]  # the candidates of each model and method
+    finished: Finished  # all finished cells by their ids, also those of other settings
+    used: Sequence[FinishedCell]  # the finished ones among the entries, each once
+    left: Sequence[ScheduleEntry]  # what is still to be trained, each cell once
 
     @property
     def choices(self) -> Mapping[tuple[str, Method], Candidate]:

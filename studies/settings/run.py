@@ -39,17 +39,11 @@ _EPOCHS, _VALIDATION = 4, 1000
 
 @dataclass(frozen=True)
 class SettingsConfig:
-    """How much is run.
+    """How much is run."""
 
-    Args:
-        seeds: Of each task.
-        kernels: Of a seed, each an independent trial.
-        shortened: All runs are so many times shorter; for tests.
-    """
-
-    seeds: Mapping[Task, int]
-    kernels: int = 24
-    shortened: int = 1
+    seeds: Mapping[Task, int]  # of each task
+    kernels: int = 24  # of a seed, each an independent trial
+    shortened: int = 1  # all runs are so many times shorter; for tests
 
 
 DEFAULT = SettingsConfig(SEEDS)
