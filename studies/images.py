@@ -1,7 +1,6 @@
 """The images of a study: training, validation and test."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Generator
@@ -41,7 +40,8 @@ def load_images(config: StudyConfig) -> StudyImages:
     Raises:
         ValueError: The data cannot be found, or nothing would be left to train on.
     """
-    data = load_data(config.data, _data_dir(config), config.image_size)
+    # The images in the package are nowhere else.
+    data = load_data(config.data, None if config.data == "embedded" else config.data_dir, config.image_size)
     source = data.train if config.train_images is None else balanced(data.train, config.train_images)
     if config.validation_images >= len(source):
         raise ValueError(
@@ -59,8 +59,3 @@ def load_images(config: StudyConfig) -> StudyImages:
         classes=data.num_classes,
         name=data.name,
     )
-
-
-def _data_dir(config: StudyConfig) -> Path | None:
-    # The images in the package are nowhere else.
-    return None if config.data == "embedded" else config.data_dir

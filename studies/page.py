@@ -28,12 +28,7 @@ def write_page(results: Results, folder: Path) -> list[Path]:
 
 
 def page_text(results: Results, pictures: dict[str, str]) -> str:
-    """The page.
-
-    Args:
-        results: What the study came to.
-        pictures: What pictures there are, and where the page finds them.
-    """
+    """The page; `pictures` says where it finds those that there are."""
     parts = [f"# Study {results.study.name}", notice(results), _setting(results), answers(results)]
     for model in results.study.config.models:
         parts += [f"## {model_title(model)}", model_section(results, model)]

@@ -218,11 +218,7 @@ QUESTIONS: tuple[Question, ...] = (
 
 
 def planned(seeds: Mapping[Task, int]) -> Iterator[Cell]:
-    """All cells, each once; seed by seed, so that what is done at any time is balanced.
-
-    Args:
-        seeds: How many of each task.
-    """
+    """All cells of so many seeds, each once; seed by seed, so that what is done at any time is balanced."""
     seen = set()
     for seed in range(max(seeds.values(), default=0)):
         cells: list[Cell] = []

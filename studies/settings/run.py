@@ -57,14 +57,7 @@ def run_settings(
     argv: Sequence[str] | None = None,
     console: Console | None = None,
 ) -> Literal["finished", "interrupted"]:
-    """Runs what is left; rerun to resume after the last finished cell.
-
-    Args:
-        folder: Of the study; gets `settings.jsonl`.
-        config: How much is run.
-        tasks: Runs the cells of these alone.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
+    """Runs what is left of some tasks into the folder's `settings.jsonl`; rerun to resume after the last finished cell.
 
     Raises:
         ValueError: Another process has the folder, or its records are broken.
