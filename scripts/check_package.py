@@ -1,9 +1,9 @@
 """Builds sdist and wheels, and tries them as a user would: `python scripts/check_package.py [FOLDER]`.
 
-Built are the sdist, a wheel with compiled kernels made of it, and a wheel of Python alone. All have to pass `twine check`.
-The last is installed into a fresh environment outside the checkout. It may bring nothing but torch, the first example of
-the README has to run, and errors have to name what is missing. Then the compiled one is installed with its extras:
-`torchdcls compare positions --quick` and the doctests have to run there. FOLDER keeps what was built.
+It builds the sdist, a wheel with compiled kernels made of it, and a wheel of Python alone. All have to pass `twine
+check`. The last one is installed into a fresh environment outside the checkout. It may bring nothing but torch. The
+README's first example has to run there, and errors have to name what is missing. Then the compiled one is installed
+with its extras: `torchdcls compare positions --quick` and the doctests have to run there. FOLDER keeps what was built.
 """
 
 import os
