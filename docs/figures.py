@@ -24,7 +24,7 @@ def element() -> Figure:
     position = torch.tensor(places).reshape(2, 1, 1, 5)
     weight = torch.tensor([1.0, 0.8, -0.9, 0.6, -0.5]).reshape(1, 1, 5)
     kernel = construct_kernel(weight, position, torch.full_like(position, 0.23), SIZE)
-    figure = Figure(figsize=(5.5, 2.9), layout="constrained")
+    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     dots = draw_positions(left, position[:, 0, 0], weight[0, 0], SIZE)
     # As large as they can be seen, in the colors of the kernel.
