@@ -16,7 +16,7 @@ BASELINE: Layers = "7x7"
 # The layers whose positions are learned, and those whose elements have positions at all.
 LEARNED: tuple[Layers, ...] = INTERPOLATIONS
 PLACED: tuple[Layers, ...] = (*LEARNED, "frozen")
-# Where positions start: uniformly within so many cells of the centre, 0 for the papers' normal of 0.5, or everywhere.
+# Where positions start: uniformly within so many cells of the center, 0 for the papers' normal of 0.5, or everywhere.
 Start = float | Literal["whole"]
 
 # Taps a side of dilated kernels: 25, about as many as a DCLS kernel has elements.

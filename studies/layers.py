@@ -23,11 +23,6 @@ def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | Non
     positions that stay at random places; its weights and spreads learn. Its size and start are chosen for itself.
     "dense" has every tap of its extent and more parameters than the baseline; "dilated" has 5x5 taps spread evenly.
 
-    Args:
-        cell: The cell.
-        channels: Channels of the images.
-        classes: Number of classes.
-
     Returns:
         The model on the CPU, and its elements or taps per kernel.
 

@@ -15,25 +15,18 @@ from .schedule import SWEEPS, Schedule, ScheduleEntry, Sweep, make_schedule, swe
 # controls.
 LEADER: Layers = "gaussian"
 RIVALS: tuple[Layers, ...] = ("bilinear", "dense", "dilated", "frozen")
-# How far above the number of cores a load average is before trainings are taken to have waited for each other.
+# How far above the number of cores a load average is before training runs are taken to have waited for each other.
 _CROWDED = 0.5
 
 
 @dataclass(frozen=True)
 class Final:
-    """What the final cells of one model and method came to.
-
-    Args:
-        model: The model.
-        method: The method.
-        choice: Its settings, by the validation images; None while they are not chosen.
-        cells: Its finished cells by seed, also those that broke off.
-    """
+    """What the final cells of one model and method came to."""
 
     model: str
     method: Layers
-    choice: Candidate | None
-    cells: Mapping[int, FinishedCell]
+    choice: Candidate | None  # its settings, by the validation images; None while they are not chosen
+    cells: Mapping[int, FinishedCell]  # its finished cells by seed, also those that diverged
 
     @property
     def accuracies(self) -> dict[int, float]:
@@ -76,59 +69,38 @@ class Comparison:
         """What the difference shows, if there is one."""
         return None if self.difference is None else self.difference.verdict
 
-    @property
-    def shows(self) -> bool:
-        """Whether anything is shown or hinted at."""
-        return self.verdict not in (None, "no difference shown", "no conclusion")
-
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """What the cells at one value of a sweep came to, or the baseline's beside it.
-
-    Args:
-        model: The model.
-        method: The method.
-        value: Where on the sweep; None for the baseline.
-        accuracies: On the validation images, by seed. Unit: percent.
-        parameters: Of the model.
-        kernel_count: Elements or taps per kernel.
-        ms_per_image: Time of training, median of the seeds.
-    """
+    """What the cells at one value of a sweep came to, or the baseline's beside it."""
 
     model: str
     method: Layers
-    value: Start | None
-    accuracies: Sequence[float]
+    value: Start | None  # where on the sweep; None for the baseline
+    accuracies: Sequence[float]  # on the validation images, by seed. Unit: percent
     parameters: int
-    kernel_count: int
-    ms_per_image: float
+    kernel_count: int  # elements or taps per kernel
+    ms_per_image: float  # time of training, median of the seeds
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a study came to.
-
-    Args:
-        study: Its records.
-        schedule: Its cells, and the choice of settings.
-        finals: All models and methods in the order of the settings, also those without a finished cell.
-        comparisons: Every method against the baseline, then the leader against its rivals, for each model. What the
-            intervals are corrected for is their number in the whole study, finished or not.
-        sweeps: The points of each sweep, in the order of the settings; none before each of them has a finished cell.
-        baselines: By model the baseline with a seed of the sweeps and all else as in them, where it was trained.
-    """
+    """What a study came to."""
 
     study: Study
-    schedule: Schedule
-    finals: Sequence[Final]
+    schedule: Schedule  # its cells, and the choice of settings
+    finals: Sequence[Final]  # all models and methods in the order of the settings, also those without a finished cell
+    # Every method against the baseline, then the leader against its rivals, for each model. What the intervals are
+    # corrected for is their number in the whole study, finished or not.
     comparisons: Sequence[Comparison]
+    # The points of each sweep, in the order of the settings; none before each of them has a finished cell.
     sweeps: Mapping[Sweep, Sequence[SweepPoint]]
+    # By model the baseline with a seed of the sweeps and all else as in them, where it was trained.
     baselines: Mapping[str, SweepPoint]
 
     @property
     def speeds_compare(self) -> bool:
-        """Whether the study's trainings had their cores for themselves."""
+        """Whether the study's runs had their cores for themselves."""
         return not crowded_loads(self.schedule.used)
 
 
@@ -152,7 +124,7 @@ def late_epochs(epochs: int) -> int:
 
 
 def crowded_loads(cells: Sequence[FinishedCell]) -> list[float]:
-    """The load averages of trainings that had to share cores."""
+    """The load averages of training runs that had to share cores."""
     return [cell.load for cell in cells if cell.load is not None and cell.load > cell.machine["cores"] + _CROWDED]
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from torchdcls._checks import nearest
+from torchdcls._checks import alternatives, nearest
 from torchdcls.cli.options import Command, add_settings, of_another_type
 
 from .comparison.config import CompareAllConfig, CompareConfig, DigitsConfig, PositionsConfig
@@ -35,7 +35,7 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
         return parser
     word = arguments[0]
     if word not in COMPARISONS:
-        raise ValueError(f"expected {' or '.join(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
+        raise ValueError(f"expected {alternatives(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
     about, config = COMPARISONS[word]
     parser = ArgumentParser(usage=f"torchdcls compare {word} [--SETTING VALUE ...]", description=about)
     parser.add_argument("comparison", type=str, help=argparse.SUPPRESS)
@@ -73,7 +73,7 @@ def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
         ]
         if words:
             raise ValueError(
-                f"{option}: expected {' or '.join(words)} before it, as in torchdcls compare {words[-1]} {option}"
+                f"{option}: expected {alternatives(words)} before it, as in torchdcls compare {words[-1]} {option}"
             )
 
 

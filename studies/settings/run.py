@@ -39,17 +39,11 @@ _EPOCHS, _VALIDATION = 4, 1000
 
 @dataclass(frozen=True)
 class SettingsConfig:
-    """How much is run.
+    """How much is run."""
 
-    Args:
-        seeds: Of each task.
-        kernels: Of a seed, each an independent trial.
-        shortened: All runs are so many times shorter; for tests.
-    """
-
-    seeds: Mapping[Task, int]
-    kernels: int = 24
-    shortened: int = 1
+    seeds: Mapping[Task, int]  # of each task
+    kernels: int = 24  # of a seed, each an independent trial
+    shortened: int = 1  # all runs are so many times shorter; for tests
 
 
 DEFAULT = SettingsConfig(SEEDS)
@@ -63,14 +57,7 @@ def run_settings(
     argv: Sequence[str] | None = None,
     console: Console | None = None,
 ) -> Literal["finished", "interrupted"]:
-    """Runs what is left; rerun to resume after the last finished cell.
-
-    Args:
-        folder: Of the study; gets `settings.jsonl`.
-        config: How much is run.
-        tasks: Runs the cells of these alone.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
+    """Runs what is left of some tasks into the folder's `settings.jsonl`; rerun to resume after the last finished cell.
 
     Raises:
         ValueError: Another process has the folder, or its records are broken.

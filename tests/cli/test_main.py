@@ -102,13 +102,13 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["compare", "images", "--config", __file__], "--config: expected a YAML file with lines of 'setting: value'"),
         (
             ["compare", "position"],
-            "torchdcls compare: expected positions or images or digits, or an option; did you mean 'positions'?",
+            "torchdcls compare: expected 'positions', 'images' or 'digits', or an option; did you mean 'positions'?",
         ),
-        (["compare", "--taps", "3"], "--taps: expected positions before it, as in torchdcls compare positions --taps"),
-        (["compare", "--seeds=3"], "--seeds: expected positions or images or digits before it"),
+        (["compare", "--taps", "3"], "--taps: expected 'positions' before it, as in torchdcls compare positions --t"),
+        (["compare", "--seeds=3"], "--seeds: expected 'positions', 'images' or 'digits' before it"),
         (["compare", "--sed", "3"], "--sed: expected an option"),
         (["foo"], "no name is similar"),
-        (["info", "resnet50", "resnet18"], "expected options, which begin with --, got 'resnet18' besides"),
+        (["info", "resnet50", "resnet18"], "expected options, which begin with --, got the extra word 'resnet18'"),
     ],
 )
 def test_words_that_cannot_be_parsed(

@@ -197,7 +197,7 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
     assert state == "interrupted"
     assert "rerun the same command to resume from the last finished cell" in printed
     assert len(lines_of(tmp_path)) == 2
-    assert "not complete: 2 of 12 trainings" in (tmp_path / "results.md").read_text()
+    assert "not complete: 2 of 12 training runs" in (tmp_path / "results.md").read_text()
     assert quietly(toy(), tmp_path)[0] == "finished"
     ids = [line["id"] for line in lines_of(tmp_path)]
     assert len(ids) == len(set(ids)) == 12  # the sweep's 7 cells from a start of 1 are the tuning's too
@@ -224,7 +224,7 @@ def test_parts_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> N
 
 
 def test_seeds_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> None:
-    """Fixed settings, which need no tuning: nothing but final trainings is shared."""
+    """Fixed settings, which need no tuning: nothing but final runs is shared."""
     config = toy(tuning={"seeds": [100], "candidates": {"gaussian": {"kernel_size": [5]}}}, sweeps={"kernel_size": 7})
     together = tmp_path / "together"
     together.mkdir()

@@ -10,10 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from torchdcls_results import markdown_table
+from torchdcls_results import markdown_table, write_text
 
 from ..runs.progress_bar import say
-from ..runs.writer import write_text
 from .result import RESULTS, Result, settings
 
 

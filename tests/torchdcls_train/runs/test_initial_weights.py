@@ -118,8 +118,8 @@ def test_classes_of_other_names_are_noted(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}, "it has besides stages.2.blocks.1"),
-        ({"model_args": {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 24]}}, "of other shapes are"),
+        ({"model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}, "it also has stages.2.blocks.1"),
+        ({"model_args": {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 24]}}, "shapes differ for"),
         ({"model": "convnext_tiny_dcls_gaussian"}, "which is of convnext_tiny_dcls_bilinear.*give the --model"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_resumed_run_does_not_begin_again(images: Path, run: Path, tmp_path: P
     source.unlink()
     previous = tmp_path / "half" / "checkpoints" / "previous.safetensors"
     printed = quietly(runs.config(images, tmp_path / "half", resume=str(previous), **settings))
-    assert "going on at epoch 2, update 3" in printed
+    assert "resuming at epoch 2, update 3" in printed
     assert "weights of" not in printed
     runs.assert_same_run(tmp_path / "whole", tmp_path / "half")
 
