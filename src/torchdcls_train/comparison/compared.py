@@ -28,7 +28,7 @@ _FORMAT = "torchdcls comparison 1"
 
 @dataclass(frozen=True)
 class Compared:
-    """What the file of a trained model says of it: all that is needed to make it and to score it.
+    """The metadata of a trained model's file: all that is needed to build and to score the model.
 
     Args:
         config: Settings of its comparison, checked; `data` is a name or an absolute path.

@@ -1,4 +1,4 @@
-"""What a comparison of delays has come to."""
+"""The results of a comparison of delays."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -12,7 +12,7 @@ Key = tuple[str, Delays, int, float]
 
 @dataclass(frozen=True)
 class DigitsData:
-    """The recordings, and what of the task is no setting.
+    """The recordings, and constants of the task.
 
     Args:
         fingerprint: Of the recordings.
@@ -52,13 +52,13 @@ class DigitsRun:
 
     @property
     def key(self) -> Key:
-        """What tells it from others."""
+        """Settings that tell the run from others."""
         return self.speaker, self.method, self.seed, self.lr
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a comparison was resumed."""
+    """When and by which command a comparison was resumed."""
 
     date: str
     commit: str | None

@@ -1,4 +1,4 @@
-"""What a comparison of interpolations has come to."""
+"""The results of a comparison of interpolations."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -61,16 +61,16 @@ class PositionsRun:
 
     @property
     def cell(self) -> Cell:
-        """What is compared."""
+        """Inputs, start and student."""
         return self.inputs, self.start, self.student
 
 
 @dataclass(frozen=True)
 class Travel:
-    """What the animation shows: the ways of one kernel's elements in the first seed.
+    """The paths of one kernel's elements in the first seed, for the animation.
 
     Args:
-        updates: After which there are their places.
+        updates: Numbers of the updates after which elements are shown.
         paths: Of each student, (updates, row and column and weight, elements). Unit of places: grid cells.
     """
 
