@@ -15,10 +15,8 @@ class DigitsData:
     """The recordings, and constants of the task.
 
     Args:
-        fingerprint: Of the recordings.
-        validation_recordings: Of each speaker and digit, to choose by.
-        hidden: Neurons of a hidden layer.
-        dense_hidden: Likewise with dense kernels.
+        validation_recordings: Recordings of each speaker and digit to choose by.
+        hidden: Neurons of a hidden layer; `dense_hidden` of one with dense kernels.
     """
 
     name: str
@@ -33,10 +31,13 @@ class DigitsData:
 
 @dataclass(frozen=True)
 class DigitsRun:
-    """A network. `validation`, `test` and `test_rounded` (with whole delays, if it has any) are accuracies in percent.
+    """A trained network. Accuracies are percent.
 
     Args:
-        speaker: Who was left out, and speaks the test.
+        speaker: The speaker who was left out, and whose recordings are the test.
+        validation: Accuracy on other recordings of the speakers that the network was trained on.
+        validation_loss: Cross-entropy there.
+        test_rounded: Accuracy with whole delays; None without delays to round.
     """
 
     speaker: str

@@ -113,14 +113,7 @@ def _run(
 
 
 def new_result(config: CompareConfig, data: ImageData, device: str, argv: Sequence[str] | None) -> ImagesResult:
-    """What the results of a comparison begin with.
-
-    Args:
-        config: Settings, checked.
-        data: The images.
-        device: Where models are trained, in words.
-        argv: As for `compare_images`.
-    """
+    """The results to begin with. The device is one in words; `argv` is that of `compare_images`."""
     counts = len(data.train), len(data.test)
     about = ImagesData(data.name, *counts, data.image_size, data.channels, list(data.classes), data.skipped)
     return ImagesResult(
