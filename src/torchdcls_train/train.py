@@ -15,11 +15,10 @@ from torch import nn
 from torchdcls._checks import first_names
 from torchdcls.conversion import parameter_count
 
-from .data.batches import Batch, TrainingBatches
+from .data.batches import Batch, TrainingBatches, Unreadable
 from .data.open_sources import open_sources
 from .data.source_types import Images, Sources, Stream, image_count
 from .data.transforms import preparation, training_transform
-from .data.unreadable import Unreadable
 from .processes import Processes, device_name, helpful_threads, processes
 from .runs.checkpoint import Checkpoint, save_checkpoint
 from .runs.folder import RunFolder, check_resumable, element_statistics, new_run, resolved

@@ -61,7 +61,7 @@ def validate(
         model: Put into evaluation mode.
         batches: This process's images.
         group: The processes.
-        config: Precision and memory format are its.
+        config: Its precision and memory format are taken.
         on_batch: Called with the number of images after each batch.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.datasets.utils import download_url
 
 from .downloads import downloaded
-from .fingerprint import fingerprint
+from .source_types import fingerprint
 
 RATE = 8000
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"

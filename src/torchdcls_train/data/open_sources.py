@@ -10,11 +10,10 @@ from PIL import Image
 from torchdcls._extras import needed_by
 
 from ..settings import NAMED, TrainConfig
-from .fingerprint import fingerprint
 from .image_folder import ENDINGS, FolderImages, check_data_folder
 from .image_set import ImageSet, balanced_indices
 from .in_memory import load_data
-from .source_types import Images, Part, Sources, Stream, chosen_splits, image_count
+from .source_types import Images, Part, Sources, Stream, chosen_splits, fingerprint, image_count
 
 
 def open_sources(config: TrainConfig) -> Sources:

@@ -17,10 +17,19 @@ from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
 
 from ..settings import TrainConfig
-from .fingerprint import fingerprint
 from .image_folder import check_folder
 from .random_numbers import seed_of
-from .source_types import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, shortened
+from .source_types import (
+    DataError,
+    Encoded,
+    Share,
+    Sources,
+    Stream,
+    checked_label,
+    chosen_splits,
+    fingerprint,
+    shortened,
+)
 
 
 def open_shards(name: str, config: TrainConfig) -> Sources:

@@ -33,9 +33,6 @@ class RunFolder:
     them; `metrics.jsonl` a line for every `log_every` updates and for every epoch; `tensorboard/` the same and
     histograms of positions and sigmas; `checkpoints/last.safetensors` all that is needed to resume,
     `previous.safetensors` the one before it, and `best.safetensors` the weights, or their average, of the best epoch.
-
-    Args:
-        path: The folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,8 +73,8 @@ class RunFolder:
             config: Settings.
             command: What the user typed.
             facts: What else the record should say: device, processes, parameters, data.
-            first: The update that it begins or resumes with.
-            updates: Updates that were done before.
+            first: The update that the run begins or resumes with.
+            updates: Number of updates before that one.
         """
         self._writer = RunWriter(self.path, "run.json", self._metrics.name)
         self.last.parent.mkdir(exist_ok=True)
@@ -149,9 +146,9 @@ def check_resumable(
     Args:
         checkpoint: What to resume from.
         config: Settings.
-        updates_per_epoch: Number of updates in an epoch.
+        updates_per_epoch: With these settings and data.
         classes: Names of the data's classes, if they are known.
-        identity: By what the images are known, as `Sources.identity` says.
+        identity: Of the data, as of `Sources.identity`.
 
     Returns:
         A note, where the checkpoint does not say which images it was made with.
@@ -184,7 +181,10 @@ def check_resumable(
     refuse_if(updates != updates_per_epoch, "data", "updates an epoch", f"{updates_per_epoch} in place of {updates}")
     before = tuple(about.get("classes") or ())
     if before and classes is not None and before != classes:
-        refuse_if(True, "data", "classes", _difference(before, classes))
+        pairs = zip(before, classes, strict=False)
+        other = next((f"{came!r} in place of {name!r}" for name, came in pairs if name != came), "")
+        counts = f"{len(classes)} in place of {len(before)}"
+        refuse_if(True, "data", "classes", other if len(classes) == len(before) else counts)
     if about.get("data") is None:
         return f"note: '{checkpoint.path}' does not say which images it was made with, so they are not compared"
     for split, images in identity.items():
@@ -193,13 +193,6 @@ def check_resumable(
         how = "as many, of other names or labels" if images["images"] == there["images"] else counts
         refuse_if(images != there, "data", f"{split} images", how)
     return None
-
-
-def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
-    if len(expected) != len(came):
-        return f"{len(came)} in place of {len(expected)}"
-    one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
-    return f"{other!r} in place of {one!r}"
 
 
 def new_run(checkpoint: Checkpoint) -> str:

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 
 from tests.torchdcls_train.data.made_data import picture, write_folder, write_parquet, write_shards
-from torchdcls_train.data.batches import Batch, TrainingBatches, ValidationBatches
+from torchdcls_train.data.batches import Batch, TrainingBatches, Unreadable, ValidationBatches
 from torchdcls_train.data.open_sources import open_sources
 from torchdcls_train.data.random_numbers import generators_kept, seed_generators, seed_of
 from torchdcls_train.data.source_types import DataError, Encoded, Images, Share, Stream
 from torchdcls_train.data.transforms import Preparation, training_transform, validation_transform
-from torchdcls_train.data.unreadable import Unreadable
 from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
 
