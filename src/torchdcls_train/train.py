@@ -52,8 +52,8 @@ def train(
     """Trains a model; see `RunFolder` for what it leaves.
 
     Under torchrun each process calls this. What a run computes depends on its settings alone: every micro-batch has
-    random numbers of its own, so that a run can be killed, resume, and end the same, and one process and two come to
-    the same but for rounding (and the running statistics of batch norms, which are those of the first process).
+    random numbers of its own. A run that is killed and resumed ends as one that is not; one process and two compute the
+    same but for rounding (and the running statistics of batch norms, which are those of the first process).
 
     Args:
         config: Settings.
@@ -160,7 +160,7 @@ class _Run:
         self._num_classes, self._classes = _num_classes(config, sources), sources.classes
         threads = torch.get_num_threads()
         if group.device.type == "cpu" and config.threads is None and helpful_threads(threads) < threads:
-            # Not set here: a run that is resumed elsewhere would come to something else.
+            # Not set here: a run that is resumed elsewhere would compute something else.
             say(console, f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
         say(console, f"making the model, {config.model}")
         model = build_model(config, self._num_classes)

@@ -100,13 +100,13 @@ def class_numbers(
     """The model's number of each class of the data, which may have fewer.
 
     Args:
-        known: Names of the model's classes, None where nobody knows.
+        known: Names of the model's classes, None where unknown.
         count: Number of the model's classes.
         there: Names of the data's classes, likewise.
         num_classes: Number of the data's classes, likewise.
 
     Raises:
-        ValueError: The data have other classes, or nobody knows which of the model's they have.
+        ValueError: The data have other classes, or it is unknown which of the model's they have.
     """
     if known is None or there is None:
         if (num_classes or 0) > count:
@@ -121,6 +121,6 @@ def class_numbers(
     if unknown:
         raise ValueError(
             f"data: expected classes that the model was trained on, got {shortened(unknown)} "
-            f"besides; it knows {shortened(known)}"
+            f"besides; its classes are {shortened(known)}"
         )
     return torch.tensor([known.index(name) for name in there])

@@ -180,7 +180,7 @@ class Unreadable:
     failures: tuple[str, ...] = field(default=(), init=False)
 
     def add(self, seen: int, unreadable: int, failures: Sequence[str]) -> None:
-        """Counts further images of all processes; `failures` is what this one knows of the unreadable among them.
+        """Counts further images of all processes; `failures` is what this process could not read of them.
 
         Raises:
             DataError: More than the allowed share could not be read. The same in every process, so that all stop.
@@ -193,7 +193,7 @@ class Unreadable:
             first = f", first {', '.join(self.failures)}" if self.failures else ""
             raise DataError(
                 f"max_unreadable: expected at most {self.allowed:.2%} unreadable images, got {self.count} among "
-                f"{self.seen}{first}; mend or remove them, or raise the setting"
+                f"{self.seen}{first}; repair or remove them, or raise the setting"
             )
 
 

@@ -137,7 +137,7 @@ def _check_num_classes(config: TrainConfig, sources: Sources) -> None:
 
 
 def _part(setting: str, count: int | None, source: Images | Stream) -> Images | Stream:
-    """As many images as asked for, the same number of each class; streams see to it themselves."""
+    """As many images as asked for, the same number of each class; a stream cuts itself."""
     there = source.there if isinstance(source, Stream) else len(source)
     if count is not None and there is not None and count > there:
         raise ValueError(f"{setting}: expected at most {there}, as many as there are, got {count}")

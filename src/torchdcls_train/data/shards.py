@@ -205,6 +205,6 @@ def _tar_samples(shard: Path) -> Iterator[Mapping[str, Any]]:
     except Exception as error:
         # No unreadable image to replace: how many of them are lost is unknown.
         raise DataError(
-            f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
+            f"data: expected a readable shard, got '{shard}', which ends after {count} samples "
             f"({type(error).__name__}); fetch it again"
         ) from None

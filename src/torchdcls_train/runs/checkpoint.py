@@ -126,7 +126,7 @@ def save_checkpoint(
     text = dict(about)
     if optimizer is not None:
         text["optimizer"] = _split(optimizer.state_dict(), "optimizer", tensors)
-    # safetensors knows no strides.
+    # safetensors does not keep strides.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     strides = {name: torch.empty_like(tensor, device="meta").stride() for name, tensor in tensors.items()}
     strides = {name: stride for name, stride in strides.items() if stride != plain[name].stride()}

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
@@ -126,12 +127,11 @@ class RunFolder:
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
     """The settings as numbers, strings, lists and mappings."""
-    plain = {}
-    for name, value in asdict(config).items():
-        if isinstance(value, Path):
-            value = str(value)
-        plain[name] = list(value) if isinstance(value, tuple) else value
-    return plain
+
+    def plain(value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+    return {name: plain(value) for name, value in asdict(config).items()}
 
 
 def check_resumable(
@@ -202,23 +202,23 @@ def new_run(checkpoint: Checkpoint) -> str:
 
 def element_statistics(model: nn.Module) -> dict[str, float]:
     """Share of positions at the grid's border and mean spread beyond the profile's smallest, over all DCLS layers."""
-    at_border, count, sigmas = 0.0, 0, []
-    seen: set[nn.Parameter] = set()
-    for layer in (module for module in model.modules() if isinstance(module, DclsLayer)):
-        if layer.position in seen:
-            continue
-        seen.add(layer.position)
-        for axis, size in zip(layer.position.detach(), layer.learned_size, strict=True):
-            at_border += float(((axis <= -(size // 2)) | (axis >= size - 1 - size // 2)).sum())
-            count += axis.numel()
-        if layer.sigma is not None:
-            sigmas.append(layer.sigma.detach().abs().mean().item())
-    if count == 0:
-        return {}
-    return {
-        "positions_at_border": at_border / count,
-        **({"mean_sigma": math.fsum(sigmas) / len(sigmas)} if sigmas else {}),
-    }
+    layers: dict[nn.Parameter, DclsLayer] = {}  # by their positions, which they may share
+    for module in model.modules():
+        if isinstance(module, DclsLayer):
+            layers.setdefault(module.position, module)
+    borders = [
+        ((axis <= -(size // 2)) | (axis >= size - 1 - size // 2)).flatten()
+        for layer in layers.values()
+        for axis, size in zip(layer.position.detach(), layer.learned_size, strict=True)
+    ]
+    sigmas = [layer.sigma.detach().abs().mean().item() for layer in layers.values() if layer.sigma is not None]
+    found = {}
+    if borders:
+        at_border = torch.cat(borders)
+        found["positions_at_border"] = at_border.sum().item() / len(at_border)
+    if sigmas:
+        found["mean_sigma"] = math.fsum(sigmas) / len(sigmas)
+    return found
 
 
 def _summary_writer(folder: Path, updates: int) -> Any:
