@@ -69,8 +69,8 @@ def validate(
     """
     model.eval()
     seen, unreadable = 0, 0
-    # Of each batch the loss, and how many are right at first and among five. They are read at the end: a GPU that is
-    # asked for a number has nothing to do until the next batch comes.
+    # Of each batch the loss, and how many are right at first and among five, read at the end: a GPU that is asked for a
+    # number waits for the next batch.
     sums: list[Tensor] = []
     for batch in batches:
         unreadable += batch.unreadable
@@ -102,8 +102,8 @@ def class_numbers(
     Args:
         known: Names of the model's classes, None where unknown.
         count: Number of the model's classes.
-        there: Names of the data's classes, likewise.
-        num_classes: Number of the data's classes, likewise.
+        there: Names of the data's classes, None where unknown.
+        num_classes: Number of the data's classes, None where unknown.
 
     Raises:
         ValueError: The data have other classes, or it is unknown which of the model's they have.

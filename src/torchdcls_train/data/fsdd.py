@@ -31,18 +31,13 @@ _NAME = re.compile(r"([0-9])_([A-Za-z]+)_([0-9]+)\.wav")
 class Recordings:
     """Spoken digits, in the order of digit, speaker and number.
 
-    Args:
-        samples: Of each recording, (samples,) float32 from -1 to 1, 8,000 a second.
-        digits: (recordings,) int64, 0 to 9.
-        speakers: Who speaks each.
-        numbers: (recordings,) int64; each speaker has said each digit several times, counted from 0.
-        fingerprint: Other for other recordings.
+    Each speaker has said each digit several times; `numbers` counts them from 0.
     """
 
-    samples: list[Tensor]
-    digits: Tensor
+    samples: list[Tensor]  # (samples,) float32 from -1 to 1, 8,000 a second
+    digits: Tensor  # (recordings,) int64
     speakers: list[str]
-    numbers: Tensor
+    numbers: Tensor  # (recordings,) int64
     fingerprint: str
 
     def __len__(self) -> int:

@@ -22,14 +22,9 @@ def mel_filters(rate: int, bands: int = BANDS, fft: int = _FFT) -> Tensor:
 
 
 def mel_levels(samples: Tensor, rate: int) -> Tensor:
-    """Logarithms of energies in mel bands, at least 40 dB below the loudest one and then counted from there.
+    """Logarithms of energies in mel bands above -40 dB of the loudest one: (40, 100), bands by steps of 10 ms.
 
-    Args:
-        samples: (samples,), any number of them: later ones than of 100 steps are left out, missing ones are silence.
-        rate: Samples a second.
-
-    Returns:
-        (40, 100), bands from low to high by steps of 10 ms, at least 0.
+    Samples (samples,) of more than 100 steps are cut, those of fewer are followed by silence.
     """
     length = STEPS * _HOP
     padded = torch.nn.functional.pad(samples[:length], (0, max(0, length - len(samples))))
@@ -62,14 +57,9 @@ def send_on_delta(levels: Tensor, delta: Tensor) -> Tensor:
 
 
 def spikes_of(samples: list[Tensor], rate: int) -> Tensor:
-    """Recordings as spikes, each by itself: its own loudness and spread of levels set the scale.
+    """Recordings, (samples,) each, as spikes (recordings, 80, 100) bool; a silent one has none.
 
-    Args:
-        samples: Of each recording, (samples,).
-        rate: Samples a second.
-
-    Returns:
-        (recordings, 80, 100) bool; a silent recording has none.
+    Each recording's own loudness and spread of levels set its scale.
     """
     levels = torch.stack([mel_levels(recording, rate) for recording in samples])
     delta = _DELTA * levels.std((1, 2), keepdim=True)[..., 0].clamp_min(1e-3)
