@@ -22,6 +22,7 @@ from .source_types import fingerprint
 
 RATE = 8000
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+_URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{_COMMIT}.tar.gz"
 _ARCHIVE = "recordings.tar.gz"
 # digit_speaker_number.wav
 _NAME = re.compile(r"([0-9])_([A-Za-z]+)_([0-9]+)\.wav")
@@ -61,17 +62,12 @@ def find_fsdd(data_dir: Path | None) -> Recordings:
     if data_dir is None:
         folder = downloaded(
             "fsdd",
-            _fetch,
+            lambda root: download_url(_URL, f"{root}/fsdd", _ARCHIVE),
             missing="the Free Spoken Digit Dataset",
             advice="pass its archive or a folder with its recordings as --data-dir",
         )
         return _read(folder / _ARCHIVE)
     return _read(data_dir.expanduser())
-
-
-def _fetch(root: str) -> None:
-    url = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{_COMMIT}.tar.gz"
-    download_url(url, str(Path(root) / "fsdd"), _ARCHIVE)
 
 
 def _read(place: Path) -> Recordings:

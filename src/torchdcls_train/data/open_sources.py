@@ -45,7 +45,12 @@ def open_sources(config: TrainConfig) -> Sources:
         raise ValueError(
             f"train_images: expected a number, since '{config.data}' does not say how many images '{split}' has"
         )
-    _check_num_classes(config, sources)
+    there = len(sources.classes or ())
+    if config.num_classes is not None and config.num_classes < there:
+        raise ValueError(
+            f"num_classes: expected at least {there}, as many as '{sources.name}' has, got {config.num_classes}; "
+            "leave it out for as many"
+        )
     return replace(
         sources,
         train=_part("train_images", config.train_images, sources.train),
@@ -54,12 +59,7 @@ def open_sources(config: TrainConfig) -> Sources:
 
 
 class MemoryImages:
-    """Images held in memory.
-
-    Args:
-        images: Of one or three channels.
-        name: Names images "name[index]".
-    """
+    """Images of one or three channels held in memory, called "name[index]"."""
 
     def __init__(self, images: ImageSet, name: str) -> None:
         # In the layout of Pillow, which reads a row of it without a copy of its own.
@@ -123,17 +123,6 @@ def _open_folder(config: TrainConfig) -> Sources:
     train = FolderImages(folder / train_split, endings, config.max_image_pixels)
     validation = FolderImages(folder / val_split, endings, config.max_image_pixels, like=train)
     return Sources(train, validation, train.classes, len(train.classes), folder.resolve().name)
-
-
-def _check_num_classes(config: TrainConfig, sources: Sources) -> None:
-    if sources.classes is None:
-        return
-    there = len(sources.classes)
-    if config.num_classes is not None and config.num_classes < there:
-        raise ValueError(
-            f"num_classes: expected at least {there}, as many as '{sources.name}' has, got {config.num_classes}; "
-            "leave it out for as many"
-        )
 
 
 def _part(setting: str, count: int | None, source: Images | Stream) -> Images | Stream:

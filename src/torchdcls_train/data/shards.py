@@ -68,7 +68,8 @@ def _described_splits(folder: Path) -> Mapping[str, Any]:
 
 
 def _splits(folder: Path, described: Mapping[str, Any], config: TrainConfig) -> tuple[str, str]:
-    patterns = [split for split in (config.train_split, config.val_split) if split and _is_pattern(split)]
+    named = (config.train_split, config.val_split)
+    patterns = [split for split in named if split and ("tar" in split or ".." in split)]  # as timm tells them apart
     if not described and len(patterns) < 2:
         setting = "val_split" if config.train_split in patterns else "train_split"
         raise ValueError(
@@ -76,11 +77,6 @@ def _splits(folder: Path, described: Mapping[str, Any], config: TrainConfig) -> 
             f"that describes splits, got {getattr(config, setting)!r}"
         )
     return chosen_splits(config.train_split, config.val_split, [*described, *patterns], str(folder))
-
-
-def _is_pattern(split: str) -> bool:
-    # As timm tells them apart.
-    return "tar" in split or ".." in split
 
 
 class _ShardStream(Stream):

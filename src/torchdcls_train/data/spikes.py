@@ -12,12 +12,12 @@ _RANGE = 9.21
 _DELTA = 0.5
 
 
-def mel_filters(rate: int, bands: int = BANDS, fft: int = _FFT) -> Tensor:
-    """Triangular filters, evenly spaced on the mel scale from 0 to half the rate: (bands, fft // 2 + 1)."""
+def mel_filters(rate: int) -> Tensor:
+    """Triangular filters, evenly spaced on the mel scale from 0 to half the sampling rate: (40, 257)."""
     top = 2595 * torch.log10(torch.tensor(1 + rate / 2 / 700))
-    edges = 700 * (10 ** (torch.linspace(0, float(top), bands + 2) / 2595) - 1)
+    edges = 700 * (10 ** (torch.linspace(0, float(top), BANDS + 2) / 2595) - 1)
     low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    frequency = torch.linspace(0, rate / 2, fft // 2 + 1)
+    frequency = torch.linspace(0, rate / 2, _FFT // 2 + 1)
     return torch.minimum((frequency - low) / (center - low), (high - frequency) / (high - center)).clamp_min(0)
 
 
