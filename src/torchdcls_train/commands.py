@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -88,27 +88,27 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     from .comparison.report import write_report
 
     if word == "positions":
-        return _ended(compare_positions(PositionsConfig(**settings), argv=argv))
+        return _ended(compare_positions(PositionsConfig(**settings), argv=argv).status)
     if word == "digits":
         from .comparison.digits.run import compare_digits
 
-        return _ended(compare_digits(DigitsConfig(**settings), argv=argv))
+        return _ended(compare_digits(DigitsConfig(**settings), argv=argv).status)
     if word == "images":
-        return _ended(compare_images(CompareConfig(**settings), argv=argv))
+        return _ended(compare_images(CompareConfig(**settings), argv=argv).status)
     out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     given = {name: value for name, value in settings.items() if value is not None}
     positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)
-    if positions["status"] != "finished":
-        return _ended(positions)
+    if positions.status != "finished":
+        return _ended(positions.status)
     images = compare_images(CompareConfig(**settings, out=out / "images"), argv=argv)
     parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
     write_report(out / "report.html", parts)
     print(f"wrote {out / 'report.html'}, which shows both")
-    return _ended(images)
+    return _ended(images.status)
 
 
-def _ended(result: Mapping[str, Any]) -> int:
-    return 130 if result["status"] == "interrupted" else 0
+def _ended(status: str) -> int:
+    return 130 if status == "interrupted" else 0
 
 
 def _train_options(arguments: Sequence[str]) -> ArgumentParser:

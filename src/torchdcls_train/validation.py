@@ -32,7 +32,7 @@ def validation_batches(
     """The images that a run is validated on, prepared as its model expects."""
     return ValidationBatches(
         source,
-        validation_transform(config, *preparation(model)),
+        validation_transform(config, preparation(model)),
         batch=config.micro_batch,
         group=group,
         workers=reading_workers(config, source, group),

@@ -240,7 +240,7 @@ def test_two_processes_come_to_the_same_as_one(images: Path, tmp_path: Path) -> 
     killed.communicate()
     printed = runs.finish(words, processes=2)
     assert "on 2 x cpu" in printed
-    assert "going on at epoch" in printed
+    assert "resuming at epoch" in printed
     one, two = runs.rows(whole), runs.rows(tmp_path / "run")
     assert len(one) == len(two)
     for row, other in zip(one, two, strict=True):
@@ -431,7 +431,7 @@ def test_a_run_resumes_from_the_checkpoint_before(images: Path, whole: Path, tmp
     with pytest.raises(ValueError, match=rf"'{last}' is damaged .*take a copy of it, or .*'{previous}'"):
         quietly(runs.config(images, out, resume="auto"))
     _, printed = quietly(runs.config(images, out, resume=str(previous)))
-    assert "going on at epoch 2, update 1" in printed
+    assert "resuming at epoch 2, update 1" in printed
     runs.assert_same_run(whole, out)
     last.unlink()
     shutil.copy(whole / "checkpoints" / "previous.safetensors", previous)

@@ -23,9 +23,9 @@ class HeldBatches:
 
     Args:
         images: What to load.
-        batch_size: Images per batch, at least 1.
+        batch_size: Images per batch.
         mean: (C,) subtracted from the images on the scale of 0 to 1, usually the training set's.
-        std: (C,) positive, divided by afterwards.
+        std: (C,) divided by afterwards.
         seed: Of order and augmentation.
 
     Raises:

@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from torchdcls_train.data import ImageData, ImageSet, fashion_mnist, load_data
-from torchdcls_train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
-from torchdcls_train.data.idx import read_idx
+from torchdcls_train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist, read_idx
 from torchdcls_train.data.in_memory import channel_mean_std
 
 REPOSITORY = Path(__file__).parents[3]

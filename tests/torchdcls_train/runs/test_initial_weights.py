@@ -171,7 +171,7 @@ def test_a_resumed_run_does_not_begin_again(images: Path, run: Path, tmp_path: P
     source.unlink()
     previous = tmp_path / "half" / "checkpoints" / "previous.safetensors"
     printed = quietly(runs.config(images, tmp_path / "half", resume=str(previous), **settings))
-    assert "going on at epoch 2, update 3" in printed
+    assert "resuming at epoch 2, update 3" in printed
     assert "weights of" not in printed
     runs.assert_same_run(tmp_path / "whole", tmp_path / "half")
 
