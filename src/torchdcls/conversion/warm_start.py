@@ -75,7 +75,7 @@ def _rows(layer: DclsNd, kernels: Sequence[Tensor], placed: Sequence[Tensor]) ->
 
 
 def _offset(taps: int, cells: int) -> int:
-    # Every padding that `select.converted_padding` finds adds this many cells before the feature map.
+    # Every padding from `select.converted_padding` is this much larger before the feature map than the old one.
     return (cells - 1) // 2 - (taps - 1) // 2
 
 
