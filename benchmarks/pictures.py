@@ -58,15 +58,10 @@ def draw_comparisons(result: Mapping[str, Any], path: Path) -> None:
         accuracy_figure(each).savefig(place, dpi=120, metadata={"Description": caption(each)})
 
 
-def draw_settings(result: Mapping[str, Any], path: Path) -> None:
-    """Taps found at each setting, as the page Choosing settings shows it."""
-    settings_figure(result["records"]).savefig(path, dpi=120)
-
-
 PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
     "speed.png": ("conv", draw_speed),
     "accuracy.png": ("comparison", draw_comparisons),
-    "settings.png": ("settings", draw_settings),
+    "settings.png": ("settings", lambda result, path: settings_figure(result["records"]).savefig(path, dpi=120)),
     "fine-tuning.png": ("fine-tuning", kept_weights.draw),
 }
 
