@@ -24,13 +24,11 @@ LABELS = {"torch": "F.conv2d", "direct": "direct", "native": "native", "fft": "f
 
 def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     """Time against kernel size, a line for each method, both axes logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from torchdcls.plots import line_styles
 
     figure = Figure(figsize=(7, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     sizes = [entry["kernel"] for entry in result["sizes"]]
     for (method, label), style in zip(LABELS.items(), line_styles(len(LABELS)), strict=True):

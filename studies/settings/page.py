@@ -121,14 +121,12 @@ def page(records: Records) -> str:
 
 def draw(records: Records) -> Any:
     """The picture: taps found at each setting of the recovery task, a panel for each kind of inputs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     findings = Findings(records)
     questions = [question for question in QUESTIONS if question.task == "taps" and not question.by_loss]
     heights = [len(question.rows) + 1 for question in questions]
     figure = Figure(figsize=(10, 0.24 * sum(heights) + 1), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(questions), len(INPUTS), sharex=True, squeeze=False, height_ratios=heights)
     marks = list(zip(("#0072b2", "#d55e00", "#009e73", "#cc79a7"), "osD^", strict=True))
     for question, panels in zip(questions, grid, strict=True):
