@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdcls import Dcls1d, large_kernel_conv2d
-from torchdcls.ops.conv import METHODS, Method, large_kernel_conv
+from torchdcls.ops.conv import METHOD_NAMES, MethodName, large_kernel_conv
+from torchdcls.ops.conv.methods import METHODS, named
 from torchdcls.ops.conv.select import reason_against, unsupported_reason
-from torchdcls.ops.conv.ways import WAYS, named
 
 from .memory import in_a_process, peak_of_this_process
 from .shapes import FIT_SEED, Shape, draw_shapes
@@ -103,7 +103,7 @@ def verify(names: Sequence[str]) -> None:
         problem, input, _, _ = shape.problem()
         input, weight = input.double().requires_grad_(), torch.randn(shape.weight_shape).double().requires_grad_()
         wanted = _answers(_torchs_own(shape, input, weight), input, weight)
-        methods: list[Any] = [*METHODS]
+        methods: list[Any] = [*METHOD_NAMES]
         for method in methods:
             if method != "auto" and unsupported_reason(named(method), problem) is not None:
                 continue
@@ -311,7 +311,7 @@ def _by_every_method(
 def _sides(shape: Shape) -> dict[str, Callable[[], object]]:
     problem, input, _, gradient = shape.problem()
     input, weight = input.requires_grad_(), torch.randn(shape.weight_shape, requires_grad=True)
-    able = [way.name for way in WAYS if reason_against(way, problem) is None]
+    able = [method.name for method in METHODS if reason_against(method, problem) is None]
     methods: list[Any] = ["auto", *able]
 
     def graded(convolve: Callable[[], Tensor]) -> Callable[[], object]:
@@ -325,7 +325,7 @@ def _torchs_own(shape: Shape, input: Tensor, weight: Tensor) -> Callable[[], Ten
     return partial(CONVOLUTIONS[len(shape.map)], input, weight, None, 1, shape.padding, 1, shape.groups)
 
 
-def _by(method: Method, shape: Shape, input: Tensor, weight: Tensor) -> Callable[[], Tensor]:
+def _by(method: MethodName, shape: Shape, input: Tensor, weight: Tensor) -> Callable[[], Tensor]:
     return partial(large_kernel_conv, input, weight, None, 1, shape.padding, shape.groups, method=method)
 
 

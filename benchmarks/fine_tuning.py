@@ -23,9 +23,9 @@ from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageData
-from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data
+from torchdcls_train.data.in_memory import channel_mean_std, images_per_epoch, load_data
 from torchdcls_train.processes import Processes
-from torchdcls_train.progress import ProgressBar
+from torchdcls_train.runs.progress_bar import ProgressBar
 from torchdcls_train.trainer import Step, Trainer
 from torchdcls_train.validation import validate
 

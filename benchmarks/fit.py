@@ -20,10 +20,10 @@ import torch
 from rich.progress import track
 from scipy.optimize import least_squares, nnls
 
+from torchdcls.ops.conv.method import Part
+from torchdcls.ops.conv.methods import METHODS, named
 from torchdcls.ops.conv.rates import FILE
 from torchdcls.ops.conv.select import reason_against
-from torchdcls.ops.conv.way import Part
-from torchdcls.ops.conv.ways import WAYS, named
 
 from .record import RESULTS, record, write
 from .shapes import FIT_SEED, Shape, draw_shapes
@@ -77,17 +77,17 @@ def _runs(shape: Shape, part: Part) -> dict[str, Callable[[], object]]:
     # What makes a part, by method.
     problem, input, weight, gradient = shape.problem()
     runs: dict[str, Callable[[], object]] = {}
-    for way in WAYS:
-        if reason_against(way, problem) is not None:
+    for method in METHODS:
+        if reason_against(method, problem) is not None:
             continue
         if part == "convolve":
-            runs[way.name] = partial(way.convolve, input, weight, None, problem)
+            runs[method.name] = partial(method.convolve, input, weight, None, problem)
         elif part == "transpose":
-            runs[way.name] = partial(way.transpose, gradient, weight, problem)
+            runs[method.name] = partial(method.transpose, gradient, weight, problem)
         elif part == "correlate":
-            runs[way.name] = partial(way.correlate, input, gradient, problem)
-        elif way.gradients is not None:
-            runs[way.name] = partial(way.gradients, input, weight, gradient, problem)
+            runs[method.name] = partial(method.correlate, input, gradient, problem)
+        elif method.gradients is not None:
+            runs[method.name] = partial(method.gradients, input, weight, gradient, problem)
     return runs
 
 

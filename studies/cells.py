@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from .config import Candidate, Method, Precision, Start, StudyConfig
+from .config import Candidate, Layers, Precision, Start, StudyConfig
 
 # To be raised when a change of the code changes what the same settings come to: older results are not taken then.
 _VERSION = 1
@@ -27,7 +27,7 @@ class Cell:
     """One training run and what it is scored on: equal cells have equal results, to the noise of their machine."""
 
     model: str  # a name for `comparison_model`
-    method: Method  # what stands in the place of its depthwise layers
+    method: Layers  # what stands in the place of its depthwise layers
     seed: int  # of weights, positions, order and augmentation
     kernel_size: int | None  # extent of the kernels; None for those of the model itself
     # Elements per kernel, None for the most with which the model has no more parameters than with 7x7.
@@ -105,7 +105,7 @@ def make_cell(
     config: StudyConfig,
     platform: Platform,
     model: str,
-    method: Method,
+    method: Layers,
     candidate: Candidate,
     seed: int,
     *,

@@ -6,7 +6,7 @@ import torch
 from torch import Generator
 
 from torchdcls_train.data.image_set import ImageSet, balanced, balanced_indices
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data.in_memory import load_data
 
 from .config import StudyConfig
 

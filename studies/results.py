@@ -6,15 +6,15 @@ from itertools import product
 from statistics import mean, median
 
 from .cells import FinishedCell, make_cell
-from .config import BASELINE, Candidate, Method, Start, StudyConfig
+from .config import BASELINE, Candidate, Layers, Start, StudyConfig
 from .differences import Difference, Verdict, paired_difference
 from .records import Study
 from .schedule import SWEEPS, Schedule, ScheduleEntry, Sweep, make_schedule, swept
 
 # The method that the papers found best, and what a reader asks of it beyond 7x7: the interpolation before it, and the
 # controls.
-LEADER: Method = "gaussian"
-RIVALS: tuple[Method, ...] = ("bilinear", "dense", "dilated", "frozen")
+LEADER: Layers = "gaussian"
+RIVALS: tuple[Layers, ...] = ("bilinear", "dense", "dilated", "frozen")
 # How far above the number of cores a load average is before training runs are taken to have waited for each other.
 _CROWDED = 0.5
 
@@ -24,7 +24,7 @@ class Final:
     """What the final cells of one model and method came to."""
 
     model: str
-    method: Method
+    method: Layers
     choice: Candidate | None  # its settings, by the validation images; None while they are not chosen
     cells: Mapping[int, FinishedCell]  # its finished cells by seed, also those that diverged
 
@@ -60,8 +60,8 @@ class Comparison:
     """One method against another with the same model; `difference` is None before two seeds have both."""
 
     model: str
-    method: Method
-    other: Method
+    method: Layers
+    other: Layers
     difference: Difference | None
 
     @property
@@ -75,7 +75,7 @@ class SweepPoint:
     """What the cells at one value of a sweep came to, or the baseline's beside it."""
 
     model: str
-    method: Method
+    method: Layers
     value: Start | None  # where on the sweep; None for the baseline
     accuracies: Sequence[float]  # on the validation images, by seed. Unit: percent
     parameters: int
@@ -129,7 +129,7 @@ def crowded_loads(cells: Sequence[FinishedCell]) -> list[float]:
 
 
 def _finals(config: StudyConfig, schedule: Schedule) -> list[Final]:
-    cells: dict[tuple[str, Method], dict[int, FinishedCell]] = {
+    cells: dict[tuple[str, Layers], dict[int, FinishedCell]] = {
         pair: {} for pair in product(config.models, config.methods)
     }
     for entry in schedule.entries:
@@ -152,7 +152,7 @@ def _comparisons(config: StudyConfig, finals: Sequence[Final]) -> list[Compariso
 
 def _sweep_points(config: StudyConfig, schedule: Schedule, sweep: Sweep) -> list[SweepPoint]:
     # By cell, for two sweeps may have the same one.
-    found: dict[tuple[str, Method, Start], dict[str, FinishedCell]] = {}
+    found: dict[tuple[str, Layers, Start], dict[str, FinishedCell]] = {}
     for entry in schedule.entries:
         cell = schedule.of(entry)
         if cell is not None and cell.failure is None:
@@ -175,7 +175,7 @@ def _sweep_points(config: StudyConfig, schedule: Schedule, sweep: Sweep) -> list
     )
 
 
-def _sweep_point(model: str, method: Method, value: Start | None, cells: Sequence[FinishedCell]) -> SweepPoint:
+def _sweep_point(model: str, method: Layers, value: Start | None, cells: Sequence[FinishedCell]) -> SweepPoint:
     accuracies = [cell.validation.accuracy for cell in cells if cell.validation is not None]
     speed = median(cell.images_per_second for cell in cells if cell.images_per_second is not None)
     count = 49 if cells[0].kernel_count is None else cells[0].kernel_count

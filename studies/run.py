@@ -13,16 +13,16 @@ from rich.console import Console
 from torchdcls.cli.main import run
 from torchdcls.cli.options import Command
 from torchdcls_results import environment
-from torchdcls_train.data.named import images_per_epoch
+from torchdcls_train.data.in_memory import images_per_epoch
 from torchdcls_train.processes import device_name, find_device
-from torchdcls_train.progress import ProgressBar, say
-from torchdcls_train.run_files import RunWriter, command_line
+from torchdcls_train.runs.progress_bar import ProgressBar, say
+from torchdcls_train.runs.writer import RunWriter, command_line
 
 from .cells import Cell, FinishedCell, Platform
 from .config import StudyConfig, among
 from .files import load_study, study_names
 from .images import StudyImages, load_images
-from .methods import build
+from .layers import build
 from .page import write_page
 from .records import CELLS, SETTINGS, Data, Study, read_finished, read_run
 from .results import Results, results_of

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Literal
 
 from .cells import Cell, Finished, FinishedCell, Platform, Score, make_cell
-from .config import Candidate, Method, Start, StudyConfig
+from .config import Candidate, Layers, Start, StudyConfig
 
 Sweep = Literal["kernel size", "kernel count", "start"]
 Phase = Literal["tune", "final"] | Sweep
@@ -21,7 +21,7 @@ class ScheduleEntry:
 
     phase: Phase
     model: str
-    method: Method
+    method: Layers
     epochs: int
     cell: Cell | None  # the cell, or None for a final one whose settings are not chosen yet
     value: Start | None = None  # what a sweep goes over; None in other phases
@@ -32,7 +32,7 @@ class Tuned:
     """What a candidate came to."""
 
     model: str
-    method: Method
+    method: Layers
     candidate: Candidate
     score: Score | None  # on the validation images, mean of the tuning's seeds; None before all are finished
     chosen: bool
@@ -52,7 +52,7 @@ class Schedule:
     left: Sequence[ScheduleEntry]  # what is still to be trained, each cell once
 
     @property
-    def choices(self) -> Mapping[tuple[str, Method], Candidate]:
+    def choices(self) -> Mapping[tuple[str, Layers], Candidate]:
         """The chosen settings of each model and method for which they are chosen."""
         return {(row.model, row.method): row.candidate for row in self.tuned if row.chosen}
 
@@ -99,7 +99,7 @@ def swept(config: StudyConfig, sweep: Sweep) -> Sequence[Start]:
     return {"kernel size": sweeps.kernel_sizes, "kernel count": sweeps.kernel_counts, "start": sweeps.starts}[sweep]
 
 
-def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: str, method: Method) -> list[Tuned]:
+def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: str, method: Layers) -> list[Tuned]:
     """The candidates of a model and method.
 
     Chosen is the one with the best mean accuracy on the validation images when all are finished; of equal ones that

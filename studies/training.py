@@ -14,14 +14,14 @@ from torchdcls.conversion.swap import swap_modules_
 from torchdcls.nn import DclsLayer
 from torchdcls_train.comparison.training import Epoch, short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
-from torchdcls_train.data.named import channel_mean_std
+from torchdcls_train.data.in_memory import channel_mean_std
 from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
 from torchdcls_train.validation import validate
 
 from .cells import Cell, FinishedCell, Score
 from .images import StudyImages
-from .methods import build
+from .layers import build
 
 
 def train_cell(

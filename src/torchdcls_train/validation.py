@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data.batches import Batch, ValidationBatches
-from .data.image_source import Images, Stream, shortened
+from .data.source_types import Images, Stream, shortened
 from .data.transforms import preparation, validation_transform
 from .processes import Processes, default_workers
 from .settings import TrainConfig
@@ -32,7 +32,7 @@ def validation_batches(
     """The images that a run is validated on, prepared as its model expects."""
     return ValidationBatches(
         source,
-        validation_transform(config, *preparation(model)),
+        validation_transform(config, preparation(model)),
         batch=config.micro_batch,
         group=group,
         workers=reading_workers(config, source, group),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torchdcls._files import whole_lines
+from torchdcls_results import whole_lines
 
 from .plan import Cell, NetworkCell, TapsCell
 

@@ -13,7 +13,7 @@ from benchmarks.kept_weights import ARMS, EVALUATIONS_AN_EPOCH, Arm, draw, note,
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.data.image_set import ImageData, ImageSet
-from torchdcls_train.progress import ProgressBar
+from torchdcls_train.runs.progress_bar import ProgressBar
 
 
 def small_data() -> ImageData:

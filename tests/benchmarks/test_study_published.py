@@ -16,7 +16,7 @@ from studies.page import write_page
 from studies.records import CELLS, SETTINGS, Study
 from studies.results import results_of
 from tests.studies.made_study import made_study, toy
-from torchdcls_train.run_files import RunWriter
+from torchdcls_train.runs.writer import RunWriter
 
 
 def run_folder(folder: Path, study: Study) -> Path:

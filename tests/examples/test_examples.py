@@ -13,7 +13,8 @@ from torch import nn
 
 from torchdcls.delays import DelayLayer, round_delays_, rounded_delays
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 NEEDS = {
     "brain_segmentation": ["nibabel"],
     "delays_norse": ["norse"],
@@ -53,6 +54,25 @@ def test_every_example_is_tested_and_in_the_readme() -> None:
     assert files == set(NEEDS)
     readme = (EXAMPLES / "README.md").read_text()
     assert set(re.findall(r"python examples/(\w+)\.py", readme)) == files
+
+
+def test_the_script_that_runs_them_all_puts_outputs_into_the_readme() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "run_examples.py"))
+    readme = (EXAMPLES / "README.md").read_text()
+    calls = script["commands"](readme)
+    assert set(calls) == set(NEEDS)
+    assert calls["spoken_digits"] == ["examples/spoken_digits.py", "--data", "recordings"]
+    changed = readme
+    for name in calls:
+        printed = f"epoch 1: loss 2.3\n{name} found {'lorem ' * 30}\nPicture: x.png\n"
+        changed = script["with_output"](changed, name, printed)
+    assert changed.count("lorem") == 30 * len(calls)
+    assert "\n    segmentation found lorem" in changed and "loss 2.3" not in changed and "x.png" not in changed
+    assert [line for line in changed.splitlines() if len(line) > 120] == []
+    words = r"^(?=[^ ]).*$"  # everything but outputs stays
+    assert re.findall(words, changed, re.MULTILINE) == re.findall(words, readme, re.MULTILINE)
+    with pytest.raises(ValueError, match="expected one output of nothing, found 0"):
+        script["with_output"](readme, "nothing", "")
 
 
 def test_large_kernel_filter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

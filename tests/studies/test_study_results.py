@@ -8,7 +8,7 @@ import pytest
 
 from studies.cells import Cell, Score
 from studies.conclusions import verdict_words
-from studies.config import METHODS
+from studies.config import LAYERS
 from studies.differences import Difference, paired_difference
 from studies.page import page_text as page_of
 from studies.records import Study
@@ -16,7 +16,7 @@ from studies.results import results_of
 from studies.status import status_rows
 from tests.studies.made_study import TOY, made_study, toy, with_cells
 
-ALL = {"7x7": {"lr": [2e-3, 4e-3]}, **{method: {"kernel_size": [5, 9]} for method in METHODS if method != "7x7"}}
+ALL = {"7x7": {"lr": [2e-3, 4e-3]}, **{method: {"kernel_size": [5, 9]} for method in LAYERS if method != "7x7"}}
 
 
 def page_text(study: Study) -> str:
@@ -67,7 +67,7 @@ def known(cell: Cell) -> float:
 
 
 def known_study(cells: int | None = None) -> Any:
-    config = toy(methods=list(METHODS), seeds=5, tuning={"seeds": [100], "candidates": ALL})
+    config = toy(methods=list(LAYERS), seeds=5, tuning={"seeds": [100], "candidates": ALL})
     return made_study(config, known, cells)
 
 
@@ -95,7 +95,7 @@ def test_comparisons_of_known_accuracies() -> None:
 def test_the_best_on_the_validation_images_is_chosen() -> None:
     study = known_study()
     choices = results_of(study).schedule.choices
-    assert all(choices["convnext", method].kernel_size == 9 for method in METHODS[1:])
+    assert all(choices["convnext", method].kernel_size == 9 for method in LAYERS[1:])
     assert choices["convnext", "7x7"].lr == 4e-3
     # Equal scores: the first; a smaller loss decides before that.
     even = made_study(study.config, lambda cell: 80.0)

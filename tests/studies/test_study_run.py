@@ -20,7 +20,7 @@ from rich.console import Console
 
 from studies import images, run, training
 from studies.cells import Score
-from studies.config import METHODS, StudyConfig, Sweeps
+from studies.config import LAYERS, StudyConfig, Sweeps
 from studies.files import load_study
 from studies.page import page_text
 from studies.records import CELLS, read_finished, read_run
@@ -32,7 +32,7 @@ from torchdcls_train.comparison.training import short_run
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 # One epoch is over in a moment; all that takes time is making models.
-CANDIDATES = {method: {"kernel_size": [5, 9]} for method in METHODS if method != "7x7"} | {"7x7": {"lr": [2e-3, 4e-3]}}
+CANDIDATES = {method: {"kernel_size": [5, 9]} for method in LAYERS if method != "7x7"} | {"7x7": {"lr": [2e-3, 4e-3]}}
 
 
 class Guarded:
@@ -105,7 +105,7 @@ def table_of(folder: Path) -> list[list[str]]:
 def test_dry_run_of_everything(guarded: Guarded, tmp_path: Path) -> None:
     config = toy(
         models=["convnext", "convformer"],
-        methods=list(METHODS),
+        methods=list(LAYERS),
         tuning={"seeds": [100], "candidates": CANDIDATES},
     )
     state, printed = quietly(config, tmp_path)
@@ -114,7 +114,7 @@ def test_dry_run_of_everything(guarded: Guarded, tmp_path: Path) -> None:
     finals = [line for line in lines if line["cell"]["test"]]
     # Of each of 2 models and 7 methods 2 seeds; every one of these scored on the test images, once.
     assert len(finals) == guarded.scored == 28
-    assert Counter(line["cell"]["method"] for line in finals) == dict.fromkeys(METHODS, 4)
+    assert Counter(line["cell"]["method"] for line in finals) == dict.fromkeys(LAYERS, 4)
     assert len(lines) == len({line["id"] for line in lines})
     assert all(line["test"] is None for line in lines if not line["cell"]["test"])
     assert {line["cell"]["seed"] for line in finals} == {0, 1}
@@ -283,7 +283,7 @@ def test_report_and_status_train_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_one_process_at_a_time(tmp_path: Path, guarded: Guarded) -> None:
     pytest.importorskip("fcntl")
     program = (
-        "import sys; from pathlib import Path; from torchdcls_train.run_files import RunWriter\n"
+        "import sys; from pathlib import Path; from torchdcls_train.runs.writer import RunWriter\n"
         "writer = RunWriter(Path(sys.argv[1]), 'a', 'b'); print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

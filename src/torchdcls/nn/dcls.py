@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..ops.conv import Method, Padding, large_kernel_conv, padding_pairs
+from ..ops.conv import MethodName, Padding, large_kernel_conv, padding_pairs
 from ..ops.padding import PADDING_MODES, PaddingMode, pad
 from ..profiles import Interpolation, Profile
 from .init import PositionInit
@@ -45,7 +45,7 @@ class DclsNd(DclsLayer):
         learned_dims: Sequence[int] | None = None,
         position_init: PositionInit = ("normal", 0.5),
         sigma_init: float | None = None,
-        method: Method = "auto",
+        method: MethodName = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from .. import _checks
 from ..ops.caches import LastResult
-from ..ops.conv import METHODS, Method, Padding
+from ..ops.conv import METHOD_NAMES, MethodName, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
 from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
 from ..profiles import Profile
@@ -54,7 +54,7 @@ class DclsLayer(nn.Module):
     stride: tuple[int, ...]
     padding: Padding
     padding_mode: str
-    method: Method
+    method: MethodName
     interpolation: Profile
     learned_dims: tuple[int, ...]
     position_init: PositionInit
@@ -126,7 +126,7 @@ class DclsLayer(nn.Module):
             case "stride":
                 value = _checks.integers("stride", value, self.dims, 1)
             case "method":
-                _checks.one_of("method", value, METHODS)
+                _checks.one_of("method", value, METHOD_NAMES)
             case "interpolation":
                 value = _checks.profile(value)
                 was = self.interpolation if self._is_set(name) else value
@@ -137,7 +137,7 @@ class DclsLayer(nn.Module):
                         f"parameters, got {value.name!r}; make another layer"
                     )
             case "position_init":
-                value = check_position_init(value)
+                value = check_position_init(value, self.learned_size)
             case "sigma_init":
                 value = check_sigma_init(value, self.interpolation)
         return value

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..ops.conv import Method, check_output_padding, large_kernel_conv_transpose, output_padding_for
+from ..ops.conv import MethodName, check_output_padding, large_kernel_conv_transpose, output_padding_for
 from ..ops.tracing import traced_by_jit
 from ..profiles import Interpolation, Profile
 from .init import PositionInit
@@ -50,7 +50,7 @@ class DclsTransposeNd(DclsLayer):
         learned_dims: Sequence[int] | None = None,
         position_init: PositionInit = ("normal", 0.5),
         sigma_init: float | None = None,
-        method: Method = "auto",
+        method: MethodName = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from ..processes import Processes
-from .image_source import DataError, Images, Share, Stream, image_count
-from .reading import (
+from .random_numbers import seed_of
+from .readers import (
     Loaded,
     MicroBatch,
     Refused,
@@ -26,7 +26,7 @@ from .reading import (
     StreamedPlainBatches,
     Transform,
 )
-from .seeds import seed_of
+from .source_types import DataError, Images, Share, Stream, image_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +35,9 @@ class Batch:
 
     Args:
         images: (B, C, H, W) float32, normalized.
-        labels: (B,) int64, the class numbers.
+        labels: (B,) int64.
         names: Where each image comes from.
-        failures: Names of images that could not be read, with the reason: other images stand in their place in
-            training, in validation they are left out.
+        failures: Images that could not be read, and why: replaced in training, left out in validation.
         micro_batch: Number of the batch within its update, or within validation.
     """
 
@@ -63,17 +62,13 @@ class TrainingBatches:
     An unreadable image is replaced: by another drawn at random from the source, or by the next of the stream.
 
     Args:
-        source: Images, or a stream of them.
+        source: The images.
         transform: Makes (C, H, W) float32 of an image, drawing from the generators of Python, NumPy and torch (CPU).
         batch_size: Images per update, of all processes together.
         micro_batch: Images that a process takes at once.
         group: The processes.
-        workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
+        workers: Processes that read images as long as this object lives. 0 reads in the calling process.
         seed: Of order and augmentation.
-
-    Attributes:
-        updates_per_epoch: Number of updates in an epoch.
-        workers: As given.
 
     Raises:
         ValueError: The processes cannot share an update, the images are fewer than one update, or a stream has too few
@@ -112,13 +107,9 @@ class TrainingBatches:
         self.workers = workers
 
     def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of this process, update by update.
+        """The micro-batches of this process, update by update, from `first_update` on; ends the epoch read before.
 
-        One epoch is read at a time: the next call ends the one before.
-
-        Args:
-            epoch: Number of the epoch.
-            first_update: Update to begin with. Earlier ones of a stream are read from its shards, but not decoded.
+        Earlier updates of a stream are read from its shards, but not decoded.
 
         Raises:
             DataError: The data cannot be used.
@@ -135,23 +126,11 @@ class ValidationBatches:
     """All images once, each in one of the processes; unreadable ones are left out.
 
     Processes may get different numbers of batches, none at all where there are more processes than images or shards.
-
-    Args:
-        source: Images, or a stream of them.
-        transform: Makes (C, H, W) float32 of an image.
-        batch: Images per batch; the last batches may be smaller.
-        group: The processes.
-        workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
+    The last batches may have fewer than `batch` images.
     """
 
     def __init__(
-        self,
-        source: Images | Stream,
-        transform: Transform,
-        *,
-        batch: int,
-        group: Processes,
-        workers: int,
+        self, source: Images | Stream, transform: Transform, *, batch: int, group: Processes, workers: int
     ) -> None:
         rank, world = group.rank, group.world
         if isinstance(source, Stream):

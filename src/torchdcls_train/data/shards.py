@@ -19,8 +19,8 @@ from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZ
 from ..settings import TrainConfig
 from .fingerprint import fingerprint
 from .image_folder import check_folder
-from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, shortened
-from .seeds import seed_of
+from .random_numbers import seed_of
+from .source_types import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, shortened
 
 
 def open_shards(name: str, config: TrainConfig) -> Sources:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .image_source import DataError
+from .source_types import DataError
 
 # Bad luck in few images is no bad data: the share is one of this many at least, or of an epoch where that is smaller.
 _FEWEST = 1000
@@ -14,9 +14,7 @@ _NAMES_SHOWN = 3
 class Unreadable:
     """Counts the unreadable images of one epoch, so that one that goes wrong late is not excused by those before.
 
-    Args:
-        allowed: Share of unreadable images above which a run stops, the setting max_unreadable.
-        images: Images of the epoch, of all processes together.
+    A run stops where their share is above the allowed one, of an epoch with so many images in all processes.
     """
 
     allowed: float
@@ -26,12 +24,7 @@ class Unreadable:
     failures: tuple[str, ...] = field(default=(), init=False)
 
     def add(self, seen: int, unreadable: int, failures: Sequence[str]) -> None:
-        """Counts further images.
-
-        Args:
-            seen: How many, of all processes together, unreadable ones among them.
-            unreadable: How many of them could not be read.
-            failures: What this process knows of them (`Batch.failures`), for the message.
+        """Counts further images of all processes; `failures` is what this one knows of the unreadable among them.
 
         Raises:
             DataError: More than the allowed share could not be read. The same in every process, so that all stop.

@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 from torchdcls.delays import SigmaSchedule, SynapticDelays, rounded_delays
 from torchdcls.optim import param_groups
 
-from ...data.seeds import generators_kept, seed_generators, seed_of
-from ..config import LEARNED, DelayMethod
+from ...data.random_numbers import generators_kept, seed_generators, seed_of
+from ...trainer import NotFiniteError, plain_updates
+from ..config import LEARNED, Delays
 from .network import DigitNetwork
 
 # Recordings of each speaker and digit that choose the learning rate; the dataset's own test set.
@@ -102,7 +103,7 @@ class Trained:
 
 
 def train_network(
-    method: DelayMethod,
+    method: Delays,
     spoken: Spoken,
     fold: Fold,
     *,
@@ -143,23 +144,24 @@ def train_network(
         sigma = None
         if method == "gaussian":
             sigma = SigmaSchedule(network, None, _LAST_SIGMA, max(1, round(_ANNEALED * epochs)))
+
+        def loss(batch: Tensor) -> Tensor:
+            return F.nll_loss(network(inputs[batch]), digits[batch])
+
         order = Generator().manual_seed(seed_of("digits", seed, "order") % 2**63)
         delays = [_delays(network, method)]
         seconds = 0.0
         for epoch in range(epochs):
             started = time.perf_counter()
-            for number in torch.split(torch.randperm(len(digits), generator=order)[: updates * batch_size], batch_size):
-                loss = F.nll_loss(network(inputs[number]), digits[number])
-                if not loss.isfinite():
-                    raise FloatingPointError(
-                        f"the training loss of {method} with lr {lr:g} is {float(loss.detach())} in epoch {epoch + 1}; "
-                        "leave out that learning rate"
-                    )
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                schedule.step()
-                on_recordings(batch_size)
+            batches = torch.split(torch.randperm(len(digits), generator=order)[: updates * batch_size], batch_size)
+            try:
+                for _ in plain_updates(optimizer, schedule, batches, loss):
+                    on_recordings(batch_size)
+            except NotFiniteError as error:
+                raise FloatingPointError(
+                    f"the training loss of {method} with lr {lr:g} is {error.loss} in epoch {epoch + 1}; "
+                    "leave out that learning rate"
+                ) from None
             if sigma is not None:
                 sigma.step()
             seconds += time.perf_counter() - started
@@ -189,7 +191,7 @@ def _scores(network: nn.Module, spikes: Tensor, digits: Tensor) -> tuple[float, 
     return 100 * float(correct), float(F.nll_loss(logarithms, digits))
 
 
-def _delays(network: DigitNetwork, method: DelayMethod) -> Tensor | None:
+def _delays(network: DigitNetwork, method: Delays) -> Tensor | None:
     layer = network.delays[1]
     if method not in LEARNED or not isinstance(layer, SynapticDelays):
         return None

@@ -15,47 +15,35 @@ from torch import nn
 from torchdcls._checks import first_names
 from torchdcls.conversion import parameter_count
 
-from .averaged import better_part
-from .checkpoint import Checkpoint, save_checkpoint
 from .data.batches import Batch, TrainingBatches
-from .data.image_source import Images, Sources, Stream, image_count
-from .data.sources import open_sources
+from .data.open_sources import open_sources
+from .data.source_types import Images, Sources, Stream, image_count
 from .data.transforms import preparation, training_transform
 from .data.unreadable import Unreadable
-from .initial import load_initial_
-from .interruption import Interruption
-from .processes import Processes, device_name, processes
-from .progress import ProgressBar, say
-from .run_files import command_line
-from .run_folder import RunFolder, check_resumable, element_statistics, new_run, resolved
+from .processes import Processes, device_name, helpful_threads, processes
+from .runs.checkpoint import Checkpoint, save_checkpoint
+from .runs.folder import RunFolder, check_resumable, element_statistics, new_run, resolved
+from .runs.initial_weights import load_initial_
+from .runs.interruption import Interruption
+from .runs.progress_bar import ProgressBar, say
+from .runs.trained_model import better_part
+from .runs.writer import command_line
 from .settings import TrainConfig
-from .threads import helpful_threads
-from .trainer import Done, Step, Trainer, build_model
+from .trainer import Done, NotFiniteError, Step, Trainer, build_model
 from .validation import Scores, reading_workers, validate, validation_batches
 
 
 @dataclass
 class Progress:
-    """How far a run has come, as its checkpoints keep it.
+    """How far a run has come, as its checkpoints keep it."""
 
-    Args:
-        epoch: Epoch of the next update.
-        update: The next update's number in its epoch.
-        loss_sum: Losses of the epoch's updates so far.
-        unreadable: Images of the epoch so far that could not be read.
-        row_loss_sum: Losses of the updates since the last line of metrics.
-        row_updates: Number of these.
-        best: Validation accuracy of the best epoch, of the weights or their average, in percent.
-        best_epoch: That epoch.
-    """
-
-    epoch: int = 0
-    update: int = 0
-    loss_sum: float = 0.0
-    unreadable: int = 0
-    row_loss_sum: float = 0.0
+    epoch: int = 0  # of the next update
+    update: int = 0  # the next one's number in its epoch
+    loss_sum: float = 0.0  # over the epoch's updates so far
+    unreadable: int = 0  # images of the epoch so far
+    row_loss_sum: float = 0.0  # over the updates since the last line of metrics
     row_updates: int = 0
-    best: float = -math.inf
+    best: float = -math.inf  # validation accuracy of the best epoch, in percent
     best_epoch: int | None = None
 
 
@@ -103,17 +91,10 @@ def train(
 
 
 def check(config: TrainConfig, *, name: str | None = None) -> str:
-    """Does what `train` does before the first update, but for the weights and the folder.
-
-    Args:
-        config: Settings.
-        name: What the default folder is called below `runs/`; by default the model's name.
+    """Does what `train` does before the first update, but for weights and folder; arguments and errors are the same.
 
     Returns:
         A sentence about the run.
-
-    Raises:
-        ValueError: As `train`.
     """
     _check_data(config)
     with processes(config.device) as group:
@@ -125,7 +106,7 @@ def check(config: TrainConfig, *, name: str | None = None) -> str:
         validation_batches(config, sources.validation, model, group)
         plain = replace(config, compile=False, ema=None)
         Trainer(plain, model, training.updates_per_epoch, group, num_classes=num_classes)
-        return _overview(config, parameter_count(model), sources, num_classes, training.updates_per_epoch, group)
+        return _overview(config, model, sources, num_classes, training.updates_per_epoch, group)
 
 
 def _check_data(config: TrainConfig) -> None:
@@ -145,13 +126,27 @@ def _without_weights(config: TrainConfig, num_classes: int) -> nn.Module:
 
 
 def _overview(
-    config: TrainConfig, parameters: int, sources: Sources, num_classes: int, updates: int, group: Processes
+    config: TrainConfig, model: nn.Module, sources: Sources, num_classes: int, updates: int, group: Processes
 ) -> str:
     return (
-        f"{config.model}, {parameters:,} parameters, on {sources.name} ({image_count(sources.train)} "
+        f"{config.model}, {parameter_count(model):,} parameters, on {sources.name} ({image_count(sources.train)} "
         f"training and {image_count(sources.validation)} validation images, {num_classes} classes)\n"
         f"{config.epochs} epochs of {updates} updates of {config.batch_size} images on "
         f"{group.world} x {device_name(group.device)}"
+    )
+
+
+def _training_batches(
+    config: TrainConfig, source: Images | Stream, model: nn.Module, group: Processes
+) -> TrainingBatches:
+    return TrainingBatches(
+        source,
+        training_transform(config, preparation(model)),
+        batch_size=config.batch_size,
+        micro_batch=config.micro_batch,
+        group=group,
+        workers=reading_workers(config, source, group),
+        seed=config.seed,
     )
 
 
@@ -202,7 +197,7 @@ class _Run:
         if group.main:
             folder.begin(config, command, facts, self._next, self._updates)
         group.wait()
-        overview = _overview(config, parameter_count(model), sources, self._num_classes, updates, group)
+        overview = _overview(config, model, sources, self._num_classes, updates, group)
         say(console, "\n".join([f"{overview}, in folder {folder.path}", *notes]))
 
     @property
@@ -246,13 +241,13 @@ class _Run:
         unreadable.add(progress.update * config.batch_size, progress.unreadable, ())
         since, done_before = time.perf_counter(), progress.update
         every = config.checkpoint_every
-        for done in self.trainer.epoch(
+        updates = self.trainer.epoch(
             self._announced(bar, self.training.epoch(first.epoch, first.update)),
             first,
             settle_every=every,
             asked=lambda: self._interruption.asked,
-        ):
-            self._check(done)
+        )
+        for done in self._finite(updates):
             failures = [failure for batch in done.batches for failure in batch.failures]
             unreadable.add(config.batch_size, done.unreadable, failures)
             progress.update += 1
@@ -265,10 +260,10 @@ class _Run:
                 images = (progress.update - done_before) * config.batch_size
                 self._log_updates(done.lr, images / (time.perf_counter() - since))
                 since, done_before = time.perf_counter(), progress.update
-            saves = every is not None and progress.update % every == 0 and not last
-            if done.settled and (saves or last or done.stops):
+            saves = done.stops or (every is not None and progress.update % every == 0 and not last)
+            if done.settled and (saves or last):
                 self._check_weights(done)
-                if saves or done.stops:
+                if saves:
                     self._save()
                 if done.stops:
                     self.group.wait()  # A process that has ended would have the others ended too.
@@ -340,11 +335,14 @@ class _Run:
         self.group.as_first(model.buffers())
         return validate(model, self.validation, self.group, self.config)
 
-    def _check(self, done: Done) -> None:
-        """Ends the run where a loss is not finite; all processes come here with the same sums."""
-        if not math.isfinite(done.loss):
-            names = [name for found in self.group.gather(done.names_not_finite()) for name in found]
-            self._end(done, f"the loss of update {{}} is {done.loss}", names)
+    def _finite(self, updates: Iterator[Done]) -> Iterator[Done]:
+        """Ends the run where a loss is not finite, in all processes alike."""
+        try:
+            yield from updates
+        except NotFiniteError as error:
+            assert error.done is not None
+            names = [name for found in self.group.gather(error.done.names_not_finite()) for name in found]
+            self._end(error.done, f"the loss of update {{}} is {error.loss}", names)
 
     def _check_weights(self, done: Done) -> None:
         """Ends the run before weights that are not finite are saved."""
@@ -368,10 +366,7 @@ class _Run:
     def _save(self) -> None:
         if self.group.main:
             trainer, ema = self.trainer, self.trainer.ema
-            about = {
-                "updates_per_epoch": self.training.updates_per_epoch,
-                "progress": asdict(self.progress),
-            }
+            about = {"updates_per_epoch": self.training.updates_per_epoch, "progress": asdict(self.progress)}
             parts = {"model": trainer.model, "ema": None if ema is None else ema.module}
             previous = self.folder.previous
             self._write(self.folder.last, about, **parts, optimizer=trainer.optimizer, previous=previous)
@@ -390,7 +385,7 @@ class _Run:
             save_checkpoint(path, about, **parts)
         except OSError as error:
             kept = "the one before it is still there" if self.folder.last.exists() else "there was none before it"
-            raise OSError(f"checkpoint: {error}; {kept}. Make room, then go on with --resume auto") from error
+            raise OSError(f"checkpoint: {error}; {kept}. Make room, then resume with --resume auto") from error
 
     def _restore(self, checkpoint: Checkpoint) -> list[str]:
         """Sets everything to what a checkpoint holds; returns what to tell about it."""
@@ -404,23 +399,8 @@ class _Run:
         self.progress = Progress(**checkpoint.about["progress"])
         self._scores = checkpoint.about.get("scores")
         done = f"the run of '{checkpoint.path}' has done all of its epochs; to train on, {new_run(checkpoint)}"
-        further = f"going on at epoch {self._next.epoch + 1}, update {self._next.update + 1}"
+        further = f"resuming at epoch {self._next.epoch + 1}, update {self._next.update + 1}"
         return [done if self.progress.epoch == self.config.epochs else further, *([] if note is None else [note])]
-
-
-def _training_batches(
-    config: TrainConfig, source: Images | Stream, model: nn.Module, group: Processes
-) -> TrainingBatches:
-    expected = preparation(model)
-    return TrainingBatches(
-        source,
-        training_transform(config, expected.mean, expected.std, expected.interpolation),
-        batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
-        group=group,
-        workers=reading_workers(config, source, group),
-        seed=config.seed,
-    )
 
 
 def _agreed(group: Processes, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:

@@ -1,4 +1,4 @@
-"""The training engine: what a run leaves, and that it comes to the same however often it is interrupted or divided."""
+"""`train`: what a run leaves, and that it comes to the same however often it is interrupted or divided."""
 
 import io
 import json
@@ -23,13 +23,15 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.torchdcls_train import runs
-from torchdcls_train import engine, trained, validation
-from torchdcls_train.averaged import PARTS, better_part, taken_part
-from torchdcls_train.checkpoint import load_checkpoint
-from torchdcls_train.engine import train
+from tests.torchdcls_train import made_runs as runs
+from torchdcls_train import train as training
+from torchdcls_train import validation
 from torchdcls_train.evaluate import evaluate, load_model
+from torchdcls_train.runs import trained_model
+from torchdcls_train.runs.checkpoint import load_checkpoint
+from torchdcls_train.runs.trained_model import PARTS, better_part, taken_part
 from torchdcls_train.settings import EvalConfig, TrainConfig
+from torchdcls_train.train import train
 from torchdcls_train.trainer import Step, Trainer
 
 
@@ -238,7 +240,7 @@ def test_two_processes_come_to_the_same_as_one(images: Path, tmp_path: Path) -> 
     killed.communicate()
     printed = runs.finish(words, processes=2)
     assert "on 2 x cpu" in printed
-    assert "going on at epoch" in printed
+    assert "resuming at epoch" in printed
     one, two = runs.rows(whole), runs.rows(tmp_path / "run")
     assert len(one) == len(two)
     for row, other in zip(one, two, strict=True):
@@ -321,7 +323,7 @@ def test_a_checkpoint_that_cannot_be_written(images: Path, tmp_path: Path, monke
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(engine, "save_checkpoint", full)
+    monkeypatch.setattr(training, "save_checkpoint", full)
     with pytest.raises(OSError, match=r"No space left on device; there was none before it\. Make room"):
         quietly(runs.config(images, tmp_path / "run", checkpoint_every=1))
 
@@ -429,7 +431,7 @@ def test_a_run_resumes_from_the_checkpoint_before(images: Path, whole: Path, tmp
     with pytest.raises(ValueError, match=rf"'{last}' is damaged .*take a copy of it, or .*'{previous}'"):
         quietly(runs.config(images, out, resume="auto"))
     _, printed = quietly(runs.config(images, out, resume=str(previous)))
-    assert "going on at epoch 2, update 1" in printed
+    assert "resuming at epoch 2, update 1" in printed
     runs.assert_same_run(whole, out)
     last.unlink()
     shutil.copy(whole / "checkpoints" / "previous.safetensors", previous)
@@ -492,7 +494,7 @@ def test_classes_without_names_are_not_guessed(images: Path, tmp_path: Path, mon
     best = tmp_path / "run" / "checkpoints" / "best.safetensors"
     stored = load_checkpoint(best)
     monkeypatch.setattr(
-        trained, "load_checkpoint", lambda path: replace(stored, about={**stored.about, "classes": None})
+        trained_model, "load_checkpoint", lambda path: replace(stored, about={**stored.about, "classes": None})
     )
     with pytest.raises(ValueError, match=r"^data: expected all 3 classes, as the checkpoint does not name them, got 2"):
         evaluate(best, EvalConfig(data=str(images), device="cpu"), Console(quiet=True))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from torchdcls_train import run_files
-from torchdcls_train.run_files import RunWriter, command_line, make_folder, read_rows
+from torchdcls_train.runs import writer
+from torchdcls_train.runs.writer import RunWriter, command_line, make_folder, read_rows
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_read_only_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(dir: Path) -> None:
         raise OSError(30, "Read-only file system", str(dir))
 
-    monkeypatch.setattr(run_files.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(writer.tempfile, "TemporaryFile", refuse)
     with pytest.raises(ValueError, match=rf"got '{tmp_path}' \(read-only file system\); take another one$"):
         make_folder(tmp_path)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
 from .decoding import reason
-from .image_source import DataError, Encoded, Images, Share, Stream
-from .seeds import generators_kept, seed_generators, seed_of
+from .random_numbers import generators_kept, seed_generators, seed_of
+from .source_types import DataError, Encoded, Images, Share, Stream
 
 Transform = Callable[[Image.Image], Tensor]
 

@@ -23,7 +23,10 @@ from tests.torchdcls_train.data.made_data import (
 )
 from torchdcls_train.data.fingerprint import fingerprint
 from torchdcls_train.data.image_set import ImageSet
-from torchdcls_train.data.image_source import (
+from torchdcls_train.data.in_memory import load_data
+from torchdcls_train.data.open_sources import MemoryImages, open_sources
+from torchdcls_train.data.random_numbers import seed_of
+from torchdcls_train.data.source_types import (
     DataError,
     Encoded,
     Images,
@@ -32,8 +35,6 @@ from torchdcls_train.data.image_source import (
     Stream,
     checked_label,
 )
-from torchdcls_train.data.named import load_data
-from torchdcls_train.data.sources import MemoryImages, open_sources
 from torchdcls_train.settings import TrainConfig
 
 
@@ -572,6 +573,18 @@ def test_streamed_dataset_is_shuffled_by_epoch(parquet: Path) -> None:
     first = order(0)
     assert first == order(0) and len(set(first)) == 10
     assert len({tuple(first), tuple(order(1)), tuple(order(0, seed=1))}) == 3
+
+
+def test_streams_are_in_the_order_of_timm(hugging_face: Any, tmp_path: Path) -> None:
+    """Runs that were begun with its reader resume."""
+    parquet = write_parquet(tmp_path / "parquet", {"train": (3, 5), "test": (1, 4)})
+    source = open_sources(config(f"hfids/{parquet}", train_images=15)).train
+    assert isinstance(source, Stream)
+    theirs = create_reader(f"hfids/{parquet}", split="train", num_samples=15, is_training=True)
+    for epoch in range(2):
+        theirs.set_epoch(seed_of("rows", 0, epoch, 0) % 2**31)
+        ours = source.read(Share(0, epoch, 0, 0, 1, 0, 1))
+        assert [number(each.image()) for each in ours] == [number(image) for image, _ in theirs]
 
 
 def test_rows_without_an_image_or_that_cannot_be_read(hugging_face: Any, tmp_path: Path) -> None:

@@ -11,10 +11,8 @@ from typing import IO, Any, Self
 
 from safetensors import SafetensorError
 
-from torchdcls import _files
-from torchdcls_results import repeatable
-
-write_text, write_json, whole_lines = _files.write_text, _files.write_json, _files.whole_lines
+import torchdcls_results
+from torchdcls_results import repeatable, whole_lines, write_json, write_text
 
 
 class RunWriter:
@@ -110,7 +108,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
-    """As the library's `write_whole`, also for what safetensors writes."""
+    """As `torchdcls_results.write_whole`, also for what safetensors writes."""
 
     def written(unfinished: Path) -> None:
         try:
@@ -118,7 +116,7 @@ def write_whole(path: Path, write: Callable[[Path], object], previous: Path | No
         except SafetensorError as error:  # a full disk, too
             raise OSError(error) from error
 
-    _files.write_whole(path, written, previous)
+    torchdcls_results.write_whole(path, written, previous)
 
 
 def _lock(folder: Path) -> IO[str] | None:

@@ -11,13 +11,13 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.torchdcls_train import runs
-from torchdcls_train import initial
-from torchdcls_train.checkpoint import load_checkpoint, weights
-from torchdcls_train.engine import train
+from tests.torchdcls_train import made_runs as runs
+from torchdcls_train.runs import initial_weights
+from torchdcls_train.runs.checkpoint import load_checkpoint, weights
+from torchdcls_train.train import train
 from torchdcls_train.evaluate import load_model
 from torchdcls_train.export import export_checkpoint
-from torchdcls_train.initial import load_initial_
+from torchdcls_train.runs.initial_weights import load_initial_
 from torchdcls_train.settings import ExportConfig, TrainConfig
 from torchdcls_train.trainer import build_model
 
@@ -82,7 +82,7 @@ def test_files_of_the_authors_are_read_as_such(tmp_path: Path, monkeypatch: pyte
     """`load_official` itself has tests of its own."""
     path, theirs = tmp_path / "theirs.pth", new_model(seed=2)
     torch.save({"model_ema": {"layer.weight": torch.zeros(2, 1, 3), "layer.P": torch.zeros(2, 2, 1, 3)}}, path)
-    monkeypatch.setattr(initial, "load_official", {path: theirs}.__getitem__)
+    monkeypatch.setattr(initial_weights, "load_official", {path: theirs}.__getitem__)
     model = new_model()
     assert "(a model of the package DCLS)" in load_initial_(model, str(path), reset_head=False, classes=None)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in theirs.state_dict().items())
@@ -118,8 +118,8 @@ def test_classes_of_other_names_are_noted(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}, "it has besides stages.2.blocks.1"),
-        ({"model_args": {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 24]}}, "of other shapes are"),
+        ({"model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}, "it also has stages.2.blocks.1"),
+        ({"model_args": {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 24]}}, "shapes differ for"),
         ({"model": "convnext_tiny_dcls_gaussian"}, "which is of convnext_tiny_dcls_bilinear.*give the --model"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_resumed_run_does_not_begin_again(images: Path, run: Path, tmp_path: P
     source.unlink()
     previous = tmp_path / "half" / "checkpoints" / "previous.safetensors"
     printed = quietly(runs.config(images, tmp_path / "half", resume=str(previous), **settings))
-    assert "going on at epoch 2, update 3" in printed
+    assert "resuming at epoch 2, update 3" in printed
     assert "weights of" not in printed
     runs.assert_same_run(tmp_path / "whole", tmp_path / "half")
 

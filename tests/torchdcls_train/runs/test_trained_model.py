@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from torchdcls_train.averaged import taken_part, trained_share
-from torchdcls_train.checkpoint import Checkpoint
+from torchdcls_train.runs.trained_model import taken_part
+from torchdcls_train.runs.checkpoint import Checkpoint
 
 
 def stored(*parts: str, decay: float = 0.9, updates: int = 100, **scores: float) -> Checkpoint:
@@ -35,7 +35,6 @@ def test_before_a_validation_by_the_age_of_the_average(updates: int, part: str) 
 
 
 def test_a_young_average_is_warned_of_unless_it_was_the_better_one() -> None:
-    assert trained_share(0.9999, 500) == pytest.approx(0.0488, abs=1e-4)
     young = {"decay": 0.9999, "updates": 500}
     warning = "warning: only 5 % of this average is trained, the rest is the run's first weights"
     assert str(taken_part(stored("model", "ema", **young), "ema")) == f"averaged weights: as asked; {warning}"

@@ -1,4 +1,4 @@
-"""Small runs of the training engine: images, settings, and commands in processes of their own."""
+"""Small training runs: images, settings, and commands in processes of their own."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torchdcls_train.checkpoint import load_checkpoint
+from torchdcls_train.runs.checkpoint import load_checkpoint
 from torchdcls_train.settings import TrainConfig
 
 # Everything that is random is on: drop path, augmentation, erasing, mixing.

@@ -80,14 +80,8 @@ class Part:
 class Share(NamedTuple):
     """Which part of a stream is read, and in which order: that of one of `workers` readers in one of `world` processes.
 
-    Args:
-        seed: Of the run.
-        epoch: Pass over the images, which decides on their order.
-        again: How many times the reader has come to the end of its part in this epoch.
-        rank: Number of the process.
-        world: Number of processes.
-        worker: Number of the reader in its process.
-        workers: Number of readers in a process.
+    The order depends on the run's `seed`, on the `epoch`, and on how many times the reader has come to the end of its
+    part in this epoch, `again`.
     """
 
     seed: int
@@ -102,11 +96,7 @@ class Share(NamedTuple):
 class Encoded(NamedTuple):
     """An image of a stream before it is decoded.
 
-    Args:
-        name: Where it comes from, for error messages.
-        content: The bytes of its file, or the path or address of that file; None where the sample has no image.
-        label: Class number.
-        max_pixels: The most pixels that are decoded.
+    Its content is the bytes of its file, or the path or address of that file; None where the sample has no image.
     """
 
     name: str
@@ -127,9 +117,7 @@ class Encoded(NamedTuple):
 class Stream(ABC):
     """Images that are read one after the other, in shards that are divided among processes and their readers.
 
-    Attributes:
-        count: Number of images that are taken, None where it is unknown.
-        there: Number of images that there are, None where it is unknown.
+    `count` of the `there` images are taken; None where a number is unknown.
     """
 
     count: int | None
@@ -161,12 +149,7 @@ def image_count(source: Images | Stream) -> int | None:
 class Sources:
     """What to train and to validate on.
 
-    Args:
-        train: Training images.
-        validation: Validation images.
-        classes: Names of the classes in the order of their numbers, None where the data do not tell.
-        num_classes: Number of classes, None where neither the data nor the settings tell.
-        name: What messages and records call the data.
+    Names of the classes are None where the data do not tell them, their number where the settings don't either.
     """
 
     train: Images | Stream
@@ -189,8 +172,7 @@ def read_rgb(file: BinaryIO | Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Image
     It is not turned upright as a camera's note in the file may ask: the usual figures for ImageNet are of images that
     were not.
     """
-    image = decode(file, max_pixels)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return decode(file, max_pixels).convert("RGB")
 
 
 def checked_label(label: object, num_classes: int | None, name: str) -> int:
@@ -213,13 +195,7 @@ def checked_label(label: object, num_classes: int | None, name: str) -> int:
 
 
 def chosen_splits(train: str | None, validation: str | None, present: Sequence[str], place: str) -> tuple[str, str]:
-    """The splits to train and to validate on.
-
-    Args:
-        train: The setting train_split.
-        validation: The setting val_split.
-        present: Names of the splits that there are.
-        place: Where they are, for messages.
+    """The splits to train and to validate on, of those that are present at a place, as the settings say.
 
     Raises:
         ValueError: A split that is not there.
@@ -228,13 +204,12 @@ def chosen_splits(train: str | None, validation: str | None, present: Sequence[s
     train = train or "train"
     if train not in present:
         raise ValueError(f"train_split: expected one of the splits of '{place}' ({there}), got '{train}'")
+    validation = validation or next((name for name in ("val", "validation", "test") if name in present), None)
     if validation is None:
-        validation = next((name for name in ("val", "validation", "test") if name in present), None)
-        if validation is None:
-            raise ValueError(
-                f"val_split: expected val, validation or test among the splits of '{place}', got {there}; "
-                "name the one to validate on"
-            )
+        raise ValueError(
+            f"val_split: expected val, validation or test among the splits of '{place}', got {there}; "
+            "name the one to validate on"
+        )
     if validation not in present:
         raise ValueError(f"val_split: expected one of the splits of '{place}' ({there}), got '{validation}'")
     return train, validation

@@ -11,12 +11,12 @@ import yaml
 from torch import nn
 
 from torchdcls.nn import DclsLayer
-from torchdcls_results import environment
+from torchdcls_results import environment, write_text
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .run_files import RunWriter, read_rows, write_text
-from .settings import TrainConfig
-from .trainer import Step
+from .writer import RunWriter, read_rows
+from ..settings import TrainConfig
+from ..trainer import Step
 
 # What may differ between a run and its continuation: nothing that decides what is computed.
 _FREE = {
@@ -60,7 +60,7 @@ class RunFolder:
         own = resume == "auto" or (resume is not None and Path(resume).resolve() in kept)
         if holds_a_run and not own:
             raise ValueError(
-                f"out: expected a folder without a run in it, got '{self.path}'; go on with it by --resume auto, or "
+                f"out: expected a folder without a run in it, got '{self.path}'; resume it by --resume auto, or "
                 "take another folder with --out"
             )
         if resume not in (None, "auto"):

@@ -13,8 +13,8 @@ from ..settings import NAMED, TrainConfig
 from .fingerprint import fingerprint
 from .image_folder import ENDINGS, FolderImages, check_data_folder
 from .image_set import ImageSet, balanced_indices
-from .image_source import Images, Part, Sources, Stream, chosen_splits, image_count
-from .named import load_data
+from .in_memory import load_data
+from .source_types import Images, Part, Sources, Stream, chosen_splits, image_count
 
 
 def open_sources(config: TrainConfig) -> Sources:

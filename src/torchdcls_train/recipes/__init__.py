@@ -18,7 +18,7 @@ from jsonargparse import get_loader
 from torchdcls._checks import nearest
 from torchdcls.profiles import PROFILES
 
-from .settings import SETTINGS
+from ..settings import SETTINGS
 
 _BASE = "base"
 _FAMILY = "families/"
@@ -71,7 +71,9 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
 def _packaged() -> Mapping[str, Mapping[str, Any]]:
     """What each of the package's recipes and families says itself, by name."""
     found: dict[str, Mapping[str, Any]] = {}
-    for file in (files("torchdcls_train") / "recipes").iterdir():
+    for file in files(__name__).iterdir():
+        if not file.name.endswith(".yaml"):
+            continue
         family = _FAMILY + file.name.removesuffix(".yaml")
         settings = _read(file.name, file)
         models = settings.pop("models")
@@ -112,7 +114,7 @@ def _read(name: str, source: Path | Traversable) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{name}: expected a YAML file, which cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        wants = "; YAML wants a space after the colon" if re.search(r"[{,]\s*\w+:\S", text) else ""
+        wants = "; YAML needs a space after the colon" if re.search(r"[{,]\s*\w+:\S", text) else ""
         reason = " ".join(str(error).split())
         raise ValueError(f"{name}: expected a YAML file, got something else: {reason}{wants}") from error
     if content is None:

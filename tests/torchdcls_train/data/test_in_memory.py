@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from torchdcls_train.data import ImageData, ImageSet, fashion_mnist, load_data
-from torchdcls_train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist
-from torchdcls_train.data.idx import read_idx
-from torchdcls_train.data.named import channel_mean_std
+from torchdcls_train.data.fashion_mnist import DEBIAN_FOLDER, EMBEDDED_FILE, read_fashion_mnist, read_idx
+from torchdcls_train.data.in_memory import channel_mean_std
 
 REPOSITORY = Path(__file__).parents[3]
 EMBEDDED_FOLDER = REPOSITORY / "src" / "torchdcls_train" / "data" / "embedded"

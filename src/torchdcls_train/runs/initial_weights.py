@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from torchdcls._checks import first_names
 from torchdcls.conversion import files, official
+from torchdcls.conversion.report import mismatch
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import file_format, mismatch, tensor_names
-from .trained import read_trained
+from .checkpoint import file_format, tensor_names
+from .trained_model import read_trained
 
 
 class _Found(NamedTuple):
