@@ -2,8 +2,8 @@
 
 Each runs as examples/README.md says, with one thread, in a folder of its own. `--recordings FOLDER` says where the
 recordings for spoken_digits are; without it that file is left out. `--write` puts what they printed into
-examples/README.md: do that on an idle machine. The exit status is 1 if one fails or takes more than two minutes of a core,
-which other processes change less than the time on the clock.
+examples/README.md: do that on an idle machine. The exit status is 1 if one fails or takes more than two minutes of a
+core, which other processes change less than the time on the clock.
 """
 
 import argparse
