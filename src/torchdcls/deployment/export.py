@@ -13,6 +13,7 @@ from .. import _checks
 from .._extras import require
 from .._files import whole_file
 from ..conversion import FuseReport, fuse
+from ..conversion.report import by_axis
 from ..nn import DclsLayer
 from . import onnx_file
 from .agreement import Check, Reference
@@ -208,7 +209,7 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
         for batch, size in zip((3, 1), sizes, strict=True):
             reference.add(_input(example, batch, size))
     except Exception as error:
-        return [own], f"the model itself takes no other size, such as {'x'.join(map(str, first))} ({reason(error)})"
+        return [own], f"the model itself takes no other size, such as {by_axis(first)} ({reason(error)})"
     return [own, *sizes], ""
 
 
@@ -247,7 +248,7 @@ class _Writer:
         if note and dynamic_size is True:
             raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
         _, checks = self._written({0: names[0]}, [own])
-        notes = (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ()
+        notes = (f"the size is fixed at {by_axis(own)}: {note}",) if note else ()
         return {0: names[0]}, notes, checks
 
     def _written(self, free: dict[int, str], sizes: list[tuple[int, ...]]) -> tuple[tuple[str, ...], tuple[Check, ...]]:
@@ -270,7 +271,7 @@ class _Writer:
             onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, text=self.text)
             return (), self.reference.check(onnx_file.run_onnx(self.path), "the ONNX file", of)
         write_program(program, self.path, self.text)
-        notes = (f"sizes from {'x'.join(map(str, least))} up",) if len(sizes) > 1 else ()
+        notes = (f"sizes from {by_axis(least)} up",) if len(sizes) > 1 else ()
         return notes, self.reference.check(run_program(read_program(self.path)), "torch.export's file", of)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..conversion import FuseReport
 from ..conversion.fuse import moved_onto_the_grid
-from ..conversion.report import counted
+from ..conversion.report import by_axis, counted
 from .agreement import Check
 
 Format = Literal["onnx", "pt2", "safetensors"]
@@ -52,7 +52,7 @@ class ExportReport:
                 lines.append(f"  {moved_onto_the_grid(self.fused.clamped)}")
         lines += [f"  {note}" for note in self.notes]
         lines += [
-            f"  {'x'.join(map(str, check.shape))}: largest difference from the model {check.difference:.2g} "
+            f"  {by_axis(check.shape)}: largest difference from the model {check.difference:.2g} "
             f"(allowed {check.tolerance:.2g})"
             for check in self.checks
         ]

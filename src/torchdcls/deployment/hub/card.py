@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult
 from torch import nn
 
 from ..._checks import number, of_type
+from ...conversion.report import by_axis
 from ...conversion.select import stages
 from ...nn import DclsLayer
 from ...profiles import description
@@ -81,7 +82,7 @@ def kernel_rows(layers: Mapping[str, DclsLayer]) -> list[list[str]]:
         look = (
             type(layer).__name__,
             str(layer.out_channels),
-            "x".join(map(str, layer.dilated_kernel_size)),
+            by_axis(layer.dilated_kernel_size),
             str(layer.kernel_count),
             description(layer.interpolation).replace("|", "/"),
             "all" if len(layer.learned_dims) == layer.dims else ", ".join(map(str, layer.learned_dims)),
