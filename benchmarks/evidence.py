@@ -1,15 +1,36 @@
-"""What comparisons and studies have found, as pages and the README tell it from their records."""
+"""What comparisons, studies and campaigns have found, as pages and the README tell it from their records."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from studies.conclusions import counted
 from studies.config import BASELINE, LEARNED
-from studies.results import Results
+from studies.page import page_text
+from studies.pictures import digest, draw_study, picture_names
+from studies.records import read_published
+from studies.results import Results, results_of
+from torchdcls_results import markdown_table
 
 Result = Mapping[str, Any]
+
+_IMAGES = "images"
+_STUDIES_HEAD = (
+    "<!-- Made by `python -m benchmarks.tables` of benchmarks/results/study-*.jsonl: no figure is typed in. -->"
+)
+_CAMPAIGNS_HEAD = """\
+# Campaigns
+
+Random and forced cases, in numbers for which a test run has no time. Run them by hand and once a week:
+
+    python -m tests.campaigns                          # all of them, full size
+    python -m tests.campaigns values --cases 100       # a part of one
+    python -m benchmarks.tables                        # this page from the newest full results
+
+A fault is printed with all that is needed to repeat it, and the exit status is then 1.
+"""
 
 _EMBEDDED = "fashion-mnist-subset"
 # What a comparison on some data is for, and how a reader gets these.
@@ -117,3 +138,67 @@ def _study(results: Results) -> str:
         f"{counted(len(gains), 'difference')}. Those below {min(limits):.1f} to {max(limits):.1f} points are below its "
         "resolution."
     )
+
+
+def studies(results: Path) -> list[Results]:
+    """What the published studies came to, by name."""
+    return [results_of(read_published(path)) for path in sorted(results.glob("study-*.jsonl"))]
+
+
+def studies_page(found: Sequence[Results]) -> str:
+    """The page: one study after the other, a level below its title."""
+    texts = [
+        page_text(results, {name: f"{_IMAGES}/{_prefix(results)}{name}.png" for name in picture_names(results)})
+        for results in found
+    ]
+    names = [results.study.name for results in found]
+    contents = ", ".join(f"[{name}](#study-{name})" for name in names)
+    lowered = [re.sub("^#", "##", text, flags=re.MULTILINE) for text in texts]
+    return "\n".join([f"{_STUDIES_HEAD}\n", f"# Studies\n\nStudies: {contents}.\n", *lowered])
+
+
+def stale_pictures(found: Sequence[Results], docs: Path) -> list[tuple[Results, str]]:
+    """Pictures that are missing or drawn from other records, by name; each carries a hash of its own."""
+    from PIL import Image
+
+    stale = []
+    for results in found:
+        expected = digest(results)
+        for name in picture_names(results):
+            path, carried = docs / _IMAGES / f"{_prefix(results)}{name}.png", None
+            if path.is_file():
+                with Image.open(path) as picture:
+                    carried = picture.info.get("Description")
+            if carried != expected:
+                stale.append((results, f"{_IMAGES}/{path.name}"))
+    return stale
+
+
+def write_pictures(found: Sequence[Results], docs: Path) -> list[Path]:
+    """Draws the pictures of the studies that have stale ones."""
+    stale = {results.study.name: results for results, _ in stale_pictures(found, docs)}
+    return [path for results in stale.values() for path in draw_study(results, docs / _IMAGES, _prefix(results))]
+
+
+def _prefix(results: Results) -> str:
+    return f"study-{results.study.name}-"
+
+
+def campaigns_page(results: Sequence[tuple[Result, str]]) -> str:
+    """The page of the newest result of each campaign, each with its caption."""
+    return "\n".join([_CAMPAIGNS_HEAD, *(_campaign(result, caption) for result, caption in results)])
+
+
+def _campaign(result: Result, caption: str) -> str:
+    rows, worst = sorted(result["rows"], key=lambda row: row["kind"]), result["worst"]
+    header = ["kind", "cases", "faults", *([worst] if worst else [])]
+    table = [header]
+    for row in rows:
+        number = "-" if row["worst"] is None else f"{row['worst']:.3g}"
+        table.append([row["kind"], f"{row['cases']:,}", str(row["faults"]), *([number] if worst else [])])
+    cases, faults = (sum(row[name] for row in rows) for name in ("cases", "faults"))
+    title = result["benchmark"].removeprefix("campaign-").capitalize()
+    found = f"**{cases:,} cases, {faults} faults** in {result['seconds']:,} s."
+    listed = "".join(f"- {fault}\n" for fault in result["faults"])
+    parts = [f"## {title}", result["about"], found, listed.rstrip(), markdown_table(table), caption]
+    return "\n\n".join(part for part in parts if part) + "\n"

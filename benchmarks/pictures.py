@@ -52,10 +52,13 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
 def draw_comparisons(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy by epoch on each data set, as `torchdcls compare` draws it."""
     from torchdcls_train.comparison.images.pictures import accuracy_figure
+    from torchdcls_train.comparison.images.result import ImagesResult
+    from torchdcls_train.comparison.result import result_from
 
     for each in result["comparisons"]:
         place = path.with_name(picture(each["data"]["name"], path.name))
-        accuracy_figure(each).savefig(place, dpi=120, metadata={"Description": caption(each)})
+        figure = accuracy_figure(result_from(ImagesResult, each))
+        figure.savefig(place, dpi=120, metadata={"Description": caption(each)})
 
 
 def draw_settings(result: Mapping[str, Any], path: Path) -> None:

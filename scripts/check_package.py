@@ -1,9 +1,9 @@
 """Builds sdist and wheels, and tries them as a user would: `python scripts/check_package.py [FOLDER]`.
 
-All have to pass `twine check`. They are the sdist, a wheel with compiled kernels made of it, and a wheel of Python
-alone. The last is installed into a fresh environment outside the checkout: it may bring nothing but torch, the first
-example of the README has to run, and what is missing has to be named. Then the compiled one is installed with its
-extras: there `torchdcls compare positions --quick` and the doctests have to run. FOLDER keeps what was built.
+It builds the sdist, a wheel with compiled kernels made of it, and a wheel of Python alone. All have to pass `twine
+check`. The last one is installed into a fresh environment outside the checkout. It may bring nothing but torch. The
+README's first example has to run there, and errors have to name what is missing. Then the compiled one is installed
+with its extras: `torchdcls compare positions --quick` and the doctests have to run there. FOLDER keeps what was built.
 """
 
 import os
@@ -41,7 +41,7 @@ _MISSING = {
     "import sys; from torchdcls.cli import main; sys.exit(main(['compare', 'positions']))": (
         "torchdcls compare: this command needs the packages of the train extra"
     ),
-    "from torchdcls.delays import SynapticDelays as S, to_nir; to_nir(S(2, 2, max_delay=3))": "pip install",
+    "from torchdcls.delays import SynapticDelays as S, to_nir; to_nir(S(2, 2, max_delay=3), 1e-3)": "pip install nir",
 }
 
 
@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
 
 def _run(command: list[str], folder: str | Path, fails_with: str | None = None, **variables: str) -> None:
     """Runs a command, which has to succeed, or to fail with a sentence."""
-    print("+", *command, flush=True)
+    print("+", *(word.strip().partition("\n")[0] for word in command), flush=True)
     environment = {name: value for name, value in os.environ.items() if name not in _LEADING_BACK} | variables
     if fails_with is None:
         subprocess.run(command, cwd=folder, env=environment, check=True)

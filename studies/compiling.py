@@ -15,10 +15,6 @@ def compile_in_pieces_(model: nn.Module, backend: str = "inductor") -> None:
     The pieces are the largest modules with at most one depthwise layer: blocks, and what lies between stages. They are
     the same for all methods, sizes and seeds, so that a study compiles each shape once; a model compiled as a whole
     would be compiled anew for each of them. Call it under `many_shapes`.
-
-    Args:
-        model: Any model.
-        backend: Of torch.compile.
     """
     swap_modules_(model, {module: _Apart(module) for module in model.modules() if _is_depthwise(module)})
     _compile_pieces(model, backend)

@@ -23,7 +23,7 @@ from .compiling import many_shapes
 from .config import StudyConfig, among
 from .files import load_study, study_names
 from .images import StudyImages, load_images
-from .methods import build
+from .layers import build
 from .page import write_page
 from .records import CELLS, SETTINGS, Data, Study, read_finished, read_run
 from .results import Results, results_of
@@ -57,7 +57,7 @@ def study(
         console: Where to print; by default standard output.
         models: Trains the cells of these alone, so that several machines share a study: the lines of all their
             `cells.jsonl` together are the study's. By default all models.
-        seeds: Of the final trainings does these seeds' alone, to share them likewise. By default all seeds.
+        seeds: Of the final runs does these seeds' alone, to share them likewise. By default all seeds.
 
     Raises:
         ValueError: The settings or the data cannot be used, or another process has the folder.
@@ -186,7 +186,7 @@ def _settings(cell: Cell) -> str:
 def _outcome(finished: FinishedCell) -> str:
     # Test scores are not shown before all of them are there, so that nobody stops or changes a study by them.
     if finished.validation is None:
-        return f"broke off, {finished.failure}"
+        return f"diverged, {finished.failure}"
     return f"validation {finished.validation.accuracy:.2f} %, {finished.images_per_second:.0f} images/s"
 
 
@@ -201,7 +201,7 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")
     parser.add_argument("--data-dir", type=Path, help="where the files of the data are (default: as the file says)")
     parser.add_argument("--models", nargs="+", type=str, help="train these models' part alone, to share a study")
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the final trainings do these seeds' alone, likewise")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the final runs do these seeds' alone, likewise")
     parser.add_argument("--status", action="store_true", help="print what is done and what remains, and end")
     parser.add_argument("--report", action="store_true", help="write page and pictures from what is done, and end")
     return parser

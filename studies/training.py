@@ -19,7 +19,7 @@ from torchdcls_train.validation import validate
 from .cells import Cell, FinishedCell, Score
 from .compiling import compile_in_pieces_
 from .images import StudyImages
-from .methods import build
+from .layers import build
 
 
 def train_cell(
@@ -35,12 +35,7 @@ def train_cell(
     Training, and the choice of when it ends (after the last epoch, always), see no test image; those of a final cell
     are scored once, when all is done.
 
-    Args:
-        cell: The cell.
-        images: The images of its study.
-        device: Where to compute.
-        origin: Where the numbers come from, of `environment`.
-        on_batch: Called with the number of images after each update.
+    `origin` is what `environment` says; `on_batch` is called with the number of images after each update.
     """
     started = time.perf_counter()
     model, kernel_count = build(cell, images.channels, images.classes)

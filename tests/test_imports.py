@@ -132,7 +132,7 @@ def test_the_walk_finds_the_imports_that_are_known():
     assert ("torchdcls_train.trainer", "torchdcls.optim") in arrows
     assert ("torchdcls_train.runs.writer", "torchdcls_results") in arrows
     assert ("studies.training", "torchdcls_train.comparison.training") in arrows
-    assert ("benchmarks.study", "studies.page") in arrows
+    assert ("benchmarks.evidence", "studies.page") in arrows
     assert len(LIBRARY) > 20
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 from importlib import import_module
@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from torchdcls._checks import nearest
+from torchdcls._checks import alternatives, nearest
 from torchdcls.cli.options import Command, add_settings, of_another_type
 
 from .comparison.config import CompareAllConfig, CompareConfig, DigitsConfig, PositionsConfig
@@ -36,7 +36,7 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
         return parser
     word = arguments[0]
     if word not in COMPARISONS:
-        raise ValueError(f"expected {' or '.join(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
+        raise ValueError(f"expected {alternatives(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
     about, config = COMPARISONS[word]
     parser = ArgumentParser(usage=f"torchdcls compare {word} [--SETTING VALUE ...]", description=about)
     parser.add_argument("comparison", type=str, help=argparse.SUPPRESS)
@@ -74,7 +74,7 @@ def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
         ]
         if words:
             raise ValueError(
-                f"{option}: expected {' or '.join(words)} before it, as in torchdcls compare {words[-1]} {option}"
+                f"{option}: expected {alternatives(words)} before it, as in torchdcls compare {words[-1]} {option}"
             )
 
 
@@ -84,7 +84,7 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     argv = ["compare", *arguments]
     if word is not None:
         compare = getattr(import_module(f".comparison.{word}.run", __package__), f"compare_{word}")
-        return _ended(compare(COMPARISONS[word][1](**settings), argv=argv))
+        return _ended(compare(COMPARISONS[word][1](**settings), argv=argv).status)
     from .comparison.images.findings import images_part
     from .comparison.images.run import compare_images
     from .comparison.positions.findings import positions_part
@@ -94,17 +94,17 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     given = {name: value for name, value in settings.items() if value is not None}
     positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)
-    if positions["status"] != "finished":
-        return _ended(positions)
+    if positions.status != "finished":
+        return _ended(positions.status)
     images = compare_images(CompareConfig(**settings, out=out / "images"), argv=argv)
     parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
     write_report(out / "report.html", parts)
     print(f"wrote {out / 'report.html'}, which shows both")
-    return _ended(images)
+    return _ended(images.status)
 
 
-def _ended(result: Mapping[str, Any]) -> int:
-    return 130 if result["status"] == "interrupted" else 0
+def _ended(status: str) -> int:
+    return 130 if status == "interrupted" else 0
 
 
 def _train_options(arguments: Sequence[str]) -> ArgumentParser:

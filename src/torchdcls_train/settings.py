@@ -142,7 +142,7 @@ class TrainConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in self.model_args or ():
             if not isinstance(name, str) or not name.isidentifier():
-                wants = "; YAML wants a space after the colon: {depths: [2, 2]}" if ":" in str(name) else ""
+                wants = "; YAML needs a space after the colon: {depths: [2, 2]}" if ":" in str(name) else ""
                 raise ValueError(f"model_args: expected names of arguments, got {name!r}{wants}")
         if self.reset_head and self.initial_checkpoint is None:
             raise ValueError("reset_head: expected false without an initial_checkpoint, got true; give both")

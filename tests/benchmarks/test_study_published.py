@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.evidence import stale_pictures, studies
+from benchmarks.evidence import studies_page as page
 from benchmarks.publish import publish_study
 from benchmarks.record import RESULTS, ROOT
-from benchmarks.study import page, stale_pictures, studies
 from benchmarks.tables import main, stale_pages
 from studies.page import write_page
 from studies.records import CELLS, SETTINGS, Study

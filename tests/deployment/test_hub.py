@@ -776,7 +776,7 @@ def broken(folder: Path, how: str) -> None:
         ("cut in its header", "'.*model.safetensors' cannot be read (.*); it is cut short"),
         ("no JSON", "'.*config.json' is no JSON"),
         ("no object", "expected an object in '.*config.json', got"),
-        ("another size", "the weights in '.*' do not fit what Net makes of config.json .*size mismatch"),
+        ("another size", "the weights in '.*' do not fit the model that Net makes from config.json .*size mismatch"),
     ],
 )
 def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, how: str, message: str) -> None:
@@ -790,7 +790,7 @@ def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, how: str, message
 def test_a_folder_of_another_class(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a model that Net saved, got '.*', whose config.json has 'depth'"):
         Net.from_pretrained(saved(tmp_path, Other()))
-    with pytest.raises(ValueError, match=r"do not fit what Other makes of config.json .*; what changes layers"):
+    with pytest.raises(ValueError, match=r"the model that Other makes from config.json .*; calls that change layers"):
         Other.from_pretrained(_with_config(saved(tmp_path), {}))
 
 
@@ -802,7 +802,7 @@ def _with_config(folder: Path, config: dict[str, Any]) -> Path:
 def test_layers_changed_after_the_constructor_are_noticed(tmp_path: Path) -> None:
     model = TimmModel("convnext_atto", num_classes=3)
     convert(model, dilated_kernel_size=9, kernel_count=4)
-    with pytest.raises(ValueError, match=r"such as torchdcls.convert, belongs into __init__$"):
+    with pytest.raises(ValueError, match=r"such as torchdcls.convert, belong in __init__$"):
         TimmModel.from_pretrained(saved(tmp_path, model))
 
 

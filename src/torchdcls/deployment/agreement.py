@@ -28,7 +28,7 @@ class Check:
     Attributes:
         shape: Shape of the input.
         difference: Largest absolute difference of the outputs.
-        tolerance: What it may be.
+        tolerance: The largest difference that is allowed.
     """
 
     shape: tuple[int, ...]
@@ -66,11 +66,7 @@ class Reference:
         self._expected.append(_Expected(given, own, double))
 
     def error(self) -> float:
-        """The model's largest relative distance from itself in float64.
-
-        Raises:
-            ExportError: There is nothing to compare with, as outputs are not finite.
-        """
+        """The model's largest relative distance from itself in float64; an ExportError if outputs are not finite."""
         error = max(
             _distance(mine, exact) / _largest(exact)
             for expected in self._expected
@@ -88,15 +84,10 @@ class Reference:
     def check(
         self, run: Callable[[Tensor], Sequence[Tensor]], what: str, sizes: Container[tuple[int, ...]] | None = None
     ) -> tuple[Check, ...]:
-        """Compares for all inputs.
-
-        Args:
-            run: Computes the outputs from an input.
-            what: The file in words.
-            sizes: Sizes of the inputs to compare for; None for all.
+        """Compares the outputs of `run` for the inputs of some sizes, for all by default.
 
         Raises:
-            ExportError: It fails for an input, or an output differs by more than its tolerance.
+            ExportError: It fails for an input, or an output differs by more than its tolerance. `what` names the file.
         """
         error = self.error()
         return tuple(

@@ -17,8 +17,8 @@ class Configuration:
         model: timm's name of the model, torchdcls's among them; None for another, which `load` has to be given.
         arguments: Arguments of `timm.create_model` beside the name.
         classes: Names of the outputs, in their order.
-        mean: Of the channels of the images, on the scale of 0 to 1.
-        std: Of the channels.
+        mean: Mean of each channel of the images, on the scale of 0 to 1.
+        std: Standard deviation of each channel.
         image_size: Height and width of the images. Unit: pixels.
         interpolation: How images are resized.
         crop_pct: Share of the resized image's side that the central crop takes.

@@ -208,7 +208,7 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
         for batch, size in zip((3, 1), sizes, strict=True):
             reference.add(_input(example, batch, size))
     except Exception as error:
-        return [own], f"the model itself takes no other, such as {'x'.join(map(str, first))} ({reason(error)})"
+        return [own], f"the model itself takes no other size, such as {'x'.join(map(str, first))} ({reason(error)})"
     return [own, *sizes], ""
 
 

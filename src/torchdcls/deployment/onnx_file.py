@@ -32,9 +32,6 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
         opset: Version of the operators.
         free: Names of the free axes.
         text: The configuration, for the file's metadata.
-
-    Raises:
-        ExportError: torch's exporter cannot do it.
     """
     import onnx
 
@@ -67,11 +64,7 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
 
 
 def run_onnx(path: Path) -> Callable[[Tensor], list[Tensor]]:
-    """A function that computes the outputs of an ONNX file, by onnxruntime on the CPU.
-
-    Raises:
-        ExportError: onnxruntime cannot read the file.
-    """
+    """A function that computes the outputs of an ONNX file, by onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

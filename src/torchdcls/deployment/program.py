@@ -44,8 +44,8 @@ def _refuse_long_formulas(module: nn.Module, args: object, output: object) -> No
     for size in output.shape if isinstance(output, Tensor) else ():
         if isinstance(size, torch.SymInt) and size.node.expr.count_ops() > _LONGEST_FORMULA:
             raise ExportError(
-                f"model: torch.export would not end, as the sizes after a {type(module).__name__} are formulas of more "
-                f"than {_LONGEST_FORMULA} operations on those of the input"
+                f"model: torch.export would take too long, as the sizes after a {type(module).__name__} are formulas "
+                f"of more than {_LONGEST_FORMULA} operations on the sizes of the input"
             )
 
 
@@ -63,10 +63,9 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedPr
         free: Names of the axes that are to be free.
 
     Raises:
-        ExportError: torch.export cannot trace it, would not end, or fixes the size of one of these axes.
+        ExportError: torch.export cannot trace it, would take too long, or fixes the size of one of these axes.
     """
-    with quiet():
-        bound = register_module_forward_hook(_refuse_long_formulas)
+    with quiet(), register_module_forward_hook(_refuse_long_formulas):
         try:
             # AUTO: free unless the model needs otherwise.
             program = torch.export.export(
@@ -79,8 +78,6 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedPr
                 f"model: torch.export cannot trace it ({reason(error)}); it needs a forward pass without branches on "
                 "values, see torch.export's own page"
             ) from None
-        finally:
-            bound.remove()
     sizes = _input_shape(program)
     if isinstance(sizes[0], int):
         raise ExportError(

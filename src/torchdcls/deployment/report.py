@@ -1,4 +1,4 @@
-"""What an export did."""
+"""The result of an export."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ Format = Literal["onnx", "pt2", "safetensors"]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `torchdcls.deployment.export` wrote; `print` shows it.
+    """The result of `torchdcls.deployment.export`; `print` shows it.
 
     Attributes:
         path: The file.
@@ -52,7 +52,7 @@ class ExportReport:
                 lines.append(f"  {moved_onto_the_grid(self.fused.clamped)}")
         lines += [f"  {note}" for note in self.notes]
         lines += [
-            f"  {'x'.join(map(str, check.shape))}: largest difference to the model {check.difference:.2g} "
+            f"  {'x'.join(map(str, check.shape))}: largest difference from the model {check.difference:.2g} "
             f"(allowed {check.tolerance:.2g})"
             for check in self.checks
         ]

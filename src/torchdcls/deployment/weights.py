@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._extras import needed_by
+from ..conversion.report import mismatch
 from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
 from .copies import copied
@@ -55,7 +56,7 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
 
     foreign = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if foreign:
-        raise ExportError(f"model: expected tensors alone in its state_dict, got {foreign[0]!r} besides")
+        raise ExportError(f"model: expected tensors alone in its state_dict, got {foreign[0]!r} too")
     first: dict[int, str] = {}
     shared, tensors = {}, {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -131,17 +132,16 @@ class _Stored:
         own = model.state_dict(keep_vars=True)
         keys = {name: name if name in self.tensors else self.shared.get(name) for name in own}
         found = {name: self.tensors[key] for name, key in keys.items() if key is not None}
-        unlike = {
-            "it lacks": [name for name in own if name not in found],
-            "it has besides": sorted(self.tensors.keys() - set(keys.values())),
-            "of other shapes are": [name for name, tensor in found.items() if tensor.shape != own[name].shape],
-            "of other kinds of numbers are": [
-                name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])
-            ],
-        }
-        differences = [f"{words} {_checks.first_names(names)}" for words, names in unlike.items() if names]
+        differences = mismatch(
+            missing=[name for name in own if name not in found],
+            foreign=sorted(self.tensors.keys() - set(keys.values())),
+            other=[name for name, tensor in found.items() if tensor.shape != own[name].shape],
+        )
+        kinds = [name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])]
+        if kinds and not differences:
+            differences = f"kinds of numbers differ for {_checks.first_names(kinds)}"
         if differences:
-            raise ValueError(f"path: '{self.path}' is not of this {type(model).__name__} ({'; '.join(differences)})")
+            raise ValueError(f"path: '{self.path}' does not fit this {type(model).__name__} ({differences})")
         for name, kernel in _kernels(model).items():
             if self.kernels.get(name, kernel) != kernel:
                 raise ValueError(
@@ -176,7 +176,7 @@ def _read(path: Path) -> _Stored:
     checksum = metadata.pop(_CHECKSUM, None)
     if checksum is not None and checksum != _checksum(tensors, metadata):
         raise ValueError(
-            f"path: '{path}' is broken, as its checksum is not that of what is in it; copy or export it again"
+            f"path: '{path}' is broken, as its checksum does not match its content; copy or export it again"
         )
     try:
         shared = json.loads(metadata["shared"])

@@ -1,4 +1,4 @@
-"""Models of timm that are made of what a file says: nothing in it can name another file or an address.
+"""Models of timm made from the description in a file, in which nothing can name another file or an address.
 
 timm's `create_model` passes its arguments on to a builder and to the constructor of the model. The builder and
 `create_model` load weights, a constructor makes layers alone. So a file may give arguments of the constructor, as
@@ -46,8 +46,7 @@ def check_stored(where: str, path: Path, name: object, arguments: object) -> Non
     Args:
         where: The argument by which the caller names the file, for messages.
         path: The file.
-        name: timm's name of the model, as it stands in the file.
-        arguments: What the model is made with, as it stands in the file.
+        name, arguments: timm's name of the model and its arguments, as they stand in the file.
 
     Raises:
         ValueError: timm has no model of this name, its constructor has no such argument, or a value could name a file
@@ -76,15 +75,14 @@ def check_stored(where: str, path: Path, name: object, arguments: object) -> Non
 
 @contextmanager
 def making(where: str, path: Path, elements: int) -> Iterator[None]:
-    """Inside, a model is made of what a file says. What cannot be made, or is too large for the file, is refused.
+    """Inside, a model is made from a file's description. A model that is too large for the file is refused.
 
     Args:
-        where: The argument by which the caller names the file, for messages.
-        path: The file.
-        elements: Number of elements of the tensors in it.
+        where, path: See `check_stored`.
+        elements: Number of elements of the tensors in the file.
 
     Raises:
-        ValueError: In the place of whatever is raised inside.
+        ValueError: For whatever is raised inside.
     """
     thread = threading.get_ident()
     left = _MADE_PER_STORED * elements + _ALWAYS_MADE
@@ -96,17 +94,15 @@ def making(where: str, path: Path, elements: int) -> Iterator[None]:
             if left < 0:  # before its memory is written to
                 raise ValueError(f"{where}: '{path}' describes a model that is far larger than the weights in it")
 
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
-    except Exception as error:
-        raise ValueError(
-            f"{where}: no model can be made with the arguments in '{path}' ({first_line(error)})"
-        ) from None
-    finally:
-        hook.remove()
+    with register_module_parameter_registration_hook(count):
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
+        except Exception as error:
+            raise ValueError(
+                f"{where}: no model can be made with the arguments in '{path}' ({first_line(error)})"
+            ) from None
 
 
 def _constructor_arguments(name: str) -> set[str]:

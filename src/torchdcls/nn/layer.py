@@ -137,7 +137,7 @@ class DclsLayer(nn.Module):
                         f"parameters, got {value.name!r}; make another layer"
                     )
             case "position_init":
-                value = check_position_init(value)
+                value = check_position_init(value, self.learned_size)
             case "sigma_init":
                 value = check_sigma_init(value, self.interpolation)
         return value

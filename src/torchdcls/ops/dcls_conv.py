@@ -1,4 +1,4 @@
-"""Dilated convolution with learnable spacings as functions: a kernel out of elements, then a convolution with it."""
+"""Dilated convolution with learnable spacings as functions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,9 +28,9 @@ def dcls_conv(
     learned_dims: Sequence[int] | None = None,
     method: MethodName = "auto",
 ) -> Tensor:
-    """Convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
+    """Convolution of `input` with the dense kernel of the elements, in 1-D, 2-D or 3-D.
 
-    `dcls_conv1d`, `dcls_conv2d` and `dcls_conv3d` are this function for elements of that many axes alone.
+    `dcls_conv1d`, `dcls_conv2d` and `dcls_conv3d` are this function for elements of one, two or three axes.
 
     Args:
         input: (batch, in_channels, *map), or without batch.
@@ -76,9 +76,9 @@ def dcls_conv_transpose(
     learned_dims: Sequence[int] | None = None,
     method: MethodName = "auto",
 ) -> Tensor:
-    """Transposed convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
+    """Transposed convolution of `input` with the dense kernel of the elements, in 1-D, 2-D or 3-D.
 
-    `dcls_conv_transpose1d` to `dcls_conv_transpose3d` are this function for elements of that many axes alone.
+    `dcls_conv_transpose1d` to `dcls_conv_transpose3d` are this function for elements of one to three axes.
 
     Args:
         input: (batch, in_channels, *map), or without batch.

@@ -1,4 +1,4 @@
-"""Kernels and their gradients on CPU, each in one call of the compiled library, which makes no tensor on the way."""
+"""Kernels and their gradients on CPU, each by one call of the compiled library, without intermediate tensors."""
 
 import ctypes
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class _Elements(ctypes.Structure):
 
 
 def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Profile) -> bool:
-    """Whether the compiled library makes kernels of these elements: on CPU, of up to 3 axes and a known device form."""
+    """Whether the compiled library can make the kernel: on CPU, of up to 3 axes, with a known device form."""
     return (
         weight.device.type == "cpu"
         and profile.device_form in FORMS
@@ -56,7 +56,7 @@ def gradients(
     return *made, *([None] if sigma is None else [])
 
 
-# Elements are weight, position and sigma, and settings are sizes, form and smallest scale, as in the schemas below.
+# Arguments are those of the schemas below: the elements, then the settings.
 def _construct(*arguments: Any) -> Tensor:
     kernel = _like_kernel(*arguments)
     _call("td_construct", *arguments, kernel)
@@ -84,7 +84,7 @@ def _call(name: str, *arguments: Any) -> None:
     )
     call = getattr(library(), name)
     if call(weight.dtype == torch.float64, ctypes.byref(described), *map(_pointer, others)):
-        raise RuntimeError(f"expected memory for kernels of {tuple(sizes)} by the compiled library, got none")
+        raise RuntimeError(f"out of memory: the compiled library could not hold kernels of {tuple(sizes)}")
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:

@@ -1,4 +1,4 @@
-"""Making a dense kernel out of elements: separable over the axes, any number of axes."""
+"""Making a dense kernel out of elements, for any number of axes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,17 +31,16 @@ def construct_kernel(
         kernel[x] = sum_k weight[k] * prod_d g((x_d - c_d - position[d, k]) / scale[d, k])
                     / (1e-7 + the same product, summed over the grid)
 
-    The product and its normalizer separate over the axes, so that the kernel is one batched matrix product of per-axis
-    factors; a tensor of kernel size times kernel count never exists.
+    Both products separate over the axes: the kernel is a batched matrix product of one factor per axis. No tensor of
+    kernel size times kernel count is made.
 
     Args:
-        weight: (out_channels, in_channels/groups, *dense sizes, kernel_count). Each tap of the dense axes has elements
-            of its own; with all axes learned there are no dense sizes.
+        weight: (out_channels, in_channels/groups, *dense sizes, kernel_count). Dense sizes are those of the axes that
+            are not learned, each tap of which has elements of its own.
         position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2`. Along an axis of size `s`
             the grid is [-(s // 2), s - 1 - s // 2]. Axes in torch's order: depth, height, width.
         sigma: The shape of `position`; scale is the profile's smallest scale plus |sigma|. None for "bilinear".
-        size: Kernel size, one integer for all axes or one per axis, dense axes included. The number of axes follows
-            from `learned_dims`, `position` and `weight`.
+        size: Kernel size, one integer for all axes or one per axis, dense axes included.
         interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
         learned_dims: Axes along which positions are learned, ascending as in `position`. None: all.
 
@@ -49,7 +48,7 @@ def construct_kernel(
         (out_channels, in_channels/groups, *size), dtype of `weight`. Computed in float32 at least, also under autocast.
 
     Raises:
-        ValueError: Shapes, sizes or interpolation that do not fit.
+        ValueError: Shapes or sizes that do not fit, or an unknown interpolation.
         TypeError: An argument of a wrong type.
 
     Gradients:
@@ -142,26 +141,14 @@ def _maker(weight: Tensor, sizes: tuple[int, ...], profile: Profile, fuses: bool
 
 
 def element_axes(weight: Tensor, position: Tensor) -> int:
-    """The number of a kernel's axes, learned and dense, by the shapes of its elements; at least 1, whatever they are.
-
-    Raises:
-        TypeError: Either is no tensor.
-    """
+    """The number of a kernel's axes, learned and dense, by the shapes of its elements; at least 1."""
     _checks.tensors(weight=weight, position=position)
     # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
     return max(shape_of(position)[0] + weight.dim() - 3, 1) if position.dim() and weight.dim() > 2 else 1
 
 
 def clamp_position_(position: Tensor, size: Sequence[int]) -> Tensor:
-    """Moves positions that are off the grid to its nearest edge, in place and without gradient.
-
-    Args:
-        position: (learned axes, ...). Unit: grid cells; origin: cell `size // 2`.
-        size: Kernel size along each learned axis.
-
-    Returns:
-        `position`.
-    """
+    """Moves positions, (learned axes, ...), that are off the grid of this size to its nearest edge, in place."""
     with torch.no_grad():
         for axis, cells in enumerate(size):
             position[axis].clamp_(-(cells // 2), cells - 1 - cells // 2)

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..profiles import Profile
 from .tracing import as_read, owned, shape_of
 
-# Keeps the normaliser of an element far off the grid from dividing by zero; part of the published definition.
+# Keeps the mass of an element far off the grid above zero; part of the published definition.
 EPSILON = 1e-7
-# Kernels of more elements are made in parts, each of so many cells of a factor.
+# Kernels of many elements are made in parts, each with this many cells of a factor.
 PART_CELLS = 2**20
 
 
@@ -49,8 +49,8 @@ def _distances(position: Tensor, inverse: Tensor | None, sizes: Sequence[int], p
 
 
 def _near(position: Tensor, inverse: Tensor | None, profile: Profile) -> Tensor:
-    # So far off that the square of distance over scale would overflow, an element is moved to where it does not: there
-    # is as little of it there, and 0 * infinity would be its gradient. Where the scale too is infinite, NaN stays.
+    # If the square of distance over scale would overflow, the element is moved closer: its factors are 0 there too, but
+    # its gradient is not 0 * infinity. If the scale is infinite too, NaN stays.
     most = math.sqrt(torch.finfo(position.dtype).max) / 2
     if inverse is None:
         return position.clamp(-most * profile.smallest_scale, most * profile.smallest_scale)
@@ -59,7 +59,7 @@ def _near(position: Tensor, inverse: Tensor | None, profile: Profile) -> Tensor:
 
 
 class _Products:
-    """What weights and factors, each (..., n, cells), make on the way to a kernel."""
+    """The intermediate products of weights and factors, each (..., n, cells)."""
 
     def __init__(self, weight: Tensor, factors: Sequence[Tensor]) -> None:
         self.factors = factors
@@ -67,7 +67,7 @@ class _Products:
         self.masses = [factor.sum(-1) for factor in factors]
         self.mass = math.prod(self.masses[1:], start=self.masses[0]) + EPSILON
         self.share = weight / self.mass  # one division per element, not one per cell
-        # The largest axis stays alone on the right: what the others make together on the left is then the smallest.
+        # The largest axis is alone on the right, so that the product of the others on the left is smallest.
         self.right = max(range(len(factors)), key=lambda axis: (self.sizes[axis], axis))
         self.others = [axis for axis in range(len(factors)) if axis != self.right]
         self.lefts = [self.share.unsqueeze(-1)]  # each (..., n, product of the sizes so far)
@@ -83,7 +83,7 @@ class _Products:
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    # Many tiny matrix products are slow, and where nothing is summed there is no need of them.
+    # Many tiny matrix products are slow, and not needed for sums of one term.
     return left * right if shape_of(left)[-1] == 1 else left @ right
 
 
@@ -115,7 +115,7 @@ def gradients(
 def _parts(
     weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int]
 ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    # Of the first axis of the weight, so that what is made on the way stays in cache.
+    # Parts along the first axis of the weight, so that intermediate results stay in cache.
     rows = weight.shape[0] if weight.dim() > 1 else 1
     step = max(1, PART_CELLS // max(1, weight.numel() // max(1, rows) * max(sizes)))
     if step >= rows:

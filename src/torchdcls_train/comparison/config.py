@@ -3,28 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torchdcls import _checks
-from torchdcls.profiles import Interpolation
+from torchdcls.profiles import INTERPOLATIONS, Interpolation
 
 from ..settings import MAX_IMAGE_PIXELS, setting
 
-Method = Literal["7x7", Interpolation]
-METHODS: tuple[Method, ...] = get_args(Method)
-BASELINE: Method = "7x7"
+Layers = Literal["7x7", Interpolation]
+LAYERS: tuple[Layers, ...] = get_args(Layers)
+BASELINE: Layers = "7x7"
 
 Inputs = Literal["edges", "images"]
 Start = Literal["narrow", "spread"]
 StudentName = Literal["bilinear", "triangle", "triangle-2", "gaussian", "gaussian-1", "gaussian-3", "gaussian-annealed"]
 
-DelayMethod = Literal["none", "fixed", Interpolation, "dense"]
-LEARNED: tuple[Interpolation, ...] = get_args(Interpolation)
+Delays = Literal["none", "fixed", Interpolation, "dense"]
+LEARNED = INTERPOLATIONS
 
 
 @dataclass(frozen=True)
 class CompareConfig:
     """Settings of `torchdcls compare images`; each is an option of it, with the help that stands beside it."""
+
+    UNRECORDED: ClassVar = ("data_dir", "out")
 
     model: str = setting(
         "convmixer",
@@ -47,8 +49,8 @@ class CompareConfig:
         MAX_IMAGE_PIXELS,
         "an image with more pixels counts as unreadable, and is not decoded (default: Pillow's limit)",
     )
-    methods: Sequence[Method] = setting(
-        METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
+    methods: Sequence[Layers] = setting(
+        LAYERS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
     )
     seeds: int | None = setting(
         None,
@@ -99,7 +101,7 @@ class CompareConfig:
 
         check_model(self.model)
         for method in self.methods:
-            _checks.one_of("methods", method, METHODS)
+            _checks.one_of("methods", method, LAYERS)
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError(f"methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
         for name in ("batch_size", "dilated_kernel_size", "max_image_pixels"):
@@ -126,6 +128,8 @@ class CompareConfig:
 @dataclass(frozen=True)
 class PositionsConfig:
     """Settings of `torchdcls compare positions`; each is an option of it, with the help that stands beside it."""
+
+    UNRECORDED: ClassVar = ("out",)
 
     inputs: Sequence[Inputs] = setting(
         get_args(Inputs),
@@ -193,12 +197,15 @@ class PositionsConfig:
 class DigitsConfig:
     """Settings of `torchdcls compare digits`; each is an option of it, with the help that stands beside it."""
 
+    # A run that is resumed may have others.
+    UNRECORDED: ClassVar = ("data_dir", "out", "threads")
+
     data_dir: Path | None = setting(
         None,
         "the archive of the Free Spoken Digit Dataset, or a folder with its recordings (default: a download of 16 MB)",
     )
-    methods: Sequence[DelayMethod] = setting(
-        get_args(DelayMethod),
+    methods: Sequence[Delays] = setting(
+        get_args(Delays),
         "delays of synapses: none; fixed, drawn at random; learned, by each interpolation; or dense, a weight for each "
         "delay, in a network so much narrower that it has no more parameters than weights and delays are",
     )
@@ -232,7 +239,7 @@ class DigitsConfig:
             ValueError: A setting is out of range; the message names its argument.
         """
         for method in self.methods:
-            _checks.one_of("methods", method, get_args(DelayMethod))
+            _checks.one_of("methods", method, get_args(Delays))
         for name in ("methods", "speakers", "lrs"):
             chosen = getattr(self, name)
             if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):

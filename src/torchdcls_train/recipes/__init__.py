@@ -114,7 +114,7 @@ def _read(name: str, source: Path | Traversable) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{name}: expected a YAML file, which cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        wants = "; YAML wants a space after the colon" if re.search(r"[{,]\s*\w+:\S", text) else ""
+        wants = "; YAML needs a space after the colon" if re.search(r"[{,]\s*\w+:\S", text) else ""
         reason = " ".join(str(error).split())
         raise ValueError(f"{name}: expected a YAML file, got something else: {reason}{wants}") from error
     if content is None:

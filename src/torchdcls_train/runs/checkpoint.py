@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from torchdcls._checks import first_names
+from torchdcls.conversion.report import mismatch
 
 from .writer import write_whole
 
@@ -75,12 +75,6 @@ class Checkpoint:
             optimizer.load_state_dict(restored)
         except (ValueError, KeyError) as error:
             raise ValueError(f"checkpoint: '{self.path}' is of another optimizer ({error})") from None
-
-
-def mismatch(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
-    """How the tensors of a file differ from a model's, empty where they do not: absent, added, of another shape."""
-    kinds = (("it lacks", missing), ("it has besides", foreign), ("of other shapes are", other))
-    return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

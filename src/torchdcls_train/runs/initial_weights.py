@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from torchdcls._checks import first_names
 from torchdcls.conversion import files, official
+from torchdcls.conversion.report import mismatch
 from torchdcls.deployment import load
 from torchdcls.models.official import load_official
 
-from .checkpoint import file_format, mismatch, tensor_names
+from .checkpoint import file_format, tensor_names
 from .trained_model import read_trained
 
 

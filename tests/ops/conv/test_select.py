@@ -388,7 +388,7 @@ def test_explains_no_channels(capsys):
 
 def test_explains_other_devices(capsys):
     lines = explained(capsys, *SHAPES, padding=15, groups=4, device="mps")
-    assert "nothing is known of its speed on mps" in line_of(lines, "fft")
+    assert "its speed on mps is unknown" in line_of(lines, "fft")
     assert lines[-1].count("by direct") == 3
 
 

@@ -109,11 +109,11 @@ def test_another_model_is_refused_and_left_alone(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tmp_path / "a.safetensors")
     wider, other = make_model(8), nn.Linear(2, 2)
     before = wider[0].weight.clone()
-    with pytest.raises(ValueError, match=r"of another model \(of other shapes are 0.bias, .*made with model 'one'"):
+    with pytest.raises(ValueError, match=r"of another model \(shapes differ for 0.bias, .*made with model 'one'"):
         checkpoint.load_weights(wider)
     assert torch.equal(wider[0].weight, before)
     with pytest.raises(
-        ValueError, match=r"it lacks bias, weight; it has besides 0.bias, 0.position, 0.sigma and 10 more"
+        ValueError, match=r"it lacks bias, weight; it also has 0.bias, 0.position, 0.sigma and 10 more"
     ):
         checkpoint.load_weights(other)
 

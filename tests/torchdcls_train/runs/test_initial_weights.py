@@ -118,8 +118,8 @@ def test_classes_of_other_names_are_noted(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}, "it has besides stages.2.blocks.1"),
-        ({"model_args": {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 24]}}, "of other shapes are"),
+        ({"model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}}, "it also has stages.2.blocks.1"),
+        ({"model_args": {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 24]}}, "shapes differ for"),
         ({"model": "convnext_tiny_dcls_gaussian"}, "which is of convnext_tiny_dcls_bilinear.*give the --model"),
     ],
 )

@@ -32,7 +32,7 @@ class Arguments:
     Attributes:
         stored: Those that JSON can hold, encoded, with the defaults.
         not_stored: Names of given ones that JSON cannot hold.
-        dataclasses: Those that are stored and dataclasses, as they came.
+        dataclasses: The stored ones that are dataclasses, before they are encoded.
         unnamed: Parameters whose values came by place and cannot be given by name.
     """
 

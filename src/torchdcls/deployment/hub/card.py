@@ -1,4 +1,4 @@
-"""What fills the model card: the table of kernels and the results, as the Hub's model-index has them."""
+"""The parts of the model card: the table of kernels, and the results in the form of the Hub's model-index."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -57,11 +57,7 @@ Results = Mapping[str, float] | Sequence[Result]
 
 
 def as_list(results: Results) -> list[Result]:
-    """Results in one form.
-
-    Raises:
-        ValueError: A name does not consist of data, space and metric.
-    """
+    """Results as a list."""
     if not isinstance(results, Mapping):
         for result in results:
             of_type("results", result, Result, "numbers by names of data and metric, or Results")

@@ -27,7 +27,7 @@ class DclsHubMixin(  # type: ignore[misc]
     """`from_pretrained`, `save_pretrained` and `push_to_hub` for `class Net(nn.Module, DclsHubMixin)`.
 
     Arguments of the constructor are stored as JSON; those that JSON cannot hold, such as tensors, have to be given to
-    `from_pretrained` again. Changes of layers, such as `torchdcls.convert`, belong into `__init__`. A class may say
+    `from_pretrained` again. Changes of layers, such as `torchdcls.convert`, belong in `__init__`. A class may say
     `class Net(nn.Module, DclsHubMixin, license="mit", pipeline_tag="image-classification")` for its model cards, and
     `coders={torch.dtype: (encode, decode)}` for arguments of other types.
 
@@ -181,9 +181,9 @@ class DclsHubMixin(  # type: ignore[misc]
             # A line may name every parameter of the model.
             lines = [line.strip().rstrip(".:")[:_LONGEST_REASON] for line in str(error).splitlines()]
             raise ValueError(
-                f"{FOLDER}: the weights in '{folder / WEIGHTS}' do not fit what {cls.__name__} makes of {CONFIG} "
-                f"({'; '.join(lines[1:3] or lines)}); what changes layers, such as torchdcls.convert, belongs into "
-                "__init__"
+                f"{FOLDER}: the weights in '{folder / WEIGHTS}' do not fit the model that {cls.__name__} makes from "
+                f"{CONFIG} ({'; '.join(lines[1:3] or lines)}); calls that change layers, such as torchdcls.convert, "
+                "belong in __init__"
             ) from None
         return model.to(map_location).eval()
 

@@ -19,11 +19,7 @@ _PATIENCE = 5.0  # for the Hub's answer, in seconds
 
 
 def read_header(path: Path) -> tuple[int, list[str]]:
-    """Number of elements of all tensors in a file of weights, and what its model was made with that JSON cannot hold.
-
-    Raises:
-        ValueError: The file is missing or cannot be read.
-    """
+    """Number of elements of all tensors in a file of weights, and its model's arguments that JSON cannot hold."""
     _check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -38,11 +34,7 @@ def read_header(path: Path) -> tuple[int, list[str]]:
 
 
 def read_config(path: Path, *, optional: bool) -> dict[str, Any]:
-    """The object in a file of JSON; an empty one where the file is missing and `optional`.
-
-    Raises:
-        ValueError: It is missing otherwise, or holds something else.
-    """
+    """The object in a file of JSON; an empty one where the file is missing and `optional`."""
     if optional and not path.is_file():
         return {}
     _check_there(path)
@@ -70,11 +62,7 @@ def downloaded(
     local_files_only: bool,
     revision: str | None,
 ) -> Path:
-    """The folder with the files of a repository.
-
-    Raises:
-        ValueError: There is no such repository or file, or the Hub cannot be reached.
-    """
+    """The folder with the downloaded files of a repository."""
     _check_name(repo_id, revision)
     unreachable = None if local_files_only else _unreachable(repo_id, revision, token)
     path = ""
@@ -97,7 +85,7 @@ def downloaded(
 
 
 def _check_name(repo_id: str, revision: str | None) -> None:
-    """Refuses what is not a repository's name, or more likely a folder's. A revision says that it is the Hub's."""
+    """Refuses a name that no repository has, or that is more likely a folder's. Only the Hub has revisions."""
     path = Path(repo_id).expanduser()
     repository = repo_id.count("/") == 1 and not repo_id.startswith((".", "~", "/"))
     folder = path.parent
@@ -112,7 +100,7 @@ def _check_name(repo_id: str, revision: str | None) -> None:
 
 
 def _unreachable(repo_id: str, revision: str | None, token: str | bool | None) -> str | None:
-    """Why the Hub does not answer, None if it does. huggingface_hub itself would try for half a minute."""
+    """Why the Hub does not answer; None if it does. huggingface_hub itself would try for half a minute."""
     try:
         get_hf_file_metadata(hf_hub_url(repo_id, WEIGHTS, revision=revision), token=token, timeout=_PATIENCE)
     except (HfHubHTTPError, EntryNotFoundError, HFValidationError):  # an answer, or a wrong name

@@ -1,4 +1,4 @@
-"""Convolving with a large kernel, whoever made it."""
+"""Convolution with a large kernel."""
 
 from .api import large_kernel_conv, large_kernel_conv_transpose
 from .methods import METHOD_NAMES, MethodName

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from .problem import Map, Problem
 
-# What is made at once: a map, or both gradients of a convolution.
+# What is computed at once: a map, or both gradients of a convolution.
 Part = Map | Literal["gradients"]
 
 
 def nothing_against(problem: Problem) -> str | None:
-    """The reason against a problem of a method that has none."""
+    """No reason against any problem."""
     return None
 
 
@@ -22,18 +22,18 @@ class Method:
     """A method of convolution. Tensors are plain, of one dtype and device; `problem` holds their sizes.
 
     Args:
-        name: What a caller says.
+        name: The value of `method=`.
         convolve: Output of (input, weight, bias or None, problem).
         transpose: Gradient of the input, of (gradient of the output, weight, problem).
         correlate: Gradient of the weight, of (input, gradient of the output, problem).
-        gradients: Both gradients of (input, weight, gradient, problem), where that is less work than one and the other.
-        unsupported: Why it cannot run a problem, or None; also the error of a caller who names it.
-        undesired: Why "auto" leaves it out although it can, or None.
-        operations: Names and numbers of the operations of a part; `rates.json` has nanoseconds of each, on CPU.
-        handicap: Factor on what is expected of it, before it is compared.
-        own_half: Whether it takes float16 and bfloat16 as they come, and sums in float32. Others are given float32.
+        gradients: Both gradients of (input, weight, gradient, problem), if together they are less work.
+        unsupported: Why it cannot run a problem, or None. Naming the method then raises an error with this reason.
+        undesired: Why "auto" does not take it although it can run, or None.
+        operations: How many of which operations a part takes; `rates.json` has the nanoseconds of each, on CPU.
+        handicap: Factor on its expected time when "auto" compares.
+        own_half: Whether it takes float16 and bfloat16, and sums in float32. Other methods are given float32.
         any_size: Whether one node of a compiled graph serves maps of any size.
-        caution: What a caller should know of its results.
+        caution: What `explain_method` says about its results.
     """
 
     name: str

@@ -11,7 +11,7 @@ from ..tracing import as_read
 from . import kernels
 from .support import block
 
-# Enough for what `can_construct` lets through to stay in registers.
+# Enough to keep everything that `can_construct` accepts in registers.
 WARPS = 4
 
 
@@ -32,7 +32,7 @@ def gradients(
 
 
 def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: bool) -> dict[str, Any]:
-    """What programs are compiled for."""
+    """The constants of a program."""
     rows, columns = _both_axes(sizes)
     return {
         "TWO": len(sizes) == 2,
@@ -48,7 +48,7 @@ def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: boo
 def _launch(
     function: Any, read: Sequence[Tensor | None], made: Sequence[Tensor | None], sizes: Sequence[int], profile: Profile
 ) -> None:
-    # A program a kernel. Read are weight, position, sigma and more; without a sigma its pointers are not used.
+    # A program for each kernel reads weight, position and sigma, and others. Without sigma its pointers are not used.
     weight, _, sigma, *_ = read
     assert weight is not None
     elements, count = weight.shape[-1], weight.shape[:-1].numel()

@@ -13,7 +13,7 @@ from torchdcls.optim import param_groups
 
 from ...data.random_numbers import generators_kept, seed_generators, seed_of
 from ...trainer import NotFiniteError, plain_updates
-from ..config import LEARNED, DelayMethod
+from ..config import LEARNED, Delays
 from .network import DigitNetwork
 
 # Recordings of each speaker and digit that choose the learning rate; the dataset's own test set.
@@ -103,7 +103,7 @@ class Trained:
 
 
 def train_network(
-    method: DelayMethod,
+    method: Delays,
     spoken: Spoken,
     fold: Fold,
     *,
@@ -191,7 +191,7 @@ def _scores(network: nn.Module, spikes: Tensor, digits: Tensor) -> tuple[float, 
     return 100 * float(correct), float(F.nll_loss(logarithms, digits))
 
 
-def _delays(network: DigitNetwork, method: DelayMethod) -> Tensor | None:
+def _delays(network: DigitNetwork, method: Delays) -> Tensor | None:
     layer = network.delays[1]
     if method not in LEARNED or not isinstance(layer, SynapticDelays):
         return None

@@ -13,7 +13,7 @@ from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
 from torchdcls_results import model_title
 
-from .findings import notice
+from .result import ImagesResult
 
 # Elements of a stage that are drawn.
 _SHOWN = 600
@@ -74,7 +74,7 @@ def stage_views(model: nn.Module, kernels: int = 8, before: Sequence[StageView] 
     return views
 
 
-def accuracy_figure(result: Mapping[str, Any]) -> Any:
+def accuracy_figure(result: ImagesResult) -> Any:
     """The picture of accuracy by epoch, which says what it is worth.
 
     Args:
@@ -87,12 +87,12 @@ def accuracy_figure(result: Mapping[str, Any]) -> Any:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     draw_accuracy(axes, _curves(result))
-    figure.suptitle(f"{model_title(result['config']['model'])}: test accuracy on {result['data']['name']}")
-    axes.set_title(_worth(result), fontsize="small", color="tab:red" if notice(result) else "black")
+    figure.suptitle(f"{model_title(result.config.model)}: test accuracy on {result.data.name}")
+    axes.set_title(_worth(result), fontsize="small", color="tab:red" if result.notice else "black")
     return figure
 
 
-def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, list[StageView]]) -> list[Path]:
+def draw_pictures(folder: Path, result: ImagesResult, views: Mapping[str, list[StageView]]) -> list[Path]:
     """Draws accuracy by epoch, positions and kernels; leaves out those for which there is nothing yet.
 
     Args:
@@ -168,13 +168,13 @@ def draw_pictures(folder: Path, result: Mapping[str, Any], views: Mapping[str, l
     return paths
 
 
-def _worth(result: Mapping[str, Any]) -> str:
+def _worth(result: ImagesResult) -> str:
     """What a reader of the accuracies must know: what they are of, and that they may mean nothing."""
-    config, data = result["config"], result["data"]
-    counts = [(data["train_images"], "training image"), (data["test_images"], "test image")]
-    counts += [(config["epochs"], "epoch"), (config["seeds"], "seed")]
+    config, data = result.config, result.data
+    counts = [(data.train_images, "training image"), (data.test_images, "test image")]
+    counts += [(config.epochs or 0, "epoch"), (config.seeds or 0, "seed")]
     of = ", ".join(f"{count:,} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
-    return "\n".join(filter(None, [of, notice(result)]))
+    return "\n".join(filter(None, [of, result.notice]))
 
 
 def _reach(learned: Mapping[str, Sequence[StageView]]) -> float:
@@ -193,11 +193,11 @@ def _moved(view: StageView) -> Tensor:
     return moved
 
 
-def _curves(result: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+def _curves(result: ImagesResult) -> dict[str, list[list[float]]]:
     curves: dict[str, list[list[float]]] = {}
-    for run in result["runs"]:
-        if run["epochs"]:
-            curves.setdefault(run["method"], []).append([epoch["test_accuracy"] for epoch in run["epochs"]])
+    for run in result.runs:
+        if run.epochs:
+            curves.setdefault(run.method, []).append([epoch.test_accuracy for epoch in run.epochs])
     # A run that was cut short cannot be averaged with whole ones.
     longest = {method: max(map(len, runs)) for method, runs in curves.items()}
     return {method: [run for run in runs if len(run) == longest[method]] for method, runs in curves.items()}

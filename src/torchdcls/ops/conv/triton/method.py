@@ -1,4 +1,4 @@
-"""The record of the method of GPUs: what it can run, and what is expected to pay. The first launch imports `launch`."""
+"""The record of the method of GPUs. The first launch imports `launch`, and Triton with it."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,7 @@ from ..operators import depthwise_maps, not_depthwise
 from ..problem import Problem
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-# Taps along the longer axis between which "auto" takes it on CUDA: what counts of operations and bytes let expect, not
-# a measurement.
+# Taps along the longer axis from and up to which "auto" takes it on CUDA, by counts of operations and bytes.
 LEAST_LENGTH, MOST_LENGTH = 9, 63
 
 
@@ -27,7 +26,7 @@ def _convolve(
 
 
 def _transpose(gradient: Tensor, weight: Tensor, stride: Sequence[int], before: Sequence[int], output: Tensor) -> None:
-    # The same with the kernel turned.
+    # The convolution with the flipped kernel.
     around = [taps - 1 - cells for taps, cells in zip(weight.shape[2:], before, strict=True)]
     _convolve(gradient, weight.flip(list(range(2, weight.dim()))), None, stride, around, output)
 
@@ -41,7 +40,7 @@ def _correlate(input: Tensor, gradient: Tensor, stride: Sequence[int], before: S
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    # Of one axis, one row of two.
+    # A map of one axis as one row.
     return tensor if tensor.dim() == 4 else tensor.unsqueeze(2)
 
 
@@ -52,9 +51,9 @@ def unsupported(problem: Problem) -> str | None:
     if len(problem.kernel) == 3:
         return "it convolves along one or two axes, and the kernel has three"
     if any(step != 1 for step in problem.stride):
-        return f"it makes every output, and stride {problem.stride} leaves most of them out"
+        return f"it computes every output, and stride {problem.stride} skips most of them"
     if problem.dtype not in DTYPES:
-        return f"it knows no {problem.dtype}"
+        return f"it does not support {problem.dtype}"
     if differentiated_forwards():
         return "it has no forward-mode derivative"
     return missing(problem.device)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from studies.cells import Cell, make_cell
-from studies.config import METHODS, Candidate, Method
+from studies.config import LAYERS, Candidate, Layers
 from studies.images import load_images
-from studies.methods import DenseConv2d, build
+from studies.layers import DenseConv2d, build
 from tests.studies.made_study import PLATFORM, toy
 from torchdcls import Dcls2d
 from torchdcls.conversion import parameter_count
@@ -17,7 +17,7 @@ from torchdcls.conversion import parameter_count
 CPU = torch.device("cpu")
 
 
-def cell_of(method: Method, model: str = "convnext", size: int = 9, start: float | str = 1.0, seed: int = 3) -> Cell:
+def cell_of(method: Layers, model: str = "convnext", size: int = 9, start: float | str = 1.0, seed: int = 3) -> Cell:
     candidate = Candidate(4e-3, 0.05, None if method == "7x7" else size, start)  # type: ignore[arg-type]
     return make_cell(toy(), PLATFORM, model=model, method=method, candidate=candidate, seed=seed)
 
@@ -32,7 +32,7 @@ def test_methods_start_alike_but_for_their_depthwise_layers(model: str) -> None:
         if isinstance(layer, nn.Conv2d) and layer.groups > 1
     }
     depthwise = {name for name in depthwise if own[name].shape[-1] == 7}
-    for method in METHODS[1:]:
+    for method in LAYERS[1:]:
         model_, _ = build(cell_of(method, model), 1, 10)
         state = model_.state_dict()
         assert {name for name in own if name not in state or state[name].shape != own[name].shape} <= depthwise

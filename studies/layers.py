@@ -1,4 +1,4 @@
-"""What stands in the place of a model's depthwise layers: the methods of a study and its controls."""
+"""What replaces a model's depthwise layers: the layers that a study compares, and its controls."""
 
 from collections.abc import Callable
 
@@ -19,14 +19,9 @@ from .config import BASELINE, PLACED, TAPS
 def build(cell: Cell, channels: int, classes: int) -> tuple[nn.Module, int | None]:
     """The model of a cell.
 
-    Weights of all layers but the depthwise ones are the same for all methods of one seed. "frozen" is "gaussian" with
+    Weights of all layers but the depthwise ones are the same for all models of one seed. "frozen" is "gaussian" with
     positions that stay at random places; its weights and spreads learn. Its size and start are chosen for itself.
     "dense" has every tap of its extent and more parameters than the baseline; "dilated" has 5x5 taps spread evenly.
-
-    Args:
-        cell: The cell.
-        channels: Channels of the images.
-        classes: Number of classes.
 
     Returns:
         The model on the CPU, and its elements or taps per kernel.
