@@ -44,9 +44,11 @@ def _option(action: Any) -> Iterator[str]:
     shown = ", ".join(action.option_strings) or action.dest.upper()
     kind = _kind(action)
     default = action.default
+    if action.nargs in ("*", "+"):
+        kind = f"one or more: {kind}"
     if action.option_strings and default not in (None, "==SUPPRESS=="):
-        words = " ".join(map(str, default)) if isinstance(default, list | tuple) else default
-        kind += f", default `{words}`"
+        words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        kind += f", default `{words.lower() if isinstance(default, bool) else words}`"
     text = re.sub("--[a-z][a-z-]*", r"`\g<0>`", " ".join(str(action.help).split()).replace("%%", "%"))
     yield from (f"`{shown}` ({kind})", f": {text}", "")
 
@@ -54,5 +56,6 @@ def _option(action: Any) -> Iterator[str]:
 def _kind(action: Any) -> str:
     kind = getattr(action, "_typehint", None) or action.type
     if kind is None:
-        return "a flag" if action.nargs == 0 else "a word"
-    return _in_words(kind).replace("|", "\\|")
+        return "a flag" if action.nargs == 0 else "a path" if action.dest == "config" else "a word"
+    # Without a value an option is null: its text says what happens then.
+    return _in_words(kind).removesuffix(" or null").replace("|", "\\|")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -61,7 +62,7 @@ COMPARISONS: dict[str, tuple[str, type[Any]]] = {
 
 
 def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
-    """What positions and images both have is all that they can be told at once."""
+    """Without a word only those settings are taken that positions and images both have."""
     own = {setting.name for setting in fields(CompareAllConfig)}
     for argument in arguments:
         option = argument.partition("=")[0]
@@ -81,20 +82,15 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     word = settings.pop("comparison", None)
     settings.pop("config", None)
     argv = ["compare", *arguments]
+    if word is not None:
+        compare = getattr(import_module(f".comparison.{word}.run", __package__), f"compare_{word}")
+        return _ended(compare(COMPARISONS[word][1](**settings), argv=argv).status)
     from .comparison.images.findings import images_part
     from .comparison.images.run import compare_images
     from .comparison.positions.findings import positions_part
     from .comparison.positions.run import compare_positions
     from .comparison.report import write_report
 
-    if word == "positions":
-        return _ended(compare_positions(PositionsConfig(**settings), argv=argv).status)
-    if word == "digits":
-        from .comparison.digits.run import compare_digits
-
-        return _ended(compare_digits(DigitsConfig(**settings), argv=argv).status)
-    if word == "images":
-        return _ended(compare_images(CompareConfig(**settings), argv=argv).status)
     out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
     given = {name: value for name, value in settings.items() if value is not None}
     positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)

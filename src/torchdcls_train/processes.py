@@ -23,13 +23,7 @@ _TURNS, _SECONDS = 10, 0.02
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of a run.
-
-    Args:
-        device: Where it computes.
-        rank: Its number over all machines; number 0 writes and prints.
-        world: How many there are.
-    """
+    """This process, of number `rank`, among the `world` of them that a run has on all machines."""
 
     device: torch.device
     rank: int = 0

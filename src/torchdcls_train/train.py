@@ -15,11 +15,10 @@ from torch import nn
 from torchdcls._checks import first_names
 from torchdcls.conversion import parameter_count
 
-from .data.batches import Batch, TrainingBatches
+from .data.batches import Batch, TrainingBatches, Unreadable
 from .data.open_sources import open_sources
 from .data.source_types import Images, Sources, Stream, image_count
 from .data.transforms import preparation, training_transform
-from .data.unreadable import Unreadable
 from .processes import Processes, device_name, helpful_threads, processes
 from .runs.checkpoint import Checkpoint, save_checkpoint
 from .runs.folder import RunFolder, check_resumable, element_statistics, new_run, resolved
@@ -53,8 +52,8 @@ def train(
     """Trains a model; see `RunFolder` for what it leaves.
 
     Under torchrun each process calls this. What a run computes depends on its settings alone: every micro-batch has
-    random numbers of its own, so that a run can be killed, resume, and end the same, and one process and two come to
-    the same but for rounding (and the running statistics of batch norms, which are those of the first process).
+    random numbers of its own. A run that is killed and resumed ends as one that is not; one process and two compute the
+    same but for rounding (and the running statistics of batch norms, which are those of the first process).
 
     Args:
         config: Settings.
@@ -161,7 +160,7 @@ class _Run:
         self._num_classes, self._classes = _num_classes(config, sources), sources.classes
         threads = torch.get_num_threads()
         if group.device.type == "cpu" and config.threads is None and helpful_threads(threads) < threads:
-            # Not set here: a run that is resumed elsewhere would come to something else.
+            # Not set here: a run that is resumed elsewhere would compute something else.
             say(console, f"{threads} CPU threads are slower than one now, beside other processes: try --threads 1")
         say(console, f"making the model, {config.model}")
         model = build_model(config, self._num_classes)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,6 +50,8 @@ class NetworkCell:
     sigma: float | None = None  # where it starts; None for the paper's start. Unit: grid cells
     radius: float = 0.0  # as for `TapsCell`
     size: int = 17  # height and width of the DCLS kernels
+    position_lr_scale: float = 5.0  # as for `TapsCell`
+    elements: int | None = None  # of a kernel; None for the most with which no parameters are added
     seed: int = 0  # of weights, positions, order and augmentation
 
     @cached_property
@@ -84,7 +86,7 @@ class Question:
 
 
 # How many of each task the study has.
-SEEDS: Mapping[Task, int] = {"taps": 8, "networks": 8}
+SEEDS: Mapping[Task, int] = {"taps": 8, "networks": 6}
 
 _BILINEAR = {"interpolation": "bilinear"}
 _WIDE = {"sigma": 3.0}
@@ -110,6 +112,7 @@ _NETWORK_STARTS: Mapping[str, Changes] = {
     "uniform within 3": {"radius": 3.0},
     "uniform within 8": {"radius": 8.0},
 }
+_NETWORKS: Mapping[str, Changes] = {"bilinear": {"method": "bilinear"}, "Gaussian": {}}
 
 QUESTIONS: tuple[Question, ...] = (
     Question(
@@ -197,15 +200,43 @@ QUESTIONS: tuple[Question, ...] = (
         "train a small network for minutes, and choose where positions start",
         "networks",
         _NETWORK_STARTS,
-        {"bilinear": {"method": "bilinear"}, "Gaussian": {}, "Gaussian, sigma 3": _WIDE},
+        {**_NETWORKS, "Gaussian, sigma 3": _WIDE},
     ),
-    # The same cells in other rows: these two were added when the runs were done.
+    # What follows was added after three seeds of the rows before.
     Question(
         "Networks: start of sigma, Gaussian",
         "train a small network for minutes, and choose where sigma starts",
         "networks",
-        {"0.23 (paper)": {}, "3": _WIDE},
+        {"0.23 (paper)": {}, "1": {"sigma": 1.0}, "3": _WIDE},
         _NETWORK_STARTS,
+    ),
+    Question(
+        "Networks: interpolation",
+        "train a small network for minutes, and choose the interpolation",
+        "networks",
+        {name: {"method": name} for name in ("bilinear", "triangle", "gaussian")},
+        {"normal, 0.5 (paper)": {}},
+    ),
+    Question(
+        "Networks: learning rate of positions over that of weights",
+        "train a small network for minutes, and choose the learning rate of positions",
+        "networks",
+        {"5 (paper)": {}, **{str(scale): {"position_lr_scale": float(scale)} for scale in (1, 20)}},
+        _NETWORKS,
+    ),
+    Question(
+        "Networks: number of elements",
+        "train a small network for minutes, and choose the number of elements",
+        "networks",
+        {"as many parameters as 7x7": {}, **{str(count): {"elements": count} for count in (5, 10)}},
+        _NETWORKS,
+    ),
+    Question(
+        "Networks: kernel size",
+        "train a small network for minutes, and choose the kernel size",
+        "networks",
+        {str(size): {"size": size} for size in (17, 9, 27)},
+        _NETWORKS,
     ),
     Question(
         "Networks: the presets of convert",
@@ -226,7 +257,7 @@ def planned(seeds: Mapping[Task, int]) -> Iterator[Cell]:
             every = INPUTS if question.task == "taps" else INPUTS[:1]
             for row, column, inputs in product(question.rows, question.columns, every):
                 cells.append(question.cell(row, column, seed, inputs))
-        cells.append(baseline(NetworkCell(seed=seed)))
+        cells.append(baseline(seed))
         for cell in cells:
             if seed < seeds.get(task_of(cell), 0) and cell.id not in seen:
                 seen.add(cell.id)
@@ -238,9 +269,9 @@ def task_of(cell: Cell) -> Task:
     return "taps" if isinstance(cell, TapsCell) else "networks"
 
 
-def baseline(cell: NetworkCell) -> NetworkCell:
-    """The network with its own layers and the same seed."""
-    return replace(NetworkCell(method="7x7"), seed=cell.seed)
+def baseline(seed: int) -> NetworkCell:
+    """The network with its own layers."""
+    return NetworkCell("7x7", seed=seed)
 
 
 def _id(task: Task, cell: Cell) -> str:

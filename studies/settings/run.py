@@ -139,10 +139,14 @@ class NetworkTraining:
             dilated_kernel_size=cell.size,
             position_radius=cell.radius,
             sigma_init=cell.sigma,
+            kernel_count=cell.elements,
             epochs=max(1, _EPOCHS // self._shortened),
         ).checked()
         model, report = compared_model(config, cell.method, self._data, cell.seed)
-        settings = short_settings(config, cell.seed, bilinear=cell.method == "bilinear")
+        settings = replace(
+            short_settings(config, cell.seed, bilinear=cell.method == "bilinear"),
+            position_lr_scale=cell.position_lr_scale,
+        )
         mean, std = channel_mean_std(self._data.train.images)
         training = HeldBatches(self._data.train, config.batch_size, mean, std, cell.seed)
         validation = HeldBatches(self._data.test, config.batch_size, mean, std)

@@ -7,8 +7,8 @@ that other numbers see another order, and the same numbers the same.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,10 @@ from .readers import (
     Transform,
 )
 from .source_types import DataError, Images, Share, Stream, image_count
+
+# Bad luck in few images is no bad data: the share is one of this many at least, or of an epoch where that is smaller.
+_FEWEST = 1000
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +163,37 @@ class ValidationBatches:
             raise DataError(
                 f"data: expected images to validate on, got {len(failures)} of which none can be read, "
                 f"first {failures[0]}"
+            )
+
+
+@dataclass
+class Unreadable:
+    """Counts the unreadable images of one epoch, so that one that goes wrong late is not excused by those before.
+
+    A run stops where their share is above the allowed one, of an epoch with so many images in all processes.
+    """
+
+    allowed: float
+    images: int
+    seen: int = field(default=0, init=False)
+    count: int = field(default=0, init=False)
+    failures: tuple[str, ...] = field(default=(), init=False)
+
+    def add(self, seen: int, unreadable: int, failures: Sequence[str]) -> None:
+        """Counts further images of all processes; `failures` is what this process could not read of them.
+
+        Raises:
+            DataError: More than the allowed share could not be read. The same in every process, so that all stop.
+        """
+        self.seen += seen
+        self.count += unreadable
+        self.failures = (*self.failures, *failures)[:_NAMES_SHOWN]
+        of = max(self.seen, min(_FEWEST, self.images))
+        if self.count > self.allowed * of:
+            first = f", first {', '.join(self.failures)}" if self.failures else ""
+            raise DataError(
+                f"max_unreadable: expected at most {self.allowed:.2%} unreadable images, got {self.count} among "
+                f"{self.seen}{first}; repair or remove them, or raise the setting"
             )
 
 

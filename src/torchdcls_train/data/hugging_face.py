@@ -10,9 +10,8 @@ from datasets.distributed import split_dataset_by_node
 from PIL import Image
 
 from ..settings import TrainConfig
-from .fingerprint import fingerprint
 from .random_numbers import seed_of
-from .source_types import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits
+from .source_types import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, fingerprint
 
 # What reading a dataset raises, from an unknown name to a missing column, has no end.
 _ANYTHING = Exception

@@ -18,9 +18,8 @@ from torchdcls._checks import also_nearest, alternatives, first_names
 
 from ..settings import MAX_IMAGE_PIXELS, NAMED
 from .decoding import decode, reason
-from .fingerprint import fingerprint
 from .image_set import ImageData, ImageSet
-from .source_types import read_rgb, shortened
+from .source_types import fingerprint, read_rgb, shortened
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 

@@ -10,11 +10,10 @@ from PIL import Image
 from torchdcls._extras import needed_by
 
 from ..settings import NAMED, TrainConfig
-from .fingerprint import fingerprint
 from .image_folder import ENDINGS, FolderImages, check_data_folder
 from .image_set import ImageSet, balanced_indices
 from .in_memory import load_data
-from .source_types import Images, Part, Sources, Stream, chosen_splits, image_count
+from .source_types import Images, Part, Sources, Stream, chosen_splits, fingerprint, image_count
 
 
 def open_sources(config: TrainConfig) -> Sources:
@@ -46,7 +45,12 @@ def open_sources(config: TrainConfig) -> Sources:
         raise ValueError(
             f"train_images: expected a number, since '{config.data}' does not say how many images '{split}' has"
         )
-    _check_num_classes(config, sources)
+    there = len(sources.classes or ())
+    if config.num_classes is not None and config.num_classes < there:
+        raise ValueError(
+            f"num_classes: expected at least {there}, as many as '{sources.name}' has, got {config.num_classes}; "
+            "leave it out for as many"
+        )
     return replace(
         sources,
         train=_part("train_images", config.train_images, sources.train),
@@ -55,12 +59,7 @@ def open_sources(config: TrainConfig) -> Sources:
 
 
 class MemoryImages:
-    """Images held in memory.
-
-    Args:
-        images: Of one or three channels.
-        name: Names images "name[index]".
-    """
+    """Images of one or three channels held in memory, called "name[index]"."""
 
     def __init__(self, images: ImageSet, name: str) -> None:
         # In the layout of Pillow, which reads a row of it without a copy of its own.
@@ -126,19 +125,8 @@ def _open_folder(config: TrainConfig) -> Sources:
     return Sources(train, validation, train.classes, len(train.classes), folder.resolve().name)
 
 
-def _check_num_classes(config: TrainConfig, sources: Sources) -> None:
-    if sources.classes is None:
-        return
-    there = len(sources.classes)
-    if config.num_classes is not None and config.num_classes < there:
-        raise ValueError(
-            f"num_classes: expected at least {there}, as many as '{sources.name}' has, got {config.num_classes}; "
-            "leave it out for as many"
-        )
-
-
 def _part(setting: str, count: int | None, source: Images | Stream) -> Images | Stream:
-    """As many images as asked for, the same number of each class; streams see to it themselves."""
+    """As many images as asked for, the same number of each class; a stream cuts itself."""
     there = source.there if isinstance(source, Stream) else len(source)
     if count is not None and there is not None and count > there:
         raise ValueError(f"{setting}: expected at most {there}, as many as there are, got {count}")

@@ -1,6 +1,6 @@
 """Random numbers that depend on a place alone: on the seed, the epoch and where in it something stands.
 
-Nothing is kept from one place to the next, so that it does not matter who comes to a place, or after what.
+Nothing is kept from one place to the next: it does not matter which process draws them, or after what.
 """
 
 import random

@@ -1,9 +1,10 @@
 """What yields images: a source that is read in any order, and one that is read as a stream."""
 
+import hashlib
 import io
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -15,7 +16,6 @@ from torchdcls._checks import first_names
 
 from ..settings import MAX_IMAGE_PIXELS
 from .decoding import decode
-from .fingerprint import fingerprint
 
 
 class DataError(ValueError):
@@ -218,3 +218,11 @@ def chosen_splits(train: str | None, validation: str | None, present: Sequence[s
 def shortened(names: Sequence[str]) -> str:
     """The first few names in quotes, and how many more there are."""
     return first_names([f"'{name}'" for name in names])
+
+
+def fingerprint(parts: Iterable[object]) -> str:
+    """A short text that is another one where a part is another one: names, labels, or bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else f"{part!r}\n".encode())
+    return digest.hexdigest()[:32]

@@ -22,24 +22,17 @@ from torchdcls.conversion.report import mismatch
 from .writer import write_whole
 
 _FORMAT = "torchdcls checkpoint 1"
-_TENSOR = "tensor"
-_TUPLE = "tuple"
-_DTYPE = "dtype"
+# What stands for values that JSON lacks.
+_TENSOR, _TUPLE, _DTYPE = "tensor", "tuple", "dtype"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
-
-    Args:
-        path: The file.
-        tensors: By name: "model.", "ema." and "optimizer." and what they belong to.
-        about: Settings, place in the run, and what else was saved as text.
-    """
+    """What a checkpoint file holds."""
 
     path: Path
-    tensors: Mapping[str, Tensor]
-    about: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]  # by name: "model.", "ema." or "optimizer.", and what they belong to
+    about: Mapping[str, Any]  # settings, place in the run, and what else was saved as text
 
     def has(self, part: str) -> bool:
         """Whether there is a "model", an "ema" or an "optimizer" in it."""
@@ -115,7 +108,7 @@ def save_checkpoint(
         model: Whose weights to save.
         ema: Whose weights to save as averaged ones.
         optimizer: Whose state to save.
-        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
+        previous: Where the old file of this name goes once the new one is complete.
 
     Raises:
         OSError: It cannot be written; the old file is still there.
@@ -127,7 +120,7 @@ def save_checkpoint(
     text = dict(about)
     if optimizer is not None:
         text["optimizer"] = _split(optimizer.state_dict(), "optimizer", tensors)
-    # safetensors knows no strides.
+    # safetensors does not keep strides.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     strides = {name: torch.empty_like(tensor, device="meta").stride() for name, tensor in tensors.items()}
     strides = {name: stride for name, stride in strides.items() if stride != plain[name].stride()}
@@ -144,7 +137,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"checkpoint: expected a file, got '{path}', which {_what(path)}")
+        came = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"checkpoint: expected a file, got '{path}', which {came}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -201,18 +195,14 @@ def _joined(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         if value.keys() == {_TUPLE}:
             return tuple(_joined(entry, tensors) for entry in value[_TUPLE])
         if value.keys() == {_DTYPE}:
-            return _dtype(value[_DTYPE])
+            dtype = getattr(torch, value[_DTYPE], None)
+            if not isinstance(dtype, torch.dtype):
+                raise ValueError(f"expected a dtype of torch, got {value[_DTYPE]!r}")
+            return dtype
         return {key: _joined(entry, tensors) for key, entry in value.items()}
     if isinstance(value, list):
         return [_joined(entry, tensors) for entry in value]
     return value
-
-
-def _dtype(name: str) -> torch.dtype:
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"expected a dtype of torch, got {name!r}")
-    return found
 
 
 def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -237,8 +227,4 @@ def _laid(tensor: Tensor, stride: Sequence[int]) -> Tensor:
 
 def _others(path: Path) -> str:
     names = [f"'{other}'" for other in sorted(path.parent.glob("*.safetensors")) if other != path]
-    return f"a copy of it, or {' or '.join(names)}" if names else "a copy of it"
-
-
-def _what(path: Path) -> str:
-    return "is a folder" if path.is_dir() else "does not exist"
+    return " or ".join(["a copy of it", *names])

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
@@ -33,9 +34,6 @@ class RunFolder:
     them; `metrics.jsonl` a line for every `log_every` updates and for every epoch; `tensorboard/` the same and
     histograms of positions and sigmas; `checkpoints/last.safetensors` all that is needed to resume,
     `previous.safetensors` the one before it, and `best.safetensors` the weights, or their average, of the best epoch.
-
-    Args:
-        path: The folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,8 +74,8 @@ class RunFolder:
             config: Settings.
             command: What the user typed.
             facts: What else the record should say: device, processes, parameters, data.
-            first: The update that it begins or resumes with.
-            updates: Updates that were done before.
+            first: The update that the run begins or resumes with.
+            updates: Number of updates before that one.
         """
         self._writer = RunWriter(self.path, "run.json", self._metrics.name)
         self.last.parent.mkdir(exist_ok=True)
@@ -129,12 +127,11 @@ class RunFolder:
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
     """The settings as numbers, strings, lists and mappings."""
-    plain = {}
-    for name, value in asdict(config).items():
-        if isinstance(value, Path):
-            value = str(value)
-        plain[name] = list(value) if isinstance(value, tuple) else value
-    return plain
+
+    def plain(value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+    return {name: plain(value) for name, value in asdict(config).items()}
 
 
 def check_resumable(
@@ -149,9 +146,9 @@ def check_resumable(
     Args:
         checkpoint: What to resume from.
         config: Settings.
-        updates_per_epoch: Number of updates in an epoch.
+        updates_per_epoch: With these settings and data.
         classes: Names of the data's classes, if they are known.
-        identity: By what the images are known, as `Sources.identity` says.
+        identity: Of the data, as of `Sources.identity`.
 
     Returns:
         A note, where the checkpoint does not say which images it was made with.
@@ -184,7 +181,10 @@ def check_resumable(
     refuse_if(updates != updates_per_epoch, "data", "updates an epoch", f"{updates_per_epoch} in place of {updates}")
     before = tuple(about.get("classes") or ())
     if before and classes is not None and before != classes:
-        refuse_if(True, "data", "classes", _difference(before, classes))
+        pairs = zip(before, classes, strict=False)
+        other = next((f"{came!r} in place of {name!r}" for name, came in pairs if name != came), "")
+        counts = f"{len(classes)} in place of {len(before)}"
+        refuse_if(True, "data", "classes", other if len(classes) == len(before) else counts)
     if about.get("data") is None:
         return f"note: '{checkpoint.path}' does not say which images it was made with, so they are not compared"
     for split, images in identity.items():
@@ -195,13 +195,6 @@ def check_resumable(
     return None
 
 
-def _difference(expected: tuple[str, ...], came: tuple[str, ...]) -> str:
-    if len(expected) != len(came):
-        return f"{len(came)} in place of {len(expected)}"
-    one, other = next(pair for pair in zip(expected, came, strict=True) if pair[0] != pair[1])
-    return f"{other!r} in place of {one!r}"
-
-
 def new_run(checkpoint: Checkpoint) -> str:
     """How to train on where a run cannot be resumed."""
     return f"begin a new run with its weights: --initial-checkpoint '{checkpoint.path}' and another --out"
@@ -209,23 +202,23 @@ def new_run(checkpoint: Checkpoint) -> str:
 
 def element_statistics(model: nn.Module) -> dict[str, float]:
     """Share of positions at the grid's border and mean spread beyond the profile's smallest, over all DCLS layers."""
-    at_border, count, sigmas = 0.0, 0, []
-    seen: set[nn.Parameter] = set()
-    for layer in (module for module in model.modules() if isinstance(module, DclsLayer)):
-        if layer.position in seen:
-            continue
-        seen.add(layer.position)
-        for axis, size in zip(layer.position.detach(), layer.learned_size, strict=True):
-            at_border += float(((axis <= -(size // 2)) | (axis >= size - 1 - size // 2)).sum())
-            count += axis.numel()
-        if layer.sigma is not None:
-            sigmas.append(layer.sigma.detach().abs().mean().item())
-    if count == 0:
-        return {}
-    return {
-        "positions_at_border": at_border / count,
-        **({"mean_sigma": math.fsum(sigmas) / len(sigmas)} if sigmas else {}),
-    }
+    layers: dict[nn.Parameter, DclsLayer] = {}  # by their positions, which they may share
+    for module in model.modules():
+        if isinstance(module, DclsLayer):
+            layers.setdefault(module.position, module)
+    borders = [
+        ((axis <= -(size // 2)) | (axis >= size - 1 - size // 2)).flatten()
+        for layer in layers.values()
+        for axis, size in zip(layer.position.detach(), layer.learned_size, strict=True)
+    ]
+    sigmas = [layer.sigma.detach().abs().mean().item() for layer in layers.values() if layer.sigma is not None]
+    found = {}
+    if borders:
+        at_border = torch.cat(borders)
+        found["positions_at_border"] = at_border.sum().item() / len(at_border)
+    if sigmas:
+        found["mean_sigma"] = math.fsum(sigmas) / len(sigmas)
+    return found
 
 
 def _summary_writer(folder: Path, updates: int) -> Any:

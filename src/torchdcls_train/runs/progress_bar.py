@@ -12,7 +12,7 @@ class ProgressBar:
 
     Args:
         console: Where to draw.
-        images: Number of images that all of the work will take, None where nobody knows.
+        images: Number of images that all of the work will take, None where unknown.
         done: Number of these that were done before.
         noun: What they are.
     """

@@ -24,7 +24,7 @@ class RunWriter:
     Args:
         folder: Made if it is missing. One process at a time may have it.
         about: Name of the file that says what the run is.
-        lines: Name of the file that grows, if there is one.
+        lines: Name of the file that grows.
 
     Raises:
         ValueError: Another process has the folder, or it cannot be written to.
@@ -81,12 +81,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def command_line(argv: Sequence[str] | None, program: Sequence[str] = ("torchdcls",)) -> str:
-    """The command that makes the same run again.
-
-    Args:
-        argv: Its arguments; None for those of the process.
-        program: What comes before them.
-    """
+    """The command that makes the same run again, of its arguments or else those of the process."""
     return shlex.join([*program, *repeatable(sys.argv[1:] if argv is None else argv)])
 
 

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 
 from tests.torchdcls_train.data.made_data import picture, write_folder, write_parquet, write_shards
-from torchdcls_train.data.batches import Batch, TrainingBatches, ValidationBatches
+from torchdcls_train.data.batches import Batch, TrainingBatches, Unreadable, ValidationBatches
 from torchdcls_train.data.open_sources import open_sources
 from torchdcls_train.data.random_numbers import generators_kept, seed_generators, seed_of
 from torchdcls_train.data.source_types import DataError, Encoded, Images, Share, Stream
 from torchdcls_train.data.transforms import Preparation, training_transform, validation_transform
-from torchdcls_train.data.unreadable import Unreadable
 from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
 
@@ -357,7 +356,7 @@ def test_unreadable_images_of_a_stream_are_replaced_by_the_next(made: str, reque
     assert len(shown) == 32 and set(shown) == set(range(32)) - {1, 2, 9}
     for batch in batches:
         for failure in batch.failures:
-            assert failure.endswith("(no image that Pillow knows)")
+            assert failure.endswith("(not an image that Pillow reads)")
     failures = "".join(failure for batch in batches for failure in batch.failures)
     assert all(f"00{number}.png" in failures for number in (1, 2, 9))
 
@@ -464,7 +463,7 @@ def test_a_folder_from_end_to_end(tmp_path: Path) -> None:
     assert sorted(reds(validated)) == [18, 19, 21, 22, 23, 24]
     assert [label % 2 for label in reds(validated)] == numbers(validated)
     (failure,) = (failure for batch in validated for failure in batch.failures)
-    assert failure == f"'{folder / 'val' / 'apple' / '020.png'}' (no image that Pillow knows)"
+    assert failure == f"'{folder / 'val' / 'apple' / '020.png'}' (not an image that Pillow reads)"
 
 
 # Seeds, transforms, the count
@@ -568,8 +567,8 @@ def test_a_share_of_unreadable_images_is_let_pass() -> None:
 
 def test_unreadable_images_of_small_epochs() -> None:
     Unreadable(0.1, images=20).add(5, 2, [])
-    with pytest.raises(DataError, match=r"got 3 among 5, first a, b, c; mend"):
+    with pytest.raises(DataError, match=r"got 3 among 5, first a, b, c; repair"):
         Unreadable(0.1, images=20).add(5, 3, ["a", "b", "c", "d"])
-    with pytest.raises(DataError, match=r"at most 0\.00% unreadable images, got 1 among 8; mend"):
+    with pytest.raises(DataError, match=r"at most 0\.00% unreadable images, got 1 among 8; repair"):
         Unreadable(0.0, images=100_000).add(8, 1, [])
     Unreadable(1.0, images=8).add(8, 8, [])

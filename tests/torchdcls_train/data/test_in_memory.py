@@ -482,7 +482,7 @@ BROKEN_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no test images": (lambda f: remove_images(f / "test"), r"in the class folders of '.*test', got no image files"),
     "all unreadable": (
         break_images,
-        r"folders of '.*train', got 6 files of which none .*, first '0.png' \(no image that .*\); the formats",
+        r"folders of '.*train', got 6 files of which none .*, first '0.png' \(not an image that .*\); the formats",
     ),
     "test unreadable": (lambda f: break_images(f / "test"), r"folders of '.*test', got 4 files of which none"),
     "a class unreadable": (lambda f: break_images(f / "train" / "pear"), r"of every class .* got none of 'pear'; add"),

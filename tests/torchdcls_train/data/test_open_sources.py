@@ -21,7 +21,6 @@ from tests.torchdcls_train.data.made_data import (
     write_shard,
     write_shards,
 )
-from torchdcls_train.data.fingerprint import fingerprint
 from torchdcls_train.data.image_set import ImageSet
 from torchdcls_train.data.in_memory import load_data
 from torchdcls_train.data.open_sources import MemoryImages, open_sources
@@ -34,6 +33,7 @@ from torchdcls_train.data.source_types import (
     Sources,
     Stream,
     checked_label,
+    fingerprint,
 )
 from torchdcls_train.settings import TrainConfig
 
