@@ -18,8 +18,7 @@ def swap_modules_(model: nn.Module, others: Mapping[nn.Module, nn.Module]) -> No
     # A module may have several places, even in one parent. The innermost are replaced first, while their parents stay.
     for name, module in reversed(list(model.named_modules(remove_duplicate=False))):
         if name and module in others:
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, others[module])
+            model.set_submodule(name, others[module])
 
 
 def convolution_like(

@@ -19,7 +19,7 @@ class ExportReport:
     Attributes:
         path: The file.
         to: Its format.
-        files: All files, with their sizes in bytes: a model of more than 2 GB has its weights in a second one.
+        files: All files, with their sizes in bytes: ONNX weights of more than 1.5 GiB are in a second one.
         opset: ONNX's version of operators, None for the other formats.
         input: Shape of the input, with names for the axes whose sizes are free; None where there is no program.
         fused: How DCLS layers were fused; None where they were kept, or there are none.
