@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdcls import Profile, construct_kernel
-from torchdcls.ops.conv import METHODS
+from torchdcls.ops.conv import METHOD_NAMES
 from torchdcls.ops.native import missing
 from torchdcls.ops.reference import reference_convolution, reference_kernel
 
@@ -154,7 +154,9 @@ def oracle_convolution(input, weight, bias=None, stride=1, padding=0, groups=1) 
 # Of tests of the compiled kernels, which an installation may be without.
 needs_kernels = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 # What runs on CPU; the tests of "triton" need a GPU or Triton's interpreter, and stand by themselves.
-CPU_METHODS = tuple(method for method in METHODS if method != "triton" and (method != "native" or missing() is None))
+CPU_METHODS = tuple(
+    method for method in METHOD_NAMES if method != "triton" and (method != "native" or missing() is None)
+)
 
 
 def answers(call: Callable[[], Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor]:

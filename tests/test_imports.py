@@ -9,7 +9,7 @@ import pytest
 import torch
 from missing import OPTIONAL, run_without
 
-from torchdcls.ops.conv import METHODS
+from torchdcls.ops.conv import METHOD_NAMES
 
 ROOT = Path(__file__).parent.parent
 # The library, and what uses it: each may import those before it. What results say of themselves is a module.
@@ -130,9 +130,9 @@ def test_the_walk_finds_the_imports_that_are_known():
     assert ("torchdcls.nn.dcls", "torchdcls._checks") in arrows
     assert ("torchdcls.ops.conv.api", "torchdcls.ops.conv.select") in arrows
     assert ("torchdcls_train.trainer", "torchdcls.optim") in arrows
-    assert ("torchdcls_train.run_files", "torchdcls_results") in arrows
+    assert ("torchdcls_train.runs.writer", "torchdcls_results") in arrows
     assert ("studies.training", "torchdcls_train.comparison.training") in arrows
-    assert ("benchmarks.study", "studies.page") in arrows
+    assert ("benchmarks.evidence", "studies.page") in arrows
     assert len(LIBRARY) > 20
 
 
@@ -160,10 +160,10 @@ def test_imports_point_one_way(found):
         ("torchdcls.cli.main", "torchdcls_train.commands", True),
         ("torchdcls", "studies.plan", True),
         ("torchdcls.ops.conv.rates", "benchmarks.fit", False),
-        ("torchdcls_train.engine", "studies.training", True),
-        ("torchdcls_train.checkpoint", "benchmarks.record", False),
+        ("torchdcls_train.train", "studies.training", True),
+        ("torchdcls_train.runs.checkpoint", "benchmarks.record", False),
         ("torchdcls.deployment.report", "torchdcls_results", False),
-        ("torchdcls_results", "torchdcls_train.run_files", True),
+        ("torchdcls_results", "torchdcls_train.runs.writer", True),
         ("studies.page", "benchmarks.tables", False),
         ("benchmarks.sizes", "torchdcls_train.comparison.small", False),
     ],
@@ -237,7 +237,7 @@ def test_making_kernels_and_convolving_do_not_know_each_other(found):
         ("ops.separable", "ops.conv.direct"),
         ("ops.triton.launch", "ops.conv.triton.launch"),
         ("ops.kernel", "ops.dcls_conv"),
-        ("ops.conv.triton.way", "ops.triton.support"),
+        ("ops.conv.triton.method", "ops.triton.support"),
         ("ops.conv.fft", "ops.separable"),
         ("ops.conv.direct", "profiles"),
         ("ops.padding", "ops"),
@@ -252,7 +252,7 @@ def test_holes_in_the_wall_are_seen(file, target):
 
 def test_methods_of_convolving_do_not_know_each_other():
     methods = [f"ops.conv.{path.stem}" for path in (SOURCE / "ops" / "conv").glob("*.py")]
-    methods = [method for method in methods if method.rpartition(".")[2] in METHODS]
+    methods = [method for method in methods if method.rpartition(".")[2] in METHOD_NAMES]
     assert len(methods) >= 2
     for method in methods:
         others = [other for other in methods if other != method]

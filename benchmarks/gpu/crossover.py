@@ -11,13 +11,12 @@ from typing import Any
 import torch
 
 from torchdcls.ops.conv import large_kernel_conv
+from torchdcls.ops.conv.methods import METHODS
 from torchdcls.ops.conv.posing import pose
 from torchdcls.ops.conv.select import unsupported_reason
-from torchdcls.ops.conv.ways import WAYS
 
 from ..conv import Layer, tensors, trained
-from . import clock
-from .part import Problem, measured
+from . import Problem, clock, measured
 
 SUMMARY = "every method by size of map and kernel"
 SECONDS = 75
@@ -45,7 +44,7 @@ def problems() -> dict[str, Problem]:
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The result as a table, the header first: milliseconds of each method."""
-    names = [way.name for way in WAYS if any(way.name in entry["ms"] for entry in measured(result))]
+    names = [method.name for method in METHODS if any(method.name in entry["ms"] for entry in measured(result))]
     table = [["by every method, ms", *names]]
     for entry in measured(result):
         table.append([entry["name"], *(f"{entry['ms'][name]:.3f}" if name in entry["ms"] else "-" for name in names)])
@@ -56,14 +55,14 @@ def _times(layer: Layer) -> dict[str, Any]:
     input, weight, gradient = tensors(layer, layer.kernel, torch.channels_last, clock.DEVICE)
     _, problem = pose(input, weight, None, 1, layer.kernel // 2, layer.channels)
     sides, once = {}, {}
-    for way in WAYS:
-        if unsupported_reason(way, problem) is not None:
+    for method in METHODS:
+        if unsupported_reason(method, problem) is not None:
             continue
-        method: Any = way.name
-        by = partial(large_kernel_conv, padding=layer.kernel // 2, groups=layer.channels, method=method)
-        sides[way.name] = run = trained(by, input, weight, gradient)
+        name: Any = method.name
+        by = partial(large_kernel_conv, padding=layer.kernel // 2, groups=layer.channels, method=name)
+        sides[name] = run = trained(by, input, weight, gradient)
         run()  # compiles, and measures configurations
-        once[way.name] = clock.seconds_of_one(run)
+        once[name] = clock.seconds_of_one(run)
     near = {name: sides[name] for name, seconds in once.items() if seconds <= FAR * min(once.values())}
     times = {name: median(turns) for name, turns in clock.seconds_a_call(near, turns=3, seconds=0.03).items()}
     return {"ms": {name: 1e3 * times.get(name, seconds) for name, seconds in once.items()}}

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdcls import convert, fuse, param_groups
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data import load_data
 
 torch.manual_seed(0)
 data = load_data("embedded")  # a part of Fashion-MNIST

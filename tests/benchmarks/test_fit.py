@@ -12,9 +12,9 @@ from benchmarks import fit
 from benchmarks.record import RESULTS
 from benchmarks.shapes import MOST_CELLS, MOST_TAPS, MOST_WEIGHTS, Shape, draw_shapes
 from benchmarks.tables import newest_result
+from torchdcls.ops.conv.methods import named
 from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.rates import FILE
-from torchdcls.ops.conv.ways import named
 
 SHAPES = draw_shapes(150, 5)
 

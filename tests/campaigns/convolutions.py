@@ -146,9 +146,9 @@ def _report(problems: list[Drawn], reading: int, writing: int) -> None:
 
 def attempt(problem: Drawn) -> Iterator[Case]:
     """A case for each method that can run the problem."""
-    from torchdcls.ops.conv import METHODS, select
+    from torchdcls.ops.conv import METHOD_NAMES, select
+    from torchdcls.ops.conv.methods import named
     from torchdcls.ops.conv.posing import pose
-    from torchdcls.ops.conv.ways import named
 
     leaves = tensors(problem)
     bias = leaves.get("bias")
@@ -162,7 +162,7 @@ def attempt(problem: Drawn) -> Iterator[Case]:
     whole = {name: leaf.contiguous() for name, leaf in leaves.items()}
     truth = answers(lambda leaves: torchs(problem, leaves), {name: leaf.double() for name, leaf in whole.items()})
     plain = answers(lambda leaves: torchs(problem, leaves), whole)
-    for method in METHODS:
+    for method in METHOD_NAMES:
         if method == "triton" or (method != "auto" and select.unsupported_reason(named(method), posed) is not None):
             continue
         kind = f"{method}, {problem.dims}-D{', transposed' if problem.beyond is not None else ''}"

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from torchdcls.ops.conv import autograd, ways
+from torchdcls.ops.conv import autograd, methods
 
 from . import convolutions
 
@@ -31,8 +31,10 @@ PROBLEM = convolutions.Drawn(
 
 def spectra(monkeypatch, convolve):
     """Has "fft" convolve so."""
-    changed = [dataclasses.replace(way, convolve=convolve) if way.name == "fft" else way for way in ways.WAYS]
-    monkeypatch.setattr(ways, "WAYS", tuple(changed))
+    changed = [
+        dataclasses.replace(method, convolve=convolve) if method.name == "fft" else method for method in methods.METHODS
+    ]
+    monkeypatch.setattr(methods, "METHODS", tuple(changed))
 
 
 def faults(cases):
@@ -40,7 +42,7 @@ def faults(cases):
 
 
 def test_wrong_numbers_are_found(monkeypatch):
-    plain = ways.named("fft").convolve
+    plain = methods.named("fft").convolve
     spectra(monkeypatch, lambda *arguments: plain(*arguments) * (1 + 1e-4))
     assert "times what is allowed" in faults(convolutions.attempt(PROBLEM))["fft, 2-D"]
 

@@ -217,6 +217,20 @@ def test_wrong_input(kind, input, said):
 
 
 @kinds
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_the_other_layout_is_told_from_its_shape(kind, batch):
+    for time_first, shape, other in (
+        (False, (9, *batch, 3), "time, batch, 3"),
+        (True, (*batch, 3, 9), "batch, 3, time"),
+    ):
+        message = rf"^input: .*; make the layer with time_first={not time_first} for \({other}\)$"
+        with pytest.raises(ValueError, match=message):
+            kind(3, 4, 6, time_first=time_first)(torch.ones(shape))
+    with pytest.raises(ValueError, match=r"without batch, got \(2, 5, 9\)$"):
+        kind(3, 4, 6)(torch.ones(2, 5, 9))
+
+
+@kinds
 @pytest.mark.parametrize(
     ("settings", "error", "said"),
     [

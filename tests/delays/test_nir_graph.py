@@ -82,7 +82,7 @@ def test_layers_that_are_no_graph(kind):
     round_delays_(layer)
     with pytest.raises(ValueError, match=r"^layer: expected no bias, .*, got one"):
         to_nir(layer, 0.01)
-    with pytest.raises(TypeError, match=r"^layer: expected a layer of torchdcls.delays, got Linear"):
+    with pytest.raises(TypeError, match=r"^layer: expected a layer of torchdcls.delays, got torch.nn.*Linear$"):
         to_nir(torch.nn.Linear(2, 2), 0.01)
     for dt in (0, -1, float("nan")):
         with pytest.raises(ValueError, match=r"^dt: expected"):
@@ -116,7 +116,7 @@ def test_graphs_that_are_no_layer():
     del graph.nodes["output"]
     with pytest.raises(ValueError, match=r"^graph: expected one input and one output, got 1 and 0"):
         from_nir(graph, 0.01)
-    with pytest.raises(TypeError, match=r"^graph: expected a nir.NIRGraph, got Linear"):
+    with pytest.raises(TypeError, match=r"^graph: expected a nir.NIRGraph, got .*Linear$"):
         from_nir(linear, 0.01)
 
 

@@ -176,9 +176,9 @@ def test_wrong_arguments():
         RecurrentDelays(AxonalDelays(3, 4, 5), Leaky())
     with pytest.raises(ValueError, match=r"^delays: expected no tail, .*, got 2"):
         RecurrentDelays(AxonalDelays(4, 4, 5, tail=2), Leaky())
-    with pytest.raises(TypeError, match=r"^delays: expected a layer of delays, got Linear"):
+    with pytest.raises(TypeError, match=r"^delays: expected a layer of delays, got torch.nn.*Linear$"):
         RecurrentDelays(nn.Linear(4, 4), Leaky())
-    with pytest.raises(TypeError, match=r"^neuron: expected what can be called with a current and a state, got 'lif'"):
+    with pytest.raises(TypeError, match=r"^neuron: expected a function of a current and a state, got 'lif'"):
         RecurrentDelays(AxonalDelays(4, 4, 5), "lif")
 
 
@@ -188,7 +188,7 @@ def test_wrong_input(kind):
     _, state = layer(input)
     with pytest.raises(ValueError, match=r"^state: expected one of these inputs, \(3, 4\), got \(2, 4\)"):
         layer(torch.randn(3, 4, 5, dtype=torch.float64), state)
-    with pytest.raises(TypeError, match=r"^state: expected what forward gave back, got DelayState"):
+    with pytest.raises(TypeError, match=r"^state: expected a state that forward returned, got .*DelayState$"):
         layer(input, state.delays)
     with pytest.raises(ValueError, match=r"^input: expected \(batch, 4, time\)"):
         layer(input[:, :3])

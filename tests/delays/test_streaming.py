@@ -190,7 +190,7 @@ def test_wrong_states_and_steps(kind):
     with pytest.raises(ValueError, match=r"^state: expected one of these inputs"):
         layer.stream(spikes(5, 9), state)
     for call in (lambda: layer.step(spikes(2, 5), state.pending), lambda: layer.stream(spikes(2, 5, 9), 3)):
-        with pytest.raises(TypeError, match=r"^state: expected what step or stream gave back, got"):
+        with pytest.raises(TypeError, match=r"^state: expected a state that step or stream returned, got"):
             call()
     with pytest.raises(TypeError, match=r"^state: expected a torch.Tensor, got 3$"):
         layer.step(spikes(2, 5), DelayState(3))

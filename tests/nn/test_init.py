@@ -1,6 +1,7 @@
 """Where positions, weights and sigmas start."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -132,6 +133,17 @@ def test_refuses(given):
         with pytest.raises(ValueError, match=r"position_init: expected \('normal', standard deviation\)") as error:
             call(given)
         assert str(error.value).endswith(f"got {given!r}")
+
+
+def test_warns_of_a_radius_beyond_the_kernel():
+    """Of axes of several sizes the largest counts; half the size reaches both edges."""
+    message = r"position_init: expected a radius of at most half the kernel size, 8.5 cells, got 20; positions beyond"
+    with pytest.warns(UserWarning, match=message):
+        Dcls2d(1, 1, 2, dilated_kernel_size=(17, 5), position_init=("uniform", 20))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Dcls2d(1, 1, 2, dilated_kernel_size=(17, 5), position_init=("uniform", 8.5))
+        Dcls2d(1, 1, 2, dilated_kernel_size=5, position_init=("normal", 20))
 
 
 def test_refuses_a_tensor_that_does_not_broadcast():

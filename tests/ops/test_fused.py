@@ -260,8 +260,8 @@ def test_nothing_is_kept_but_the_elements():
             return result
 
     with Made():
-        kernel = fused.fused_kernel(*elements.leaves().values(), (9, 9), PROFILES["gaussian"])
-        torch.autograd.grad(kernel, list(elements.leaves().values()), torch.ones(3, 1, 9, 9))
+        made_kernel = kernel.learned_kernel(*elements.leaves().values(), (9, 9), PROFILES["gaussian"])
+        torch.autograd.grad(made_kernel, list(elements.leaves().values()), torch.ones(3, 1, 9, 9))
     assert {tuple(shape) for shape in made} <= {(3, 1, 9, 9), (3, 1, 50), (2, 3, 1, 50)}
 
 

@@ -5,8 +5,7 @@ import torch
 from cases import answers, assert_equal_to_rounding, cauchy, normal
 
 from torchdcls import Profile
-from torchdcls.ops import separable
-from torchdcls.ops.separable import separable_kernel
+from torchdcls.ops import kernel, separable
 from torchdcls.profiles import PROFILES
 
 EVERY_PROFILE = {
@@ -20,41 +19,41 @@ every_size = pytest.mark.parametrize(
 )
 
 
-def leaves_of(sizes, inverse=True, shape=(2, 1, 3), dtype=torch.float64):
-    """Elements on the grid, away from the kinks of the triangle, with scales of 1/2 to 3 cells."""
-    draw = torch.Generator().manual_seed(0)
+def leaves_of(sizes, scales=True, shape=(2, 1, 3), dtype=torch.float64, seed=0):
+    """Elements on the grid, off the kinks of the triangle, with sigmas of both signs and scales of 1/2 cell or more."""
+    draw = torch.Generator().manual_seed(seed)
     position = torch.rand(len(sizes), *shape, generator=draw, dtype=torch.float64)
     cells = torch.tensor(sizes).view(-1, *(1,) * len(shape))
+    spread = torch.rand(position.shape, generator=draw, dtype=torch.float64)
     leaves = {
-        "weight": normal(*shape, dtype=dtype),
+        "weight": normal(*shape, dtype=dtype, seed=seed),
         "position": (position * cells).floor() - cells // 2 + 0.3 + 0.1 * position,
-        "inverse": 0.33 + 1.6 * torch.rand(position.shape, generator=draw, dtype=torch.float64),
+        "sigma": torch.where(spread < 0.5, -0.25 - 5 * spread, 0.25 + 5 * (spread - 0.5)),
     }
-    if not inverse:
-        del leaves["inverse"]
+    if not scales:
+        del leaves["sigma"]
     return {name: leaf.detach().to(dtype).requires_grad_() for name, leaf in leaves.items()}
 
 
 def own(leaves, sizes, profile):
-    return separable_kernel(leaves["weight"], leaves["position"], leaves.get("inverse"), sizes, profile)
+    return kernel._Kernel.apply(leaves["weight"], leaves["position"], leaves.get("sigma"), sizes, profile, False)
 
 
 def steps(leaves, sizes, profile):
-    tensors = leaves["weight"], leaves["position"], leaves.get("inverse")
-    return separable._kernel(*tensors, sizes, profile)
+    return separable.separable_kernel(leaves["weight"], leaves["position"], leaves.get("sigma"), sizes, profile)
 
 
 @every_profile
 @every_size
-@pytest.mark.parametrize("inverse", [True, False], ids=["scales", "smallest scale"])
-def test_gradients_are_autograds_through_the_steps(sizes, profile, inverse):
-    leaves = leaves_of(sizes, inverse)
+@pytest.mark.parametrize("scales", [True, False], ids=["scales", "smallest scale"])
+def test_gradients_are_autograds_through_the_steps(sizes, profile, scales):
+    leaves = leaves_of(sizes, scales)
     expected = answers(lambda: steps(leaves, sizes, profile), leaves)
     assert_equal_to_rounding(answers(lambda: own(leaves, sizes, profile), leaves), expected)
 
 
 @every_profile
-@pytest.mark.parametrize("wanted", ["weight", "position", "inverse"])
+@pytest.mark.parametrize("wanted", ["weight", "position", "sigma"])
 def test_one_gradient_alone(profile, wanted):
     leaves = {name: leaf.requires_grad_(name == wanted) for name, leaf in leaves_of((3, 4)).items()}
     only = {wanted: leaves[wanted]}
@@ -74,8 +73,8 @@ def test_any_axes_in_front_of_the_elements(profile, shape):
 def test_gradients_do_not_go_through_autograd(monkeypatch):
     """Once: forward. Only a gradient that is differentiated again goes through the steps."""
     calls = []
-    kernel = separable._kernel
-    monkeypatch.setattr(separable, "_kernel", lambda *args: calls.append(args) or kernel(*args))
+    made = separable.separable_kernel
+    monkeypatch.setattr(separable, "separable_kernel", lambda *args: calls.append(args) or made(*args))
     leaves = leaves_of((3, 4))
     output = own(leaves, (3, 4), PROFILES["gaussian"])
     torch.autograd.grad(output.sum(), leaves.values(), retain_graph=True)
@@ -98,9 +97,9 @@ def test_the_gradient_for_a_second_derivative_is_the_same(profile):
 
 @every_profile
 @pytest.mark.parametrize("sizes", [(4,), (2, 3), (2, 3, 2)], ids=str)
-@pytest.mark.parametrize("inverse", [True, False], ids=["scales", "smallest scale"])
-def test_gradcheck_and_gradgradcheck(sizes, profile, inverse):
-    leaves = leaves_of(sizes, inverse, (1, 2))
+@pytest.mark.parametrize("scales", [True, False], ids=["scales", "smallest scale"])
+def test_gradcheck_and_gradgradcheck(sizes, profile, scales):
+    leaves = leaves_of(sizes, scales, (1, 2))
 
     def call(*tensors):
         return own(dict(zip(leaves, tensors, strict=True)), sizes, profile)
@@ -167,13 +166,13 @@ def test_a_function_of_ones_own_is_asked_every_time():
 
 @every_profile
 @every_size
-@pytest.mark.parametrize("inverse", [True, False], ids=["scales", "smallest scale"])
-def test_kernels_made_in_parts(sizes, profile, inverse, monkeypatch):
+@pytest.mark.parametrize("scales", [True, False], ids=["scales", "smallest scale"])
+def test_kernels_made_in_parts(sizes, profile, scales, monkeypatch):
     """Five rows, in parts of two."""
-    leaves = leaves_of(sizes, inverse, shape=(5, 2, 3))
+    leaves = leaves_of(sizes, scales, shape=(5, 2, 3))
     expected = answers(lambda: steps(leaves, sizes, profile), leaves)
     monkeypatch.setattr(separable, "PART_CELLS", 2 * 2 * 3 * max(sizes))
-    parts = separable._parts(leaves["weight"], leaves["position"], leaves.get("inverse"), sizes)
+    parts = separable._parts(leaves["weight"], leaves["position"], leaves.get("sigma"), sizes)
     assert [len(weight) for weight, _, _ in parts] == [2, 2, 1]
     assert_equal_to_rounding(answers(lambda: own(leaves, sizes, profile), leaves), expected)
 

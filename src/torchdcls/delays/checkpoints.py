@@ -11,10 +11,10 @@ from ..conversion.official import THEIR_NAMES
 def from_snn_delays(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of SNN-delays, or of any model with the 1-D layers of the package DCLS, for models of this one.
 
-    `P` becomes `position` and `SIG` becomes `sigma`; all else is as it was, `model.0.P` say becomes `model.0.position`.
-    Where the window was `s` steps, `SynapticDelays` with `max_delay=s - 1` computes the same, for inputs that were
-    padded by `s - 1` steps on the left; what they were padded by on the right is its `tail`. The kernels "gauss", "max"
-    and "v1" of DCLS are "gaussian", "triangle" and "bilinear".
+    `P` becomes `position` and `SIG` becomes `sigma`: `model.0.P` becomes `model.0.position`. For a window of
+    `s` steps, `SynapticDelays` with `max_delay=s - 1` computes the same on inputs that were padded by `s - 1` steps on
+    the left. Padding on the right is its `tail`. The kernels "gauss", "max" and "v1" of DCLS are "gaussian", "triangle"
+    and "bilinear".
 
     Args:
         state_dict: Tensors by name.
@@ -23,8 +23,8 @@ def from_snn_delays(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         The same tensors by their new names.
 
     Raises:
-        ValueError: No layer of DCLS, one of more than one axis or of other shapes, or numbers that are not finite.
-        TypeError: No mapping of names, or what should be a tensor is none.
+        ValueError: No layer of DCLS, a layer of several axes or of other shapes, or numbers that are not finite.
+        TypeError: No mapping of names, or an entry is not a tensor.
 
     Source:
         https://github.com/Thvnvtos/SNN-delays
@@ -37,8 +37,9 @@ def from_snn_delays(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> layer.load_state_dict(from_snn_delays(theirs))
         <All keys matched successfully>
     """
-    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
-        raise _checks.WrongTypeError(f"state_dict: expected a mapping from names, got {type(state_dict).__name__}")
+    _checks.of_type("state_dict", state_dict, Mapping, "a mapping from names")
+    for key in state_dict:
+        _checks.of_type("state_dict", key, str, "a mapping from names")
     names = {theirs: ours for ours, theirs in THEIR_NAMES.items()}
     renamed = {}
     for key, value in state_dict.items():

@@ -1,4 +1,4 @@
-"""What all layers of learned delays have: delays of elements, layouts, rounding, and streams."""
+"""The base of all delay layers: delays of elements, layouts, rounding, and streams."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Literal
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from .. import _checks
 from ..nn import DclsLayer
 from ..ops.autocast import autocast_is_on
-from ..ops.conv import Method, large_kernel_conv
+from ..ops.conv import MethodName, large_kernel_conv
 from ..ops.kernel import construct_kernel
 from ..ops.tracing import special_tensors
 from ..profiles import Interpolation, Profile
 from .state import DelayState, Source
 
-# What `init` accepts: delays drawn over the whole window, or given, in steps.
+# Delays at the start: drawn over the whole window, or given in steps.
 DelayInit = Literal["uniform"] | float | Tensor
 
 
 class Rounding:
-    """Whether a layer rounds its delays: for good, or inside `rounded_delays`, of which copies know nothing."""
+    """Whether a layer rounds its delays: for good, or inside `rounded_delays`, which does not hold for copies."""
 
     def __init__(self, final: bool = False) -> None:
         self.final = final
@@ -40,7 +40,7 @@ class Rounding:
 
 
 class DelayLayer(DclsLayer, ABC):
-    """What `SynapticDelays`, `AxonalDelays` and `DendriticDelays` have in common; use those.
+    """The base of `SynapticDelays`, `AxonalDelays` and `DendriticDelays`; use those.
 
     With weights `w`, delays `d` and a spread `g` that sums to 1 over the window (one step alone for whole delays):
 
@@ -51,7 +51,7 @@ class DelayLayer(DclsLayer, ABC):
     """
 
     dims = 1
-    # The axes of the weight, 0 of outputs and 1 of inputs, along which each neuron has delays of its own.
+    # The axes of the weight, 0 for outputs and 1 for inputs, whose neurons have delays of their own.
     delay_axes: tuple[int, ...]
     tail: int
     time_first: bool
@@ -69,7 +69,7 @@ class DelayLayer(DclsLayer, ABC):
         bias: bool = False,
         tail: int = 0,
         time_first: bool = False,
-        method: Method = "auto",
+        method: MethodName = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -85,8 +85,8 @@ class DelayLayer(DclsLayer, ABC):
             init: Where delays start: "uniform" over 0 to `max_delay`, or a number or tensor that `delay` can be set to.
             sigma_init: Where every sigma starts, at least 0, in steps. None: where the interpolation has it start.
             bias: Whether to add a learned bias to the output.
-            tail: Steps by which the output is longer than the input, so that late spikes are not lost. With `max_delay`
-                all arrive. With less, a loss that sums the output over time pulls delays towards 0.
+            tail: Steps by which the output is longer than the input. With `max_delay` no late spike is lost. With less,
+                a loss that sums the output over time pulls delays towards 0.
             time_first: Whether input and output are (time, batch, neurons); otherwise (batch, neurons, time).
             method: How to convolve, see `torchdcls.large_kernel_conv`.
             device: Where parameters are made.
@@ -140,8 +140,8 @@ class DelayLayer(DclsLayer, ABC):
                 raise ValueError(f"{name}: expected no change, got {value!r}; make another layer, with its max_delay")
             case "tail":
                 return _checks.integer("tail", value, 0)
-            case "time_first" if not isinstance(value, bool):
-                raise _checks.WrongTypeError(f"time_first: expected True or False, got {value!r}")
+            case "time_first":
+                _checks.flags(time_first=value)
             case "delay":
                 return self._checked_delay(name, value)
         return super()._checked(name, value)
@@ -217,7 +217,7 @@ class DelayLayer(DclsLayer, ABC):
 
     @property
     def undelayed(self) -> int:
-        """The position of an element without delay, which is also the delay of one at position 0."""
+        """The position of an element without delay, and the delay of an element at position 0."""
         return self.max_delay - (self.max_delay + 1) // 2
 
     def reset_parameters(self) -> None:
@@ -229,16 +229,16 @@ class DelayLayer(DclsLayer, ABC):
             self._write_position(self.undelayed - drawn, "to draw, got positions")
 
     def _placed(self) -> Tensor:
-        """Positions on the grid, which pass gradients on to wherever they are; rounded ones have none."""
+        """Positions clamped to the grid, with gradients as if they were not, or rounded, without gradients."""
         position = self.position
         inside = position.detach().clamp(self.undelayed - self.max_delay, self.undelayed)
         return inside.round() if self.rounding.is_on else position - position.detach() + inside
 
     def _taps(self, weight: Tensor) -> Tensor:
-        """Weights (a, b, n), as many as there are delays, at their places: (a, b, max_delay + 1), the oldest first."""
+        """One weight (a, b, n) for each delay, at its place: (a, b, max_delay + 1), the oldest step first."""
         position = self._placed().reshape(1, *weight.shape)
         if self.rounding.is_on:
-            # Clamped for the sake of memory alone: the contexts refuse NaN, which has no integer.
+            # Clamped only to stay within memory: NaN, which has no integer, is refused before.
             index = (position[0] + (self.max_delay + 1) // 2).long().clamp(0, self.max_delay)
             return weight.new_zeros((*weight.shape[:2], self.max_delay + 1)).scatter_add(-1, index, weight)
         sigma = None if self.sigma is None else self.sigma.reshape(position.shape)
@@ -248,21 +248,21 @@ class DelayLayer(DclsLayer, ABC):
         return self.dilated_kernel_size, self.interpolation, self.rounding.is_on
 
     def kernel_text(self) -> str:
-        """See `DclsLayer.kernel_text`; whether delays were rounded for good belongs to it."""
+        """See `DclsLayer.kernel_text`; it also says whether delays were rounded for good."""
         text = super().kernel_text()
         return f"{text}, delays rounded by round_delays_" if self.rounding.final else text
 
     @property
     def why_not_plain(self) -> str | None:
-        """Why `torchdcls.fuse` cannot replace the layer, if so."""
+        """Why `torchdcls.fuse` cannot replace the layer, or None."""
         return "has time_first=True; torch's convolutions take (batch, neurons, time)" if self.time_first else None
 
     def with_plain(self, convolution: nn.Module) -> nn.Module:
-        """See `DclsLayer.with_plain`; silence goes before the input, and the tail after it."""
+        """See `DclsLayer.with_plain`; the input is padded before by the window, and after by the tail."""
         return nn.Sequential(nn.ConstantPad1d((self.max_delay, self.tail), 0.0), convolution).train(self.training)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *settings: Any) -> None:
-        # Whole delays would not show it: there is no integer that is NaN.
+        # Whole delays cannot be NaN: they would hide it.
         position = state_dict.get(f"{prefix}position")
         if self.rounding.is_on and isinstance(position, Tensor) and position.isnan().any():
             *_, error_msgs = settings
@@ -274,33 +274,33 @@ class DelayLayer(DclsLayer, ABC):
         """The delayed and weighted input.
 
         Args:
-            input: (batch, in_features, time), with `time_first` (time, batch, in_features); either without batch. It
-                follows silence.
+            input: (batch, in_features, time), with `time_first` (time, batch, in_features); either without batch. Zeros
+                precede it.
 
         Returns:
             (batch, out_features, time + tail), in the layout of `input`.
 
         Raises:
             ValueError: Another shape or dtype, or no time step.
-            TypeError: No tensor.
+            TypeError: Not a tensor.
         """
         neurons = self.neurons_then_time(input)
         return self._in_layout(self._leave(self._delayed(self._enter(neurons), self.tail)))
 
     def stream(self, input: Tensor, state: DelayState | None = None) -> tuple[Tensor, DelayState]:
-        """A part of a sequence, of any length: parts one after the other give what the whole gives.
+        """A part of a sequence, of any length; the outputs of all parts together are those of the whole sequence.
 
         Args:
             input: As in `forward`.
-            state: What the part before gave back. None: this is the first one.
+            state: The state that the previous part returned. None: this is the first part.
 
         Returns:
-            The output at the steps of `input`, in its layout, and the state for the next part. There is no `tail`:
-            silence that follows brings out what is still on its way.
+            The output at the steps of `input`, in its layout, and the state for the next part. There is no `tail`: pass
+            zeros at the end to receive late spikes.
 
         Raises:
             ValueError: Another shape or dtype, no time step, or a state of other inputs.
-            TypeError: No tensor, or no state.
+            TypeError: Not a tensor, or not a state.
         """
         neurons = self.neurons_then_time(input)
         steps = neurons.shape[-1]
@@ -310,19 +310,19 @@ class DelayLayer(DclsLayer, ABC):
     def step(self, input: Tensor, state: DelayState | None = None) -> tuple[Tensor, DelayState]:
         """One time step of a stream; `step` and `stream` can follow each other.
 
-        On CPU, where no gradient of the input is asked for, synaptic delays read the synapses of active inputs alone.
+        On CPU, and without a gradient of the input, synaptic delays only read the synapses of active inputs.
 
         Args:
             input: (batch, in_features) or (in_features).
-            state: What the step before gave back. None: this is the first one. It keeps taps made of the parameters,
-                and makes them again after any change but one through `.data`, which only a new stream notices.
+            state: The state that the previous step returned. None: this is the first step. A state keeps the kernel of
+                the parameters. It is made again after any change, except one through `.data`, which needs a new stream.
 
         Returns:
             (batch, out_features) or (out_features), and the state for the next step.
 
         Raises:
             ValueError: Another shape or dtype, or a state of other inputs.
-            TypeError: No tensor, or no state.
+            TypeError: Not a tensor, or not a state.
         """
         _checks.tensor("input", input)
         if input.dim() not in (1, 2) or input.shape[-1] != self.in_channels:
@@ -338,15 +338,15 @@ class DelayLayer(DclsLayer, ABC):
         return self.left(due[..., 0]), DelayState(due[..., 1:], taps, source)
 
     def entered(self, step: Tensor) -> Tensor:
-        """What is delayed, of one step: (batch, in_features) -> (batch, what is delayed)."""
+        """The input of the delays at one step: (batch, in_features) -> (batch, what is delayed)."""
         return self._enter(step.unsqueeze(-1)).squeeze(-1)
 
     def left(self, delayed: Tensor) -> Tensor:
-        """What the delays come to, of one step: (batch, what was delayed) -> (batch, out_features)."""
+        """The output of the layer at one step: (batch, what was delayed) -> (batch, out_features)."""
         return self._leave(delayed.unsqueeze(-1)).squeeze(-1)
 
     def _source(self) -> Source | None:
-        """What the taps of a step are made of, or None where that cannot be told."""
+        """The parameters and settings that the taps of a step depend on, or None if they cannot be compared."""
         if special_tensors() or self.weight.is_meta:
             return None
         tensors = [self._parameters.get(name) for name in ("weight", "position", "sigma")]
@@ -355,16 +355,15 @@ class DelayLayer(DclsLayer, ABC):
         return Source([t for t in tensors if t is not None], (torch.is_grad_enabled(), *self._settings()))
 
     def _with_pending(self, due: Tensor, state: DelayState | None) -> Tensor:
-        """What is due from now on, (..., steps to come), with what a state has pending."""
+        """Sums that are due from now on, (..., steps to come), plus the pending ones of a state."""
         if state is None:
             return due
         pending = self.pending_of(state, due[..., 0])
         return torch.cat((due[..., : self.max_delay] + pending, due[..., self.max_delay :]), -1)
 
     def pending_of(self, state: DelayState, delayed: Tensor) -> Tensor:
-        """What a state has pending, after a check that it is one of inputs with what was delayed of this shape."""
-        if not isinstance(state, DelayState):
-            raise _checks.WrongTypeError(f"state: expected what step or stream gave back, got {type(state).__name__}")
+        """The pending sums of a state, after a check that they fit delayed neurons of this shape."""
+        _checks.of_type("state", state, DelayState, "a state that step or stream returned")
         expected = *delayed.shape, self.max_delay
         pending = state.pending
         _checks.tensor("state", pending)
@@ -384,13 +383,16 @@ class DelayLayer(DclsLayer, ABC):
             raise ValueError(f"input: expected the dtype of weight, {self.weight.dtype}, got {input.dtype}")
 
     def neurons_then_time(self, input: Tensor) -> Tensor:
-        """An input that was checked, (batch, in_features, time) whatever its layout; see `forward`."""
+        """The input as (batch, in_features, time), after the checks of `forward`."""
         _checks.tensor("input", input)
-        layout = "(time, batch, {})" if self.time_first else "(batch, {}, time)"
         neurons = input.movedim(0, -1) if self.time_first and input.dim() else input
         if input.dim() not in (2, 3) or neurons.shape[-2] != self.in_channels:
+            layouts = f"(batch, {self.in_channels}, time)", f"(time, batch, {self.in_channels})"
+            hint = ""
+            if input.dim() in (2, 3) and input.shape[-2 if self.time_first else -1] == self.in_channels:
+                hint = f"; make the layer with time_first={not self.time_first} for {layouts[not self.time_first]}"
             raise ValueError(
-                f"input: expected {layout.format(self.in_channels)}, with or without batch, got {tuple(input.shape)}"
+                f"input: expected {layouts[self.time_first]}, with or without batch, got {tuple(input.shape)}{hint}"
             )
         if neurons.shape[-1] == 0:
             raise ValueError(f"input: expected at least one time step, got shape {tuple(input.shape)}")
@@ -400,7 +402,7 @@ class DelayLayer(DclsLayer, ABC):
     def _in_layout(self, output: Tensor) -> Tensor:
         return output.movedim(-1, 0) if self.time_first else output
 
-    # What the kinds of delays differ in: between `_enter` and `_leave` are the delays, and states are kept.
+    # The kinds of delays differ in these methods. Between `_enter` and `_leave` neurons are delayed.
     def _enter(self, neurons: Tensor) -> Tensor:
         """(batch, in_features, time) -> (batch, what is delayed, time)."""
         return neurons
@@ -413,7 +415,7 @@ class DelayLayer(DclsLayer, ABC):
         """-> (batch, what was delayed, time + after)."""
         filters = self._kept(self.filters, *self._settings())
         groups = neurons.shape[-2] // filters.shape[1]
-        if after > self.max_delay:  # silence behind all delays
+        if after > self.max_delay:  # zeros after all delays
             neurons, after = F.pad(neurons, (0, after - self.max_delay)), self.max_delay
         around = ((self.max_delay, after),)
         return large_kernel_conv(neurons, filters, padding=around, groups=groups, method=self.method)
@@ -423,15 +425,15 @@ class DelayLayer(DclsLayer, ABC):
         """-> (batch, out_features, time)."""
 
     def _step_taps(self) -> Tensor:
-        # Of an input, (of how many, what was delayed * steps): its synapses are one row.
+        # (of how many, what was delayed * steps): the synapses of an input are one row.
         return self.filters().flip(-1).transpose(0, 1).flatten(1)
 
     @abstractmethod
     def _step_due(self, neurons: Tensor, taps: Tensor) -> Tensor:
-        """What one step, (batch, what is delayed), adds to itself and to later ones: (batch, ..., max_delay + 1)."""
+        """The sums that one step, (batch, what is delayed), adds to itself and later: (batch, ..., max_delay + 1)."""
 
     def extra_repr(self) -> str:
-        """What a reader of `print(model)` needs, defaults left out."""
+        """The settings without defaults, for `print(model)`."""
         fields = [f"{self.in_features}, {self.out_features}, max_delay={self.max_delay}"]
         fields += [f"kernel_count={self.kernel_count}"] if self.kernel_count > 1 else []
         fields.append(f"interpolation={self.interpolation.name}")

@@ -20,7 +20,7 @@ def to_nir(layer: DelayLayer, dt: float) -> Any:
 
     Axonal delays are a `nir.Delay` and a `nir.Linear`, dendritic ones the other way round, once for each of
     `kernel_count`. Synaptic delays are a `nir.Delay` and a `nir.Linear` for each lag that occurs, with the weights of
-    its synapses; what they give is summed at the output.
+    its synapses; the output sums their results.
 
     Args:
         layer: A layer that is rounded, inside `rounded_delays` or for good, without bias.
@@ -31,15 +31,14 @@ def to_nir(layer: DelayLayer, dt: float) -> Any:
 
     Raises:
         ValueError: A layer that is not rounded or has a bias, or `dt` out of range.
-        TypeError: The layer is none of delays, or `dt` is no number.
+        TypeError: Not a delay layer, or `dt` is not a number.
         ModuleNotFoundError: nir is missing.
 
     Source:
         Pedersen et al., Nature Communications 2024, doi:10.1038/s41467-024-52259-9.
     """
     nir = _nir()
-    if not isinstance(layer, DelayLayer):
-        raise _checks.WrongTypeError(f"layer: expected a layer of torchdcls.delays, got {type(layer).__name__}")
+    _checks.of_type("layer", layer, DelayLayer, "a layer of torchdcls.delays")
     step = _step(dt)
     if not layer.rounding.is_on:
         raise ValueError("layer: expected whole delays, as of NIR's nodes, got others; use rounded_delays")
@@ -61,9 +60,7 @@ def to_nir(layer: DelayLayer, dt: float) -> Any:
 
 
 def from_nir(graph: Any, dt: float) -> SynapseTable:
-    """The synapses of a graph as `to_nir` makes them; `set_` of the table puts them into a layer.
-
-    Weights of 0 are no synapses, as those at other lags in a graph of synaptic delays.
+    """The synapses of a graph of `to_nir`; `set_` of the table writes them to a layer. Weights of 0 are left out.
 
     Args:
         graph: A `nir.NIRGraph`: from its input to its output paths of one `nir.Linear` each, with delays around it.
@@ -73,13 +70,12 @@ def from_nir(graph: Any, dt: float) -> SynapseTable:
         The table, with delays in steps.
 
     Raises:
-        ValueError: A graph of anything else, or `dt` out of range.
-        TypeError: No graph, or `dt` is no number.
+        ValueError: Another graph, or `dt` out of range.
+        TypeError: Not a graph, or `dt` is not a number.
         ModuleNotFoundError: nir is missing.
     """
     nir = _nir()
-    if not isinstance(graph, nir.NIRGraph):
-        raise _checks.WrongTypeError(f"graph: expected a nir.NIRGraph, got {type(graph).__name__}")
+    _checks.of_type("graph", graph, nir.NIRGraph, "a nir.NIRGraph")
     step = _step(dt)
     ends = [[name for name, node in graph.nodes.items() if isinstance(node, kind)] for kind in (nir.Input, nir.Output)]
     if any(len(names) != 1 for names in ends):
@@ -109,7 +105,7 @@ def from_nir(graph: Any, dt: float) -> SynapseTable:
 
 
 def _branches(layer: DelayLayer, weight: Tensor, delay: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Lags of neurons, and the weights of the synapses that have them."""
+    """Lags of neurons, and the weights of their synapses."""
     if isinstance(layer, AxonalDelays | DendriticDelays):
         for element in range(layer.kernel_count):
             yield delay[:, element].contiguous(), weight[..., element].contiguous()
@@ -129,7 +125,7 @@ def _paths(after: _Edges, path: tuple[str, ...], end: str) -> Iterator[tuple[str
 
 
 def _in_steps(seconds: Tensor, step: float) -> Tensor:
-    # Whole steps come back whole: a product and a quotient may round to beside them.
+    # Whole steps stay whole, although a product and a quotient may round to a number beside them.
     steps = seconds / step
     whole = steps.round()
     return torch.where(whole * step == seconds, whole, steps)

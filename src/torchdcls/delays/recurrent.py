@@ -1,7 +1,8 @@
-"""Spikes that come back after learned delays."""
+"""Recurrent layers with learned delays."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import torch
@@ -19,12 +20,12 @@ Neuron = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 @dataclass(frozen=True, eq=False)
 class RecurrentState:
-    """What `RecurrentDelays` keeps from one part of a sequence to the next.
+    """The state of `RecurrentDelays` between two parts of a sequence.
 
     Args:
         neuron: The neurons' own state.
-        feedback: (batch, neurons), or without batch. What arrives at the next step.
-        delays: What arrives later.
+        feedback: (batch, neurons), or without batch. The feedback at the next step.
+        delays: The feedback of later steps.
     """
 
     neuron: Any
@@ -35,34 +36,32 @@ class RecurrentState:
 class RecurrentDelays(nn.Module):
     """Neurons whose spikes come back to them, weighted, after learned delays.
 
-    With neurons `f` and the delay layer `D`, which at each step gives what is due:
+    With neurons `f`, and the delay layer `D`, which returns the sum that is due at each step:
 
         spikes[t] = f(input[t] + feedback[t]),  feedback[t + 1] = D(spikes)[t]
 
-    A delay of `d` brings a spike back `d + 1` steps later, as there is no way back within a step. What spikes add to
-    later steps is summed in blocks of steps as products of spectra, whatever the delays' `method` is: sums round
-    relative to the largest of a block, so that where no spike arrives there are numbers near 0, and a NaN spreads to
-    the steps that follow it.
+    A delay of `d` brings a spike back `d + 1` steps later, as there is no feedback within a step. Sums are computed in
+    blocks of steps as products of spectra, whatever the delays' `method` is. They round relative to the largest one of
+    a block: steps without a spike may have numbers near 0, and a NaN spreads to the steps after it.
 
     Args:
         delays: `AxonalDelays`, `SynapticDelays` or `DendriticDelays` with as many inputs as outputs and no `tail`. Its
             `time_first` holds for this layer.
-        neuron: Called at each step with the current, (batch, neurons), and its state, None at first; returns spikes of
-            the same shape and its next state, as cells of norse do. Those of snnTorch do too, but with None they
-            continue the sequence before: call their `reset_mem` first. Those of spikingjelly keep their state
-            themselves: wrap them in a module that returns `(neuron(current), None)`. A module is trained with the
-            layer.
+        neuron: Called at each step with the current, (batch, neurons), and its state, None at first. It returns spikes
+            of the same shape and its next state, as cells of norse do. Those of snnTorch continue the previous sequence
+            if the state is None: call their `reset_mem` first. Those of spikingjelly keep their state themselves: wrap
+            them in a module that returns `(neuron(current), None)`. A module is trained with the layer.
 
     Raises:
         ValueError: Delays between other numbers of neurons, or with a tail.
         TypeError: Delays of another type, or neurons that cannot be called.
 
     Gradients:
-        To input, state, and the parameters of delays and neurons. Gradients of delays, which are made of the whole
-        sequence at once, cannot be differentiated again; others can.
+        To input, state, and the parameters of delays and neurons. Gradients of delays are computed for the whole
+        sequence at once, and cannot be differentiated again; others can.
 
     Source:
-        The order of things is that of DelRec, whose delays are synaptic or axonal with "triangle" interpolation.
+        The update order is that of DelRec, whose delays are synaptic or axonal with "triangle" interpolation.
 
     Example:
         >>> import torch
@@ -81,12 +80,8 @@ class RecurrentDelays(nn.Module):
 
     def __init__(self, delays: DelayLayer, neuron: Neuron) -> None:
         super().__init__()
-        if not isinstance(delays, DelayLayer):
-            raise _checks.WrongTypeError(f"delays: expected a layer of delays, got {type(delays).__name__}")
-        if not callable(neuron):
-            raise _checks.WrongTypeError(
-                f"neuron: expected what can be called with a current and a state, got {neuron!r}"
-            )
+        _checks.of_type("delays", delays, DelayLayer, "a layer of delays")
+        _checks.of_type("neuron", neuron, Callable, "a function of a current and a state")  # type: ignore[arg-type]
         if delays.in_features != delays.out_features:
             raise ValueError(
                 f"delays: expected as many inputs as outputs, got {delays.in_features} and {delays.out_features}"
@@ -101,17 +96,16 @@ class RecurrentDelays(nn.Module):
 
         Args:
             input: Currents, (batch, neurons, time), with `time_first` (time, batch, neurons); either without batch.
-            state: What the part before gave back. None: there was none, and silence.
+            state: The state that the previous part returned. None: this is the first part.
 
         Returns:
             Spikes in the layout of `input`, and the state for the next part.
 
         Raises:
             ValueError: Another shape or dtype, no time step, a state of other inputs, or spikes of another shape.
-            TypeError: No tensor, no state, or a neuron that does not return spikes and a state.
+            TypeError: Not a tensor, not a state, or a neuron that does not return spikes and a state.
         """
-        if state is not None and not isinstance(state, RecurrentState):
-            raise _checks.WrongTypeError(f"state: expected what forward gave back, got {type(state).__name__}")
+        _checks.of_type("state", state, (RecurrentState, NoneType), "a state that forward returned")
         currents = self.delays.neurons_then_time(input).movedim(-1, 0)
         if state is not None and state.feedback.shape != currents.shape[1:]:
             raise ValueError(
@@ -123,7 +117,7 @@ class RecurrentDelays(nn.Module):
 
 
 class _Run:
-    """A part of a sequence: what the neurons keep, and what they are told."""
+    """The run of a part of a sequence."""
 
     def __init__(self, delays: DelayLayer, neuron: Neuron, state: RecurrentState | None) -> None:
         self._delays = delays
@@ -133,7 +127,7 @@ class _Run:
         self._spikes: list[Tensor] = []
 
     def sequence(self, currents: Tensor) -> list[Tensor]:
-        """Spikes of all steps of currents, (time, ..., neurons); then `end` is what the next part needs."""
+        """Spikes of all steps of currents, (time, ..., neurons); `end` is then the state for the next part."""
         self._currents = currents.unbind(0)
         filters = self._delays.filters()
         dtype, filters = filters.dtype, filters.to(torch.promote_types(filters.dtype, torch.float32))
@@ -166,7 +160,7 @@ class _Run:
         return self._spikes
 
     def _block(self, due: Tensor) -> list[Tensor]:
-        """What steps add to later ones, one after the other, of what is due at them by what was before."""
+        """The input of the delays at each of these steps, from the sums that earlier steps make due at them."""
         if len(due) == 1:
             return [self._step(due[0])]
         half = _halves(len(due))[-1]

@@ -33,7 +33,7 @@ class SynapseTable:
 
     Raises:
         ValueError: Columns of other shapes or dtypes, a negative index, or a number that is not finite.
-        TypeError: A column that is no tensor.
+        TypeError: A column that is not a tensor.
 
     Example:
         >>> import torch
@@ -71,24 +71,23 @@ class SynapseTable:
 
         Raises:
             ValueError: A weight or a delay that is not finite.
-            TypeError: The layer is none of delays.
+            TypeError: Not a delay layer.
         """
-        _check_layer(layer)
+        _checks.of_type("layer", layer, DelayLayer, "a layer of torchdcls.delays")
         weight = layer.weight.detach().cpu().double()
         delay = layer.delay.detach().cpu().double().reshape(*layer.position_channels, -1).expand_as(weight)
         post, pre, _ = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, weight.shape), indexing="ij"))
         return cls(pre, post, weight.flatten(), delay.flatten())
 
     def set_(self, layer: DelayLayer) -> None:
-        """Sets weights and delays of a layer, in place. Synapses that have no row weigh nothing.
+        """Sets weights and delays of a layer, in place. Synapses without a row have weight 0.
 
         Raises:
             ValueError: Neurons that the layer does not have, more rows for a pair than its `kernel_count`, delays
-                beyond its window, delays that differ where the layer has one for several synapses, or weights where
-                its mask has none.
-            TypeError: The layer is none of delays.
+                beyond its window, different delays for synapses that share one, or weights outside its mask.
+            TypeError: Not a delay layer.
         """
-        _check_layer(layer)
+        _checks.of_type("layer", layer, DelayLayer, "a layer of torchdcls.delays")
         for name, column, count in (
             ("pre", self.pre, layer.in_features),
             ("post", self.post, layer.out_features),
@@ -178,7 +177,7 @@ class SynapseTable:
 
 
 def delay_matrix(layer: DelayLayer) -> Tensor:
-    """Whole delays of all pairs of neurons, for simulators that have them beside the weights, as lava's Dense.
+    """Whole delays of all pairs of neurons, for simulators that take them beside the weights, as lava's Dense.
 
     Delays are clamped and rounded, as in `rounded_delays`. The weights that belong to them are `layer.weight[..., 0]`.
 
@@ -187,7 +186,7 @@ def delay_matrix(layer: DelayLayer) -> Tensor:
 
     Raises:
         ValueError: The layer has several delays for each pair, or one that is not finite.
-        TypeError: The layer is none of delays.
+        TypeError: Not a delay layer.
 
     Example:
         >>> import torch
@@ -196,17 +195,12 @@ def delay_matrix(layer: DelayLayer) -> Tensor:
         tensor([[0, 0, 0],
                 [4, 4, 4]])
     """
-    _check_layer(layer)
+    _checks.of_type("layer", layer, DelayLayer, "a layer of torchdcls.delays")
     if layer.kernel_count != 1:
         raise ValueError(f"layer: expected one delay for each pair of neurons, got kernel_count={layer.kernel_count}")
     with rounded_delays(layer), torch.no_grad():
         delay = layer.delay.reshape(layer.position_channels)
     return delay.long().expand(layer.weight_channels).clone()
-
-
-def _check_layer(layer: object) -> None:
-    if not isinstance(layer, DelayLayer):
-        raise _checks.WrongTypeError(f"layer: expected a layer of torchdcls.delays, got {type(layer).__name__}")
 
 
 def _suffix(path: str | Path) -> str:

@@ -1,6 +1,8 @@
-"""Where the positions and sigmas of elements start."""
+"""Where positions and sigmas start."""
 
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,17 +23,12 @@ class Start(NamedTuple):
     sigma_init: float | None
 
 
-# "short" is what elements found most taps with in few updates: docs/settings.md.
+# With "short" the elements found the most taps in few updates: docs/settings.md.
 PRESETS: dict[Preset, Start] = {"paper": Start(("normal", 0.5), None), "short": Start(("uniform", 3.0), 3.0)}
 
 
-def check_position_init(position_init: PositionInit) -> PositionInit:
-    """`position_init` if it can be understood, a tensor as a copy.
-
-    Raises:
-        ValueError: It is neither a finite tensor nor a name with a finite width of at least 0.
-        TypeError: It is neither a tensor nor a pair.
-    """
+def check_position_init(position_init: PositionInit, sizes: Sequence[int] = ()) -> PositionInit:
+    """`position_init` if it is valid, a tensor as a copy; warns of a radius beyond kernels of these sizes."""
     if isinstance(position_init, Tensor):
         if not position_init.is_meta and not position_init.isfinite().all():
             raise ValueError("position_init: expected finite positions, got a tensor with NaN or infinity")
@@ -39,6 +36,12 @@ def check_position_init(position_init: PositionInit) -> PositionInit:
     if isinstance(position_init, tuple | list) and len(position_init) == 2:
         name, width = position_init
         if name in ("normal", "uniform") and isinstance(width, int | float) and 0 <= width < math.inf:
+            if sizes and name == "uniform" and width > (half := max(sizes) / 2):
+                warnings.warn(
+                    f"position_init: expected a radius of at most half the kernel size, {half:g} cells, got {width:g}; "
+                    "positions beyond the kernel start on its edge",
+                    stacklevel=2,
+                )
             return name, float(width)
     wrong = ValueError if isinstance(position_init, tuple | list) else _checks.WrongTypeError
     raise wrong(
@@ -48,12 +51,7 @@ def check_position_init(position_init: PositionInit) -> PositionInit:
 
 
 def check_sigma_init(sigma_init: object, profile: Profile) -> float | None:
-    """`sigma_init` if sigmas of this interpolation can start there.
-
-    Raises:
-        ValueError: It is negative or not finite, or the interpolation has no sigma.
-        TypeError: It is no number.
-    """
+    """`sigma_init` if sigmas of this interpolation can start there."""
     if sigma_init is None:
         return None
     value = _checks.at_least_0("sigma_init", sigma_init)
@@ -63,18 +61,7 @@ def check_sigma_init(sigma_init: object, profile: Profile) -> float | None:
 
 
 def position_start_(position: Tensor, position_init: PositionInit) -> Tensor:
-    """Fills `position` in place.
-
-    Args:
-        position: (learned axes, ...). Unit: grid cells.
-        position_init: See `PositionInit`; a tensor must broadcast to the shape of `position`.
-
-    Returns:
-        `position`.
-
-    Raises:
-        ValueError: A tensor that does not broadcast.
-    """
+    """Fills `position`, (learned axes, ...), in place and returns it."""
     if isinstance(position_init, Tensor):
         try:
             values = position_init.detach().expand(position.shape)

@@ -1,4 +1,4 @@
-"""Steps that need float32 under autocast too."""
+"""Whether autocast is on, and steps without it."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,10 +13,10 @@ def _available(device: str) -> bool:
 
 
 def autocast_disabled(device_type: str) -> AbstractContextManager[object]:
-    """A context without autocast; entered only where it is on, as it refuses devices that have none, "meta" say."""
+    """A context without autocast. It is entered only if autocast is on, as torch refuses devices without autocast."""
     return torch.autocast(device_type, enabled=False) if autocast_is_on(device_type) else nullcontext()
 
 
 def autocast_is_on(device_type: str) -> bool:
-    """Whether there is autocast for this kind of device, and on."""
+    """Whether this kind of device has autocast, and it is on."""
     return _available(device_type) and torch.is_autocast_enabled(device_type)

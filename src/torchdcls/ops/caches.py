@@ -1,4 +1,4 @@
-"""What is kept from call to call: every cache enlists how it is cleared, and one call clears them all."""
+"""Caches: each one enlists how it is cleared, and one call clears them all."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ _CLEARED: list[Callable[[], object]] = []
 
 
 def clear_caches() -> None:
-    """Frees all that this package keeps from call to call. No result changes: the next calls make it again.
+    """Frees everything that this package keeps from call to call. Results do not change: the next calls make it again.
 
-    Kept are the kernels of layers in evaluation, how calls are carried out, the working memory of compiled kernels for
-    the calling thread, and on GPUs the launch configurations that were measured to be the fastest.
+    Kept are the kernels of layers in evaluation, the plans of calls, the working memory of compiled kernels for the
+    calling thread, and on GPUs the fastest launch configurations that were measured.
 
     Example:
         >>> import torch, torchdcls
@@ -32,7 +32,7 @@ def clear_caches() -> None:
 
 
 def enlist(clear: Callable[[], object]) -> None:
-    """Has `clear_caches` call this too."""
+    """Makes `clear_caches` call this too."""
     _CLEARED.append(clear)
 
 
@@ -48,9 +48,9 @@ def cached(maxsize: int, typed: bool = False) -> Callable[[Callable[_P, _R]], Ca
 
 
 class LastResult(Generic[_R]):
-    """Keeps one result with the tensors that it was made from, and makes it again where these differ.
+    """Keeps one result and the tensors that it was made from, and makes it again if they differ.
 
-    Tensors are compared by value: they are few, and every way of changing a parameter is noticed, `.data` included.
+    Tensors are compared by value: they are small, and every change of a parameter counts, also one through `.data`.
     Copies and pickles are empty.
     """
 
@@ -62,7 +62,7 @@ class LastResult(Generic[_R]):
         self._all.add(self)
 
     def get(self, tensors: Sequence[Tensor | None], settings: tuple[Any, ...], make: Callable[[], _R]) -> _R:
-        """What `make` makes from these tensors with these settings."""
+        """The result of `make` for these tensors and settings."""
         kept, key = self._kept, (len(tensors), *settings)
         if kept is None or kept[1] != key or not all(map(_equal, tensors, kept[0])):
             copies = [None if tensor is None else tensor.detach().clone() for tensor in tensors]

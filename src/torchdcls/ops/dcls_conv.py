@@ -1,4 +1,4 @@
-"""Dilated convolution with learnable spacings as functions: a kernel out of elements, then a convolution with it."""
+"""Dilated convolution with learnable spacings as functions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _checks
 from ..profiles import Interpolation, Profile
-from .conv import Method, Padding, large_kernel_conv, large_kernel_conv_transpose
+from .conv import MethodName, Padding, large_kernel_conv, large_kernel_conv_transpose
 from .conv.api import numbered
 from .kernel import construct_kernel, element_axes
 
@@ -26,11 +26,11 @@ def dcls_conv(
     interpolation: Interpolation | Profile = "gaussian",
     *,
     learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
-    """Convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
+    """Convolution of `input` with the dense kernel of the elements, in 1-D, 2-D or 3-D.
 
-    `dcls_conv1d`, `dcls_conv2d` and `dcls_conv3d` are this function for elements of that many axes alone.
+    `dcls_conv1d`, `dcls_conv2d` and `dcls_conv3d` are this function for elements of one, two or three axes.
 
     Args:
         input: (batch, in_channels, *map), or without batch.
@@ -74,11 +74,11 @@ def dcls_conv_transpose(
     interpolation: Interpolation | Profile = "gaussian",
     *,
     learned_dims: Sequence[int] | None = None,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
-    """Transposed convolution of `input` with the dense kernel that the elements make, in 1-D, 2-D or 3-D.
+    """Transposed convolution of `input` with the dense kernel of the elements, in 1-D, 2-D or 3-D.
 
-    `dcls_conv_transpose1d` to `dcls_conv_transpose3d` are this function for elements of that many axes alone.
+    `dcls_conv_transpose1d` to `dcls_conv_transpose3d` are this function for elements of one to three axes.
 
     Args:
         input: (batch, in_channels, *map), or without batch.

@@ -1,4 +1,4 @@
-"""Rows delayed by whole steps and added up, on CPU, by the compiled library: no kernel that is zero but for a tap."""
+"""Sums of rows that are delayed by whole steps, on CPU, by the compiled library: without kernels full of zeros."""
 
 import ctypes
 
@@ -19,7 +19,7 @@ class _Delays(ctypes.Structure):
 
 
 def can_delay(input: Tensor, weight: Tensor) -> bool:
-    """Whether the compiled library adds these up: numbers on CPU in single or double precision, without gradients."""
+    """Whether the compiled library can run: numbers on CPU in single or double precision, without gradients."""
     tracked = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
     return (
         not tracked
@@ -34,17 +34,9 @@ def can_delay(input: Tensor, weight: Tensor) -> bool:
 
 
 def delayed_sums(input: Tensor, weight: Tensor, delay: Tensor, most: int, outputs: int) -> Tensor:
-    """Sum over i and k of weight[o, i, k] input[b, i, t - delay[o, i, k]], for what `can_delay`.
+    """Sum over i and k of weight[o, i, k] input[b, i, t - delay[o, i, k]], for what `can_delay`: (batch, out, outputs).
 
-    Args:
-        input: (batch, in, time), or without batch; zeros before and behind.
-        weight: (out, in, n).
-        delay: (out, in, n), torch.int32, from 0 to `most`. Unit: time steps.
-        most: The largest delay that there may be.
-        outputs: Time steps of the output, from the first of the input on.
-
-    Returns:
-        (batch, out, outputs), or without batch.
+    `input` is (batch, in, time), or without batch, between zeros; `delay` is torch.int32, from 0 to `most` time steps.
     """
     kernels = library()
     assert kernels is not None
@@ -58,5 +50,5 @@ def delayed_sums(input: Tensor, weight: Tensor, delay: Tensor, most: int, output
         *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (*read, output)),
     )
     if kernels.td_delay(input.dtype == torch.float64, ctypes.byref(described)):
-        raise RuntimeError(f"expected memory for {inputs} rows of {most} and {outputs} steps, got none")
+        raise RuntimeError(f"out of memory: the compiled library could not hold {inputs} rows of {outputs} steps")
     return output

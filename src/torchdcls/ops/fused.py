@@ -1,8 +1,4 @@
-"""Kernels and their gradients on CPU, each in one call of the compiled library, which makes no tensor on the way.
-
-The formulas are those of `separable`, which serves where there is no library or a tensor is no numbers in memory, and
-has the gradients of gradients.
-"""
+"""Kernels and their gradients on CPU, each by one call of the compiled library, without intermediate tensors."""
 
 import ctypes
 from collections.abc import Sequence
@@ -13,7 +9,7 @@ from torch import Tensor
 
 from ..profiles import Profile
 from .native.library import LENGTH, library, missing
-from .separable import EPSILON, gradients_by_autograd, separable_kernel
+from .separable import EPSILON
 from .tracing import as_read, define_operator, numbers_when_run
 
 # What `csrc/torchdcls.h` calls them.
@@ -32,7 +28,7 @@ class _Elements(ctypes.Structure):
 
 
 def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Profile) -> bool:
-    """Whether the compiled library makes kernels of these elements: on CPU, of up to 3 axes and a known device form."""
+    """Whether the compiled library can make the kernel: on CPU, of up to 3 axes, with a known device form."""
     return (
         weight.device.type == "cpu"
         and profile.device_form in FORMS
@@ -43,57 +39,24 @@ def can_fuse(weight: Tensor, position: Tensor, sigma: Tensor | None, profile: Pr
     )
 
 
-def fused_kernel(
-    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], profile: Profile
-) -> Tensor:
-    """Kernel over the learned axes, for what `can_fuse`.
-
-    Args:
-        weight: (..., n), float32 or float64, as all tensors.
-        position: (axes, ..., n). Unit: grid cells.
-        sigma: The shape of `position`; None for the profile's smallest scale.
-        sizes: Cells along each axis.
-        profile: The interpolation.
-
-    Returns:
-        (..., *sizes).
-
-    Gradients:
-        To weight, position and sigma, of any order.
-    """
-    kernel: Tensor = _Fused.apply(weight, position, sigma, tuple(sizes), profile)  # type: ignore[no-untyped-call]
+def construct(weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], profile: Profile) -> Tensor:
+    """The kernel of `kernel.learned_kernel`, for what `can_fuse`."""
+    # Torch's compiler sees an operator; called from Python, one would take longer than a small kernel.
+    make = torch.ops.torchdcls.construct_kernel if torch.compiler.is_compiling() else _construct
+    kernel: Tensor = make(weight, position, sigma, sizes, profile.device_form, profile.smallest_scale)
     return kernel
 
 
-class _Fused(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: tuple[int, ...], profile: Profile
-    ) -> Tensor:
-        ctx.save_for_backward(weight, position, sigma)
-        ctx.sizes, ctx.profile = sizes, profile
-        # Torch's compiler sees an operator; called from Python, one would take longer than a small kernel.
-        make = torch.ops.torchdcls.construct_kernel if torch.compiler.is_compiling() else _construct
-        kernel: Tensor = make(weight, position, sigma, sizes, profile.device_form, profile.smallest_scale)
-        return kernel
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weight, position, sigma = ctx.saved_tensors
-        if torch.is_grad_enabled() or not numbers_when_run(*gradients):
-
-            def kernel(weight: Tensor, position: Tensor, sigma: Tensor | None) -> Tensor:
-                inverse = None if sigma is None else 1 / ctx.profile.scale(sigma)
-                return separable_kernel(weight, position, inverse, ctx.sizes, ctx.profile)
-
-            return *gradients_by_autograd(kernel, ctx.saved_tensors, ctx.needs_input_grad, gradients), None, None
-        settings = ctx.sizes, ctx.profile.device_form, ctx.profile.smallest_scale
-        make = torch.ops.torchdcls.construct_kernel_gradients if torch.compiler.is_compiling() else _gradients
-        to_weight, to_position, *to_sigma = make(weight, position, sigma, gradients[0], *settings)
-        return to_weight, to_position, to_sigma[0] if to_sigma else None, None, None
+def gradients(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], profile: Profile, gradient: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of `construct` to weight, position and sigma."""
+    make = torch.ops.torchdcls.construct_kernel_gradients if torch.compiler.is_compiling() else _gradients
+    made = make(weight, position, sigma, gradient, sizes, profile.device_form, profile.smallest_scale)
+    return *made, *([None] if sigma is None else [])
 
 
-# Elements are weight, position and sigma, and settings are sizes, form and smallest scale, as in the schemas below.
+# Arguments are those of the schemas below: the elements, then the settings.
 def _construct(*arguments: Any) -> Tensor:
     kernel = _like_kernel(*arguments)
     _call("td_construct", *arguments, kernel)
@@ -121,7 +84,7 @@ def _call(name: str, *arguments: Any) -> None:
     )
     call = getattr(library(), name)
     if call(weight.dtype == torch.float64, ctypes.byref(described), *map(_pointer, others)):
-        raise RuntimeError(f"expected memory for kernels of {tuple(sizes)} by the compiled library, got none")
+        raise RuntimeError(f"out of memory: the compiled library could not hold kernels of {tuple(sizes)}")
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:

@@ -1,4 +1,4 @@
-"""Where Triton's programs can run, and how they are launched there: for making kernels and for convolving alike."""
+"""Where Triton's programs can run: for making kernels and for convolving."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +9,7 @@ import torch
 from .caches import cached
 from .tracing import constant_when_compiled
 
-# Of NVIDIA GPUs: those with matrix products of bfloat16.
+# The first NVIDIA GPUs with matrix products of bfloat16.
 LEAST_CAPABILITY = (8, 0)
 
 
@@ -17,7 +17,7 @@ LEAST_CAPABILITY = (8, 0)
 def missing(device: str) -> str | None:
     """Why Triton's programs cannot run on a device, or None if they can."""
     if device == "cpu" and not interpreted():
-        return "on CPU it runs under Triton's interpreter alone (TRITON_INTERPRET=1)"
+        return "on CPU it runs only in Triton's interpreter (TRITON_INTERPRET=1)"
     if not _installed():
         return "Triton is not installed (it comes with torch for CUDA)"
     if device in ("cpu", "meta"):
@@ -38,12 +38,12 @@ def interpreted() -> bool:
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which launches are on a device: Triton's are on the current one, which need not be the tensors'."""
+    """A context that makes a device the current one, on which Triton launches."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def power_above(size: int) -> int:
-    """The least power of two that is not below."""
+    """The smallest power of two of at least `size`."""
     return 1 << max(0, size - 1).bit_length()
 
 

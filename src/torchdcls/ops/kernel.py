@@ -1,16 +1,18 @@
-"""Making a dense kernel out of elements: separable over the axes, any number of axes."""
+"""Making a dense kernel out of elements, for any number of axes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _checks
 from ..profiles import Interpolation, Profile
+from . import fused, separable
 from .autocast import autocast_disabled
-from .fused import can_fuse, fused_kernel
-from .separable import separable_kernel
-from .tracing import shape_of, with_numbers
+from .fused import can_fuse
+from .tracing import numbers_when_run, shape_of, special_tensors, with_numbers
+from .triton.support import can_construct
 
 
 def construct_kernel(
@@ -29,17 +31,16 @@ def construct_kernel(
         kernel[x] = sum_k weight[k] * prod_d g((x_d - c_d - position[d, k]) / scale[d, k])
                     / (1e-7 + the same product, summed over the grid)
 
-    The product and its normalizer separate over the axes, so that the kernel is one batched matrix product of per-axis
-    factors; a tensor of kernel size times kernel count never exists.
+    Both products separate over the axes: the kernel is a batched matrix product of one factor per axis. No tensor of
+    kernel size times kernel count is made.
 
     Args:
-        weight: (out_channels, in_channels/groups, *dense sizes, kernel_count). Each tap of the dense axes has elements
-            of its own; with all axes learned there are no dense sizes.
+        weight: (out_channels, in_channels/groups, *dense sizes, kernel_count). Dense sizes are those of the axes that
+            are not learned, each tap of which has elements of its own.
         position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2`. Along an axis of size `s`
             the grid is [-(s // 2), s - 1 - s // 2]. Axes in torch's order: depth, height, width.
         sigma: The shape of `position`; scale is the profile's smallest scale plus |sigma|. None for "bilinear".
-        size: Kernel size, one integer for all axes or one per axis, dense axes included. The number of axes follows
-            from `learned_dims`, `position` and `weight`.
+        size: Kernel size, one integer for all axes or one per axis, dense axes included.
         interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
         learned_dims: Axes along which positions are learned, ascending as in `position`. None: all.
 
@@ -47,7 +48,7 @@ def construct_kernel(
         (out_channels, in_channels/groups, *size), dtype of `weight`. Computed in float32 at least, also under autocast.
 
     Raises:
-        ValueError: Shapes, sizes or interpolation that do not fit.
+        ValueError: Shapes or sizes that do not fit, or an unknown interpolation.
         TypeError: An argument of a wrong type.
 
     Gradients:
@@ -78,38 +79,76 @@ def construct_kernel(
         dtype = torch.promote_types(torch.promote_types(weight.dtype, position.dtype), torch.float32)
         own_weight, position = weight.to(dtype), position.to(dtype)
         sigma = None if sigma is None else sigma.to(dtype)
-        sizes = [size[dim] for dim in learned]
-        if can_fuse(own_weight, position, sigma, profile):
-            kernel = fused_kernel(own_weight, position, sigma, sizes, profile)
-        else:
-            inverse = None if sigma is None else 1 / profile.scale(sigma)
-            kernel = separable_kernel(own_weight, position, inverse, sizes, profile)
+        kernel = learned_kernel(own_weight, position, sigma, tuple(size[dim] for dim in learned), profile)
         # (out, in/groups, *dense, *learned) -> axes in their own order.
         kernel = kernel.permute(0, 1, *(2 + (*dense, *learned).index(dim) for dim in range(len(size))))
         return kernel.to(weight.dtype).contiguous()
 
 
-def element_axes(weight: Tensor, position: Tensor) -> int:
-    """The number of a kernel's axes, learned and dense, by the shapes of its elements; at least 1, whatever they are.
+def learned_kernel(
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: tuple[int, ...], profile: Profile
+) -> Tensor:
+    """The kernel over the learned axes, (..., *sizes), of weight (..., n), and position and sigma (axes, ..., n)."""
+    fuses = can_fuse(weight, position, sigma, profile)
+    if not fuses and special_tensors():
+        return separable.separable_kernel(weight, position, sigma, sizes, profile)
+    kernel: Tensor = _Kernel.apply(weight, position, sigma, sizes, profile, fuses)  # type: ignore[no-untyped-call]
+    return kernel
 
-    Raises:
-        TypeError: Either is no tensor.
-    """
+
+class _Kernel(torch.autograd.Function):
+    # Keeps the elements alone: to make the factors again costs less than to keep them.
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        position: Tensor,
+        sigma: Tensor | None,
+        sizes: tuple[int, ...],
+        profile: Profile,
+        fuses: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(weight, position, sigma)
+        ctx.sizes, ctx.profile, ctx.fuses = sizes, profile, fuses
+        kernel: Tensor = _maker(weight, sizes, profile, fuses).construct(weight, position, sigma, sizes, profile)
+        return kernel
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, position, sigma = ctx.saved_tensors
+        if not torch.is_grad_enabled() and numbers_when_run(*gradients):
+            maker = _maker(weight, ctx.sizes, ctx.profile, ctx.fuses)
+            settings = ctx.sizes, ctx.profile, *gradients
+            return *maker.gradients(weight, position, sigma, *settings), None, None, None
+        # Gradients that are differentiated again, or are more than numbers, go through the steps.
+        again, wanted = torch.is_grad_enabled(), ctx.needs_input_grad[:3]
+        with torch.enable_grad():
+            kernel = separable.separable_kernel(weight, position, sigma, ctx.sizes, ctx.profile)
+        leaves = [tensor for tensor, want in zip((weight, position, sigma), wanted, strict=True) if want]
+        made = iter(torch.autograd.grad(kernel, leaves, gradients, create_graph=again))
+        return *(next(made) if want else None for want in wanted), None, None, None
+
+
+def _maker(weight: Tensor, sizes: tuple[int, ...], profile: Profile, fuses: bool) -> Any:
+    # A module with `construct` and `gradients`. A hundred launches of torch's operators take longer than what they do.
+    if fuses:
+        return fused
+    if can_construct(weight, sizes, profile):
+        from .triton import launch
+
+        return launch
+    return separable
+
+
+def element_axes(weight: Tensor, position: Tensor) -> int:
+    """The number of a kernel's axes, learned and dense, by the shapes of its elements; at least 1."""
     _checks.tensors(weight=weight, position=position)
     # weight: two axes of channels, the dense axes, the elements; position: the learned axes.
     return max(shape_of(position)[0] + weight.dim() - 3, 1) if position.dim() and weight.dim() > 2 else 1
 
 
 def clamp_position_(position: Tensor, size: Sequence[int]) -> Tensor:
-    """Moves positions that are off the grid to its nearest edge, in place and without gradient.
-
-    Args:
-        position: (learned axes, ...). Unit: grid cells; origin: cell `size // 2`.
-        size: Kernel size along each learned axis.
-
-    Returns:
-        `position`.
-    """
+    """Moves positions, (learned axes, ...), that are off the grid of this size to its nearest edge, in place."""
     with torch.no_grad():
         for axis, cells in enumerate(size):
             position[axis].clamp_(-(cells // 2), cells - 1 - cells // 2)

@@ -1,4 +1,4 @@
-"""Padding that continues a map beyond its edges, by as many cells as are asked for."""
+"""Padding that continues a map beyond its edges, by any number of cells."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,24 +14,10 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def pad(input: Tensor, pads: Sequence[tuple[int, int]], mode: PaddingMode) -> Tensor:
-    """The input with more cells before and after its last axes, as `numpy.pad` continues it.
+    """The input with the cells (before, after) of `pads` around its last axes, as `numpy.pad` adds them.
 
-    Torch reflects at most once and wraps at most once around. Beyond that a map is continued here: "circular" repeats
-    it with the period `size`, "reflect" there and back with the period `2 * size - 2`; a map of one cell repeats it.
-
-    Args:
-        input: (..., *map).
-        pads: Cells (before, after) each of the last axes, of which there are as many.
-        mode: How to continue the map.
-
-    Returns:
-        (..., *map padded).
-
-    Raises:
-        ValueError: An axis of the map is empty, so that there is nothing to continue.
-
-    Gradients:
-        To the input, of any order.
+    Torch reflects and wraps around at most once. Here the map goes on: "circular" repeats it with the period `size`,
+    "reflect" goes there and back with the period `2 * size - 2`.
 
     Example:
         >>> import torch
@@ -42,10 +28,10 @@ def pad(input: Tensor, pads: Sequence[tuple[int, int]], mode: PaddingMode) -> Te
         [[[2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1]]]
     """
     sizes = input.shape[-len(pads) :]
-    traced = traced_by_jit()  # to a program for maps of any size, which torch's own pads as far as it can
+    traced = traced_by_jit()  # torch's own then pads maps of any size, as far as it can
     if mode != "zeros" and not traced and any(size == 0 for size in sizes):
         raise ValueError(f"input: expected a map with cells for padding_mode={mode!r}, got shape {tuple(input.shape)}")
-    # Torch's own is the faster one. An exported program is for maps of any size, and must not ask for theirs.
+    # Torch's own is faster. A traced program is for maps of any size, and must not ask for it.
     if mode in ("zeros", "replicate") or traced or _torch_can(sizes, pads, mode):
         cells = [count for pair in reversed(pads) for count in pair]
         return F.pad(input, cells, mode="constant" if mode == "zeros" else mode)

@@ -1,7 +1,6 @@
-"""The two ideas of this package written for reading: a kernel out of elements, and a convolution, in plain loops.
+"""A kernel out of elements, and a convolution, by their definitions in plain loops.
 
-Defines what is right. Slow, differentiable, exact to rounding in float64; imports nothing from the package, so that a
-mistake there is not a mistake here.
+Slow, differentiable, exact to rounding in float64. Imports nothing from the package, to share none of its mistakes.
 """
 
 import itertools

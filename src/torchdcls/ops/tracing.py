@@ -1,6 +1,6 @@
-"""Whether tensors are plain numbers in memory, and what autograd and compilers take them for.
+"""Whether tensors are plain numbers in memory, and what traces or transforms them.
 
-The only file that names private parts of torch: a new version of torch is looked at here.
+Only this file names private parts of torch, so that only this file has to follow a new version.
 """
 
 from collections import OrderedDict
@@ -20,10 +20,10 @@ _FAKE, _PROXY = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchMode
 
 
 def special_tensors() -> bool:
-    """Whether values of tensors must not be read or kept now, whoever is at work.
+    """Whether values of tensors must not be read or kept now.
 
-    A tracer is (torch.compile, torch.export, torch.jit.trace, make_fx), or tensors carry more than numbers (torch.func,
-    forward differentiation) or none (fake).
+    Tensors are traced (torch.compile, torch.export, torch.jit.trace, make_fx), carry more than numbers (torch.func,
+    forward differentiation), or have no numbers (fake).
     """
     return (
         torch.compiler.is_compiling()
@@ -36,25 +36,22 @@ def special_tensors() -> bool:
 
 
 def differentiated_forwards() -> bool:
-    """Whether forward-mode differentiation is at work."""
+    """Whether forward-mode differentiation is on."""
     return torch.autograd.forward_ad._current_level >= 0
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work: tensors carry more than numbers."""
+    """Whether torch.func or forward-mode differentiation is on: tensors carry more than numbers."""
     return torch._C._functorch.maybe_current_level() is not None or differentiated_forwards()
 
 
 def batched(tensor: Tensor) -> bool:
-    """Whether this stands for many tensors at once, as gradients do under `is_grads_batched=True`."""
+    """Whether this is a batch of tensors, as gradients are with `is_grads_batched=True`."""
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 def numbers_when_run(*tensors: Tensor | None) -> bool:
-    """Whether tensors will be plain numbers in memory: now, or when a compiled graph runs.
-
-    An exported program has to run where this package is not.
-    """
+    """Whether tensors are plain numbers in memory: now, or when a compiled graph runs; never in an exported program."""
     if torch.compiler.is_compiling():
         return not exporting() and not _transformed()
     return not special_tensors() and all(
@@ -63,27 +60,27 @@ def numbers_when_run(*tensors: Tensor | None) -> bool:
 
 
 def exporting() -> bool:
-    """Whether torch.export is at work, whose programs have to run where this package is not.
+    """Whether torch.export is tracing; its programs must run without this package.
 
-    What `torch.compiler.is_exporting` reads: torch 2.11's compiler takes that call for True in every graph.
+    This reads the flag itself, as torch 2.11's compiler takes `torch.compiler.is_exporting()` for True in every graph.
     """
     return torch.compiler._is_exporting_flag
 
 
 def traced_by_jit() -> bool:
-    """Whether torch.jit.trace, or torch's old ONNX exporter, records operations; sizes are tensors to them."""
+    """Whether torch.jit.trace or torch's old ONNX exporter is recording; sizes are tensors then."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing()
 
 
 def written_as_onnx() -> bool:
-    """Whether torch's old ONNX exporter is at work."""
+    """Whether torch's old ONNX exporter is recording."""
     return traced_by_jit() and torch.onnx.is_in_onnx_export()
 
 
 def with_numbers(function: Callable[..., Result], *arguments: Any) -> Result:
-    """`function(*arguments)` where all sizes are numbers: what torch.jit.trace records stands still meanwhile.
+    """`function(*arguments)` while torch.jit.trace pauses, so that all sizes are numbers.
 
-    For sizes that every call of a traced program has, as those of a kernel, and for checks of the example.
+    For sizes that are the same in every call of the program, such as those of a kernel, and for checks of the example.
     """
     if not traced_by_jit():
         return function(*arguments)
@@ -96,13 +93,13 @@ def with_numbers(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def shape_of(tensor: Tensor) -> torch.Size:
-    """The shape, in numbers whoever traces."""
+    """The shape, in numbers also under torch.jit.trace."""
     shape: torch.Size = with_numbers(getattr, tensor, "shape")
     return shape
 
 
 def sizes_are_known(sizes: Sequence[int]) -> bool:
-    """Whether these are numbers, and do not stand for whatever a compiled graph or an exported program will meet."""
+    """Whether these are numbers, not symbols for any size of a compiled graph or an exported program."""
     if not torch.compiler.is_compiling():
         return not traced_by_jit() and all(isinstance(size, int) for size in sizes)
     from torch.fx.experimental.symbolic_shapes import has_static_value  # comes with the compiler
@@ -111,64 +108,64 @@ def sizes_are_known(sizes: Sequence[int]) -> bool:
 
 
 def shown(tensor: Tensor) -> Tensor:
-    """The same numbers as memory has them: a view may show the opposite signs, and zeros be nowhere."""
+    """The same numbers in memory: negative views and zero tensors are written out."""
     return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
 
 
 def as_read(tensor: Tensor) -> Tensor:
-    """The same numbers as memory has them, without gaps."""
+    """The same numbers in contiguous memory."""
     return shown(tensor).contiguous()
 
 
 def version(tensor: Tensor) -> int:
-    """How often the numbers of a tensor were written in place, but for `.data`."""
+    """How often the tensor was written in place, not counting `.data`."""
     return tensor._version
 
 
 def memory_key(tensor: Tensor) -> int:
-    """A number for the memory that a tensor is in; another tensor has the same one while it shares it."""
+    """A number for the memory of a tensor; tensors that share memory have the same one."""
     number: int = tensor.untyped_storage()._cdata
     return number
 
 
 def own_parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
-    """The parameters that a module has itself, those that are None too, and not what a parametrization computes."""
+    """The parameters of a module itself, also those that are None, but none that a parametrization computes."""
     return module._parameters
 
 
 def forward_pre_hooks(module: nn.Module) -> Sequence[Callable[..., Any]]:
-    """What a module calls before its forward, where torch's older functions compute its tensors."""
+    """The functions that a module calls before its forward; torch's older functions compute tensors there."""
     return list(module._forward_pre_hooks.values())
 
 
 def schema(operator: Any) -> Any:
-    """The name and the arguments of one of torch's operators."""
+    """The name and the arguments of an operator of torch."""
     return operator._schema
 
 
 def with_versions(state_dict: OrderedDict[str, Tensor], entries: Any) -> OrderedDict[str, Tensor]:
-    """A state dict with what torch keeps beside the entries of another one, the versions of modules by their names."""
+    """A state dict with the metadata of another one: the versions of modules, by name."""
     state_dict._metadata = getattr(entries, "_metadata", {})  # type: ignore[attr-defined]
     return state_dict
 
 
 def owned(made: Tensor) -> Tensor:
-    """What an `autograd.Function` made, for it to return: the same memory, and to autograd no view.
+    """The same memory as a result that an `autograd.Function` may return: no view to autograd.
 
-    A view that is made inside a function must not be changed in place afterwards, as `nn.SiLU(inplace=True)` does.
+    A view made inside a function must not be changed in place afterwards, as `nn.SiLU(inplace=True)` does.
     """
     return made.detach()
 
 
 def gpu_waits(cycles: int) -> None:
-    """Has the current GPU do nothing for so many of its cycles."""
+    """Lets the current GPU wait for this many of its cycles."""
     torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
 
 
 def define_operator(
     schema: str, run: Callable[..., Any], like: Callable[..., Any], devices: Sequence[str] = ("CPU",)
 ) -> None:
-    """Defines an operator of `torch.ops.torchdcls`: compilers know what it gives, which `like` makes, not how."""
+    """Defines an operator of `torch.ops.torchdcls` that `run` computes; `like` makes an empty result for compilers."""
     name = schema.partition("(")[0]
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for device in devices:
@@ -177,9 +174,9 @@ def define_operator(
 
 
 def constant_when_compiled(function: Function) -> Function:
-    """Has `torch.compile` call a function of constants while it traces, and keep what it gives.
+    """Makes `torch.compile` call a function of constants while it traces, and keep the result.
 
-    What `torch.compiler.assume_constant_result` does, without importing the compiler together with this package.
+    This is `torch.compiler.assume_constant_result` without the import of the compiler.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

@@ -1,4 +1,4 @@
-"""One more way to convolve is one record: it is named, chosen, explained and differentiated as the others are."""
+"""One more method is one record: it is named, chosen, explained and differentiated as the others are."""
 
 from typing import get_args
 
@@ -9,8 +9,8 @@ from cases import answers, assert_equal_to_rounding, normal, oracle_convolution
 
 from torchdcls import Dcls2d, explain_method
 from torchdcls.nn import layer
-from torchdcls.ops.conv import api, large_kernel_conv, large_kernel_conv_transpose, select, ways
-from torchdcls.ops.conv.way import Way
+from torchdcls.ops.conv import api, large_kernel_conv, large_kernel_conv_transpose, methods, select
+from torchdcls.ops.conv.method import Method
 
 
 def by_taps(input, weight, bias, problem):
@@ -39,7 +39,7 @@ def unsupported(problem):
     return None if able else "it is a toy"
 
 
-TOY = Way(
+TOY = Method(
     name="toy",
     convolve=by_taps,
     transpose=back,
@@ -53,11 +53,11 @@ TOY = Way(
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
     """The record in the tuple that lists them; what a caller may say follows from it, as when it is imported."""
-    monkeypatch.setattr(ways, "WAYS", (*ways.WAYS, TOY))
+    monkeypatch.setattr(methods, "METHODS", (*methods.METHODS, TOY))
     for module in (api, select):
-        monkeypatch.setattr(module, "WAYS", ways.WAYS)
+        monkeypatch.setattr(module, "METHODS", methods.METHODS)
     for module in (api, layer):
-        monkeypatch.setattr(module, "METHODS", ("auto", *(way.name for way in ways.WAYS)))
+        monkeypatch.setattr(module, "METHOD_NAMES", ("auto", *(method.name for method in methods.METHODS)))
     select._known_cheapest.cache_clear()
     select.estimate.cache_clear()
     yield
@@ -103,7 +103,7 @@ def test_is_refused_with_its_reason():
         large_kernel_conv(torch.ones(1, 2, 9), torch.ones(2, 1, 3), groups=2, method="toy")
     with pytest.raises(ValueError, match=r"method: expected one of .*'toy', got 'joy'"):
         large_kernel_conv(torch.ones(1, 2, 9), torch.ones(2, 1, 3), groups=2, method="joy")
-    assert "toy" not in get_args(ways.Method)  # a word more in ways.py, which a test holds equal to the names
+    assert "toy" not in get_args(methods.MethodName)  # a name more in methods.py, which a test holds equal to the names
 
 
 def test_a_layer_by_it():

@@ -11,8 +11,8 @@ from cases import answers, assert_as_exact_as, needs_kernels, normal
 
 from torchdcls import large_kernel_conv, large_kernel_conv2d
 from torchdcls.ops.conv import native, select
+from torchdcls.ops.conv.methods import named
 from torchdcls.ops.conv.posing import pose
-from torchdcls.ops.conv.ways import named
 
 pytestmark = needs_kernels
 CHANNELS = (1, 3, 15, 16, 17, 33)
@@ -247,4 +247,4 @@ def test_what_is_counted_is_what_is_there():
 def test_a_dtype_it_does_not_know():
     _, problem = pose(torch.empty(1, 2, 9), torch.empty(2, 1, 3), None, 1, 1, 2)
     odd = problem.__class__(**{**vars(problem), "dtype": torch.float8_e5m2})
-    assert select.unsupported_reason(named("native"), odd) == "it knows no torch.float8_e5m2"
+    assert select.unsupported_reason(named("native"), odd) == "it does not support torch.float8_e5m2"

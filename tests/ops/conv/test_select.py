@@ -21,11 +21,11 @@ from benchmarks.record import RESULTS
 from benchmarks.shapes import Shape, draw_shapes
 from benchmarks.tables import newest_result
 from torchdcls import explain_method
-from torchdcls.ops.conv import METHODS, Method, api, large_kernel_conv, select
+from torchdcls.ops.conv import METHOD_NAMES, MethodName, api, large_kernel_conv, select
+from torchdcls.ops.conv.methods import METHODS, named
 from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.rates import FILE
 from torchdcls.ops.conv.select import Plan, choose, estimate, maps_of, reason_against
-from torchdcls.ops.conv.ways import WAYS, named
 
 MAPS = ("convolve", "transpose", "correlate")
 PARTS = (*MAPS, "gradients")
@@ -59,7 +59,7 @@ def problems(draw, devices=("cpu",)):
 
 
 def able(problem):
-    return [way for way in WAYS if reason_against(way, problem) is None]
+    return [method for method in METHODS if reason_against(method, problem) is None]
 
 
 def names_of(plan):
@@ -70,13 +70,13 @@ def names_of(plan):
 
 
 def test_what_a_caller_may_say_are_the_names():
-    assert get_args(Method) == METHODS == ("auto", *(way.name for way in WAYS))
+    assert get_args(MethodName) == METHOD_NAMES == ("auto", *(method.name for method in METHODS))
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_every_way_is_told_of(way):
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_method_is_documented(method):
     page = (Path(__file__).parents[3] / "docs" / "guides" / "speed-cpu.md").read_text()
-    assert f'"{way.name}"' in large_kernel_conv.__doc__ and f'| `"{way.name}"` |' in page
+    assert f'"{method.name}"' in large_kernel_conv.__doc__ and f'| `"{method.name}"` |' in page
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -93,8 +93,8 @@ def test_no_method_is_taken_that_has_a_reason_against_it(problem, output, of):
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(problem=problems())
 def test_estimates_are_positive_and_finite(problem):
-    for way, part in itertools.product(able(problem), PARTS):
-        assert 0 < estimate(way.name, part, problem) < math.inf
+    for method, part in itertools.product(able(problem), PARTS):
+        assert 0 < estimate(method.name, part, problem) < math.inf
 
 
 @pytest.mark.parametrize("of", WANTED)
@@ -104,7 +104,7 @@ def test_what_is_taken_is_the_cheapest_with_its_handicap(of):
     for shape in draw_shapes(60, 2):
         problem, maps = shape.problem_alone(), maps_of("convolve", *of)
         cautious = {}
-        for names in itertools.product([way.name for way in able(problem)], repeat=len(maps)):
+        for names in itertools.product([method.name for method in able(problem)], repeat=len(maps)):
             plan = Plan(**{**dict.fromkeys(MAPS, names[0]), **dict(zip(maps, names, strict=True))})
             handicap = max(named(name).handicap for name in names)
             time = select.estimate_plan(plan, problem, maps) * handicap
@@ -119,9 +119,9 @@ def test_every_operation_has_a_rate():
     """Of problems like those that the rates are fitted on, drawn anew."""
     for shape in draw_shapes(150, 1):
         problem = shape.problem_alone()
-        for way, part in itertools.product(able(problem), PARTS):
-            counts = way.operations(problem, part)
-            assert counts.keys() <= RATES.keys(), (str(shape), way.name, part)
+        for method, part in itertools.product(able(problem), PARTS):
+            counts = method.operations(problem, part)
+            assert counts.keys() <= RATES.keys(), (str(shape), method.name, part)
             assert all(0 <= count < math.inf for count in counts.values())
 
 
@@ -148,9 +148,9 @@ def test_estimates_are_near_what_was_measured():
 def test_one_gradient_takes_no_longer_than_both():
     for shape in draw_shapes(100, 3):
         problem = shape.problem_alone()
-        for way in able(problem):
-            both = estimate(way.name, "gradients", problem)
-            assert max(estimate(way.name, part, problem) for part in ("transpose", "correlate")) <= both
+        for method in able(problem):
+            both = estimate(method.name, "gradients", problem)
+            assert max(estimate(method.name, part, problem) for part in ("transpose", "correlate")) <= both
 
 
 def test_estimates_add_up_to_the_plans():
@@ -245,14 +245,14 @@ def test_mixed_plans_are_the_oracles(plan, map, kernel, padding, channels):
 def test_each_map_is_made_by_its_method(plan, monkeypatch):
     made = []
 
-    def noted(way, map):
-        run = getattr(way, map)
-        return run and (lambda *tensors: made.append((way.name, map)) or run(*tensors))
+    def noted(method, map):
+        run = getattr(method, map)
+        return run and (lambda *tensors: made.append((method.name, map)) or run(*tensors))
 
-    ways = [replace(way, **{part: noted(way, part) for part in PARTS}) for way in WAYS]
-    monkeypatch.setattr("torchdcls.ops.conv.ways.WAYS", tuple(ways))
-    monkeypatch.setattr(api, "WAYS", tuple(ways))
-    monkeypatch.setattr(api.direct, "convolve", ways[0].convolve)
+    changed = [replace(method, **{part: noted(method, part) for part in PARTS}) for method in METHODS]
+    monkeypatch.setattr("torchdcls.ops.conv.methods.METHODS", tuple(changed))
+    monkeypatch.setattr(api, "METHODS", tuple(changed))
+    monkeypatch.setattr(api.direct, "convolve", changed[0].convolve)
     leaves = leaves_of(1, (2, 2, 2), (5,), (3,))
     output = large_kernel_conv(**leaves, padding=1, groups=2)
     assert made == [(plan.convolve, "convolve")]
@@ -305,7 +305,7 @@ def explained(capsys, *shapes, **options):
     explain_method(*shapes, **options)
     lines = capsys.readouterr().out.splitlines()
     autos = ["auto", "auto"] if options.get("device", "cpu") == "cpu" else ["auto"]
-    assert [line.split()[0] for line in lines] == ["method", *METHODS[1:], *autos]
+    assert [line.split()[0] for line in lines] == ["method", *METHOD_NAMES[1:], *autos]
     return lines
 
 
@@ -319,7 +319,7 @@ def test_explains_every_method(capsys):
         assert part in lines[0]
     assert "leaves direct for a gain of 0.09 ms or more" in lines[-2]
     shown = [line.partition("   (") for line in lines[1:-2] if "not taken" not in line]
-    assert [row.split()[0] for row, _, _ in shown] == [way.name for way in able(LARGE)]
+    assert [row.split()[0] for row, _, _ in shown] == [method.name for method in able(LARGE)]
     for row, _, caution in shown:
         name, *times = row.split()
         assert bool(caution) == (name in ("fft", "native"))
@@ -388,7 +388,7 @@ def test_explains_no_channels(capsys):
 
 def test_explains_other_devices(capsys):
     lines = explained(capsys, *SHAPES, padding=15, groups=4, device="mps")
-    assert "nothing is known of its speed on mps" in line_of(lines, "fft")
+    assert "its speed on mps is unknown" in line_of(lines, "fft")
     assert lines[-1].count("by direct") == 3
 
 
@@ -442,8 +442,8 @@ def test_every_kind_of_problem_has_a_rate(layout, channels, taps, side):
         kernel = (across,) * (dims - 1) + (taps,)
         sizes = (side,) * dims, kernel, (1,) * dims, tuple((size // 2, size // 2) for size in kernel)
         problem = Problem(batch, *channels, *sizes, "cpu", torch.float32, last)
-        for way, part in itertools.product(able(problem), PARTS):
-            assert way.operations(problem, part).keys() <= RATES.keys()
+        for method, part in itertools.product(able(problem), PARTS):
+            assert method.operations(problem, part).keys() <= RATES.keys()
 
 
 @needs_kernels

@@ -64,7 +64,7 @@ def test_a_library_of_another_version_is_not_used(monkeypatch, reloaded):
     monkeypatch.setattr(library, "INTERFACE", -1)
     monkeypatch.setenv(library.SWITCH, "1")
     if library.FILE.exists():
-        assert missing() == "no compiled kernels: the library is of another version; install the package anew"
+        assert missing() == "no compiled kernels: the library is of another version; reinstall the package"
 
 
 def test_says_what_the_loader_says(monkeypatch, tmp_path, reloaded):

@@ -1,12 +1,14 @@
 """Kernels made by Triton: the same tests on a GPU, or on CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)."""
 
+import math
+
 import pytest
 import torch
 from cases import answers, assert_as_exact_as
 
 from tests.ops.test_separable import leaves_of, own, steps
 from torchdcls import Dcls1d, Dcls2d
-from torchdcls.ops import kernel, separable
+from torchdcls.ops import kernel
 from torchdcls.ops.gpu import interpreted
 from torchdcls.profiles import PROFILES
 
@@ -27,7 +29,7 @@ def launched(monkeypatch):
         found.append(sizes)
         return True
 
-    monkeypatch.setattr(separable, "can_construct", chosen)
+    monkeypatch.setattr(kernel, "can_construct", chosen)
     monkeypatch.setattr(kernel, "can_fuse", lambda *elements: False)
     return found
 
@@ -36,18 +38,24 @@ def on(device, leaves, dtype=torch.float32):
     return {name: leaf.detach().to(device, dtype).requires_grad_() for name, leaf in leaves.items()}
 
 
+def by_triton_and_by_steps(draws, sizes, profile):
+    """Answers by Triton, by the steps and in float64, of all draws: of one, which comes out worse is chance."""
+    found = [[], [], []]
+    for exact in draws:
+        plain, leaves = on("cpu", exact), on(DEVICE, exact)
+        found[0].append(answers(lambda leaves=leaves: own(leaves, sizes, profile), leaves))
+        found[1].append(answers(lambda plain=plain: steps(plain, sizes, profile), plain))
+        found[2].append(answers(lambda exact=exact: steps(exact, sizes, profile), exact))
+    return [{name: torch.stack([answer[name].cpu() for answer in several]) for name in several[0]} for several in found]
+
+
 @every_profile
 @pytest.mark.parametrize("sizes", [(5,), (17,), (33,), (4, 4), (3, 6), (17, 2), (1, 23), (20, 33)], ids=str)
-@pytest.mark.parametrize("inverse", [True, False], ids=["scales", "smallest scale"])
-def test_kernels_and_gradients_are_those_of_the_steps(sizes, profile, inverse, launched):
-    exact = leaves_of(sizes, inverse, shape=(3, 1, 5))
-    expected = answers(lambda: steps(exact, sizes, profile), exact)
-    plain = on("cpu", exact)
-    by_steps = answers(lambda: steps(plain, sizes, profile), plain)
-    leaves = on(DEVICE, exact)
-    got = {name: value.cpu() for name, value in answers(lambda: own(leaves, sizes, profile), leaves).items()}
-    assert launched == [sizes, sizes]  # forward and backward
-    assert_as_exact_as(got, by_steps, expected)
+@pytest.mark.parametrize("scales", [True, False], ids=["scales", "smallest scale"])
+def test_kernels_and_gradients_are_those_of_the_steps(sizes, profile, scales, launched):
+    draws = [leaves_of(sizes, scales, shape=(3, 1, 5), seed=seed) for seed in range(6)]
+    assert_as_exact_as(*by_triton_and_by_steps(draws, sizes, profile))
+    assert launched == [sizes, sizes] * len(draws)  # forward and backward
 
 
 @every_profile
@@ -64,12 +72,10 @@ def test_one_cell(sizes, profile, launched):
 @every_profile
 @pytest.mark.parametrize("count", [1, 16, 26, 70])
 def test_counts_and_axes_in_front(count, profile, launched):
-    exact = leaves_of((7, 5), shape=(2, 2, 3, count))
-    expected = answers(lambda: steps(exact, (7, 5), profile), exact)
-    plain, leaves = on("cpu", exact), on(DEVICE, exact)
-    got = {name: value.cpu() for name, value in answers(lambda: own(leaves, (7, 5), profile), leaves).items()}
-    assert got["output"].shape == (2, 2, 3, 7, 5) and launched
-    assert_as_exact_as(got, answers(lambda: steps(plain, (7, 5), profile), plain), expected)
+    draws = [leaves_of((7, 5), shape=(2, 2, 3, count), seed=seed) for seed in range(6)]
+    got, plain, exact = by_triton_and_by_steps(draws, (7, 5), profile)
+    assert got["output"].shape[1:] == (2, 2, 3, 7, 5) and launched
+    assert_as_exact_as(got, plain, exact)
 
 
 @pytest.mark.parametrize("layer", [Dcls1d, Dcls2d])
@@ -91,7 +97,8 @@ def test_layers_train_alike(layer, interpolation, launched, monkeypatch):
 @every_profile
 @pytest.mark.parametrize("sizes", [(5,), (5, 4)], ids=str)
 @pytest.mark.parametrize(
-    ("name", "value"), [("inverse", 0.0), ("inverse", 1e-39), ("position", 3e38), ("position", -3e38)]
+    ("name", "value"),
+    [("sigma", math.inf), ("sigma", -math.inf), ("sigma", 3e38), ("position", 3e38), ("position", -3e38)],
 )
 def test_special_values_have_the_gradients_of_the_steps(name, value, sizes, profile, launched):
     """An infinite scale, and positions of which the distance over the scale would overflow."""
@@ -100,14 +107,7 @@ def test_special_values_have_the_gradients_of_the_steps(name, value, sizes, prof
     expected = answers(lambda: steps(exact, sizes, profile), exact)
     leaves = on(DEVICE, exact)
     for key, got in answers(lambda: own(leaves, sizes, profile), leaves).items():
-        # One over the scale comes from sigma, which an infinite one has no gradient of.
-        wanted = expected[key].where(exact["inverse"] > 1e-38, 0.0) if key == "inverse" else expected[key]
-        given = (
-            got.cpu().double().where(exact["inverse"] > 1e-38, 0.0 * got.cpu())
-            if key == "inverse"
-            else got.cpu().double()
-        )
-        torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got.cpu().double(), expected[key], rtol=1e-4, atol=1e-5)
 
 
 @every_profile

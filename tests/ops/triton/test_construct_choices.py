@@ -9,7 +9,6 @@ import torch
 
 from torchdcls import Profile, profiles
 from torchdcls.ops import gpu
-from torchdcls.ops.separable import EPSILON
 from torchdcls.ops.triton import support
 from torchdcls.ops.triton.support import can_construct
 from torchdcls.profiles import PROFILES
@@ -87,9 +86,9 @@ def test_programs_compile_without_spills(name, count, sizes, scales, capability)
     from torchdcls.ops.triton import kernels, launch
 
     function = getattr(kernels, name)
-    constants = launch.constants(count, sizes, GAUSSIAN, scales, EPSILON)
+    constants = launch.constants(count, sizes, GAUSSIAN, scales)
     names = function.arg_names
-    pointers = ("weight", "position", "inverse", "kernel", "gradient", "to_weight", "to_position", "to_inverse")
+    pointers = ("weight", "position", "sigma", "kernel", "gradient", "to_weight", "to_position", "to_sigma")
     signature = {name: "constexpr" if name in constants else "*fp32" if name in pointers else "i32" for name in names}
     source = ASTSource(
         fn=function,

@@ -1,4 +1,4 @@
-"""Convolution with a large kernel, whoever made it: checks, chooses a method, calls it. No arithmetic here."""
+"""Convolution with any large kernel: checks a call, chooses a method and runs it. No arithmetic here."""
 
 import dataclasses
 import functools
@@ -14,10 +14,10 @@ from ..tracing import differentiated_forwards, exporting
 from . import direct, select
 from .autograd import Convolution, make
 from .layout import is_like_channels_last, to_channels_last
+from .methods import METHOD_NAMES, METHODS, MethodName, named
 from .posing import Padding, Pairs, pose
 from .problem import Map, Problem
 from .select import Plan
-from .ways import METHODS, WAYS, Method, named
 
 _Function = TypeVar("_Function", bound=Callable[..., Tensor])
 
@@ -30,9 +30,9 @@ def large_kernel_conv(
     padding: Padding | Pairs = 0,
     groups: int = 1,
     *,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
-    """The result of `torch.nn.functional.conv{1,2,3}d`, by the method that suits the sizes.
+    """The result of `torch.nn.functional.conv{1,2,3}d`, by the fastest method for these sizes.
 
     Args:
         input: (batch, in_channels, *map) or (in_channels, *map).
@@ -42,12 +42,12 @@ def large_kernel_conv(
             pads the two ends of each axis differently.
         method: "direct" is torch's own, "native" the compiled kernels (on CPU, with a filter for each channel), "fft"
             multiplies spectra by torch's operators, "triton" multiplies rows by banded matrices (on CUDA, with a filter
-            for each channel). "auto" takes for the output and for each gradient the one expected to be fastest, see
-            `torchdcls.explain_method`. A method that is named never falls back to another. All agree to rounding, but:
-            where spectra are multiplied ("fft", and "native" for large kernels) results round relative to the largest
-            cells, so that exact zeros and the signs of cells near zero are lost, and a NaN or an infinity spreads over
-            the map or a tile of it. "triton", and "native" for small kernels, keep signs and zeros, and may spread a
-            NaN or an infinity to neighbors. "direct" never does any of this.
+            for each channel). "auto" takes the fastest expected one for the output and for each gradient, see
+            `torchdcls.explain_method`. A named method never falls back to another. All agree to rounding, with these
+            exceptions: products of spectra ("fft", and "native" for large kernels) round relative to the largest cells.
+            They lose exact zeros and the signs of cells near zero, and spread a NaN or an infinity over the map or a
+            tile of it. "triton", and "native" for small kernels, keep signs and zeros, and may spread a NaN or an
+            infinity to neighbors. "direct" does none of this.
 
     Returns:
         (batch, out_channels, *map out), or without batch where the input had none.
@@ -69,12 +69,12 @@ def large_kernel_conv_transpose(
     output_padding: int | Sequence[int] = 0,
     groups: int = 1,
     *,
-    method: Method = "auto",
+    method: MethodName = "auto",
 ) -> Tensor:
-    """The result of `torch.nn.functional.conv_transpose{1,2,3}d`, by the method that suits the sizes.
+    """The result of `torch.nn.functional.conv_transpose{1,2,3}d`, by the fastest method for these sizes.
 
-    It is the gradient of a convolution's input, and made as that; what its own gradients are made of are that
-    convolution and the gradient of its weight.
+    It is computed as the gradient of a convolution's input. Its own gradients are that convolution and the gradient of
+    the weight.
 
     Args:
         input: (batch, in_channels, *map) or (in_channels, *map).
@@ -96,15 +96,11 @@ def large_kernel_conv_transpose(
 
 
 def large_kernel_weight_gradient(input: Tensor, gradient: Tensor, shape: Sequence[int], padding: int) -> Tensor:
-    """The gradient of `large_kernel_conv` in the weight alone, where its output was not needed.
+    """The gradient of `large_kernel_conv` in a weight of this shape, each tap of which reads the map somewhere.
 
-    Args:
-        input: (batch, in_channels, *map), in float32 at least.
-        gradient: Of the output, in the dtype of `input`.
-        shape: Of the weight, (out_channels, in_channels/groups, *kernel), of which no tap sees padding alone.
-        padding: As in torch.
+    `input` and `gradient`, that of the output, are in one dtype, of float32 at least.
     """
-    weight = input.new_empty(()).expand(shape)  # its shape alone is read
+    weight = input.new_empty(()).expand(shape)  # only its shape is read
     _, problem = pose(input, weight, None, 1, padding, input.shape[1] // shape[1])
     assert problem.kernel == tuple(shape[2:])
     plan = select.choose(problem, "convolve", False, True)
@@ -113,9 +109,11 @@ def large_kernel_weight_gradient(input: Tensor, gradient: Tensor, shape: Sequenc
     return made
 
 
-def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
+def _convolve(
+    output: Map, method: MethodName, input: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any
+) -> Tensor:
     # Sizes are stride, padding, groups and, of a transposed convolution, output padding.
-    _checks.one_of("method", method, METHODS)
+    _checks.one_of("method", method, METHOD_NAMES)
     _check_kinds(input, weight=weight, bias=bias)
     weight, problem = pose(input, weight, bias, *sizes, output=output)
     batched = input if input.dim() == weight.dim() else input.unsqueeze(0)
@@ -132,15 +130,15 @@ def _convolve(output: Map, method: Method, input: Tensor, weight: Tensor, bias: 
 
 
 def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, output: Map, plan: Plan) -> Tensor:
-    ways = plan.ways()
-    if all(way is WAYS[0] for way in ways):
+    methods = plan.methods()
+    if all(method is METHODS[0] for method in methods):
         if output == "transpose":
             return direct.transpose(input, weight, problem, bias)
         return direct.convolve(input, weight, bias, problem)
     device = input.device.type
     dtype = torch.get_autocast_dtype(device) if _autocasts(input) else input.dtype
-    # What some make on the way must be precise: they are given float32.
-    whole = all(way.own_half or way is WAYS[0] for way in ways)
+    # Methods with intermediate results are given float32.
+    whole = all(method.own_half or method is METHODS[0] for method in methods)
     inner = dtype if whole else torch.promote_types(dtype, torch.float32)
     differentiated = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
@@ -149,11 +147,11 @@ def _run(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem, o
     own_steps = not differentiated or differentiated_forwards() or exporting()
     with autocast_disabled(device):
         bias = None if bias is None else bias.to(inner)
-        # For backward the narrower of both is kept, what came or what is computed with.
+        # For backward the smaller of both dtypes is kept: the given one, or that of the computation.
         given, taken = (
             each.to(inner) if own_steps or each.itemsize > inner.itemsize else each for each in (input, weight)
         )
-        # Input, weight and gradient of the problem, and its bias: a transposed convolution leads from output to input.
+        # Input, weight, gradient and bias of the problem: its gradient is the input of a transposed convolution.
         tensors: tuple[Any, Tensor, Any, Any] = (None, taken, given, None)
         if output == "convolve":
             tensors = (given, taken, None, bias)
@@ -178,7 +176,7 @@ def _check_kinds(input: Tensor, **others: Tensor | None) -> None:
 
 
 def _autocasts(tensor: Tensor) -> bool:
-    # Whether autocast is on for what the tensor is: it leaves integers and doubles alone.
+    # Whether autocast casts this tensor: not integers and float64.
     return autocast_is_on(tensor.device.type) and tensor.is_floating_point() and tensor.dtype != torch.float64
 
 
@@ -196,7 +194,7 @@ def explain_method(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Prints what each method is expected to take, or why it cannot run, and what "auto" takes.
+    """Prints the expected time of each method, or why it cannot run, and the choice of "auto".
 
     Args:
         input_shape: (batch, in_channels, *map).
@@ -205,10 +203,10 @@ def explain_method(
         stride, padding, groups: As in torch.
         transposed: Whether it is the transposed convolution.
         output_padding: As in torch, of a transposed convolution.
-        training: Whether gradients of input and weight are asked for.
+        training: Whether gradients of input and weight are needed.
         channels_last: Whether the input is in that memory format.
-        device: Where the tensors would be.
-        dtype: What they would hold; measured is float32, times of others are rough.
+        device: The device of the tensors.
+        dtype: The dtype of the tensors. Times are fitted to float32, and rough for others.
 
     Raises:
         ValueError: Shapes that do not fit.

@@ -1,8 +1,8 @@
-"""Convolution whose output and gradients are each made by the method that suits them.
+"""Convolution with a method of its own for the output and for each gradient.
 
 A convolution is one form, linear in the input x, in the weight w and in the gradient g of the output: <g, x * w>. Each
-of its three maps gives the gradient of the form in one of them from the two others, and so do the gradients of the
-maps: one function that names itself is differentiable any number of times.
+of the three maps computes the gradient of the form in one of them from the two others. Gradients of the maps are maps
+again, so that one function is differentiable any number of times.
 """
 
 from typing import Any
@@ -16,22 +16,26 @@ from .layout import is_like_channels_last, to_channels_last
 from .problem import Map, Problem
 from .select import Plan
 
-# The map that gives the gradient in the input, in the weight, and in the gradient of the output.
+# The map that computes the gradient in the input, in the weight, and in the gradient of the output.
 _ROLES: tuple[Map, ...] = ("transpose", "correlate", "convolve")
 
 
 def make(map: Map, input: Any, weight: Any, gradient: Any, bias: Tensor | None, problem: Problem, plan: Plan) -> Tensor:
-    """What a map gives by the plan's method, of the two tensors that it takes; not differentiable."""
-    way = plan.of(map)
+    """The result of a map by the plan's method, from the two tensors that it takes; not differentiable."""
+    method = plan.of(map)
     if map == "convolve":
-        return way.convolve(input, weight, bias, problem)
-    return way.transpose(gradient, weight, problem) if map == "transpose" else way.correlate(input, gradient, problem)
+        return method.convolve(input, weight, bias, problem)
+    return (
+        method.transpose(gradient, weight, problem)
+        if map == "transpose"
+        else method.correlate(input, gradient, problem)
+    )
 
 
 class Convolution(torch.autograd.Function):
-    """What maps give in a dtype: `Convolution.apply(input, weight, gradient, bias, problem, plan, dtype, maps)`.
+    """The results of maps in a dtype: `Convolution.apply(input, weight, gradient, bias, problem, plan, dtype, maps)`.
 
-    Input, weight and gradient are those of the problem; one that no map takes may be None. The bias is for "convolve".
+    Input, weight and gradient are those of the problem, or None if no map takes them. The bias is for "convolve".
     """
 
     generate_vmap_rule = True
@@ -51,7 +55,7 @@ class Convolution(torch.autograd.Function):
         input, weight, gradient = (None if each is None else each.to(dtype) for each in (input, weight, gradient))
         both_maps = input is not None and gradient is not None
         if both_maps and is_like_channels_last(input) != is_like_channels_last(gradient):
-            # One copy, where a loss gave the gradient another format, for two maps that read neighbors together.
+            # The loss may give the gradient another memory format: one copy serves both maps.
             gradient = to_channels_last(gradient) if is_like_channels_last(input) else gradient.contiguous()
         at_once = maps == ("transpose", "correlate") and plan.transpose == plan.correlate
         both = plan.of("transpose").gradients if at_once else None
@@ -61,14 +65,14 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keeps the tensors of the form, and no more."""
+        """Keeps the tensors of the form."""
         *tensors, _, ctx.problem, ctx.plan, ctx.dtype, ctx.maps = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of input, weight, gradient and bias."""
-        # A cotangent stands in the place of what its map gives the gradient in.
+        # A cotangent takes the place of the tensor in which its map is the gradient.
         totals: dict[Map, Tensor] = {}
         to_bias = None
         for map, along in zip(ctx.maps, cotangents, strict=True):

@@ -1,4 +1,4 @@
-"""Direct convolution: torch's own. It runs whatever torch runs, padded as it is asked for."""
+"""Direct convolution: torch's own, with any padding. It runs whatever torch runs."""
 
 import math
 from collections.abc import Sequence
@@ -8,25 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..tracing import exporting, shape_of, traced_by_jit
+from .method import Method, Part
 from .problem import Problem
-from .way import Part, Way
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED_CONVOLUTIONS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
-    """`torch.nn.functional.convNd`, with padding that may differ before and after an axis.
-
-    Args:
-        input: (batch, in_channels, *map).
-        weight: (out_channels, in_channels/groups, *kernel).
-        bias: (out_channels) or None.
-        problem: Sizes, stride, padding and groups of the call.
-
-    Returns:
-        (batch, out_channels, *map out).
-    """
+    """`torch.nn.functional.convNd`, with padding that may differ before and after an axis."""
     padding = safe_padding(problem)
     input = evenly_padded(input, problem.padding, padding)
     # Torch's gradients refuse some weights in another order, channels_last too ("grad_weight must be contiguous").
@@ -35,19 +25,9 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Proble
 
 
 def transpose(gradient: Tensor, weight: Tensor, problem: Problem, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.conv_transposeNd`, with padding that may differ before and after an axis.
-
-    Args:
-        gradient: (batch, out_channels, *map out) of the problem, of which this is the transpose.
-        weight: (out_channels, in_channels/groups, *kernel).
-        problem: Sizes, stride, padding and groups.
-        bias: (in_channels) or None.
-
-    Returns:
-        (batch, in_channels, *map) of the problem.
-    """
+    """`torch.nn.functional.conv_transposeNd` of the problem, with padding that may differ before and after an axis."""
     sizes, padding = problem.map, safe_padding(problem)
-    # Torch cuts both ends alike. What it leaves is made, and cut here.
+    # Torch cuts both ends alike. The rest is cut here.
     rows = zip(sizes, problem.kernel, problem.stride, problem.padding, shape_of(gradient)[2:], strict=True)
     beyond = [size + sum(pads) - (cells - 1) * step - taps for size, taps, step, pads, cells in rows]
     output = TRANSPOSED_CONVOLUTIONS[len(sizes)](
@@ -93,12 +73,12 @@ def even_padding(padding: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def safe_padding(problem: Problem) -> list[int]:
-    """What torch may pad of a problem whose weight may get a gradient: no rows that oneDNN loses count of.
+    """The padding that torch may do itself: without the rows on which a routine of oneDNN writes out of bounds.
 
-    On AVX-512 the gradient of a two-dimensional weight is written beyond its end where the map has padding on top and
-    the kernel with its step is higher than the map (`compute_oh_loop_partial`, seen in oneDNN 3.7 to 3.12). Kernels of
-    more than 14 columns, and of one filter for each of several channels, take other routines. Exported and traced
-    programs, for maps of any size, are left as torch has them: they are made to be run, not to be trained.
+    On AVX-512 the gradient of a two-dimensional weight is written beyond its end if the map has padding on top and
+    kernel and stride together are higher than the map (`compute_oh_loop_partial`, seen in oneDNN 3.7 to 3.12). Kernels
+    of more than 14 columns, and depthwise ones, take other routines. Exported and traced programs keep torch's padding:
+    they serve maps of any size, and are run rather than trained.
     """
     even = even_padding(problem.padding)
     for_any_map = exporting() or traced_by_jit()
@@ -111,13 +91,7 @@ def safe_padding(problem: Problem) -> list[int]:
 
 
 def evenly_padded(input: Tensor, padding: Sequence[tuple[int, int]], both: Sequence[int]) -> Tensor:
-    """The input with zeros for what remains to be padded when torch pads `both` ends of each axis.
-
-    Args:
-        input: (batch, channels, *map).
-        padding: Zeros before and after each axis; fewer than none are cells that are cut off.
-        both: How many of them torch adds, one integer per axis.
-    """
+    """The input with the padding that remains when torch pads `both` ends of each axis; negative padding cuts cells."""
     if all(before == after == even for (before, after), even in zip(padding, both, strict=True)):
         return input
     rest = [(before - even, after - even) for (before, after), even in zip(padding, both, strict=True)]
@@ -136,7 +110,7 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     inputs = problem.in_channels // problem.groups
     products = problem.batch * problem.out_channels * math.prod(problem.outputs) * math.prod(problem.kernel) * inputs
     cells = problem.in_channels * math.prod(problem.map) + problem.out_channels * math.prod(problem.outputs)
-    # Measured is float32. Torch has no fast routine for float64 and float16, least of all for few channels a group.
+    # Rates are of float32. Torch has no fast routine for float64 and float16, least of all for few channels a group.
     factor = 1.0
     if problem.dtype in (torch.float64, torch.float16):
         factor = 10.0 if problem.groups > 1 else 3.0
@@ -149,7 +123,7 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     return {"direct call": 1.0, f"{name} product": factor * products, "direct cell": factor * problem.batch * cells}
 
 
-DIRECT = Way(
+DIRECT = Method(
     name="direct",
     convolve=convolve,
     transpose=transpose,

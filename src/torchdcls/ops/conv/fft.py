@@ -4,7 +4,7 @@ With X, W and G the spectra of input, kernel and gradient of the output, where t
 
     output = inverse(X conj(W))    gradient of input = inverse(G W)    gradient of weight = inverse(sum of X conj(G))
 
-Every map is transformed in blocks of the batch that stay in cache, a large map in tiles that overlap (overlap-save).
+Maps are transformed in blocks of the batch that stay in cache, large maps in tiles that overlap (overlap-save).
 """
 
 import itertools
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..tracing import sizes_are_known, special_tensors
 from . import mixed
+from .method import Method, Part
 from .problem import Problem
 from .spectrum import (
     FastTransform,
@@ -27,29 +28,28 @@ from .spectrum import (
     kept_frequencies,
     transpose_spectra,
 )
-from .way import Part, Way
 
 # Up to this many cells around an axis a matrix product is faster than torch.fft (on CPU).
 MATRIX_LENGTH = 192
-# A map stays in one piece where the circle around it is at most this long. Tiles make matrices smaller and frequencies
-# more, which costs the more where each frequency is a matrix product over channels.
+# Up to this length of the circle a map stays in one piece. Tiles make matrices smaller and frequencies more, which
+# costs more where each frequency is a matrix product over channels.
 UNCUT_LENGTH, UNCUT_LENGTH_OF_GROUPS = 96, MATRIX_LENGTH
-# Of the spectra of a block of maps, so that they stay in cache. Where channels are mixed, each block reads the whole
-# spectrum of the kernel, and there are few. Unit: bytes.
+# Size of the spectra of a block of maps, so that they stay in cache. With mixed channels each block reads the whole
+# spectrum of the kernel, so that blocks are few and large. Unit: bytes.
 BLOCK_BYTES, BLOCK_BYTES_OF_GROUPS = 2**21, 2**28
-# Of the spectrum of a part of a dense kernel, where the maps are one block. Unit: bytes.
+# Size of the spectrum of a part of a dense kernel, if the maps are one block. Unit: bytes.
 KERNEL_BYTES = 9 * 2**20
-# Of the spectrum of a kernel in groups, which is otherwise made for some groups after the others. Unit: bytes.
+# Largest spectrum of a kernel in groups; a larger one is made for some groups at a time. Unit: bytes.
 MOST_KERNEL_BYTES = 2**28
-# What "auto" lets the spectrum of a kernel take. Unit: bytes.
+# Largest spectrum of a kernel that "auto" accepts. Unit: bytes.
 LARGEST_SPECTRUM_BYTES = 2**29
-# Taps along the longer axis beyond which "auto" takes it on CUDA, where Triton's products become more work.
+# With more taps along the longer axis "auto" takes it on CUDA, where Triton's products become more work.
 MOST_LENGTH = 63
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the outputs, the cells of the input that it reads, and where the first of those sits in the circle."""
+    """A part of the outputs, the cells of the input that it reads, and where the first of those is in the circle."""
 
     outputs: tuple[slice, ...]
     window: tuple[slice, ...]
@@ -58,24 +58,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a problem is cut.
-
-    Circles of `lengths` cells, tiles of at most `cells` outputs, `rows` samples, `channels` of the outputs at a time.
-    """
+    """Circles of `lengths` cells, tiles of at most `cells` outputs, `rows` samples and `channels` outputs at a time."""
 
     lengths: tuple[int, ...]
     cells: tuple[int, ...]
     rows: int
     channels: int
 
-    @property
-    def by_matrix(self) -> bool:
-        """Whether the transform is a product with a matrix, not `torch.fft`."""
-        return max(self.lengths) <= MATRIX_LENGTH
-
     def transform(self) -> Transform:
-        """What takes maps to spectra and back."""
-        return MatrixTransform(self.lengths) if self.by_matrix else FastTransform(self.lengths)
+        """The transform from maps to spectra and back."""
+        return (MatrixTransform if max(self.lengths) <= MATRIX_LENGTH else FastTransform)(self.lengths)
 
 
 def tiling(problem: Problem) -> Tiling:
@@ -98,8 +90,8 @@ def tiling(problem: Problem) -> Tiling:
 
 
 def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int], uncut: int) -> tuple[int, int]:
-    # Circle and tile of an axis. The whole map at once needs a circle only as long as keeps what wraps around off the
-    # outputs; a tile needs all the cells that its outputs read.
+    # Circle and tile of an axis. For the whole map the circle only has to keep cells that wrap around off the outputs;
+    # for a tile it holds all cells that its outputs read.
     whole = max(size + max(pads), taps)
     if whole <= max(uncut, 3 * taps):
         return whole, outputs
@@ -109,7 +101,7 @@ def _axis(size: int, taps: int, outputs: int, pads: tuple[int, int], uncut: int)
 
 
 def kernel_bytes(problem: Problem) -> int:
-    """Memory of the largest part of the kernel's spectrum in float32; its gradient takes as much."""
+    """Size of the largest part of the kernel's spectrum, in float32."""
     problem = _of_groups(problem, _groups_at_once(problem))
     cut = tiling(problem)
     return _whole_kernel_bytes(problem) * min(cut.channels, problem.out_channels) // max(1, problem.out_channels)
@@ -125,7 +117,7 @@ def _groups_at_once(problem: Problem) -> int:
 
 
 def _of_groups(problem: Problem, groups: int) -> Problem:
-    # The problem of some groups alone.
+    # The same problem with fewer groups.
     inputs, outputs = (channels // problem.groups for channels in (problem.in_channels, problem.out_channels))
     return replace(problem, groups=groups, in_channels=groups * inputs, out_channels=groups * outputs)
 
@@ -143,17 +135,7 @@ def _parts_of_groups(problem: Problem) -> list[tuple[Problem, slice, slice]]:
 
 
 def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, problem: Problem) -> Tensor:
-    """Convolution for stride 1.
-
-    Args:
-        input: (batch, in_channels, *map), float32 or float64.
-        weight: (out_channels, in_channels/groups, *kernel), same dtype.
-        bias: (out_channels), same dtype, or None.
-        problem: Sizes, padding and groups of the call.
-
-    Returns:
-        (batch, out_channels, *map out).
-    """
+    """Convolution at stride 1, in float32 or float64."""
     if mixed.can_mix(problem, input, weight):
         mixture = mixed.made("convolve", input, weight, problem)
         return mixture if bias is None else mixture.add_(bias.unsqueeze(-1))
@@ -191,13 +173,13 @@ def correlate(input: Tensor, gradient: Tensor, problem: Problem) -> Tensor:
 
 
 def gradients(input: Tensor, weight: Tensor, gradient: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Gradients of the input and of the weight of `convolve`: three transforms of maps, not four."""
+    """Gradients of the input and of the weight of `convolve`, with three transforms of maps instead of four."""
     to_input, to_weight = _gradients(input, weight, gradient, problem)
     return to_input, to_weight
 
 
 def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, problem: Problem) -> list[Tensor]:
-    # Of the input where there is a weight, of the weight where there is an input.
+    # The gradient of the input if there is a weight, and that of the weight if there is an input.
     if mixed.can_mix(problem, input, weight, gradient):
         to_input = [] if weight is None else [mixed.made("transpose", gradient, weight, problem)]
         to_weight = [] if input is None else [mixed.made("correlate", input, gradient, problem)]
@@ -237,12 +219,11 @@ def _gradients(input: Tensor | None, weight: Tensor | None, gradient: Tensor, pr
 
 
 class _KernelSpectrum:
-    """A kernel's spectrum, or of one part of the output channels after the other, if the whole is large."""
+    """A kernel's spectrum; if it is large, for one part of the output channels after the other."""
 
     def __init__(self, weight: Tensor | None, problem: Problem, cut: Tiling) -> None:
-        self.weight, self.transform = weight, cut.transform()
-        self.start, self.groups = (0,) * len(problem.kernel), problem.groups
-        self.inputs, self.sizes = problem.in_channels // problem.groups, problem.kernel
+        self.weight, self.transform, self.problem = weight, cut.transform(), problem
+        self.start = (0,) * len(problem.kernel)
         channels = problem.out_channels
         step = channels if special_tensors() else cut.channels
         self.parts = [slice(first, min(first + step, channels)) for first in range(0, channels, step)]
@@ -259,20 +240,20 @@ class _KernelSpectrum:
         return self.spectrum
 
     def add_gradient(self, part: slice, maps: Tensor, outputs: Tensor) -> None:
-        """Adds what a block of maps gives to the gradient's spectrum."""
-        self.totals[part.start] = correlate_spectra(maps, outputs, self.groups, self.totals.get(part.start))
+        """Adds the share of a block of maps to the gradient's spectrum."""
+        self.totals[part.start] = correlate_spectra(maps, outputs, self.problem.groups, self.totals.get(part.start))
 
     def gradient(self) -> Tensor:
-        """What the spectra added up to, (out_channels, in_channels/groups, *kernel)."""
+        """The sum of the shares, (out_channels, in_channels/groups, *kernel)."""
         made = []
         for total in self.totals.values():
-            cells = self.transform.inverse(total, self.sizes, self.start).squeeze(0).movedim(-1, 0)
-            made.append(torch.unflatten(cells, 0, (-1, self.inputs)))
+            cells = self.transform.inverse(total, self.problem.kernel, self.start).squeeze(0).movedim(-1, 0)
+            made.append(torch.unflatten(cells, 0, (-1, self.problem.in_channels // self.problem.groups)))
         return torch.cat(made).clone(memory_format=torch.contiguous_format)
 
 
 def _blocks(problem: Problem, cut: Tiling) -> Iterator[tuple[slice, Tile]]:
-    # In a compiled graph there are no blocks of the batch: it holds for other batches too.
+    # A compiled graph also serves other batches, and has no blocks of them.
     rows = [slice(None)]
     if not special_tensors() and cut.rows < problem.batch:
         rows = [slice(first, first + cut.rows) for first in range(0, problem.batch, cut.rows)]
@@ -336,7 +317,7 @@ class _Maps:
 
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
-    """How many of which operations a part takes: what the cost rule multiplies by measured times."""
+    """How many of which operations a part takes; the cost rule multiplies them by measured times."""
     if mixed.serves(problem):
         return mixed.operations(problem, part)
     cut = tiling(problem)
@@ -354,7 +335,7 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     spectra = sum(channels * maps * frequencies for _, channels, maps in transformed)
     blocks = products * tiles * -(-problem.batch // cut.rows) * -(-problem.out_channels // cut.channels)
     counts = {"fft call": 1.0, "fft block": float(blocks), "fft spectrum cell": float(spectra)}
-    if cut.by_matrix:
+    if max(cut.lengths) <= MATRIX_LENGTH:
         work = [_matrix_work(cut.lengths, *each) for each in transformed]
         counts["fft matrix flop"] = float(sum(flops for flops, _ in work))
         narrow = (flops / channels for (flops, _), (_, channels, _) in zip(work, transformed, strict=True))
@@ -363,7 +344,7 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
     else:
         counts["fft fast step"] = spectra * math.log2(frequencies)
     if not problem.depthwise:
-        # Where channels of a group are few, the matrices of a frequency are too small to be fast.
+        # With few channels in a group the matrices of a frequency are too small to be fast.
         products_flops = 4.0 * products * problem.batch * tiles * frequencies * weights
         least = min(problem.batch * tiles, problem.in_channels // problem.groups, weights // problem.in_channels)
         counts["fft channels flop"] = products_flops
@@ -373,8 +354,8 @@ def operations(problem: Problem, part: Part) -> dict[str, float]:
 
 
 def _matrix_work(lengths: Sequence[int], sizes: Sequence[int], channels: int, maps: int) -> tuple[int, int]:
-    # Operations of one matrix transform, forward or inverse, and how many matrix products they are in. The last axis is
-    # real on one side, the others are complex.
+    # Operations and matrix products of one transform, forward or inverse. The last axis is real on one side, the others
+    # are complex.
     flops, products, behind = 0, 0, channels
     for axis in reversed(range(len(sizes))):
         last = axis == len(sizes) - 1
@@ -388,7 +369,7 @@ def _matrix_work(lengths: Sequence[int], sizes: Sequence[int], channels: int, ma
 
 
 def good_size(length: int) -> int:
-    """Smallest integer of at least `length` whose prime factors are 2, 3, 5 and 7: `torch.fft` is fast there."""
+    """Smallest integer of at least `length` without prime factors above 7: `torch.fft` is fast there."""
     size = length
     while True:
         rest = size
@@ -403,9 +384,9 @@ def good_size(length: int) -> int:
 def unsupported(problem: Problem) -> str | None:
     """Why spectra cannot run a problem, or None if they can."""
     if any(step != 1 for step in problem.stride):
-        return f"the transform gives every output, and stride {problem.stride} leaves most of them out"
+        return f"it computes every output, and stride {problem.stride} skips most of them"
     if any(max(pads) >= size for pads, size in zip(problem.padding, problem.kernel, strict=True)):
-        return f"padding {problem.padding} reaches beyond the kernel {problem.kernel}"
+        return f"padding {problem.padding} is not smaller than the kernel {problem.kernel}"
     return None
 
 
@@ -413,13 +394,13 @@ def undesired(problem: Problem) -> str | None:
     """Why "auto" leaves spectra out although they can run, or None."""
     longest = max(problem.kernel)
     if problem.device == "cuda" and not (problem.depthwise and longest > MOST_LENGTH and sizes_are_known(problem.map)):
-        return f"it is expected to pay where depthwise kernels have more than {MOST_LENGTH} taps along an axis"
+        return f"it is expected to be faster only for depthwise kernels of more than {MOST_LENGTH} taps along an axis"
     if not mixed.serves(problem) and kernel_bytes(problem) > LARGEST_SPECTRUM_BYTES:
         return f"the kernel's spectrum would take more than {LARGEST_SPECTRUM_BYTES >> 20} MiB"
     return None
 
 
-FFT = Way(
+FFT = Method(
     name="fft",
     convolve=convolve,
     transpose=transpose,
@@ -428,6 +409,6 @@ FFT = Way(
     unsupported=unsupported,
     undesired=undesired,
     operations=operations,
-    handicap=2.0,  # taken where it is clearly faster: estimates of torch's own err by as much for few channels a group
+    handicap=2.0,  # estimates of torch's own err by as much for few channels in a group
     caution="loses signs and zeros, spreads NaN; direct never does",
 )

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def is_channels_last(input: Tensor) -> bool:
-    """Whether channels lie closest together in memory, and only they can be said to."""
+    """Whether channels lie closest together in memory, and no other axis can be said to."""
     return input.dim() > 3 and not input.is_contiguous() and input.movedim(1, -1).is_contiguous()
 
 
@@ -14,9 +14,9 @@ def to_channels_last(input: Tensor) -> Tensor:
 
 
 def is_like_channels_last(input: Tensor) -> bool:
-    """Whether torch's convolutions would answer in channels_last: some of its channels will do, and gaps between them.
+    """Whether torch's convolutions would return channels_last: strides grow in the order of that format.
 
-    The rule of `suggest_memory_format` in torch's own code: strides grow in the order of that format.
+    This is the rule of `suggest_memory_format` in torch, which allows gaps between channels.
     """
     if input.dim() < 4 or 0 in input.shape or input.stride(1) == 0:
         return False

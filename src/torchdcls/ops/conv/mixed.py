@@ -1,7 +1,4 @@
-"""Spectra along one axis with channels mixed, by the compiled library: it serves "fft" where tensors are plain numbers.
-
-The kernel's spectra are made where they are multiplied, and no tensor is made on the way.
-"""
+"""The method "fft" along one axis with mixed channels, by the compiled library, which makes no tensor of its own."""
 
 import ctypes
 from functools import partial
@@ -11,11 +8,10 @@ from torch import Tensor
 
 from ..native.library import DTYPES, LENGTH, library, missing, view
 from ..tracing import define_operator, exporting, numbers_when_run, shown
-from .problem import Map, Problem
-from .way import Part
+from .method import Part
+from .problem import MAPS, Map, Problem
 
-MAPS: tuple[Map, ...] = ("convolve", "transpose", "correlate")
-# The sizes of a problem that what a map makes has.
+# The field of a problem that holds the sizes of a map's result.
 _MADE: dict[Map, str] = {"convolve": "outputs", "transpose": "map", "correlate": "kernel"}
 
 
@@ -27,7 +23,7 @@ class _Mixing(ctypes.Structure):
 
 
 def serves(problem: Problem) -> bool:
-    """Whether the library has spectra for a problem of stride 1."""
+    """Whether the library can run a problem of stride 1."""
     return (
         len(problem.kernel) == 1
         and not problem.depthwise
@@ -39,12 +35,12 @@ def serves(problem: Problem) -> bool:
 
 
 def can_mix(problem: Problem, *tensors: Tensor | None) -> bool:
-    """Whether the library makes maps of a problem from these tensors."""
+    """Whether the library can run a problem with these tensors."""
     return serves(problem) and numbers_when_run(*tensors)
 
 
 def made(map: Map, one: Tensor, other: Tensor, problem: Problem) -> Tensor:
-    """What a map gives of the two tensors that it takes, without bias; see the functions of `fft`."""
+    """The result of a map, without bias, from its two tensors in the order of the functions of `fft`."""
     size = getattr(problem, _MADE[map])[0]
     # Torch's compiler sees an operator; called from Python, one would take longer than a small convolution.
     compiling = torch.compiler.is_compiling()
@@ -54,7 +50,7 @@ def made(map: Map, one: Tensor, other: Tensor, problem: Problem) -> Tensor:
 
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
-    """Multiplications of the products over channels, and operations of the transforms."""
+    """Multiplications over channels, and operations of the transforms."""
     if part == "gradients":
         both = [operations(problem, map) for map in MAPS[1:]]
         return {name: sum(each[name] for each in both) for name in both[0]}
@@ -81,7 +77,7 @@ def _run(map: Map, one: Tensor, other: Tensor, groups: int, before: int, size: i
     views = (ctypes.byref(view(tensor)) for tensor in (input, weight, output))
     if kernels.td_mix(input.dtype == torch.float64, MAPS.index(map), ctypes.byref(sizes), *views):
         shape = tuple(weight.shape)
-        raise RuntimeError(f"expected memory for spectra of {shape} by the compiled library, got none")
+        raise RuntimeError(f"out of memory: the compiled library could not hold the spectra of {shape}")
     return result
 
 

@@ -11,14 +11,13 @@ from torch import Tensor
 from ..caches import cached
 from ..native.library import DTYPES, LENGTH, library, missing, three, view
 from ..tracing import differentiated_forwards, exporting
+from .method import Method, Part
 from .operators import depthwise_maps, not_depthwise
-from .problem import Map, Problem
+from .problem import MAPS, Map, Problem
 from .rates import nanoseconds
-from .way import Part, Way
 
-MAPS: tuple[Map, ...] = ("convolve", "transpose", "correlate")
 ALGORITHMS = ("direct", "spectra")
-FAILURES = {1: "no memory for the work of a compiled kernel", 2: "sizes that a compiled kernel does not know"}
+FAILURES = {1: "out of memory", 2: "sizes that they do not support"}
 
 
 class ProblemSizes(ctypes.Structure):
@@ -60,7 +59,7 @@ def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, stride: Sequen
         return
     kernels = library()
     if kernels is None:
-        raise RuntimeError(f"method: expected 'native' to be there, got {missing()}")
+        raise RuntimeError(f"method: 'native' cannot run: {missing()}")
     shape = (*input.shape[:2], *(tuple(each) for each in (input.shape[2:], output.shape[2:], weight.shape[2:])))
     sizes = *shape, tuple(stride), tuple(before)
     twice = input.dtype == torch.float64
@@ -72,7 +71,7 @@ def _run(map: Map, input: Tensor, weight: Tensor, output: Tensor, stride: Sequen
         *(ctypes.byref(view(tensor)) for tensor in (input, weight.transpose(0, 1), output)),
     )
     if failed:
-        raise RuntimeError(f"expected the compiled kernels to run {map} of {shape}, got {FAILURES[failed]}")
+        raise RuntimeError(f"the compiled kernels cannot {map} {shape}: {FAILURES[failed]}")
 
 
 @cached(maxsize=1024)
@@ -83,7 +82,7 @@ def _described(batch: int, channels: int, *axes: Sequence[int]) -> ProblemSizes:
 
 @cached(maxsize=4096)
 def algorithm(map: Map, sizes: tuple[Any, ...], twice: bool) -> str:
-    """The algorithm that is expected to be faster, of `ALGORITHMS`."""
+    """The one of `ALGORITHMS` that is expected to be faster."""
     counts = _counts(map, sizes, twice)
     return min(counts, key=lambda name: counts[name] * nanoseconds(_rate(map, name)))
 
@@ -105,7 +104,7 @@ def _counts(map: Map, sizes: tuple[Any, ...], twice: bool) -> dict[str, float]:
 
 
 def operations(problem: Problem, part: Part) -> dict[str, float]:
-    """Products, or additions and multiplications, of the algorithm that is taken; and cells read and written."""
+    """Operations of the faster algorithm, and cells read and written."""
     if part == "gradients":
         both = operations(problem, "transpose"), operations(problem, "correlate")
         return {name: both[0].get(name, 0.0) + both[1].get(name, 0.0) for name in both[0] | both[1]}
@@ -132,15 +131,15 @@ def unsupported(problem: Problem) -> str | None:
     if not problem.depthwise:
         return not_depthwise(problem)
     if problem.dtype not in DTYPES:
-        return f"it knows no {problem.dtype}"
+        return f"it does not support {problem.dtype}"
     if differentiated_forwards():
         return "it has no forward-mode derivative"
     if exporting():
-        return "an exported program has to run where this package is not"
+        return "an exported program must run without this package"
     return None
 
 
-NATIVE = Way(
+NATIVE = Method(
     name="native",
     **depthwise_maps("native", ("CPU",), convolve=_convolve, transpose=_transpose, correlate=_correlate),
     unsupported=unsupported,

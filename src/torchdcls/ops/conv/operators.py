@@ -1,6 +1,6 @@
-"""The three maps of a depthwise convolution as operators, whole: torch's compiler knows what they give, not how.
+"""The three maps of a depthwise convolution as operators, which torch's compiler does not look into.
 
-Derivatives are not theirs but of `autograd.py`, which has them for any method.
+They have no derivatives of their own: `autograd.py` has those of all methods.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from ..tracing import define_operator
 from .layout import is_like_channels_last
 from .problem import Problem
 
-# The tensors that each map is made from, and the sizes of a problem that what it makes has.
+# The tensors that each map takes, and the field of a problem that holds the sizes of its result.
 _MAPS = {
     "convolve": ("Tensor input, Tensor weight, Tensor? bias", "outputs"),
     "transpose": ("Tensor gradient, Tensor weight", "map"),
@@ -23,15 +23,14 @@ _MAPS = {
 
 
 def depthwise_maps(name: str, devices: Sequence[str], **writers: Callable[..., None]) -> dict[str, Any]:
-    """The maps of a method's record, by `torchdcls::NAME_MAP`, for maps of one to three axes and any strides.
+    """The maps of a method's record as operators `torchdcls::NAME_MAP`, for one to three axes and any strides.
 
     Args:
-        name: What the operators are called after.
-        devices: Keys of dispatch, such as "CPU".
+        name: The name of the method.
+        devices: Dispatch keys, such as "CPU".
         writers: `convolve` of (input, weight, bias or None, stride, before, output), `transpose` of (gradient, weight,
-            stride, before, output) and `correlate` of (input, gradient, stride, before, output) write their last
-            argument, which is uninitialized, in the memory format of the map that comes. `before` holds zeros before
-            each axis.
+            stride, before, output) and `correlate` of (input, gradient, stride, before, output). They write their last
+            argument, which is uninitialized. `before` holds the zeros before each axis.
     """
     return {map: _defined(f"{name}_{map}", map, writer, devices) for map, writer in writers.items()}
 
@@ -59,13 +58,13 @@ def _defined(name: str, map: str, write: Callable[..., None], devices: Sequence[
 
 
 def not_depthwise(problem: Problem) -> str:
-    """The reason of a depthwise method against a problem that is not."""
+    """The reason of a depthwise method against a problem that is not depthwise."""
     channels = f"{problem.in_channels} and {problem.out_channels} in {problem.groups} groups"
     return f"it convolves each channel by itself, with one filter, and channels are {channels}"
 
 
 def _empty(map: str, input: Tensor, other: Tensor, *more: Any) -> Tensor:
-    # Memory for a map. `input` is the gradient of a transpose, `other` the weight or, of a correlation, the gradient.
+    # Memory for the result of a map from `input` and `other`, its two tensors.
     *biases, stride, before, sizes = more
     bias: Tensor | None = biases[0] if biases else None
     name = "gradient" if map == "correlate" else "weight"
@@ -101,7 +100,7 @@ def _empty(map: str, input: Tensor, other: Tensor, *more: Any) -> Tensor:
 def _mapped(
     map: str, run: Callable[..., Tensor], info: Any, axes: Sequence[int | None], *arguments: Any
 ) -> tuple[Tensor, int]:
-    # Under torch.func.vmap: many inputs are samples, many kernels are channels.
+    # torch.func.vmap over inputs adds samples, and over kernels adds channels.
     (input, *others), sizes = arguments[:-3], arguments[-3:]
     first, *rest = axes[: 1 + len(others)]
     if first is not None and map != "correlate" and all(axis is None for axis in rest):
@@ -117,7 +116,7 @@ def _mapped(
 
 
 def _beside(tensor: Tensor | None, mapped: int | None, size: int, axis: int) -> Tensor | None:
-    # The tensors that are mapped over, one beside the other along an axis; one that is not, as often as the others.
+    # The tensors of a mapped axis side by side along another axis; a tensor without one is repeated.
     if tensor is None:
         return None
     if mapped is None:

@@ -1,6 +1,7 @@
-"""From the arguments of a call to the `Problem` that it poses, or to the reason why it poses none."""
+"""From the arguments of a call to its `Problem`, or to an error."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, SupportsInt
 
 import torch
@@ -27,24 +28,17 @@ def pose(
     *,
     output: Map = "convolve",
 ) -> tuple[Tensor, Problem]:
-    """The problem that a call poses, without the taps that only see padding; and the weight without them.
+    """The weight and the problem of a call, both without the taps that only see padding.
 
-    Args:
-        input, weight, bias, stride, padding, groups: Of the call, as in torch.
-        output_padding: As in torch, of a transposed convolution.
-        output: Which map of the problem the call's output is: "convolve", or "transpose" for a transposed convolution,
-            which poses the convolution that leads from its output to its input.
-
-    Raises:
-        ValueError: Shapes that do not fit.
-        TypeError: A size of a wrong type.
+    Arguments are as in torch. `output` says which map of the problem the call computes: "convolve", or "transpose" for
+    a transposed convolution, whose problem is the convolution from its output to its input.
     """
     sizes = map(_hashable, (stride, padding, groups, output_padding))
     facts = (output, *with_numbers(_facts, input, weight, bias), *sizes)
-    # The same call comes again and again, and tensors are often so small that this is a large part of it.
+    # The same call comes again and again, and posing it takes a large part of the time of a small one.
     try:
         problem, taps = _posed(*facts) if _traced() else _known_posed(*facts)
-    except TypeError:  # symbols of a tracer, or whatever came in place of numbers, cannot be looked up
+    except TypeError:  # symbols of a tracer, or arguments of a wrong type, cannot be looked up
         problem, taps = _posed(*facts)
     for axis, (start, size) in enumerate(taps, start=2):
         if size != shape_of(weight)[axis]:
@@ -53,7 +47,7 @@ def pose(
 
 
 def _traced() -> bool:
-    # What a program poses depends on more than what it has been called with.
+    # A traced problem depends on more than these arguments.
     return torch.compiler.is_compiling() or traced_by_jit()
 
 
@@ -80,7 +74,7 @@ def _posed(
     groups: int,
     output_padding: int | Sequence[int],
 ) -> tuple[Problem, Sequence[tuple[int, int]]]:
-    # The problem, and which taps along each axis are needed, (first, count).
+    # The problem, and the taps that are needed along each axis, (first, count).
     transposed, dims = output == "transpose", len(weight_shape) - 2
     first, second = ("in", "out") if transposed else ("out", "in")
     if dims not in (1, 2, 3):
@@ -141,7 +135,7 @@ def _posed(
         dtype=dtype,
         channels_last=channels_last,
     )
-    # Which taps see padding alone depends on the map's size.
+    # Whether a tap only sees padding depends on the size of the map.
     return _cropped(problem) if known else (problem, [(0, taps) for taps in kernel])
 
 
@@ -150,17 +144,13 @@ _known_posed = cached(maxsize=1024, typed=True)(_posed)
 
 
 def _fixed(sizes: Sequence[int]) -> tuple[int, ...]:
-    # Tiles and transforms are made for a map and a kernel: a compiled graph holds for one of each, and for any batch.
-    # What `range` is given, a compiler takes for a constant.
+    # A compiled graph is for one size of map and kernel, and for any batch. `range` makes the compiler take these sizes
+    # for constants.
     return tuple(len(range(size)) for size in sizes)
 
 
 def padding_pairs(padding: Padding, kernel: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Zeros before and after each axis, a pair per axis, for what `padding` accepts in torch.
-
-    Raises:
-        ValueError: An unknown word, negative padding, or "same" with a stride.
-    """
+    """Zeros before and after each axis, a pair per axis, for any `padding` that torch accepts."""
     if isinstance(padding, str):
         _checks.one_of("padding", padding, ("same", "valid"))
         if padding == "valid":
@@ -180,11 +170,7 @@ def _checked_pairs(padding: Any, dims: int) -> Pairs:
 
 
 def check_output_padding(output_padding: int | Sequence[int], stride: Sequence[int]) -> tuple[int, ...]:
-    """Cells that a transposed convolution adds after each axis, one integer per axis.
-
-    Raises:
-        ValueError: As many as the stride or more: these would be cells of a larger input.
-    """
+    """The cells that a transposed convolution adds after each axis, which are fewer than the stride."""
     beyond = _checks.integers("output_padding", output_padding, len(stride), 0)
     if any(more >= step for more, step in zip(beyond, stride, strict=True)):
         raise ValueError(f"output_padding: expected less than stride {tuple(stride)} along each axis, got {beyond}")
@@ -198,16 +184,9 @@ def output_padding_for(
     stride: Sequence[int],
     padding: Sequence[int],
 ) -> tuple[int, ...]:
-    """The output padding with which a transposed convolution gives maps of `output_size`.
+    """The output padding with which a transposed convolution makes maps of `output_size`.
 
-    Args:
-        output_size: One size per axis, with the axes of batch and channels, which do not count, or without them.
-        input_shape: (batch, channels, *map), or without batch.
-        kernel, stride, padding: One integer per axis.
-
-    Raises:
-        ValueError: A size that the transposed convolution cannot give; the message says which it can.
-        TypeError: No sequence of numbers.
+    `output_size` has one size per axis, with batch and channels, which do not count, or without them.
     """
     dims = len(kernel)
     listed = isinstance(output_size, Sequence) and not isinstance(output_size, str | bytes)
@@ -224,9 +203,9 @@ def output_padding_for(
 
 
 def _fitting(sizes: Sequence[int], least: Sequence[int], stride: Sequence[int], map: Sequence[int]) -> tuple[int, ...]:
-    if any(isinstance(size, Tensor) for size in (*sizes, *least)):  # of torch.jit.trace
+    if any(isinstance(size, Tensor) for size in (*sizes, *least)):  # as in torch.jit.trace
         sizes, least, map = (tuple(int(size) for size in each) for each in (sizes, least, map))
-    # Compared with each number that fits, what a tracer has in place of a number becomes one.
+    # By comparison with each number that fits, a tracer's symbol becomes a number.
     rows = zip(sizes, least, stride, strict=True)
     beyond = [next((more for more in range(step) if size == fewest + more), None) for size, fewest, step in rows]
     fitting = tuple(more for more in beyond if more is not None)
@@ -240,13 +219,13 @@ def _fitting(sizes: Sequence[int], least: Sequence[int], stride: Sequence[int], 
 def transposed_sizes(
     map: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
 ) -> tuple[int, ...]:
-    """Map size that a transposed convolution gives without output padding."""
+    """The map size that a transposed convolution makes without output padding."""
     rows = zip(map, kernel, stride, padding, strict=True)
     return tuple((cells - 1) * step + taps - 2 * pad for cells, taps, step, pad in rows)
 
 
 def _cropped(problem: Problem) -> tuple[Problem, list[tuple[int, int]]]:
-    # Taps that only ever fall on padding are dropped: a 23x23 kernel on a 7x7 map needs 13x13 of its taps.
+    # Taps that only see padding are dropped: a 23x23 kernel on a 7x7 map needs 13x13 of its taps.
     kernel, pads, needed = list(problem.kernel), list(problem.padding), []
     for axis, (size, cells) in enumerate(zip(problem.map, problem.outputs, strict=True)):
         before, _ = pads[axis]
@@ -256,4 +235,4 @@ def _cropped(problem: Problem) -> tuple[Problem, list[tuple[int, int]]]:
             kernel[axis] = stop - start
             pads[axis] = (before - start, max(0, last + kernel[axis] - size - (before - start)))
         needed.append((start, kernel[axis]))
-    return problem.with_kernel(tuple(kernel), tuple(pads)), needed
+    return replace(problem, kernel=tuple(kernel), padding=tuple(pads)), needed

@@ -1,20 +1,21 @@
 """The sizes of one convolution call."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 
-# A convolution is one trilinear form of input, weight and gradient of the output. Each map gives one of the three from
-# the others: the output, its gradient in the input, its gradient in the weight.
+# A convolution is one trilinear form of input, weight and gradient of the output. Each map computes one of three things
+# from two of these: the output, the gradient of the input, the gradient of the weight.
 Map = Literal["convolve", "transpose", "correlate"]
+MAPS: tuple[Map, ...] = get_args(Map)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The sizes of one convolution call, and of what tensors; `padding` holds (before, after) pairs.
+    """The sizes of one convolution call, with `padding` as (before, after) pairs.
 
-    A transposed convolution is posed as the convolution that it is the transpose of.
+    For a transposed convolution it is the convolution from its output to its input.
     """
 
     batch: int
@@ -37,7 +38,7 @@ class Problem:
 
     @property
     def before(self) -> list[int]:
-        """Zeros before each axis; how many come after it follows from the sizes."""
+        """Zeros before each axis."""
         return [before for before, _ in self.padding]
 
     @property
@@ -46,12 +47,8 @@ class Problem:
         return self.in_channels == self.groups == self.out_channels
 
     def fields(self) -> tuple[Any, ...]:
-        """What `Problem(*fields)` makes it from."""
+        """The values from which `Problem(*fields)` makes it."""
         return tuple(getattr(self, name) for name in _NAMES)
-
-    def with_kernel(self, kernel: tuple[int, ...], padding: tuple[tuple[int, int], ...]) -> "Problem":
-        """The same problem with another kernel size and padding."""
-        return replace(self, kernel=kernel, padding=padding)
 
 
 _NAMES = tuple(field.name for field in fields(Problem))

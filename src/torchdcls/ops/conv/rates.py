@@ -1,4 +1,4 @@
-"""What operations take on CPU. The numbers are in `rates.json`, which `python -m benchmarks.fit` writes."""
+"""The time of each operation on CPU. `python -m benchmarks.fit` writes `rates.json`."""
 
 import json
 from pathlib import Path
@@ -15,5 +15,5 @@ def _rates() -> dict[str, float]:
 
 
 def nanoseconds(operation: str) -> float:
-    """What one operation of that name takes (on two cores, in float32)."""
+    """The time of one operation of that name (on two cores, in float32)."""
     return _rates().get(operation, 0.0)

@@ -1,9 +1,9 @@
-"""Into frequencies and back, channels last: by matrix products where an axis is short, by `torch.fft` where it is long.
+"""Fourier transforms of maps and products of spectra, channels last.
 
-A spectrum is (batch, planes, frequencies, channels), frequencies of all axes in one, half of those of the last axis, as
-the rest follows from real cells. Matrix products give two real planes, the real and the imaginary parts; `torch.fft`
-gives one complex plane. For short axes the matrix product needs more operations but runs at many times the rate, takes
-any length, cells at any offset, gives only the cells that are wanted, and leaves channels where they are.
+A spectrum is (batch, planes, frequencies, channels), the frequencies of all axes in one. Of the last axis half of them
+are kept, as cells are real. Matrix products give two real planes, the real and the imaginary parts; `torch.fft` gives
+one complex plane. For short axes a matrix product has more operations but is many times faster. It also takes any
+length and any offset of the cells, makes the wanted cells alone, and leaves channels where they are.
 """
 
 import math
@@ -25,7 +25,7 @@ class MatrixTransform:
     lengths: tuple[int, ...]
 
     def forward(self, cells: Tensor, offsets: Sequence[int]) -> Tensor:
-        """Spectrum of (batch, *sizes, channels) whose first cell sits at `offsets`, all others being zero."""
+        """Spectrum of (batch, *sizes, channels) with the first cell at `offsets` of the circle and zeros around."""
         # Each step maps (cell, plane) of one axis to (plane, frequency), the last axis first.
         batch, sizes, channels = cells.shape[0], cells.shape[1:-1], cells.shape[-1]
         behind = channels
@@ -40,7 +40,7 @@ class MatrixTransform:
         return cells.view(batch, 2, -1, channels)
 
     def inverse(self, spectrum: Tensor, sizes: Sequence[int], offsets: Sequence[int]) -> Tensor:
-        """The (batch, *sizes, channels) cells of a spectrum, the first one at `offsets`."""
+        """The cells (batch, *sizes, channels) of a spectrum, from `offsets` on."""
         # Each step maps (plane, frequency) of one axis to (cell, plane).
         batch, _, frequencies, channels = spectrum.shape
         behind = frequencies * channels
@@ -91,16 +91,7 @@ def kept_frequencies(length: int, last: bool) -> int:
 
 
 def convolve_spectra(maps: Tensor, kernel: Tensor, groups: int) -> Tensor:
-    """Spectrum of the output of a convolution: that of the input times the complex conjugate of the kernel's.
-
-    Args:
-        maps: (batch, planes, frequencies, groups * in).
-        kernel: (1, planes, frequencies, groups * out * in).
-        groups: Groups of channels.
-
-    Returns:
-        (batch, planes, frequencies, groups * out), summed over `in`.
-    """
+    """Spectrum of the output: of the maps, with groups * in channels, and the kernel, with groups * out * in."""
     if maps.shape[-1] == kernel.shape[-1] == groups:
         return _multiply(maps, kernel, True)
     inputs = _by_group(maps, groups)
@@ -109,17 +100,7 @@ def convolve_spectra(maps: Tensor, kernel: Tensor, groups: int) -> Tensor:
 
 
 def transpose_spectra(gradients: Tensor, kernel: Tensor, groups: int, onto: Tensor | None = None) -> Tensor:
-    """Spectrum of the gradient of the input: that of the output's times the kernel's.
-
-    Args:
-        gradients: (batch, planes, frequencies, groups * out).
-        kernel: (1, planes, frequencies, groups * out * in).
-        groups: Groups of channels.
-        onto: What an earlier call gave of other channels of a group, to be added to.
-
-    Returns:
-        (batch, planes, frequencies, groups * in), summed over `out`.
-    """
+    """Spectrum of the gradient of the maps, added to `onto`: an earlier result of other channels of the group."""
     if gradients.shape[-1] == kernel.shape[-1] == groups and onto is None:
         return _multiply(gradients, kernel, False)
     outputs = _by_group(gradients, groups)
@@ -129,17 +110,7 @@ def transpose_spectra(gradients: Tensor, kernel: Tensor, groups: int, onto: Tens
 
 
 def correlate_spectra(maps: Tensor, gradients: Tensor, groups: int, onto: Tensor | None = None) -> Tensor:
-    """Spectrum of the gradient of the kernel: the input's times the complex conjugate of the output's gradient's.
-
-    Args:
-        maps: (batch, planes, frequencies, groups * in).
-        gradients: (batch, planes, frequencies, groups * out).
-        groups: Groups of channels.
-        onto: What an earlier call gave of other samples, to be added to.
-
-    Returns:
-        (1, planes, frequencies, groups * out * in), summed over the batch.
-    """
+    """Spectrum of the gradient of the kernel, summed over the batch and added to `onto`, an earlier result."""
     if maps.shape[-1] == gradients.shape[-1] == groups:
         product = _multiply(maps, gradients, True).sum(0, keepdim=True)
         return product if onto is None else onto + product
@@ -187,7 +158,7 @@ def _from_groups(spectrum: Tensor, groups: int) -> Tensor:
 
 
 def _matrix(*settings: Any) -> Tensor:
-    # What a compiler traces becomes a part of its graph: it refuses one function's several constants (torch 2.14).
+    # A traced matrix becomes part of the graph: torch 2.14's compiler refuses a function with several constants.
     return (_make_matrix if special_tensors() else _kept_matrix)(*settings)
 
 
@@ -207,7 +178,7 @@ def _make_matrix(
     angle = (frequency[:, None] * cell % length).double() * (2 * math.pi / length)
     cosine, sine = angle.cos(), angle.sin()
     if inverse:
-        # The half of the last axis that is not stored repeats the other, but for frequency 0 and the middle one.
+        # The half of the last axis that is not stored repeats the other one, except for frequency 0 and the middle.
         twice = torch.where((2 * frequency) % length == 0, 1.0, 2.0)[:, None] if last else 1.0
         cosine, sine = cosine * twice / length, sine * twice / length
     # e^(-i angle) as a map of (cell, plane) to (plane, frequency).

@@ -1,4 +1,4 @@
-"""Compiled kernels for CPUs: the library, and what calls it with tensors."""
+"""Compiled kernels for CPUs."""
 
 from .library import missing, status
 

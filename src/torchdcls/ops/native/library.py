@@ -1,4 +1,4 @@
-"""The compiled library: found, loaded and told whose threads to use; and what it is called with."""
+"""The compiled library: found, loaded, and set to the threads of torch; and its arguments."""
 
 import ctypes
 import os
@@ -13,9 +13,9 @@ from ..tracing import constant_when_compiled
 
 FILE = Path(__file__).with_name("_kernels.so")
 SWITCH = "TORCHDCLS_NATIVE"
-INTERFACE = 2  # TD_INTERFACE of csrc/torchdcls.h, as these structures are
+INTERFACE = 2  # TD_INTERFACE of csrc/torchdcls.h, to which the structures belong
 _IN_USE: list[ctypes.CDLL] = []
-# What `csrc/torchdcls.h` calls them.
+# Their numbers in `csrc/torchdcls.h`.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 LENGTH = ctypes.c_int64
 
@@ -27,12 +27,12 @@ class TensorView(ctypes.Structure):
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where there are none; `status` says why."""
+    """The compiled kernels, or None; `status` says why."""
     return _loaded()[0]
 
 
 def status() -> str:
-    """Whether the compiled kernels are in use, and for which instruction set; or why they are not.
+    """Which instruction set the compiled kernels use, or why they are not in use.
 
     Example:
         >>> import torchdcls
@@ -61,7 +61,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str]:
     except OSError as error:
         return None, f"no compiled kernels: the library cannot be loaded ({error})"
     if not hasattr(kernels, "td_interface") or kernels.td_interface() != INTERFACE:
-        return None, "no compiled kernels: the library is of another version; install the package anew"
+        return None, "no compiled kernels: the library is of another version; reinstall the package"
     kernels.td_variant.restype = ctypes.c_char_p
     kernels.td_count.restype = kernels.td_count_mixed.restype = ctypes.c_double
     names: list[str] = []
@@ -88,7 +88,7 @@ enlist(_free)
 
 
 def _torch_parallel_for() -> int | None:
-    # A plain C function of torch's stable interface. A pool beside torch's would fight with it for the cores.
+    # A plain C function of torch's stable interface. A thread pool of our own would compete with torch's for the cores.
     folder = Path(torch.__file__).parent / "lib"
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
         if (folder / name).exists():
@@ -103,7 +103,7 @@ def three(sizes: Sequence[int], missing: int) -> ctypes.Array[LENGTH]:
 
 
 def view(tensor: Tensor) -> TensorView:
-    """A map (batch, channels, *map) or a weight (1, channels, *kernel) of one to three axes, of any strides."""
+    """A map (batch, channels, *map) or a weight (1, channels, *kernel), of one to three axes and any strides."""
     batch, channel, *axes = tensor.stride()
     strides = (batch, channel, *(0 for _ in range(3 - len(axes))), *axes)
     return TensorView(tensor.data_ptr(), (LENGTH * 5)(*strides), DTYPES[tensor.dtype])

@@ -1,5 +1,5 @@
-"""Kernels out of elements in Triton: one program a kernel, where `..separable` takes a hundred operations.
+"""Kernels out of elements in Triton: one program for each kernel instead of a hundred operations of torch.
 
-Device code (`kernels`), launches (`launch`), and where Triton's programs can run at all (`support`), which convolutions
-ask too. The first launch imports Triton.
+`kernels` has the device code, `launch` the launches, and `support` says which kernels they can make. The first launch
+imports Triton.
 """

@@ -4,15 +4,34 @@ A program has the elements of one kernel: factors (ELEMENTS, DOWN) and (ELEMENTS
 cells. With one axis the kernel is one row, and its factor down is 1. Elements beyond the last have weight 0.
 """
 
+import math
+
+import torch
 import triton
 import triton.language as tl
 
-# Of float32: an element is at most FAR of its scales away, so that squares are finite, and nothing below TINY divides.
-FAR, TINY = tl.constexpr(2.0**63), tl.constexpr(2.0**-126)
+from .. import separable
+
+EPSILON = tl.constexpr(separable.EPSILON)
+# An element is at most FAR of its scales away, so that squares are finite.
+FAR = tl.constexpr(2.0**63)
+# As in `profiles.gaussian`: where the product of two factors would leave the range of normal numbers.
+LEAST = tl.constexpr(1.001 * math.sqrt(torch.finfo(torch.float32).tiny))
 
 
 @triton.jit
-def _factor(position, inverse, cell, cells, GAUSSIAN: tl.constexpr, LEAST: tl.constexpr):
+def _inverse(sigma, place, known, SCALES: tl.constexpr, SMALLEST: tl.constexpr):
+    # One over the scale, and the sign of sigma.
+    if SCALES:
+        spread = tl.load(sigma + place, mask=known, other=0.0)
+        sign = tl.where(spread < 0, -1.0, 1.0)
+        return tl.div_rn(1.0, SMALLEST + sign * spread), sign
+    one = tl.where(known, 1.0, 1.0)
+    return one / SMALLEST, one
+
+
+@triton.jit
+def _factor(position, inverse, cell, cells, GAUSSIAN: tl.constexpr):
     # Distances and factors; what is compared is such that NaN stays.
     limit = FAR / inverse
     position = tl.where(position > limit, limit, tl.where(position < -limit, -limit, position))
@@ -33,18 +52,11 @@ def _slope(distance, factor, GAUSSIAN: tl.constexpr):
     return tl.where(factor > 0, tl.where(distance > 0, -1.0, tl.where(distance < 0, 1.0, 0.0)), 0.0)
 
 
-@triton.jit
-def _scale(inverse, place, known, SCALES: tl.constexpr, INVERSE: tl.constexpr):
-    if SCALES:
-        return tl.load(inverse + place, mask=known, other=1.0)
-    return tl.where(known, INVERSE, 1.0)
-
-
 @triton.jit(do_not_specialize=["elements", "rows", "columns", "axis"])
 def construct(
     weight,
     position,
-    inverse,
+    sigma,
     kernel,
     elements,
     rows,
@@ -52,10 +64,8 @@ def construct(
     axis,
     TWO: tl.constexpr,
     SCALES: tl.constexpr,
-    INVERSE: tl.constexpr,
+    SMALLEST: tl.constexpr,
     GAUSSIAN: tl.constexpr,
-    LEAST: tl.constexpr,
-    EPSILON: tl.constexpr,
     ELEMENTS: tl.constexpr,
     DOWN: tl.constexpr,
     ACROSS: tl.constexpr,
@@ -66,13 +76,13 @@ def construct(
     known, place = element < elements, one * elements + element
     last = place + axis if TWO else place
     share = tl.load(weight + place, mask=known, other=0.0)
-    at = tl.load(position + last, mask=known, other=0.0)
-    _, right = _factor(at, _scale(inverse, last, known, SCALES, INVERSE), across, columns, GAUSSIAN, LEAST)
+    inverse, _ = _inverse(sigma, last, known, SCALES, SMALLEST)
+    _, right = _factor(tl.load(position + last, mask=known, other=0.0), inverse, across, columns, GAUSSIAN)
     mass = tl.sum(right, 1)
     to = kernel + one * rows * columns
     if TWO:
-        at = tl.load(position + place, mask=known, other=0.0)
-        _, left = _factor(at, _scale(inverse, place, known, SCALES, INVERSE), down, rows, GAUSSIAN, LEAST)
+        inverse, _ = _inverse(sigma, place, known, SCALES, SMALLEST)
+        _, left = _factor(tl.load(position + place, mask=known, other=0.0), inverse, down, rows, GAUSSIAN)
         share = share / (mass * tl.sum(left, 1) + EPSILON)
         made = tl.dot(tl.trans(left * share[:, None]), right, input_precision="ieee")
         inside = (down < rows)[:, None] & (across < columns)[None, :]
@@ -86,21 +96,19 @@ def construct(
 def construct_gradients(
     weight,
     position,
-    inverse,
+    sigma,
     gradient,
     to_weight,
     to_position,
-    to_inverse,
+    to_sigma,
     elements,
     rows,
     columns,
     axis,
     TWO: tl.constexpr,
     SCALES: tl.constexpr,
-    INVERSE: tl.constexpr,
+    SMALLEST: tl.constexpr,
     GAUSSIAN: tl.constexpr,
-    LEAST: tl.constexpr,
-    EPSILON: tl.constexpr,
     ELEMENTS: tl.constexpr,
     DOWN: tl.constexpr,
     ACROSS: tl.constexpr,
@@ -112,14 +120,14 @@ def construct_gradients(
     last = place + axis if TWO else place
     share = tl.load(weight + place, mask=known, other=0.0)
     at = tl.load(position + last, mask=known, other=0.0)
-    scale_across = _scale(inverse, last, known, SCALES, INVERSE)
-    distance_across, right = _factor(at, scale_across, across, columns, GAUSSIAN, LEAST)
+    inverse_across, sign_across = _inverse(sigma, last, known, SCALES, SMALLEST)
+    distance_across, right = _factor(at, inverse_across, across, columns, GAUSSIAN)
     mass_across = tl.sum(right, 1)
     start = gradient + one * rows * columns
     if TWO:
         at = tl.load(position + place, mask=known, other=0.0)
-        scale_down = _scale(inverse, place, known, SCALES, INVERSE)
-        distance_down, left = _factor(at, scale_down, down, rows, GAUSSIAN, LEAST)
+        inverse_down, sign_down = _inverse(sigma, place, known, SCALES, SMALLEST)
+        distance_down, left = _factor(at, inverse_down, down, rows, GAUSSIAN)
         mass_down = tl.sum(left, 1)
         mass = mass_across * mass_down + EPSILON
         inside = (down < rows)[:, None] & (across < columns)[None, :]
@@ -137,14 +145,14 @@ def construct_gradients(
     tl.store(to_weight + place, of_weight, mask=known)
     to_distance = to_right * share[:, None] + (to_mass * mass_down)[:, None]
     to_distance *= _slope(distance_across, right, GAUSSIAN)
-    tl.store(to_position + last, tl.sum(to_distance, 1) * -scale_across, mask=known)
+    tl.store(to_position + last, tl.sum(to_distance, 1) * -inverse_across, mask=known)
     if SCALES:
-        scale_across = tl.where(scale_across < TINY, TINY, scale_across)
-        tl.store(to_inverse + last, tl.sum(to_distance * distance_across, 1) / scale_across, mask=known)
+        to_scale = tl.sum(to_distance * distance_across, 1) * -inverse_across
+        tl.store(to_sigma + last, to_scale * sign_across, mask=known)
     if TWO:
         to_distance = to_left * share[:, None] + (to_mass * mass_across)[:, None]
         to_distance *= _slope(distance_down, left, GAUSSIAN)
-        tl.store(to_position + place, tl.sum(to_distance, 1) * -scale_down, mask=known)
+        tl.store(to_position + place, tl.sum(to_distance, 1) * -inverse_down, mask=known)
         if SCALES:
-            scale_down = tl.where(scale_down < TINY, TINY, scale_down)
-            tl.store(to_inverse + place, tl.sum(to_distance * distance_down, 1) / scale_down, mask=known)
+            to_scale = tl.sum(to_distance * distance_down, 1) * -inverse_down
+            tl.store(to_sigma + place, to_scale * sign_down, mask=known)

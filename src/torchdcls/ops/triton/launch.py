@@ -1,10 +1,8 @@
 """Launches of the device code that makes kernels out of elements, and their gradients."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...profiles import Profile
@@ -13,68 +11,55 @@ from ..tracing import as_read
 from . import kernels
 from .support import block
 
-# Enough for what `can_construct` lets through to stay in registers.
+# Enough to keep everything that `can_construct` accepts in registers.
 WARPS = 4
 
 
-def construct(
-    weight: Tensor, position: Tensor, inverse: Tensor | None, sizes: Sequence[int], profile: Profile, epsilon: float
-) -> Tensor:
-    """What `separable_kernel` gives, for what `support.can_construct`; `epsilon` is added to the mass of an element."""
-    weight, position, inverse = as_read(weight), as_read(position), None if inverse is None else as_read(inverse)
+def construct(weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], profile: Profile) -> Tensor:
+    """The kernel of `kernel.learned_kernel`, for what `support.can_construct`."""
     kernel = weight.new_empty((*weight.shape[:-1], *sizes))
-    tensors = weight, position, weight if inverse is None else inverse, kernel
-    _launch(
-        kernels.construct, tensors, sizes, constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon)
-    )
+    _launch(kernels.construct, (weight, position, sigma), (kernel,), sizes, profile)
     return kernel
 
 
 def gradients(
-    weight: Tensor,
-    position: Tensor,
-    inverse: Tensor | None,
-    sizes: Sequence[int],
-    profile: Profile,
-    epsilon: float,
-    gradient: Tensor,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of `construct` to weight, position and inverse; `gradient` is without gaps."""
-    weight, position, inverse = as_read(weight), as_read(position), None if inverse is None else as_read(inverse)
-    to_weight, to_position = torch.empty_like(weight), torch.empty_like(position)
-    to_inverse = None if inverse is None else torch.empty_like(inverse)
-    given = weight, position, weight if inverse is None else inverse, gradient
-    made = to_weight, to_position, to_weight if to_inverse is None else to_inverse
-    known = constants(weight.shape[-1], sizes, profile, inverse is not None, epsilon)
-    _launch(kernels.construct_gradients, (*given, *made), sizes, known)
-    return to_weight, to_position, to_inverse
+    weight: Tensor, position: Tensor, sigma: Tensor | None, sizes: Sequence[int], profile: Profile, gradient: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of `construct` to weight, position and sigma."""
+    made = tuple(None if each is None else each.new_empty(each.shape) for each in (weight, position, sigma))
+    _launch(kernels.construct_gradients, (weight, position, sigma, gradient), made, sizes, profile)
+    return made
 
 
-def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: bool, epsilon: float) -> dict[str, Any]:
-    """What programs are compiled for."""
+def constants(elements: int, sizes: Sequence[int], profile: Profile, scales: bool) -> dict[str, Any]:
+    """The constants of a program."""
     rows, columns = _both_axes(sizes)
     return {
         "TWO": len(sizes) == 2,
         "SCALES": scales,
-        "INVERSE": 1 / profile.smallest_scale,
+        "SMALLEST": profile.smallest_scale,
         "GAUSSIAN": profile.device_form == "gaussian",
-        # As in `gaussian`: where the product of two factors would leave the range of normal numbers.
-        "LEAST": 1.001 * math.sqrt(torch.finfo(torch.float32).tiny),
-        "EPSILON": epsilon,
         "ELEMENTS": block(elements),
         "DOWN": block(rows),
         "ACROSS": block(columns),
     }
 
 
-def _launch(function: Any, tensors: Sequence[Tensor], sizes: Sequence[int], known: dict[str, Any]) -> None:
-    # A program a kernel. The first tensor holds the weights, (..., elements).
-    weight = tensors[0]
-    count = math.prod(weight.shape[:-1])
+def _launch(
+    function: Any, read: Sequence[Tensor | None], made: Sequence[Tensor | None], sizes: Sequence[int], profile: Profile
+) -> None:
+    # A program for each kernel reads weight, position and sigma, and others. Without sigma its pointers are not used.
+    weight, _, sigma, *_ = read
+    assert weight is not None
+    elements, count = weight.shape[-1], weight.shape[:-1].numel()
     if count:
         with current(weight.device):
-            numbers = weight.shape[-1], *_both_axes(sizes), weight.numel()
-            function[(count,)](*tensors, *numbers, **known, num_warps=WARPS)
+            tensors = *(None if each is None else as_read(each) for each in read), *made
+            known = constants(elements, sizes, profile, sigma is not None)
+            numbers = elements, *_both_axes(sizes), weight.numel()
+            function[(count,)](
+                *(weight if each is None else each for each in tensors), *numbers, **known, num_warps=WARPS
+            )
 
 
 def _both_axes(sizes: Sequence[int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Which kernels are made by Triton."""
+"""Which kernels Triton makes."""
 
 import math
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from torch import Tensor
 from ...profiles import Profile
 from ..gpu import missing, power_above
 
-# What `kernels` calls GAUSSIAN, and what it is otherwise.
+# The forms of `kernels` with GAUSSIAN and without.
 FORMS = ("gaussian", "triangle")
-# What a program of one kernel keeps in registers: the kernel's cells, and the factors of all elements along an axis.
+# Limits of what a program keeps in registers: the cells of its kernel, and the factors of all elements along an axis.
 MOST_CELLS, MOST_FACTORS = 2**10, 2**11
 
 
 def can_construct(weight: Tensor, sizes: Sequence[int], profile: Profile) -> bool:
-    """Whether kernels of these elements are made by Triton: on GPUs, in float32, of a known device form."""
+    """Whether Triton makes kernels of these elements: on GPUs, in float32, with a known device form."""
     return (
         weight.device.type == "cuda"
         and weight.dtype == torch.float32
@@ -29,5 +29,5 @@ def can_construct(weight: Tensor, sizes: Sequence[int], profile: Profile) -> boo
 
 
 def block(size: int) -> int:
-    """The power of two that holds a size; matrix products have no fewer than 16 rows and columns."""
+    """The next power of two, at least the 16 rows and columns of a matrix product."""
     return max(16, power_above(size))

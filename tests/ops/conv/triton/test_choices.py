@@ -48,8 +48,8 @@ def _triton_is_installed(monkeypatch):
     [
         ({"out_channels": 192}, r"channels are 96 and 192 in 96 groups"),
         ({"map": (9, 9, 9), "kernel": (3, 3, 3)}, r"along one or two axes, and the kernel has three"),
-        ({"stride": (2, 2)}, r"stride \(2, 2\) leaves most of them out"),
-        ({"dtype": torch.float8_e5m2}, r"it knows no torch.float8_e5m2"),
+        ({"stride": (2, 2)}, r"stride \(2, 2\) skips most of them"),
+        ({"dtype": torch.float8_e5m2}, r"it does not support torch.float8_e5m2"),
         ({"dtype": torch.int64}, r"it needs real floating-point tensors"),
         ({"batch": 0}, r"the batch is empty"),
         ({"device": "mps"}, r"it runs on CUDA, not on mps"),
@@ -66,7 +66,7 @@ def test_refuses_cpu_without_the_interpreter(value, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     if value is not None:
         monkeypatch.setenv("TRITON_INTERPRET", value)
-    message = r"method: 'triton' cannot run this call: on CPU it runs under Triton's interpreter alone"
+    message = r"method: 'triton' cannot run this call: on CPU it runs only in Triton's interpreter"
     with pytest.raises(ValueError, match=message):
         large_kernel_conv2d(torch.ones(1, 2, 9, 9), torch.ones(2, 1, 5, 5), groups=2, method="triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
@@ -140,7 +140,7 @@ def test_explains_cuda(capsys):
     text = capsys.readouterr().out
     assert "triton     can run; times are known on CPU alone" in text
     assert "native     not taken: it is compiled for CPUs" in text
-    assert "fft        not taken: it is expected to pay where depthwise kernels have more than 63 taps" in text
+    assert "fft        not taken: it is expected to be faster only for depthwise kernels of more than 63 taps" in text
     assert text.endswith("auto takes: output by triton, input gradient by triton, weight gradient by triton\n")
     assert "auto counts" not in text
 

@@ -1,11 +1,11 @@
 """Depthwise convolution in Triton: `method="triton"`.
 
-Device code (`kernels`), how work is divided among programs (`configurations`), which division is taken (`tuning`),
-launches (`launch`), and its record (`way`). The first launch imports Triton.
+`kernels` has the device code, `configurations` the ways to divide work among programs, `tuning` the choice among these,
+`launch` the launches, and `method` the record. The first launch imports Triton.
 """
 
 from .configurations import Banded, BandedWeightGradient, Multiplied
+from .method import TRITON
 from .tuning import pinned
-from .way import TRITON
 
 __all__ = ["TRITON", "Banded", "BandedWeightGradient", "Multiplied", "pinned"]

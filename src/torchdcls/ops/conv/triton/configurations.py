@@ -1,10 +1,9 @@
-"""How programs divide a convolution among them: what may be chosen, best guess first. Pure arithmetic, no Triton here.
+"""How a convolution is divided among programs: all candidates, best guess first. Arithmetic alone, no Triton here.
 
-What bounds the choice: a program's sums live in registers, `channels x patches x cells` of them; a matrix product needs
-sides of at least 16; channels that are neighbours in memory must be read together; what is read of the map and of the
-banded matrix serves the more products, the more cells a patch and the more patches a program has; and with wider
-patches, more of a banded matrix is zeros. Triton 3.6 divides channels alone among warps: of more warps than channels,
-some repeat the products of others, in as many more registers.
+Limits of the choice: a program keeps `channels x patches x cells` sums in registers. A matrix product needs sides of at
+least 16. Channels that are neighbors in memory must be read together. More cells in a patch and more patches in a
+program use what is read of the map and of the banded matrix more often, but wider patches have more zeros in the banded
+matrix. Triton 3.6 divides only channels among warps: with more warps than channels, some repeat products of others.
 """
 
 from dataclasses import dataclass, fields
@@ -13,26 +12,26 @@ import torch
 
 from ...caches import cached
 
-# Side of the smallest matrix product, and so of what a program sums over at once.
+# Side of the smallest matrix product.
 SIDE = 16
-# Up to so many taps they are multiplied one after the other as a best guess, and up to so many at all.
+# Taps up to which multiplying one after the other is the best guess, and up to which it is a candidate.
 FEW_TAPS, MANY_TAPS = 25, 169
-# Of a launch.
+# Limit of a launch.
 MOST_PROGRAMS = 2**31
-# From so many programs on, all of a GPU has work: smaller blocks are the best guess where larger ones leave fewer.
+# This many programs occupy a GPU: with fewer of large blocks, smaller blocks are the best guess.
 BUSY_PROGRAMS = 256
-# The gradient of a kernel is divided among this to twice this many programs where channels and taps alone give fewer.
+# The gradient of a kernel has this to twice this many programs, by splits of the sum where channels and taps are few.
 SPLIT_PROGRAMS = 1024
-# Of a multiprocessor, and of a thread.
+# Limits of a multiprocessor and of a thread.
 REGISTERS, MOST_REGISTERS = 2**16, 255
-# Patches of one sample lie side by side in a program, and read the same columns, unless that takes so many times the
-# products: others of their columns lie in the padding than of the same patch of other samples.
+# A program has patches of one sample side by side, which read the same columns, unless that takes this factor more
+# products than the same patch of several samples, as more of the columns are padding.
 MORE_PRODUCTS = 1.2
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """One launch: depthwise, two axes (rows, columns), stride 1."""
+    """Sizes of a launch: depthwise, two axes (rows, columns), stride 1."""
 
     samples: int
     channels: int
@@ -44,7 +43,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Patches:
-    """How many patches a program has of samples, below each other and side by side."""
+    """The patches of a program: samples, patches below each other and side by side."""
 
     samples: int
     down: int
@@ -64,9 +63,9 @@ class Blocks:
                 raise ValueError(f"{type(self).__name__}.{name}: expected a power of two, got {size!r}")
 
     def options(self, tight: bool) -> dict[str, int]:
-        """What Triton's compiler is told; `tight` as of `for_output`."""
+        """Options of Triton's compiler; see `for_output` for `tight`."""
         told = {"num_warps": self.warps, "num_stages": self.stages}
-        if tight:  # by itself it may spill some registers to have more programs at once
+        if tight:  # otherwise the compiler may spill registers to run more programs at once
             told["maxnreg"] = min(MOST_REGISTERS, REGISTERS // (32 * self.warps))
         return told
 
@@ -78,7 +77,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class MatrixBlocks(Blocks):
-    """Base of blocks whose sums are matrix products."""
+    """Base of blocks with matrix products."""
 
     block_channels: int
     patches: int
@@ -99,14 +98,14 @@ class Banded(MatrixBlocks):
     """Blocks of `kernels.banded`: patches are of rows x columns, a chunk is of columns of the input."""
 
     def programs(self, sizes: Sizes) -> int:
-        """How many programs make the output."""
+        """How many programs compute the output."""
         patches = patches_of(self, sizes)
         down = _parts(_parts(sizes.map_out[0], self.rows), patches.down)
         across = _parts(_parts(sizes.map_out[1], self.columns), patches.across)
         return _parts(sizes.channels, self.block_channels) * _parts(sizes.samples, patches.samples) * down * across
 
     def band_rows(self, sizes: Sizes) -> int:
-        """Rows of a banded matrix: what a row of a patch meets, and what the last chunk has beyond it."""
+        """Rows of a banded matrix: the columns that a row of a patch reads, and the rest of the last chunk."""
         return self.columns + sizes.kernel[1] - 1 + self.chunk - 1
 
     def band_cells(self, sizes: Sizes) -> int:
@@ -122,7 +121,7 @@ class Multiplied(Blocks):
     block_cells: int
 
     def programs(self, sizes: Sizes) -> int:
-        """How many programs make the output."""
+        """How many programs compute the output."""
         cells = _parts(sizes.map_out[0] * sizes.map_out[1], self.block_cells)
         return _parts(sizes.channels, self.block_channels) * cells * sizes.samples
 
@@ -137,17 +136,17 @@ class BandedWeightGradient(MatrixBlocks):
             raise ValueError(f"{type(self).__name__}: expected no more columns than a chunk has, {self.chunk}")
 
     def chunks(self, sizes: Sizes) -> int:
-        """Into how many parts the columns that patches meet are divided; they overlap, so that no diagonal is cut."""
+        """The number of chunks of the columns that patches read; they overlap, so that no diagonal is cut."""
         start, stop = met_columns(sizes, self.columns)
         return 1 + _parts(max(0, stop - start - self.chunk), self.chunk - self.columns + 1)
 
     def programs(self, sizes: Sizes) -> int:
-        """How many programs make one of the splits."""
+        """How many programs compute one of the splits."""
         taps = _parts(sizes.kernel[0], self.rows)
         return _parts(sizes.channels, self.block_channels) * self.chunks(sizes) * taps
 
     def splits(self, sizes: Sizes) -> int:
-        """Into how many parts to divide the sum; the same on every machine."""
+        """The number of splits of the sum; the same on every machine."""
         steps = _parts(sizes.samples * _parts(sizes.map_out[1], self.columns), self.patches)
         return _parts(steps, max(1, steps * self.programs(sizes) // SPLIT_PROGRAMS))
 
@@ -156,13 +155,9 @@ class BandedWeightGradient(MatrixBlocks):
 def for_output(
     sizes: Sizes, dtype: torch.dtype, channels_last: bool, tight: bool = False
 ) -> tuple[Banded | Multiplied, ...]:
-    """What may make the output, or the gradient of the input.
+    """Candidates for the output or the gradient of the input.
 
-    Args:
-        sizes: Of the launch.
-        dtype: Of all tensors.
-        channels_last: Whether channels are neighbours in memory.
-        tight: Whether registers are scarce: offsets take 64 bits, or neighbours cannot be read 16 bytes at a time.
+    Registers are `tight` if offsets take 64 bits, or neighbors in memory cannot be read 16 bytes at a time.
     """
     flat = sizes.map_out[0] == 1
     if channels_last:
@@ -182,10 +177,7 @@ def for_output(
 def for_weight_gradient(
     sizes: Sizes, dtype: torch.dtype, channels_last: bool, tight: bool = False
 ) -> tuple[BandedWeightGradient, ...]:
-    """What may make the gradient of the kernel; arguments as of `for_output`.
-
-    All sum the same in the same order, so that no bit depends on the fastest: same patches, columns and splits.
-    """
+    """Candidates for the gradient of the kernel, which all sum in the same order: their results are equal."""
     start, stop = met_columns(sizes, SIDE)
     if sizes.map_out[1] <= SIDE // 2 and stop - start <= SIDE:
         rows, columns, chunk = 4, SIDE // 2, SIDE
@@ -196,12 +188,12 @@ def for_weight_gradient(
     shape = rows, columns, chunk
     if not channels_last:
         patches = 2 * SIDE if dtype.itemsize <= 2 or columns == SIDE else SIDE
-        # Of so few sums, four warps have so few registers each that Triton 3.6 spills some.
+        # With so few sums Triton 3.6 gives four warps too few registers, and spills some.
         warps = 2 if dtype == torch.float32 and (columns, chunk) == (SIDE // 2, SIDE) else 4
         return (BandedWeightGradient(warps, 1, 1, patches, *shape),)
     channels = 16 // dtype.itemsize
     if tight or dtype.itemsize > 4:
-        rows = 4 if dtype == torch.float32 else rows  # of 8, Triton 3.8 spills some
+        rows = 4 if dtype == torch.float32 else rows  # with 8 rows Triton 3.8 spills some
         return (BandedWeightGradient(8, 1, channels, SIDE, rows, columns, chunk),)
     large = chunk > SIDE
     if dtype.itemsize > 2 and large:
@@ -212,7 +204,7 @@ def for_weight_gradient(
 
 @cached(maxsize=1024)
 def patches_of(blocks: Banded, sizes: Sizes) -> Patches:
-    """Which patches a program of `kernels.banded` has."""
+    """The patches of a program of `kernels.banded`."""
     down, across = _parts(sizes.map_out[0], blocks.rows), _parts(sizes.map_out[1], blocks.columns)
     side_by_side = min(blocks.patches, across)
     samples = min(blocks.patches // side_by_side, sizes.samples)
@@ -225,15 +217,15 @@ def patches_of(blocks: Banded, sizes: Sizes) -> Patches:
 
 
 def met_columns(sizes: Sizes, columns: int) -> tuple[int, int]:
-    """First, and one past the last, of the columns that patches meet, from their first cell minus the padding on."""
+    """The range of columns that patches read, counted from their first cell minus the padding."""
     first_of_last = (_parts(sizes.map_out[1], columns) - 1) * columns
     start = max(0, sizes.padding[1] - first_of_last)
     return start, max(start + 1, min(columns + sizes.kernel[1] - 1, sizes.map_in[1] + sizes.padding[1]))
 
 
 def _channels_last_output(dtype: torch.dtype, flat: bool, tight: bool) -> tuple[Banded, ...]:
-    # Largest first; channels in 16 bytes, or in 8, or fewer patches, where Triton 3.8 would spill. Loads of the next
-    # step while this one is multiplied (two stages) where there are the registers.
+    # Largest first. Channels fill 16 bytes; 8 bytes or fewer patches where Triton 3.8 would spill. Two stages load the
+    # next step during the products, if there are registers for it.
     channels, cells = 16 // dtype.itemsize, (1, 32) if flat else (8, 8)
     small = Banded(8, 1, channels, 16, *cells, SIDE) if flat else Banded(4, 1, channels, 16, 4, 8, SIDE)
     if dtype.itemsize > 4:
@@ -258,12 +250,12 @@ def _contiguous_output(dtype: torch.dtype, flat: bool) -> tuple[Banded, ...]:
 
 
 def _cells_multiplied(blocks: Banded, sizes: Sizes) -> int:
-    # Cells of the input, of all patches and rows: wide chunks reach further into padding on small maps.
+    # Cells of the input that are multiplied: on small maps wide chunks reach further into padding.
     return _products_of_a_channel(blocks, sizes, patches_of(blocks, sizes)) * blocks.patches * blocks.chunk
 
 
 def _products_of_a_channel(blocks: Banded, sizes: Sizes, patches: Patches) -> int:
-    # Matrix products, as the device function counts its steps.
+    # Matrix products: the steps of the device function.
     rows, chunks = (
         sum(
             _parts(max(0, min(side + taps - 1, map_in + pad - first) - max(0, pad - first - (count - 1) * side)), step)

@@ -1,4 +1,4 @@
-"""Grids, arguments and memory of launches. The only importer of the device code."""
+"""Launches of the device code: grids, arguments and memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,21 +23,16 @@ from .configurations import (
 )
 from .tuning import tuned
 
-# Cells of banded matrices at once, and those that one program makes.
+# Cells of banded matrices at a time, and those of one program.
 MOST_BAND_CELLS, BAND_BLOCK = 2**26, 1024
-# How far beyond the last patch a block of them may reach.
+# How far a block of patches may reach beyond the last patch.
 MARGIN = 2**16
 
 
 def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int], output: Tensor) -> None:
-    """Writes a depthwise convolution.
+    """Writes a depthwise convolution along two axes to `output`, whose size says how much is padded after the map.
 
-    Args:
-        input: (batch, channels, rows, columns), any strides.
-        weight: (channels, 1, rows, columns).
-        bias: (channels) or None.
-        padding: Zeros before the first row and column; fewer than none are cells left out.
-        output: (batch, channels, rows, columns), any strides; its size says how much is padded after the map.
+    Tensors have any strides. `padding` is before the first row and column; if negative, cells are left out.
     """
     if output.numel() == 0:
         return
@@ -49,7 +44,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequen
         if isinstance(blocks, Multiplied):
             _multiply(blocks, sizes, kind[1], input, weight, bias, output)
             return
-        # Banded matrices are several times as large as the kernels: of so many channels at once.
+        # Banded matrices are several times larger than kernels: they are made for `most` channels at a time.
         most = max(1, MOST_BAND_CELLS // blocks.band_cells(sizes))
         for first in range(0, sizes.channels, most):
             one = slice(first, first + most)
@@ -62,17 +57,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequen
 
 
 def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kernel: Sequence[int]) -> Tensor:
-    """The gradient of the kernel of a depthwise convolution; two runs give the same bits.
-
-    Args:
-        input: (batch, channels, rows, columns), any strides.
-        gradient: Of the output, (batch, channels, rows, columns), any strides.
-        padding: Zeros before the first row and column.
-        kernel: Rows and columns of the kernel.
-
-    Returns:
-        (channels, 1, *kernel), in the dtype of `input`.
-    """
+    """The gradient of the kernel of `convolve`, (channels, 1, *kernel), with the same bits in every run."""
     sizes = _sizes(input, gradient, kernel, padding)
     if gradient.numel() == 0:
         return input.new_zeros((sizes.channels, 1, *kernel))
@@ -82,7 +67,7 @@ def differentiate(input: Tensor, gradient: Tensor, padding: Sequence[int], kerne
     def launch(blocks: BandedWeightGradient) -> None:
         nonlocal parts
         splits = blocks.splits(sizes)
-        # Sums are of this precision in the programs, and over what the programs give.
+        # The precision of sums in the programs and over their results.
         dtype = torch.promote_types(input.dtype, torch.float32)
         parts = input.new_empty((splits, sizes.channels, 1, *kernel), dtype=dtype)
         function: Any = kernels.banded_weight_gradient
@@ -155,18 +140,18 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
 
 
 def _numbers(sizes: Sizes, input: Tensor, other: Tensor) -> tuple[int, ...]:
-    # What all device functions are told first.
+    # The first arguments of all device functions.
     maps = (*sizes.map_in, *sizes.map_out, *sizes.padding)
     return (sizes.samples, sizes.channels, *maps, *input.stride(), *other.stride(), *sizes.kernel)
 
 
 def _key(sizes: Sizes, input: Tensor, kind: tuple[bool, bool]) -> tuple[Any, ...]:
-    # Batches of up to the same power of two share a configuration.
+    # Batches with the same next power of two share a configuration.
     return replace(sizes, samples=power_above(sizes.samples)), input.dtype, kind, input.device
 
 
 def _kind(offset: Any, *maps: Tensor) -> tuple[bool, bool]:
-    # Whether channels are neighbours, and whether registers are scarce. Triton looks for multiples of 16.
+    # Whether channels are neighbors in memory, and registers `tight`. Triton looks for multiples of 16.
     if not all(map.stride(1) == 1 and map.shape[1] > 1 and map.stride(3) != 1 for map in maps):
         return False, offset == tl.int64
     numbers = (number for map in maps for number in (map.data_ptr(), map.shape[1], map.stride(0), *map.stride()[2:]))
@@ -174,17 +159,17 @@ def _kind(offset: Any, *maps: Tensor) -> tuple[bool, bool]:
 
 
 def _offset_type(sizes: Sizes, *tensors: Tensor) -> Any:
-    # By the offset of the last cell, and by the last patch. Blocks reach beyond, where nothing is read or written.
+    # By the last cell and the last patch. Blocks reach beyond them, but read and write nothing there.
     last = [sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)) for t in tensors]
     patches = sizes.samples * sizes.map_out[1]
     return tl.int32 if max(*last, patches) < 2**31 - MARGIN else tl.int64
 
 
 def _constants(blocks: Blocks, tight: bool, sizes: Sizes, input: Tensor, *others: Tensor) -> dict[str, Any]:
-    # What a program is compiled for.
+    # The constants of a program.
     known = {"OFFSET": _offset_type(sizes, input, *others)}
     known["SUM"] = tl.float64 if input.dtype == torch.float64 else tl.float32
     if not isinstance(blocks, Multiplied):
-        # Three products of tensor cores' own 19-bit numbers give nearly all of float32.
+        # Three products of the 19-bit numbers of tensor cores are nearly as exact as float32.
         known["PRECISION"] = "tf32x3" if input.dtype == torch.float32 else "ieee"
     return {**known, **blocks.constants(), **blocks.options(tight)}

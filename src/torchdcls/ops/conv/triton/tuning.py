@@ -1,4 +1,4 @@
-"""Which configuration a launch takes: one that is pinned, the one measured to be the fastest, or the best guess."""
+"""The configuration of a launch: a pinned one, the one measured as fastest, or the best guess."""
 
 import statistics
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -14,10 +14,10 @@ from .configurations import Banded, BandedWeightGradient, Multiplied
 Role = Literal["output", "weight gradient"]
 _Blocks = TypeVar("_Blocks")
 
-# Launches that are timed together, after one that compiles, and how often. So many GPU cycles of waiting come before
-# them that the first does not start before the last is launched: it is the GPU that is timed.
+# Launches that are timed together, and how often, after one that compiles. The GPU first waits for so many cycles that
+# all of them are launched before the first starts: only the GPU is timed.
 LAUNCHES, TIMES, CYCLES = 5, 5, 2_000_000
-# How much faster than the best guess another configuration has to be, as a share of its time.
+# Another configuration has to take less than this share of the time of the best guess.
 MARGIN = 0.95
 _measured: dict[Hashable, Any] = {}
 enlist(_measured.clear)
@@ -28,14 +28,11 @@ _pinned: dict[Role, Any] = {}
 def pinned(
     output: Banded | Multiplied | None = None, weight_gradient: BandedWeightGradient | None = None
 ) -> Iterator[None]:
-    """While it lasts, every launch takes the given configuration, whatever was measured; of None, what it would take.
+    """Inside, every launch takes the given configuration, or with None the usual one.
 
     Args:
         output: For the output and the gradient of the input.
         weight_gradient: For the gradient of the kernel.
-
-    Raises:
-        TypeError: A configuration of another kind.
     """
     if not isinstance(output, Banded | Multiplied | None):
         raise TypeError(f"output: expected Banded, Multiplied or None, got {output!r}")
@@ -53,21 +50,16 @@ def pinned(
 def tuned(
     role: Role, candidates: Sequence[_Blocks], key: Hashable, run: Callable[[_Blocks], object], device: torch.device
 ) -> _Blocks:
-    """The configuration to launch.
+    """The configuration to launch, one of `candidates`, of which the first is the best guess.
 
-    Args:
-        role: What is made.
-        candidates: What may make it, best guess first.
-        key: What the fastest one depends on; measured once in a process for each.
-        run: Launches with a configuration.
-        device: Where. Only GPUs are measured on, and not while a CUDA graph is captured.
+    `run` launches with a configuration. The fastest is measured once in a process for each `key`.
     """
     pinned: _Blocks | None = _pinned.get(role)
     if pinned is not None:
         return pinned
     guess, *others = candidates
     if torch.are_deterministic_algorithms_enabled():
-        return guess  # others may round otherwise, and no bit must depend on a measurement
+        return guess  # others may round differently, and no bit must depend on a measurement
     measured: _Blocks | None = _measured.get((role, key))
     if measured is not None:
         return measured
@@ -79,12 +71,12 @@ def tuned(
 
 
 def may_measure(device: torch.device) -> bool:
-    """Whether a measurement means something and disturbs nothing."""
+    """Whether a measurement is possible: on GPUs, and not while a CUDA graph is captured."""
     return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
 
 
 def milliseconds(run: Callable[[_Blocks], object], candidate: _Blocks) -> float:
-    """Median time of a launch on the current GPU; infinity where it has not the memory that the candidate takes."""
+    """Median time of a launch on the current GPU; infinity if the GPU is out of memory for it."""
     from triton.runtime.errors import OutOfResources
 
     try:
