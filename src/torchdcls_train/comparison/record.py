@@ -1,6 +1,6 @@
 """The results of a comparison while it runs, in its run folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ..runs.progress_bar import say
 from ..runs.writer import RunWriter
-from .result import RESULTS, AnyResult
+from .result import RESULTS, AnyResult, resumed
 
 
 def run_folder(out: Path | None, word: str) -> Path:
@@ -23,26 +23,20 @@ class Record(RunWriter, Generic[AnyResult]):
 
     Args:
         folder: The run folder, made if it is missing.
-        result: The results to begin with.
-        resume: Returns the results in the folder, if there are some, as they continue. It takes those to begin with.
+        result: The results to begin with, if there are none in the folder to be resumed.
 
     Attributes:
         result: The results that the next `save` writes.
 
     Raises:
-        ValueError: There is a comparison in the folder that is not resumed, another process has the folder, or it
-            cannot be written to.
+        ValueError: The folder has something else than this comparison, another process has it, or it cannot be
+            written to.
     """
 
-    def __init__(
-        self, folder: Path, result: AnyResult, *, resume: Callable[[AnyResult], AnyResult] | None = None
-    ) -> None:
-        there = (folder / RESULTS).exists()
-        if there and resume is None:
-            raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
+    def __init__(self, folder: Path, result: AnyResult) -> None:
         super().__init__(folder, RESULTS)
         self.folder = folder
-        self.result = resume(result) if there and resume is not None else result
+        self.result = resumed(folder, result) if (folder / RESULTS).exists() else result
         self.save()
 
     def save(self) -> None:
@@ -50,18 +44,18 @@ class Record(RunWriter, Generic[AnyResult]):
         self.write(self.result.json())
 
     @contextmanager
-    def under_way(self, console: Console, kept: str = "what was done so far is in the run folder") -> Iterator[None]:
+    def under_way(self, console: Console) -> Iterator[None]:
         """Sets and writes how the comparison ended when the block does, and gives the folder back.
 
         The status is "finished", "interrupted" or "failed: ...". Ctrl-C ends the block without an error; the user reads
-        what was `kept`.
+        how to resume.
         """
         status = "interrupted"
         try:
             yield
             status = "finished"
         except KeyboardInterrupt:
-            say(console, f"Interrupted; {kept}")
+            say(console, f"Interrupted; rerun the same command with --out {self.folder} to resume")
         except Exception as error:
             # Of an error of this package, the name of the built-in one that it is.
             built_in = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -27,6 +27,16 @@ class Machine:
     os: str
 
 
+@dataclass(frozen=True)
+class Resumption:
+    """When and by which command a comparison was resumed."""
+
+    date: str
+    commit: str | None
+    dirty: bool | None
+    command: str
+
+
 @dataclass(kw_only=True)
 class Result:
     """The results of any comparison, with the fields of `torchdcls_results.environment`.
@@ -38,6 +48,8 @@ class Result:
         status: "running", "finished", "interrupted" or "failed: ERROR".
         threads: CPU threads.
         config: Settings, checked.
+        data: Facts about the data, a dataclass; only a comparison with equal ones is resumed.
+        resumed: None in files of comparisons that were never interrupted.
     """
 
     benchmark: ClassVar[str]
@@ -52,6 +64,8 @@ class Result:
     status: str = "running"
     threads: int
     config: Any
+    data: Any
+    resumed: list[Resumption] = field(default_factory=list)
 
     # Parts of the notice, if a comparison is not complete or quick.
     incomplete_notice: ClassVar[str] = "only runs that finished are shown"
@@ -92,6 +106,38 @@ def read_result(kind: type[AnyResult], path: Path) -> AnyResult:
     except (OSError, ValueError) as error:
         raise ValueError(f"expected JSON in '{path}', got something else ({error})") from None
     return result_from(kind, stored)
+
+
+def resumed(folder: Path, now: AnyResult) -> AnyResult:
+    """The results in a run's folder, to be continued by a comparison that would begin with `now`.
+
+    More seeds may be asked for than before.
+
+    Raises:
+        ValueError: They are of a comparison with other settings or data, or of something else.
+    """
+    try:
+        before = read_result(type(now), folder / RESULTS)
+    except ValueError as error:
+        raise ValueError(
+            f"out: expected a folder with a comparison of {now.benchmark} or with none, got '{folder}' ({error}); "
+            "take another one"
+        ) from None
+    changes = []
+    for stored, given in ((settings(before.config), settings(now.config)), (asdict(before.data), asdict(now.data))):
+        for name, value in given.items():
+            old, new = (list(each) if isinstance(each, tuple) else each for each in (stored[name], value))
+            if old != new and not (name == "seeds" and new > old):
+                changes.append(f"{name} was {old!r}, is {new!r}")
+    if changes:
+        raise ValueError(
+            f"out: expected the settings and data of the comparison in '{folder}' to resume it, got others "
+            f"({'; '.join(changes)}); give the same ones, or take another folder"
+        )
+    if before.complete and settings(before.config) == settings(now.config):
+        return before  # to be drawn again
+    resumption = Resumption(now.date, now.commit, now.dirty, now.command)
+    return replace(before, config=now.config, complete=False, status="running", resumed=[*before.resumed, resumption])
 
 
 def result_from(kind: type[AnyResult], stored: Any) -> AnyResult:

@@ -57,23 +57,12 @@ class DigitsRun:
         return self.speaker, self.method, self.seed, self.lr
 
 
-@dataclass(frozen=True)
-class Resumption:
-    """When and by which command a comparison was resumed."""
-
-    date: str
-    commit: str | None
-    dirty: bool | None
-    command: str
-
-
 @dataclass(kw_only=True)
 class DigitsResult(Result):
-    """See `Result`. Files of comparisons that were never interrupted have no `resumed`."""
+    """See `Result`."""
 
     benchmark: ClassVar[str] = "digits"
     incomplete_notice: ClassVar[str] = "only speakers with whom all methods are done count"
     config: DigitsConfig
     data: DigitsData
     runs: list[DigitsRun] = field(default_factory=list)
-    resumed: list[Resumption] = field(default_factory=list)

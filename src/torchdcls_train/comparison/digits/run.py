@@ -1,10 +1,7 @@
 """The comparison of delays on spoken digits: trains, records, draws and prints; the same command resumes it."""
 
 from dataclasses import replace
-from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,11 +14,11 @@ from ...runs.progress_bar import ProgressBar, say
 from ..config import DigitsConfig
 from ..record import Record, run_folder
 from ..report import present
-from ..result import RESULTS, origin, read_result, settings
+from ..result import origin
 from .findings import digits_part, finished_methods
 from .network import dense_width, parameter_count
 from .pictures import draw_pictures, save_example
-from .result import DigitsData, DigitsResult, DigitsRun, Key, Resumption
+from .result import DigitsData, DigitsResult, DigitsRun, Key
 from .task import POSITION_LR_SCALE, VALIDATION, Spoken, fold_without, train_network
 
 _PACKAGES = ("torch", "torchdcls", "scipy")
@@ -50,14 +47,14 @@ def compare_digits(
     config = replace(config, speakers=_speakers(config, recordings))
     assert config.speakers is not None
     folder = run_folder(config.out, "digits")
-    record = Record(folder, _new_result(config, recordings, argv), resume=partial(_resumed, folder))
+    record = Record(folder, _new_result(config, recordings, argv))
     result, total = record.result, len(_keys(config))
     say(
         console,
         f"{len(recordings):,} recordings of {len(set(recordings.speakers))} speakers; {total} training runs, "
         f"{total - len(result.runs)} of them to do. Run folder: {folder}",
     )
-    with record.under_way(console, f"rerun the same command with --out {folder} to resume"):
+    with record.under_way(console):
         _train_all(config, recordings, record, console)
     part = digits_part(result, folder) if finished_methods(result) else None
     present(part, folder, console, lambda: draw_pictures(folder, result))
@@ -93,38 +90,6 @@ def _new_result(config: DigitsConfig, recordings: Recordings, argv: list[str] | 
     )
     threads, recorded = torch.get_num_threads(), replace(config, data_dir=None, out=None)
     return DigitsResult(**origin(argv, _PACKAGES), threads=threads, config=recorded, data=data)
-
-
-def _resumed(folder: Path, now: DigitsResult) -> DigitsResult:
-    """The results in the folder as what would begin `now` continues them."""
-    try:
-        before = read_result(DigitsResult, folder / RESULTS)
-    except ValueError as error:
-        raise ValueError(
-            f"out: expected a folder with a comparison of digits or with none, got '{folder}' ({error}); take another "
-            "one"
-        ) from None
-    stored = settings(before.config)
-    changes = [
-        f"{name} was {_listed(stored[name])!r}, is {_listed(value)!r}"
-        for name, value in settings(now.config).items()
-        if _listed(value) != _listed(stored[name]) and not (name == "seeds" and value > stored[name])
-    ]
-    if before.data != now.data:
-        changes.append("the recordings are others" if before.data.fingerprint != now.data.fingerprint else "task")
-    if changes:
-        raise ValueError(
-            f"out: expected the settings of the comparison in '{folder}' to resume it, got others "
-            f"({'; '.join(changes)}); give the same ones, or take another folder"
-        )
-    if len(before.runs) == len(_keys(now.config)):
-        return before  # to be drawn again
-    resumed = [*before.resumed, Resumption(now.date, now.commit, now.dirty, now.command)]
-    return replace(before, config=now.config, complete=False, status="running", resumed=resumed)
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _keys(config: DigitsConfig) -> list[Key]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ..config import CompareConfig
+from ..config import CompareConfig, Layers
 from ..result import Result
 
 
@@ -36,7 +36,7 @@ class ImagesEpoch:
 class ImagesRun:
     """A model: its layers and seed, its parameters, elements per kernel if it has such, and epochs so far."""
 
-    method: str
+    method: Layers
     seed: int
     parameters: int
     kernel_count: int | None

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from safetensors.torch import load_model
+from torch import nn
 
 from torchdcls.conversion import parameter_count
 
@@ -31,7 +33,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "torchdcls")
 def compare_images(
     config: CompareConfig, *, argv: list[str] | None = None, console: Console | None = None
 ) -> ImagesResult:
-    """Trains, records, draws and prints a comparison; what was done so far stays readable if it is interrupted.
+    """Trains what is not in the run folder yet, records, draws and prints; a run that was interrupted is repeated.
 
     The run folder gets `results.json` (settings, versions, every epoch), `table.md`, `checkpoints/*.safetensors`,
     `accuracy.png`, `positions.png`, `kernels.png` and `report.html`, which holds them all.
@@ -40,7 +42,7 @@ def compare_images(
         argv: The command's arguments, for `results.json`; by default those of the process.
 
     Raises:
-        ValueError: A setting or the data cannot be used; the message says what to do.
+        ValueError: A setting, the data or the folder cannot be used; the message says what to do.
         FloatingPointError: A loss is not finite.
     """
     console = console or Console()
@@ -64,52 +66,62 @@ def compare_images(
     if threads is not None:
         console.print(threads, soft_wrap=True, highlight=False)
 
-    views: dict[str, list[StageView]] = {}
     assert config.seeds is not None and config.epochs is not None
-    images = len(config.methods) * config.seeds * config.epochs * images_per_epoch(data.train, config.batch_size)
+    whole = [run for run in record.result.runs if len(run.epochs) == config.epochs]
+    record.result.runs = [run for run in whole if _checkpoint(record, run.method, run.seed).exists()]
+    done = {(run.method, run.seed) for run in record.result.runs}
+    runs = [(method, seed) for seed in range(config.seeds) for method in config.methods]
+    images = (len(runs) - len(done)) * config.epochs * images_per_epoch(data.train, config.batch_size)
+    views: dict[str, list[StageView]] = {}
     with record.under_way(console), ProgressBar(console, images) as progress:
-        for seed in range(config.seeds):
-            for method in config.methods:
-                views.setdefault(method, _run(config, method, seed, data, device, record, progress))
+        for method, seed in runs:
+            model, report = compared_model(config, method, data, seed)
+            before = stage_views(model)
+            if (method, seed) in done:
+                if method not in views:
+                    load_model(model, str(_checkpoint(record, method, seed)))
+            else:
+                model.to(device)
+                count = None if report is None else report.kernel_count
+                run = ImagesRun(method, seed, parameter_count(model), count)
+                _train(model, run, config, data, device, record, progress)
+            views.setdefault(method, stage_views(model, before))
     result = record.result
     part = images_part(result, folder) if finished_runs(result) else None
     present(part, folder, console, lambda: draw_pictures(folder, result, views))
     return result
 
 
-def _run(
+def _train(
+    model: nn.Module,
+    run: ImagesRun,
     config: CompareConfig,
-    method: Layers,
-    seed: int,
     data: ImageData,
     device: torch.device,
     record: Record[ImagesResult],
     progress: ProgressBar,
-) -> list[StageView]:
-    model, report = compared_model(config, method, data, seed)
-    before = stage_views(model)
-    model.to(device)
-    run = ImagesRun(method, seed, parameter_count(model), None if report is None else report.kernel_count)
+) -> None:
     record.result.runs.append(run)
-    title = f"{method}, seed {seed}"
+    title = f"{run.method}, seed {run.seed}"
     progress.describe(title)
     mean, std = channel_mean_std(data.train.images)
-    settings = short_settings(config, seed, bilinear=method == "bilinear")
-    batches = HeldBatches(data.train, config.batch_size, mean, std, seed)
+    settings = short_settings(config, run.seed, bilinear=run.method == "bilinear")
+    batches = HeldBatches(data.train, config.batch_size, mean, std, run.seed)
     watched = HeldBatches(data.test, config.batch_size, mean, std)
-    epochs = short_run(model, batches, watched, settings, device, on_images=progress.advance)
-    for epoch in epochs:
+    for epoch in short_run(model, batches, watched, settings, device, on_images=progress.advance):
         run.epochs.append(ImagesEpoch(*astuple(epoch)))
         record.save()
         progress.say(
             f"{title:<18} epoch {epoch.epoch}/{config.epochs}  training loss {epoch.train_loss:.3f}  "
             f"test accuracy {epoch.accuracy:.2f} %  {epoch.images_per_second:.0f} images/s"
         )
-    checkpoints = record.folder / "checkpoints"
-    checkpoints.mkdir(exist_ok=True)
-    path = checkpoints / f"{method}-seed{seed}.safetensors"
-    save_compared(path, model, config, method, seed, data)
-    return stage_views(model, before)
+    path = _checkpoint(record, run.method, run.seed)
+    path.parent.mkdir(exist_ok=True)
+    save_compared(path, model, config, run.method, run.seed, data)
+
+
+def _checkpoint(record: Record[ImagesResult], method: Layers, seed: int) -> Path:
+    return record.folder / "checkpoints" / f"{method}-seed{seed}.safetensors"
 
 
 def new_result(config: CompareConfig, data: ImageData, device: str, argv: Sequence[str] | None) -> ImagesResult:

@@ -34,7 +34,7 @@ _NARROW = 0.5
 def compare_positions(
     config: PositionsConfig, *, argv: list[str] | None = None, console: Console | None = None
 ) -> PositionsResult:
-    """Trains, records, draws and prints; what was done so far stays readable if it is interrupted.
+    """Trains what is not in the run folder yet, records, draws and prints.
 
     The run folder gets `results.json` (settings, versions, every kernel), `table.md`, `found.png`, `curves.png`,
     `travel.gif`, `travel.png` and `report.html`, which holds them all.
@@ -43,7 +43,7 @@ def compare_positions(
         argv: The command's arguments, for `results.json`; by default those of the process.
 
     Raises:
-        ValueError: A setting cannot be used; the message says what to do.
+        ValueError: A setting or the folder cannot be used; the message says what to do.
         FloatingPointError: A loss is not finite.
     """
     console = console or Console()
@@ -55,13 +55,14 @@ def compare_positions(
     train, test = read_embedded()
     values = {inputs: (prepared(train.images, inputs), prepared(test.images, inputs)) for inputs in config.inputs}
     alike = {inputs: correlated_cells(images) for inputs, (images, _) in values.items()}
-    result = PositionsResult(
+    begun = PositionsResult(
         **origin(argv, _PACKAGES),
         threads=torch.get_num_threads(),
         config=replace(config, out=None),
         data=PositionsData("embedded Fashion-MNIST", len(train), len(test), alike),
     )
-    record = Record(folder, result)
+    record = Record(folder, begun)
+    result = record.result
     console.print(
         f"Can elements find {config.taps} taps up to {config.reach:g} cells from the center? "
         f"{config.seeds * config.kernels} kernels of {config.dilated_kernel_size}x{config.dilated_kernel_size}, "
@@ -69,19 +70,25 @@ def compare_positions(
         highlight=False,
         soft_wrap=True,
     )
-    runs = list(product(range(config.seeds), config.inputs, config.starts, config.students))
+    cells = list(product(range(config.seeds), config.inputs, config.starts, config.students))
+    done = {(run.seed, *run.cell) for run in result.runs}
+    if len(done) < len(cells):  # the animation needs the paths of its runs, which are short
+        result.travel = None
+    animated = [(0, config.inputs[0], config.starts[0], student) for student in config.students]
+    todo = [cell for cell in cells if cell not in done or (result.travel is None and cell in animated)]
+    teachers = [_teacher(config, seed) for seed in range(config.seeds)]
+    result.teachers = [Taps(seed, it.position.tolist(), it.weight.tolist()) for seed, it in enumerate(teachers)]
     paths: dict[StudentName, Tensor] = {}
-    images = len(runs) * config.updates * config.kernels * config.batch_size
+    images = len(todo) * config.updates * config.kernels * config.batch_size
     with record.under_way(console), ProgressBar(console, images) as progress:
         try:
-            for seed, inputs, start, student in runs:
-                if seed == len(result.teachers):
-                    teacher = _teacher(config, seed)
-                    result.teachers.append(Taps(seed, teacher.position.tolist(), teacher.weight.tolist()))
+            for cell in todo:
+                seed, inputs, start, student = cell
                 progress.describe(f"{student}, {inputs}, {start}, seed {seed}")
-                run, search = _run(config, teacher, values[inputs], (seed, inputs, start, student), progress)
-                result.runs.append(run)
-                if (seed, inputs, start) == (0, config.inputs[0], config.starts[0]):
+                run, search = _run(config, teachers[seed], values[inputs], cell, progress)
+                if cell not in done:
+                    result.runs.append(run)
+                if cell in animated:
                     paths[student] = search.path
                 if student == config.students[-1]:
                     record.save()
