@@ -63,7 +63,7 @@ class Reference:
         if self._double is not None:
             try:
                 double = outputs(self._double(given.double()))
-            except Exception:  # a forward pass that names float32, say
+            except Exception:  # such as a forward pass that names float32
                 self._double = None
         self._expected.append(_Expected(given, own, double))
 
