@@ -30,7 +30,7 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_copy_source = False
 html_show_sphinx = False
-smartquotes = False  # options begin with two dashes, and quotes are code to copy
+smartquotes_action = "D"  # dashes alone: quotes are code to copy
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

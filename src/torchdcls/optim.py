@@ -1,6 +1,6 @@
 """What any training loop needs for DCLS parameters."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +8,23 @@ from torch import Tensor, nn
 from . import _checks
 from .nn import DclsLayer
 
+_Layer = TypeVar("_Layer", bound=DclsLayer)
 # The norms whose parameters may have several axes.
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
-def dcls_layers(model: nn.Module) -> list[DclsLayer]:
-    """The DCLS layers of a model.
-
-    Raises:
-        ValueError: There are none.
-        TypeError: The model is not a module.
-    """
+def layers_of(model: nn.Module, kind: type[_Layer], plural: str) -> dict[str, _Layer]:
+    """The layers of a kind in a model, by name; an error calls them `plural` if there are none."""
     _checks.module("model", model)
-    layers = [module for module in model.modules() if isinstance(module, DclsLayer)]
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, kind)}
     if not layers:
-        raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
+        raise ValueError(f"model: expected a model with {plural}, got {type(model).__name__} without any")
     return layers
+
+
+def dcls_layers(model: nn.Module) -> list[DclsLayer]:
+    """The DCLS layers of a model, of which there is at least one."""
+    return list(layers_of(model, DclsLayer, "DCLS layers").values())
 
 
 def param_groups(

@@ -54,15 +54,15 @@ class Result:
     config: Any
 
     # Parts of the notice, if a comparison is not complete or quick.
-    counts: ClassVar[str] = "only runs that finished are shown"
-    quickly: ClassVar[str] = "A quick run: that it runs is all it shows; its accuracies mean nothing."
+    incomplete_notice: ClassVar[str] = "only runs that finished are shown"
+    quick_notice: ClassVar[str] = "A quick run: that it runs is all it shows; its accuracies mean nothing."
 
     @property
     def notice(self) -> str:
         """The sentence that a reader must know first, or nothing."""
         if self.status != "finished":
-            return f"The comparison is not complete ({self.status}): {self.counts}."
-        return self.quickly if self.config.quick else ""
+            return f"The comparison is not complete ({self.status}): {self.incomplete_notice}."
+        return self.quick_notice if self.config.quick else ""
 
     def json(self) -> dict[str, Any]:
         """The content of the file; not all results have all keys."""

@@ -72,7 +72,7 @@ class DigitsResult(Result):
     """See `Result`. Files of comparisons that were never interrupted have no `resumed`."""
 
     benchmark: ClassVar[str] = "digits"
-    counts: ClassVar[str] = "only speakers with whom all methods are done count"
+    incomplete_notice: ClassVar[str] = "only speakers with whom all methods are done count"
     config: DigitsConfig
     data: DigitsData
     runs: list[DigitsRun] = field(default_factory=list)
