@@ -16,8 +16,7 @@ from torch import Tensor
 from torchdcls import construct_kernel
 
 from .memory import saved_bytes
-from .parity import check_parity
-from .timing import compare_in_turns
+from .timing import check_parity, compare_in_turns
 
 SUMMARY = "kernel construction, forward and backward, against DCLS 0.1.1"
 PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
@@ -31,19 +30,12 @@ PARITY_TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class ConstructionProblem:
-    """The kernels of one stage's depthwise layers: how many, how large, out of how many elements.
+    """The kernels of one stage's depthwise layers: how many, how large, out of how many elements."""
 
-    Args:
-        channels: Kernels per layer, one per channel.
-        dilated_kernel_size: Size of the dense kernel (rows, columns). Unit: cells.
-        kernel_count: Elements per kernel.
-        layers: How many layers of the model have this shape.
-    """
-
-    channels: int
+    channels: int  # kernels per layer, one per channel
     dilated_kernel_size: tuple[int, int]
-    kernel_count: int
-    layers: int
+    kernel_count: int  # elements per kernel
+    layers: int  # of the model that have this shape
 
     def __str__(self) -> str:
         rows, columns = self.dilated_kernel_size
@@ -91,13 +83,11 @@ def verify(names: Sequence[str]) -> None:
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other."""
     measured = [_measure_problem(name, PROBLEMS[name], arguments.turns, after_turn) for name in names]
     return {"problems": measured, "total": _total(measured)}
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The result as a table, the header first."""
     table = [["stage", "torchdcls, ms", "DCLS, ms", "speedup", "torchdcls saves, MiB", "DCLS saves, MiB"]]
     for problem in result["problems"]:
         low, high = problem["spread"]
@@ -116,7 +106,6 @@ def _row(entry: Mapping[str, Any], ratio: str) -> list[str]:
 
 
 def note(result: Mapping[str, Any]) -> str:
-    """One sentence on what the table's columns mean."""
     turns = len(result["problems"][0]["ratio_by_turn"])
     return (
         f"Construction of one layer's kernels, forward and backward, threads: {result['settings']['threads']}, median "
@@ -168,7 +157,6 @@ def _sides(problem: ConstructionProblem, dtype: torch.dtype) -> tuple[Side, Side
     cotangent = torch.randn(problem.channels, 1, *problem.dilated_kernel_size, generator=generator, dtype=dtype)
 
     def ours(weight: Tensor, position: Tensor, sigma: Tensor) -> Tensor:
-
         return construct_kernel(weight, position, sigma, problem.dilated_kernel_size, "gaussian")
 
     # Groups 1 and one input channel: what a depthwise layer of DCLS gives its construction.
@@ -182,8 +170,4 @@ def _sides(problem: ConstructionProblem, dtype: torch.dtype) -> tuple[Side, Side
 
 
 def _leaves(weight: Tensor, position: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        weight.clone().requires_grad_(),
-        position.clone().requires_grad_(),
-        sigma.clone().requires_grad_(),
-    )
+    return weight.clone().requires_grad_(), position.clone().requires_grad_(), sigma.clone().requires_grad_()

@@ -23,9 +23,8 @@ from torchdcls.ops.conv.methods import METHODS, named
 from torchdcls.ops.conv.select import reason_against, unsupported_reason
 
 from .memory import in_a_process, peak_of_this_process
-from .parity import check_parity
 from .shapes import FIT_SEED, Shape, draw_shapes
-from .timing import Timings, compare_in_turns, ratio_words, time_in_turns
+from .timing import Timings, check_parity, compare_in_turns, comparison_rows, time_in_turns, turns_note
 
 SUMMARY = "one layer's convolution against torch's, against DCLS 0.1.1, and method by method"
 PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
@@ -131,17 +130,19 @@ def _check(what: str, got: Sequence[Tensor], wanted: Sequence[Tensor], leaves: S
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other."""
     result: dict[str, Any] = {"comparisons": []}
     for name in names:
         problem = PROBLEMS[name]
         if isinstance(problem, Layer | Shape) or name == "delays":
-            compare = _delays
             if isinstance(problem, Layer):
-                compare = partial(_layer, problem)
+                comparison = _layer(problem, arguments.turns, after_turn)
             elif isinstance(problem, Shape):
-                compare = partial(_shape, problem)
-            comparison = compare(arguments.turns, after_turn)
+                sides = _sides(problem)
+                comparison = compare_in_turns(
+                    sides["auto"], sides["torch"], turns=arguments.turns, seconds=0, after_turn=after_turn
+                )
+            else:
+                comparison = _delays(arguments.turns, after_turn)
             result["comparisons"].append({"name": name, "problem": str(problem), **comparison.to_json()})
         elif name == "large map":
             result["large_map"] = {"problem": problem, **in_a_process("benchmarks.conv", "run_large_map")}
@@ -153,25 +154,12 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The result as a table, the header first."""
-    return comparison_rows("layer", result, digits=2)
-
-
-def comparison_rows(what: str, result: Mapping[str, Any], digits: int) -> list[list[str]]:
-    """The comparisons of a result, the header first, which begins with `what`; times with so many digits."""
-    table = [[what, "torchdcls, ms", "other, ms", "speedup"]]
-    for entry in result["comparisons"]:
-        times = [f"{entry[side]:.{digits}f}" for side in ("candidate_ms", "baseline_ms")]
-        table.append([f"{entry['name']}: {entry['problem']}", *times, ratio_words(entry)])
-    return table
+    named = [{**entry, "problem": f"{entry['name']}: {entry['problem']}"} for entry in result["comparisons"]]
+    return comparison_rows(["layer", "torchdcls", "other"], named)
 
 
 def note(result: Mapping[str, Any]) -> str:
-    """What the table's columns mean, and how `auto` did."""
-    text = (
-        f"Median of {result['settings']['turns']} turns, threads: {result['settings']['threads']}, the ratio's spread "
-        "in brackets."
-    )
+    text = f"T{turns_note(result)[1:]}"
     if "large_map" in result:
         large = result["large_map"]
         text += (
@@ -228,11 +216,6 @@ def _layer(layer: Layer, turns: int, after_turn: Callable[[], None]) -> Timings:
     first = time_in_turns(sides, turns=1, seconds=0, least_calls=2)
     fastest = min(sides, key=lambda name: first[name][0])
     return compare_in_turns(run, sides[fastest], turns=turns, after_turn=after_turn)
-
-
-def _shape(shape: Shape, turns: int, after_turn: Callable[[], None]) -> Timings:
-    sides = _sides(shape)
-    return compare_in_turns(sides["auto"], sides["torch"], turns=turns, seconds=0, after_turn=after_turn)
 
 
 def ours(input: Tensor, weight: Tensor) -> Tensor:

@@ -19,13 +19,11 @@ from torch import Tensor, nn
 from torchdcls.delays import AxonalDelays, RecurrentDelays, SynapticDelays, rounded_delays
 
 from .memory import saved_bytes
-from .parity import check_parity
-from .timing import compare_in_turns, ratio_words
+from .timing import check_parity, compare_in_turns, compare_problems, comparison_rows, turns_note
 
 SUMMARY = "layers of learned delays against DCLS 0.1.1, dense kernels and whole windows"
 PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
 
-MIB = 2**20
 NEURONS, MAX_DELAY, STEPS, BATCH, RATE = 512, 30, 100, 32, 0.05
 # The network of SNN-delays on SHD, and the spikes of a binned recording that SHD has on average, a neuron and step.
 WIDTHS, NETWORK_DELAY, NETWORK_BATCH, SAMPLES, NETWORK_RATE = (140, 256, 256, 20), 24, 256, 8156, 0.03
@@ -85,60 +83,33 @@ def verify(names: Sequence[str]) -> None:
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other.
-
-    Args:
-        names: Names of problems.
-        arguments: `turns` is used.
-        after_turn: Called after each turn of each problem.
-    """
-    problems = []
-    for name in names:
-        entry: dict[str, Any] = {"name": name, "problem": str(PROBLEMS[name])}
+    def compare(name: str) -> dict[str, Any]:
         if name == "memory":
-            entry |= _saved()
             for _ in range(arguments.turns):
                 after_turn()
-        else:
-            sides = _sides(name)
-            found = compare_in_turns(*sides, turns=arguments.turns, seconds=0.05, least_calls=1, after_turn=after_turn)
-            entry |= found.to_json()
-            if name == "network":
-                entry |= {key: entry[key] * EPOCH for key in ("candidate_ms", "baseline_ms")}
-        problems.append(entry)
-    return {"problems": problems}
+            return _saved()
+        found = compare_in_turns(
+            *_sides(name), turns=arguments.turns, seconds=0.05, least_calls=1, after_turn=after_turn
+        ).to_json()
+        if name == "network":
+            found |= {key: found[key] * EPOCH for key in ("candidate_ms", "baseline_ms")}
+        return found
+
+    return compare_problems(names, PROBLEMS, compare)
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The result as a table, the header first."""
-    table = [["learned delays", "torchdcls", "other", "speedup"]]
-    for entry in result["problems"]:
-        if "candidate_bytes" in entry:
-            sides = [f"{entry[side] / MIB:.0f} MiB" for side in ("candidate_bytes", "baseline_bytes")]
-            ratio = f"{entry['ratio']:.2f} times the memory"
-        else:
-            sides = [_duration(entry[side]) for side in ("candidate_ms", "baseline_ms")]
-            ratio = ratio_words(entry)
-        table.append([entry["problem"], *sides, ratio])
-    return table
+    return comparison_rows(["learned delays", "torchdcls", "other"], result["problems"])
 
 
 def note(result: Mapping[str, Any]) -> str:
-    """One sentence on what the table's columns mean."""
-    settings = result["settings"]
     return (
         f"{NEURONS} to {NEURONS} neurons, windows of {MAX_DELAY + 1} steps, {STEPS} steps with spikes in {RATE:.0%}, "
         f"batch {BATCH} (of a stream 1). The network is {'-'.join(map(str, WIDTHS))}, with windows of "
         f"{NETWORK_DELAY + 1} steps, batch {NETWORK_BATCH} and spikes in {NETWORK_RATE:.0%}; an epoch is {EPOCH} times "
-        f"a training step. A loop adds what spikes come to later to a buffer, step by step. Threads: "
-        f"{settings['threads']}, median of {settings['turns']} turns, the ratio's spread in brackets."
+        "a training step. A loop adds what spikes come to later to a buffer, step by step. T"
+        f"{turns_note(result)[1:]}"
     )
-
-
-def _duration(milliseconds: float) -> str:
-    if milliseconds >= 1e4:
-        return f"{milliseconds / 1e3:.0f} s"
-    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.2f} ms"
 
 
 def _flat(made: object) -> list[Tensor]:

@@ -37,24 +37,17 @@ _CLASSES = 10
 
 @dataclass(frozen=True)
 class Family:
-    """A model to try.
+    """A model to try."""
 
-    Args:
-        model: Its name at `source`.
-        source: Who makes it; "ours" are written below.
-        shape: Of the input, without the batch.
-        size: Kernel size of the new layers along each axis.
-        picked: "depthwise" for what `convert` picks by itself, "all" for every convolution of more than one tap, for
-            models without depthwise ones.
-        sizes: "auto" asks `export` for a file that takes other sizes where that can be, "fixed" for the input's alone:
-            the padding of these models depends on the size by remainders, which torch simplifies without end.
-    """
-
-    model: str
-    source: Literal["timm", "torchvision", "ours"] = "timm"
-    shape: tuple[int, ...] = (3, 64, 64)
-    size: int = 11
+    model: str  # its name at `source`
+    source: Literal["timm", "torchvision", "ours"] = "timm"  # who makes it; "ours" are written below
+    shape: tuple[int, ...] = (3, 64, 64)  # of the input, without the batch
+    size: int = 11  # kernel size of the new layers along each axis
+    # "depthwise" for what `convert` picks by itself, "all" for every convolution of more than one tap, for models
+    # without depthwise ones.
     picked: Literal["depthwise", "all"] = "depthwise"
+    # "auto" asks `export` for a file that takes other sizes where that can be, "fixed" for the input's alone: the
+    # padding of these models depends on the size by remainders, which torch simplifies without end.
     sizes: Literal["auto", "fixed"] = "auto"
 
     def build(self) -> nn.Module:
@@ -307,15 +300,23 @@ def page(result: Mapping[str, Any], caption: str) -> str:
     good = sum(all(row[step] == DONE for step in STEPS) for row in result["families"])
     lines = [
         "# Models",
-        f"{good} of {len(result['families'])} models went through all steps: `convert` (Gaussian elements, as many as "
-        "need no more parameters), an update of all elements, a state dict saved and loaded into another converted "
-        "model (the same outputs), `fuse` (the same but for rounding), ONNX (compared by onnxruntime). Weights are "
-        "random. Where a model has no depthwise convolutions, all with several taps are picked by `where=`. What a "
-        '"no" means is said below the table; "sizes" are those that the ONNX file takes, any or the example\'s alone.',
+        f"**{good} of {len(result['families'])} models pass all steps.** Weights are random. The steps:",
+        "\n".join(
+            f"- {step}"
+            for step in (
+                "convert: Gaussian elements replace convolutions, as many as need no more parameters;",
+                "train: an optimizer step changes all elements;",
+                "state dict: saved and loaded into another converted model, it gives the same outputs;",
+                "fuse: plain convolutions give the same outputs but for rounding;",
+                "ONNX: onnxruntime gives the same outputs. *Sizes*: whether the file takes inputs of any size.",
+            )
+        ),
+        "Where a model has no depthwise convolutions, `where=` picks all with several taps. Below the table is the "
+        'reason for each "no".',
         markdown_table(table),
         "## What did not work",
         "\n".join(notes) or "Nothing.",
-        "## Convolutions that were left alone",
+        "## Convolutions that were not replaced",
         "\n".join(skipped),
         caption,
     ]

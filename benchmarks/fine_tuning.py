@@ -1,4 +1,4 @@
-"""Fine-tuning after a conversion, with kept and with random weights: `python -m benchmarks.fine_tuning`.
+"""Fine-tuning after a conversion, from a warm start and with new weights: `python -m benchmarks.fine_tuning`.
 
 A small ConvNeXt is trained with its 7x7 layers, converted, and trained on for two epochs: with what `init="keep"` finds
 of its kernels, with random weights, and as it is. Results go to `benchmarks/results/`, the picture to `docs/images/`.
@@ -23,9 +23,9 @@ from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageData
-from torchdcls_train.data.named import channel_mean_std, images_per_epoch, load_data
+from torchdcls_train.data.in_memory import channel_mean_std, images_per_epoch, load_data
 from torchdcls_train.processes import Processes
-from torchdcls_train.progress import ProgressBar
+from torchdcls_train.runs.progress_bar import ProgressBar
 from torchdcls_train.trainer import Step, Trainer
 from torchdcls_train.validation import validate
 
@@ -39,20 +39,14 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What is trained, and how long.
+    """What is trained, and how long."""
 
-    Args:
-        config: Settings of the training with 7x7 layers, checked; kernel size and start of positions are those of the
-            conversion too.
-        epochs: Epochs of fine-tuning.
-        rates: Base learning rates of fine-tuning; each arm has its turn with each.
-        seeds: Of initial weights, order and augmentation.
-    """
-
+    # Settings of the training with 7x7 layers, checked; kernel size and start of positions are those of the conversion
+    # too.
     config: CompareConfig
-    epochs: int
-    rates: Sequence[float]
-    seeds: Sequence[int]
+    epochs: int  # of fine-tuning
+    rates: Sequence[float]  # base learning rates of fine-tuning; each arm has its turn with each
+    seeds: Sequence[int]  # of initial weights, order and augmentation
 
     def images(self, data: ImageData) -> int:
         """How many images are trained on in all."""
@@ -62,13 +56,7 @@ class FineTuning:
 
 
 def measure(study: FineTuning, data: ImageData, bar: ProgressBar) -> list[dict[str, Any]]:
-    """Trains everything; one entry a seed, with the 7x7 model's accuracy and each arm's curve at each rate.
-
-    Args:
-        study: What to train.
-        data: On what.
-        bar: Advanced by the images trained on.
-    """
+    """Trains everything; one entry a seed, with the 7x7 model's accuracy and each arm's curve at each rate."""
     runs = []
     for seed in study.seeds:
         torch.manual_seed(seed)
@@ -79,10 +67,10 @@ def measure(study: FineTuning, data: ImageData, bar: ProgressBar) -> list[dict[s
         fine_tuned = []
         for arm in ARMS:
             for lr in study.rates:
-                bar.describe(f"seed {seed}, {arm.name}, rate {lr:g}")
+                bar.describe(f"seed {seed}, {arm.title}, learning rate {lr:g}")
                 model, about = start(trained, arm, study.config, seed)
                 curve = list(_fine_tune(model, arm, data, study, lr, seed, bar.advance))
-                bar.say(f"seed {seed}: {arm.name} at {lr:g}: {curve[0]:.2f} % to {curve[-1]:.2f} %")
+                bar.say(f"seed {seed}: {arm.title} at {lr:g}: {curve[0]:.2f} % to {curve[-1]:.2f} %")
                 fine_tuned.append({"arm": arm.name, "lr": lr, **about, "test_accuracy": curve})
         runs.append({"seed": seed, "trained_test_accuracy": accuracy, "fine_tuned": fine_tuned})
     return runs
@@ -185,14 +173,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fine_tuning",
-        description="Fine-tune a converted model with kept and with random weights.",
+        description="Fine-tune a converted model from a warm start and with new weights.",
         allow_abbrev=False,
     )
     parser.add_argument("--model", default="convnext", help="see torchdcls compare (default: %(default)s)")
     parser.add_argument("--data", default="embedded", help="see torchdcls compare (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=6, help="with 7x7 layers (default: %(default)s)")
     parser.add_argument("--fine-tuning-epochs", type=int, default=2, help="after it (default: %(default)s)")
-    parser.add_argument("--rates", type=float, nargs="+", default=[4e-3, 1e-3], help="base rates of fine-tuning")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[4e-3, 1e-3], help="base learning rates of fine-tuning"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result (default: benchmarks/results)")
     parser.add_argument("--picture", type=Path, default=PICTURE, help="where to draw (default: docs/images)")

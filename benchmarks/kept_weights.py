@@ -15,14 +15,21 @@ EVALUATIONS_AN_EPOCH = 4
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to go on from the trained 7x7 model; no interpolation for going on as it is."""
+    """One way to continue with the trained 7x7 model; without an interpolation, as it is."""
 
     interpolation: Interpolation | None = None
     init: Literal["keep", "random"] = "keep"
 
     @property
     def name(self) -> str:
+        """What records call it."""
         return BASELINE if self.interpolation is None else f"{self.interpolation}, {self.init}"
+
+    @property
+    def title(self) -> str:
+        """What readers call it."""
+        weights = {"keep": "warm start", "random": "new weights"}[self.init]
+        return BASELINE if self.interpolation is None else f"{self.interpolation}, {weights}"
 
 
 ARMS = (Arm(), *(Arm(shape, init) for shape in ("bilinear", "gaussian") for init in ("keep", "random")))
@@ -32,12 +39,13 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """The table, the header first: an arm at each rate, accuracies as means over seeds."""
     epochs, every = result["settings"]["fine_tuning_epochs"], EVALUATIONS_AN_EPOCH
     titles = ["at the start", *(f"after epoch {epoch}" for epoch in range(1, epochs + 1))]
-    table = [["layers, weights", "rate", "elements", "residual", *titles]]
-    for (arm, lr), runs in _by_arm(result).items():
+    table = [["layers, weights", "learning rate", "elements", "residual", *titles]]
+    named = {arm.name: arm for arm in ARMS}
+    for (name, lr), runs in _by_arm(result).items():
         count, residuals = runs[0]["kernel_count"], [run["residual"] for run in runs]
         table.append(
             [
-                arm,
+                named[name].title,
                 f"{lr:g}",
                 "-" if count is None else str(count),
                 "-" if residuals[0] is None else f"{statistics.mean(residuals):.2f}",
@@ -59,7 +67,9 @@ def note(result: Mapping[str, Any]) -> str:
         f"test images), trained for {settings['epochs']} epochs with 7x7 layers to {before} %, converted to "
         f"{settings['dilated_kernel_size']}x{settings['dilated_kernel_size']} at no more parameters, and trained for "
         f"{settings['fine_tuning_epochs']} more. Test accuracy in percent, ± half the 95 % interval of the mean over "
-        f"{len(result['runs'])} seeds; the residual is how much of the 7x7 kernels is lost, as a share of their norm."
+        f"{len(result['runs'])} seeds. A warm start (`init='keep'`) fits elements to the 7x7 kernels; new weights "
+        "(`init='random'`) are random. The residual is what a warm start loses of the 7x7 kernels, as a share of their "
+        "norm."
     ]
     for arm in ARMS:
         if arm.init == "keep" and arm.interpolation is not None:
@@ -73,24 +83,24 @@ def _kept_against_random(result: Mapping[str, Any], arm: Arm, lr: float) -> str:
     ends = [[run["test_accuracy"][-1] for run in by_arm[name, lr]] for name in (arm.name, other)]
     differences = [kept - random for kept, random in zip(*ends, strict=True)]
     mean = statistics.mean(differences)
-    opening = f"Kept against random weights, {arm.interpolation}, rate {lr:g}: {mean:+.2f} points at the end"
+    opening = (
+        f"Warm start against new weights, {arm.interpolation}, learning rate {lr:g}: {mean:+.2f} points at the end"
+    )
     if len(differences) < 2:
         return f"{opening}, one seed."
     half = half_interval(differences)
-    shown = "no difference shown" if abs(mean) <= half else "better" if mean > 0 else "worse"
+    shown = "not significant" if abs(mean) <= half else "better" if mean > 0 else "worse"
     return f"{opening}, 95 % interval {mean - half:+.2f} to {mean + half:+.2f}, paired: {shown}."
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """Test accuracy by epoch of fine-tuning, a panel a rate, a line an arm with the range of its seeds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from torchdcls.plots import line_styles
 
     rates = result["settings"]["rates"]
     figure = Figure(figsize=(4.6 * len(rates), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     for axes, lr in zip(panels, rates, strict=True):
         for arm, style in zip(ARMS, line_styles(len(ARMS)), strict=True):
@@ -98,10 +108,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             columns = list(zip(*curves, strict=True))
             epochs = [index / EVALUATIONS_AN_EPOCH for index in range(len(columns))]
             dashes = "--" if arm.init == "random" else "-"
-            axes.plot(epochs, list(map(statistics.mean, columns)), linestyle=dashes, label=arm.name, **style)
+            axes.plot(epochs, list(map(statistics.mean, columns)), linestyle=dashes, label=arm.title, **style)
             lowest, highest = list(map(min, columns)), list(map(max, columns))
             axes.fill_between(epochs, lowest, highest, color=style["color"], alpha=0.12, linewidth=0)
-        axes.set(xlabel="epochs of fine-tuning", title=f"rate {lr:g}")
+        axes.set(xlabel="epochs of fine-tuning", title=f"learning rate {lr:g}")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy (%)")
     panels[-1].legend(title="layers, weights: mean\nand range of seeds", fontsize=8, handlelength=3.5)

@@ -9,7 +9,6 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,8 +20,7 @@ from torchdcls.conversion.select import stages
 from torchdcls.conversion.swap import swap_modules_
 
 from .memory import in_a_process, peak_beyond_start
-from .parity import check_parity
-from .timing import Timings, compare_in_turns, ratio_words
+from .timing import check_parity, compare_in_turns, compare_problems, comparison_rows, turns_note
 
 SUMMARY = "ConvNeXt-T with 23x23 Gaussian layers against 7x7 layers and against DCLS 0.1.1"
 PACKAGES: tuple[str, ...] = ("torch", "timm", "DCLS", "torchdcls")
@@ -36,7 +34,7 @@ GIB = 2**30
 class ModelProblem:
     """What is done with which batch, against which model."""
 
-    doing: Literal["training step", "inference", "peak memory", "peak memory of a training step"]
+    doing: Literal["training step", "inference", "peak memory"]
     batch: int
     against: Side
 
@@ -63,7 +61,14 @@ def verify(names: Sequence[str]) -> None:
         ParityError: They do not.
     """
     ours, theirs = make("torchdcls").eval(), make("DCLS").eval()
-    theirs.load_state_dict({_name_in_dcls(name): _in_dcls(name, value) for name, value in ours.state_dict().items()})
+    # DCLS has other names, and counts the axes of positions and sigmas as (column, row).
+    state = {
+        name.replace(".position", ".P").replace(".sigma", ".SIG"): value.flip(0)
+        if name.endswith((".position", ".sigma"))
+        else value
+        for name, value in ours.state_dict().items()
+    }
+    theirs.load_state_dict(state)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         one, other = ours(images), theirs(images)
@@ -71,66 +76,25 @@ def verify(names: Sequence[str]) -> None:
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other."""
-    return measured(
-        "benchmarks.model",
-        [(name, PROBLEMS[name]) for name in names],
-        _run,
-        partial(compare_in_turns, turns=arguments.turns, seconds=0, least_calls=1, after_turn=after_turn),
-    )
-
-
-def measured(
-    module: str,
-    problems: Sequence[tuple[str, ModelProblem]],
-    run: Callable[[Side, ModelProblem], Callable[[], object]],
-    compare: Callable[[Callable[[], object], Callable[[], object]], Timings],
-) -> dict[str, Any]:
-    """Times models against each other, and compares the memory that each takes in a process of its own.
-
-    Args:
-        module: Has the function `peak_of_training`, which gives bytes.
-        problems: With their names.
-        run: Makes what is timed.
-        compare: Times both sides.
-    """
-    entries = []
-    for name, problem in problems:
+    def compare(name: str) -> dict[str, Any]:
+        problem = PROBLEMS[name]
         sides: tuple[Side, Side] = ("torchdcls", problem.against)
-        if problem.doing.startswith("peak memory"):
-            ours, theirs = (in_a_process(module, "peak_of_training", side, problem.batch) for side in sides)
-            entry = {"candidate_bytes": ours, "baseline_bytes": theirs, "ratio": ours / theirs}
-        else:
-            entry = compare(*(run(side, problem) for side in sides)).to_json()
-        entries.append({"name": name, "problem": str(problem), **entry})
-    return {"problems": entries}
+        if problem.doing == "peak memory":
+            ours, theirs = (in_a_process("benchmarks.model", "peak_of_training", side, problem.batch) for side in sides)
+            return {"candidate_bytes": ours, "baseline_bytes": theirs, "ratio": ours / theirs}
+        runs = (_run(side, problem) for side in sides)
+        found = compare_in_turns(*runs, turns=arguments.turns, seconds=0, least_calls=1, after_turn=after_turn)
+        return found.to_json()
+
+    return compare_problems(names, PROBLEMS, compare)
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The result as a table, the header first."""
-    return model_rows(["ConvNeXt-T, 23x23, 26 Gaussian elements", "torchdcls", "other"], result, digits=0)
-
-
-def model_rows(header: list[str], result: Mapping[str, Any], digits: int) -> list[list[str]]:
-    """The problems of a result below a header, which lacks its last title; times with so many digits."""
-    table = [[*header, "speedup"]]
-    for entry in result["problems"]:
-        if "candidate_bytes" in entry:
-            sides = [f"{entry[side] / GIB:.2f} GiB" for side in ("candidate_bytes", "baseline_bytes")]
-            ratio = f"{entry['ratio']:.2f} times the memory"
-        else:
-            sides = [f"{entry[side]:.{digits}f} ms" for side in ("candidate_ms", "baseline_ms")]
-            ratio = ratio_words(entry) if len(entry["ratio_by_turn"]) > 1 else f"{entry['ratio']:.2f}, one turn"
-        table.append([entry["problem"], *sides, ratio])
-    return table
+    return comparison_rows(["ConvNeXt-T, 23x23, 26 Gaussian elements", "torchdcls", "other"], result["problems"])
 
 
 def note(result: Mapping[str, Any]) -> str:
-    """One sentence on what the table's columns mean."""
-    return (
-        f"Images of {PIXELS} pixels, float32, threads: {result['settings']['threads']}, median of "
-        f"{result['settings']['turns']} turns, the ratio's spread in brackets."
-    )
+    return f"Images of {PIXELS} pixels, float32, {turns_note(result)}"
 
 
 def peak_of_training(side: Side, batch: int) -> int:
@@ -164,15 +128,6 @@ def _put_dcls(model: nn.Module) -> None:
         others[layers[name]] = layer = Dcls2d(width, width, COUNT, groups=width, version="gauss", **size)
         layer.P, layer.SIG = first.setdefault(stage, layer).P, first[stage].SIG
     swap_modules_(model, others)
-
-
-def _name_in_dcls(name: str) -> str:
-    return name.replace(".position", ".P").replace(".sigma", ".SIG")
-
-
-def _in_dcls(name: str, value: torch.Tensor) -> torch.Tensor:
-    # DCLS counts a position's axes as (column, row).
-    return value.flip(0) if name.endswith((".position", ".sigma")) else value
 
 
 def _run(side: Side, problem: ModelProblem) -> Callable[[], object]:

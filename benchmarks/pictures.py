@@ -1,7 +1,7 @@
-"""Draws the README's pictures from the newest results: `python -m benchmarks.pictures`.
+"""Draws pictures of pages from the newest results: `python -m benchmarks.pictures`.
 
-Speed, fine-tuning, settings, and a comparison's accuracy. Its positions and kernels are not among its results: they
-come from the run itself, by `python -m benchmarks.publish`.
+Speed, fine-tuning, settings, and the accuracy of comparisons on images. Their positions and kernels are not among
+their results: they come from the run itself, by `python -m benchmarks.publish`.
 """
 
 import statistics
@@ -13,6 +13,7 @@ from typing import Any
 from studies.settings.page import draw as settings_figure
 
 from . import kept_weights
+from .evidence import picture
 from .record import RESULTS, ROOT
 from .tables import caption, newest_result
 
@@ -23,13 +24,11 @@ LABELS = {"torch": "F.conv2d", "direct": "direct", "native": "native", "fft": "f
 
 def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     """Time against kernel size, a line for each method, both axes logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from torchdcls.plots import line_styles
 
     figure = Figure(figsize=(7, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     sizes = [entry["kernel"] for entry in result["sizes"]]
     for (method, label), style in zip(LABELS.items(), line_styles(len(LABELS)), strict=True):
@@ -48,22 +47,22 @@ def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Description": caption(result)})
 
 
-def draw_comparison(result: Mapping[str, Any], path: Path) -> None:
-    """Accuracy by epoch, as `torchdcls compare` draws it."""
+def draw_comparisons(result: Mapping[str, Any], path: Path) -> None:
+    """Accuracy by epoch on each data set, as `torchdcls compare` draws it."""
     from torchdcls_train.comparison.images.pictures import accuracy_figure
+    from torchdcls_train.comparison.images.result import ImagesResult
+    from torchdcls_train.comparison.result import result_from
 
-    accuracy_figure(result).savefig(path, dpi=120, metadata={"Description": caption(result)})
-
-
-def draw_settings(result: Mapping[str, Any], path: Path) -> None:
-    """Taps found at each setting, as the page Choosing settings shows it."""
-    settings_figure(result["records"]).savefig(path, dpi=120)
+    for each in result["comparisons"]:
+        place = path.with_name(picture(each["data"]["name"], path.name))
+        figure = accuracy_figure(result_from(ImagesResult, each))
+        figure.savefig(place, dpi=120, metadata={"Description": caption(each)})
 
 
 PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
     "speed.png": ("conv", draw_speed),
-    "accuracy.png": ("comparison", draw_comparison),
-    "settings.png": ("settings", draw_settings),
+    "accuracy.png": ("comparison", draw_comparisons),
+    "settings.png": ("settings", lambda result, path: settings_figure(result["records"]).savefig(path, dpi=120)),
     "fine-tuning.png": ("fine-tuning", kept_weights.draw),
 }
 

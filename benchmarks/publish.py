@@ -1,8 +1,9 @@
 """Takes a finished comparison or a study into the repository: `python -m benchmarks.publish RUN_FOLDER`.
 
-A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes its table,
-and its pictures to `docs/images/`. The records of a study go to `benchmarks/results/study-NAME.jsonl`, from which the
-same command makes its table, page and pictures; those of the study `settings` to `benchmarks/results/settings.jsonl`.
+A comparison's results go to `benchmarks/results/`, from where `python -m benchmarks.tables` makes its table, and its
+pictures to `docs/images/`. One on images is known by the name of its data: it replaces none on others. The records of a
+study go to `benchmarks/results/study-NAME.jsonl`, from which the same command makes its table, page and pictures; those
+of the study `settings` to `benchmarks/results/settings.jsonl`.
 """
 
 import argparse
@@ -17,51 +18,43 @@ from studies.records import SETTINGS, read_published, read_run, write_published
 from studies.schedule import make_schedule
 from studies.settings.records import RECORDS, read_records
 
+from . import evidence
 from .record import RESULTS, ROOT, write
 
-# What is published of the pictures of each comparison, and under which names.
+# What is published of the pictures of other comparisons than those on images, and under which names.
 PICTURES = {
-    "comparison": {name: name for name in ("accuracy.png", "positions.png", "kernels.png")},
     "digits": {name: f"digits-{name}" for name in ("accuracy.png", "delays.png", "fields.png", "raster.png")},
     "positions": {name: name for name in ("travel.gif", "travel.png", "found.png", "curves.png")},
 }
 
 
 def publish(run: Path, results: Path, images: Path) -> Path:
-    """Copies a run folder's results, with the table made of them, and its pictures.
-
-    Args:
-        run: Folder that `torchdcls compare images`, `positions` or `digits` wrote.
-        results: Folder of the result files.
-        images: Folder of the pages' pictures.
-
-    Returns:
-        The result file.
+    """Copies a comparison's results, with the table made of them, and its pictures; returns the result file.
 
     Raises:
         ValueError: The folder holds no finished comparison.
     """
     file = run / "results.json"
     result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if result.get("status") != "finished" or result.get("benchmark") not in PICTURES:
+    benchmark = result.get("benchmark")
+    if result.get("status") != "finished" or benchmark not in ("comparison", *PICTURES):
         raise ValueError(f"run: expected the folder of a finished comparison, got '{run}' ({result.get('status')})")
     result["table"] = (run / "table.md").read_text(encoding="utf-8").rstrip("\n")
     images.mkdir(parents=True, exist_ok=True)
-    for name, published in PICTURES[result["benchmark"]].items():
-        shutil.copyfile(run / name, images / published)
-    return write(result, results)
+    if benchmark == "comparison":  # on images, known by its data
+        data = result["data"]["name"]
+        pictures, name = {each: evidence.picture(data, each) for each in evidence.PICTURES}, f"comparison-{data}"
+    else:
+        pictures, name = PICTURES[benchmark], benchmark
+    for each, published in pictures.items():
+        shutil.copyfile(run / each, images / published)
+    return write(result, results, name)
 
 
 def publish_study(run: Path, results: Path) -> Path:
     """Copies the records of a study, whole or not: its settings and the finished cells that belong to them.
 
-    Args:
-        run: Folder that `python -m studies.run` wrote.
-        results: Folder of the result files.
-
-    Returns:
-        The result file, which takes the place of an older one of the same name. A note in that one, which says how
-        its records came about, is kept where the settings have none.
+    The result file replaces an older one of the same name, whose note is kept where the settings have none.
     """
     study = read_run(run)
     path = results / f"study-{study.name}.jsonl"
@@ -93,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"wrote {path.relative_to(ROOT)}; now run python -m benchmarks.tables")
+    print(f"wrote {path.relative_to(ROOT)}; now run python -m benchmarks.tables and python -m benchmarks.pictures")
     return 0
 
 

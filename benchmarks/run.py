@@ -16,9 +16,9 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
 from . import construction, conv, delays, model, sizes
-from .parity import ParityError
 from .record import RESULTS, record, write
 from .tables import BUSY
+from .timing import ParityError
 
 
 class Benchmark(Protocol):

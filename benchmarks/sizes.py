@@ -18,8 +18,7 @@ from torchdcls.ops.conv import MethodName
 from torchdcls.optim import dcls_layers, param_groups
 from torchdcls.profiles import Interpolation
 
-from .parity import check_parity
-from .timing import compare_in_turns, ratio_words
+from .timing import check_parity, compare_in_turns, compare_problems, comparison_rows, turns_note
 
 SUMMARY = "training steps of the studies' small ConvNeXt by kernel size, against 7x7"
 PACKAGES: tuple[str, ...] = ("torch", "timm", "torchdcls")
@@ -60,36 +59,20 @@ def verify(names: Sequence[str]) -> None:
 
 
 def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Callable[[], None]) -> dict[str, Any]:
-    """Measures the problems one after the other.
-
-    Args:
-        names: Names of problems.
-        arguments: `turns` is used.
-        after_turn: Called after each turn of each problem.
-    """
-    entries = []
-    for name in names:
+    def compare(name: str) -> dict[str, Any]:
         sides = _step(make(PROBLEMS[name])), _step(make(None))
         found = compare_in_turns(*sides, turns=arguments.turns, seconds=0, least_calls=1, after_turn=after_turn)
-        entries.append({"name": name, "problem": str(PROBLEMS[name]), **found.to_json()})
-    return {"problems": entries}
+        return found.to_json()
+
+    return compare_problems(names, PROBLEMS, compare)
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The result as a table, the header first."""
-    table = [["small ConvNeXt, a training step", "torchdcls", "7x7", "speedup"]]
-    for entry in result["problems"]:
-        times = [f"{entry[side]:.0f} ms" for side in ("candidate_ms", "baseline_ms")]
-        table.append([entry["problem"], *times, ratio_words(entry)])
-    return table
+    return comparison_rows(["small ConvNeXt, a training step", "torchdcls", "7x7"], result["problems"])
 
 
 def note(result: Mapping[str, Any]) -> str:
-    """One sentence on what the table's columns mean."""
-    return (
-        f"Batch {BATCH}, images of {PIXELS} pixels, float32, threads: {result['settings']['threads']}, median of "
-        f"{result['settings']['turns']} turns, the ratio's spread in brackets."
-    )
+    return f"Batch {BATCH}, images of {PIXELS} pixels, float32, {turns_note(result)}"
 
 
 def make(problem: SizeProblem | None, method: MethodName = "auto") -> nn.Module:

@@ -2,8 +2,8 @@
 
 A page of docs/ that is made from results is made whole. A table in README.md or any other page stands between two
 comments, `<!-- table:NAME -->` and `<!-- /table:NAME -->`, and comes from the result file `NAME-*.json` that has the
-latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count. Published studies,
-`study-*.jsonl`, have a paragraph together, and docs/results.md with its pictures.
+latest `date`. Results of some of a benchmark's problems (`"complete": false`) do not count. A comparison on images is
+known by the name of its data, and the table shows them all. Published studies, `study-*.jsonl`, are docs/results.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from studies.settings.page import page as settings_page
 from studies.settings.records import RECORDS, read_records
 from torchdcls_results import markdown_table
 
-from . import campaigns, construction, conv, delays, families, gpu_session, kept_weights, model, sizes, study
+from . import construction, conv, delays, evidence, families, gpu_session, kept_weights, model, sizes
 from .record import RESULTS, ROOT, newest_of
 
 Result = Mapping[str, Any]
@@ -34,14 +34,7 @@ class TableError(Exception):
 
 
 def update(text: str, results: Path) -> tuple[str, list[str]]:
-    """Replaces every table in a text.
-
-    Args:
-        text: Markdown with markers.
-        results: Folder of the result files.
-
-    Returns:
-        The text with all tables new, and the names of those that were stale.
+    """The text with all tables new, and the names of those that were stale.
 
     Raises:
         TableError: A marker without its partner, without results or of an unknown name.
@@ -98,15 +91,16 @@ def stale_pages(docs: Path, results: Path) -> dict[Path, str]:
 
 
 def newest_result(name: str, results: Path) -> Result | None:
-    """The complete result `NAME-*.json` with the latest date in it, or None; studies together, and campaigns."""
+    """The complete result `NAME-*.json` with the latest date in it, or None; together where a page shows several."""
     if name == "settings":
         return {"records": read_records(results / RECORDS)} if (results / RECORDS).is_file() else None
     if name == "study":
-        return {"studies": published} if (published := study.studies(results)) else None
+        return {"studies": published} if (published := evidence.studies(results)) else None
+    if name == "comparison":
+        return {"comparisons": compared} if (compared := evidence.newest_comparisons(results)) else None
     if name == "evidence":
-        parts: dict[str, Any] = {each: newest_result(each, results) for each in ("positions", "comparison")}
-        parts["studies"] = study.studies(results)
-        return parts if any(parts.values()) else None
+        found = newest_of("positions", results), evidence.newest_comparisons(results), evidence.studies(results)
+        return {"found": found} if any(found) else None
     if name == "campaigns":
         names = {json.loads(path.read_text(encoding="utf-8"))["benchmark"] for path in results.glob("campaign-*.json")}
         newest = [newest_result(each, results) for each in sorted(names)]
@@ -141,19 +135,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TableError as error:
         print(error, file=sys.stderr)
         return 1
-    docs, published = root / "docs", study.studies(results)
+    docs, published = root / "docs", evidence.studies(results)
     pages = stale_pages(docs, results)
     stale = [f"{_name(path, root)}: table {name!r}" for path, (_, names) in updated.items() for name in names]
     stale += [_name(path, root) for path in pages]
     if arguments.check:
-        stale += [f"docs/{name}" for _, name in study.stale_pictures(published, docs)]
+        stale += [f"docs/{name}" for _, name in evidence.stale_pictures(published, docs)]
         for name in stale:
             print(f"{name} is stale, run python -m benchmarks.tables", file=sys.stderr)
         return 1 if stale else 0
     docs.mkdir(parents=True, exist_ok=True)
     for path, text in {**{path: text for path, (text, names) in updated.items() if names}, **pages}.items():
         path.write_text(text, encoding="utf-8")
-    stale += [_name(path, root) for path in study.write_pictures(published, docs)]
+    stale += [_name(path, root) for path in evidence.write_pictures(published, docs)]
     print("\n".join(f"{name} updated" for name in stale) or "nothing to update")
     return 0
 
@@ -189,9 +183,11 @@ _DIGITS = "\n\n".join(
 # Table name, which result files are named by too, to what makes its Markdown out of a result.
 TABLES: dict[str, Callable[[Result], str]] = {
     "positions": lambda result: f"{result['table']}\n\n{caption(result)}",
-    "comparison": lambda result: f"{result['table']}\n\n{caption(result)}",
+    "comparison": lambda result: "\n\n".join(
+        evidence.comparison_section(it, caption(it)) for it in result["comparisons"]
+    ),
     "digits": lambda result: f"{result['table']}\n\n{caption(result)}\n\n{_DIGITS}",
-    "evidence": lambda result: study.evidence(result["positions"], result["comparison"], result["studies"]),
+    "evidence": lambda result: evidence.evidence(*result["found"]),
     "fine-tuning": _measured(kept_weights),
     "construction": _measured(construction),
     "conv": _measured(conv),
@@ -203,12 +199,12 @@ TABLES: dict[str, Callable[[Result], str]] = {
 }
 # Result files' name to the page made of them, and what makes it out of a result.
 PAGES: dict[str, tuple[str, Callable[[Result], str]]] = {
-    "study": (study.PAGE, lambda result: study.page(result["studies"])),
+    "study": ("results.md", lambda result: evidence.studies_page(result["studies"])),
     "settings": ("settings.md", lambda result: settings_page(result["records"])),
     "families": ("models.md", lambda result: families.page(result, caption(result))),
     "campaigns": (
         "campaigns.md",
-        lambda result: campaigns.page([(each, caption(each)) for each in result["campaigns"]]),
+        lambda result: evidence.campaigns_page([(each, caption(each)) for each in result["campaigns"]]),
     ),
 }
 # What stands in a table's place until its command has run on a machine that has what it takes.

@@ -1,4 +1,4 @@
-"""Timing two callables against each other, in turns, in one process.
+"""Timing two callables against each other, in turns, in one process, once both are known to give the same numbers.
 
 A machine's speed drifts: its clock, its temperature, what else runs on it. Two callables timed one after the other in
 turns see the same drift, so that each turn gives one ratio, and the ratios of all turns give its spread.
@@ -14,22 +14,34 @@ The callables time themselves as a whole: one that starts work elsewhere (on a G
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from torch import Tensor
 
 # How sure the spread is to hold the true median ratio, where there are turns enough (six).
 CONFIDENCE = 0.95
 
 
+class ParityError(Exception):
+    """Results differ, so their times mean nothing."""
+
+
+def check_parity(what: str, result: Tensor, wanted: Tensor, tolerance: float) -> None:
+    """Compares what was computed, named in the error, with what it should be.
+
+    Raises:
+        ParityError: They differ by more than the tolerance, a share of the largest value wanted.
+    """
+    error = ((result - wanted).abs().max() / wanted.abs().max()).item()
+    if not error <= tolerance:
+        raise ParityError(f"{what} differs by {error:.1e} of its largest value")
+
+
 @dataclass(frozen=True)
 class Timings:
-    """What came out of comparing a candidate with a baseline.
-
-    Args:
-        candidate: Seconds per call, one number per turn.
-        baseline: The same of the baseline.
-    """
+    """What came out of comparing a candidate with a baseline: seconds per call, one number per turn."""
 
     candidate: tuple[float, ...]
     baseline: tuple[float, ...]
@@ -83,16 +95,7 @@ def compare_in_turns(
     clock: Callable[[], float] = time.perf_counter,
     after_turn: Callable[[], None] | None = None,
 ) -> Timings:
-    """Times two callables against each other; the module says how.
-
-    Args:
-        candidate: What is measured.
-        baseline: What it is measured against.
-        turns: How often each side has its turn, at least 1.
-        seconds: How long the timed calls of a side's turn go on. Unit: seconds.
-        least_calls: How many timed calls a turn has even where they take longer.
-        clock: Gives the time in seconds.
-        after_turn: Called when both sides have had a turn.
+    """Times what is measured against a baseline; the module says how, `time_in_turns` what the arguments are.
 
     Raises:
         ValueError: `turns` or `least_calls` below 1.
@@ -108,9 +111,48 @@ def compare_in_turns(
     return Timings(tuple(times["candidate"]), tuple(times["baseline"]))
 
 
+def compare_problems(
+    names: Sequence[str], problems: Mapping[str, object], compare: Callable[[str], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The part of a result file that has an entry for each problem: its name, words, and what `compare` gives."""
+    return {"problems": [{"name": name, "problem": str(problems[name]), **compare(name)} for name in names]}
+
+
+def comparison_rows(header: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Entries as a table below a header, which lacks its last title: times, or memory where that was compared."""
+    table = [[*header, "speedup"]]
+    for entry in entries:
+        if "candidate_bytes" in entry:
+            sides = [_size(entry[side]) for side in ("candidate_bytes", "baseline_bytes")]
+            ratio = f"{entry['ratio']:.2f} times the memory"
+        else:
+            sides = [_duration(entry[side]) for side in ("candidate_ms", "baseline_ms")]
+            ratio = ratio_words(entry)
+        table.append([entry["problem"], *sides, ratio])
+    return table
+
+
+def turns_note(result: Mapping[str, Any]) -> str:
+    """How the times of a result's table came about, for the end of a sentence."""
+    settings = result["settings"]
+    return f"threads: {settings['threads']}, median of {settings['turns']} turns, the ratio's spread in brackets."
+
+
+def _duration(milliseconds: float) -> str:
+    if milliseconds >= 1e4:
+        return f"{milliseconds / 1e3:.1f} s"
+    return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
 def ratio_words(entry: Mapping[str, Any]) -> str:
     """How many times as fast the candidate of a result's entry was by the medians beside it, with the turns' spread."""
     low, high = entry["spread"]
+    if len(entry["ratio_by_turn"]) < 2:
+        return f"{entry['ratio']:.2f}, one turn"
     if entry["verdict"] == "no difference":
         return f"no difference ({low:.2f} to {high:.2f})"
     return f"{entry['baseline_ms'] / entry['candidate_ms']:.2f} ({low:.2f} to {high:.2f})"
@@ -125,10 +167,15 @@ def time_in_turns(
     clock: Callable[[], float] = time.perf_counter,
     after_turn: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Times any number of callables in turns; arguments as those of `compare_in_turns`.
+    """Times any number of callables in turns; gives each one's seconds a call, a number for each turn.
 
-    Returns:
-        Seconds a call, one number per turn, for each side.
+    Args:
+        sides: What is timed.
+        turns: How often each side has its turn.
+        seconds: How long the timed calls of a side's turn go on.
+        least_calls: How many timed calls a turn has even where they take longer.
+        clock: Gives the time in seconds.
+        after_turn: Called when all sides have had a turn.
 
     Raises:
         ValueError: `turns` or `least_calls` below 1.

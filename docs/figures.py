@@ -1,4 +1,7 @@
-"""Draws the figures of the start pages with the library: `python docs/figures.py [FOLDER]`."""
+"""Draws the figures of the start pages with the library: `python docs/figures.py [FOLDER]`.
+
+They are at most 6 inches wide, so that their words can be read at the width of a telephone.
+"""
 
 import sys
 from collections.abc import Callable
@@ -21,21 +24,21 @@ def element() -> Figure:
     position = torch.tensor(places).reshape(2, 1, 1, 5)
     weight = torch.tensor([1.0, 0.8, -0.9, 0.6, -0.5]).reshape(1, 1, 5)
     kernel = construct_kernel(weight, position, torch.full_like(position, 0.23), SIZE)
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     dots = draw_positions(left, position[:, 0, 0], weight[0, 0], SIZE)
     # As large as they can be seen, in the colors of the kernel.
     dots.set(alpha=1, sizes=6 * dots.get_sizes(), color=["#b2182b" if one > 0 else "#2166ac" for one in weight[0, 0]])
     left.set_title("5 elements")
     draw_kernel(right, kernel[0, 0])
-    right.set_title("the 17x17 kernel that they make")
+    right.set_title("their 17x17 kernel")
     return figure
 
 
 def position() -> Figure:
     """One bilinear element between two cells."""
-    figure = Figure(figsize=(10, 2.6), layout="constrained")
-    for axes, place in zip(figure.subplots(1, 4), (0.0, 0.25, 0.5, 1.0), strict=True):
+    figure = Figure(figsize=(4.5, 4.6), layout="constrained")
+    for axes, place in zip(figure.subplots(2, 2).flat, (0.0, 0.25, 0.5, 1.0), strict=True):
         kernel = construct_kernel(
             torch.ones(1, 1, 1), torch.tensor([0.0, place]).reshape(2, 1, 1, 1), None, 5, "bilinear"
         )
@@ -46,7 +49,7 @@ def position() -> Figure:
 
 def interpolation() -> Figure:
     """The kernel of one element in 1-D, by each interpolation."""
-    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    figure = Figure(figsize=(5.5, 2.6), layout="constrained")
     place = torch.full((1, 1, 1, 1), 0.4)
     for axes, (name, sigma) in zip(
         figure.subplots(1, 3, sharey=True),
@@ -57,15 +60,15 @@ def interpolation() -> Figure:
         kernel = construct_kernel(torch.ones(1, 1, 1), place, spread, 11, name)
         axes.bar(range(-5, 6), kernel[0, 0].tolist(), color="#0072b2")
         axes.axvline(0.4, color="#d55e00", linestyle="--")
-        axes.set(title=name if sigma is None else f"{name}, sigma {sigma:g}", xlabel="cell")
+        axes.set(title=name if sigma is None else f"{name},\nsigma {sigma:g}", xlabel="cell", xticks=[-4, 0, 4])
     figure.axes[0].set_ylabel("kernel")
     return figure
 
 
 def sigma() -> Figure:
     """One Gaussian element, wider and wider."""
-    figure = Figure(figsize=(10, 2.6), layout="constrained")
-    for axes, width in zip(figure.subplots(1, 4), (0.0, 0.23, 1.0, 3.0), strict=True):
+    figure = Figure(figsize=(4.5, 4.6), layout="constrained")
+    for axes, width in zip(figure.subplots(2, 2).flat, (0.0, 0.23, 1.0, 3.0), strict=True):
         place = torch.zeros(2, 1, 1, 1)
         draw_kernel(axes, construct_kernel(torch.ones(1, 1, 1), place, torch.full_like(place, width), SIZE)[0, 0])
         axes.set_title(f"sigma {width:g}")
@@ -84,7 +87,7 @@ def first_picture() -> Figure:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(6, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw_kernel(left, layer.kernel()[0, 0].detach())
     dots = draw_positions(right, layer.position[:, 0].detach(), layer.weight[0].detach(), SIZE)

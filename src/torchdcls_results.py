@@ -1,20 +1,24 @@
-"""What results say of where they come from, and the tables in Markdown that are made of them.
+"""What results say of where they come from, the files that they are written to, and tables in Markdown of them.
 
 It stands beside the packages: `torchdcls_train`, `studies` and `benchmarks` use it, and the library does not.
 """
 
 import importlib
+import json
 import math
 import os
 import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from torchdcls._files import sync, touch
 
 # The checkout, where the packages run from one.
 _CHECKOUT = Path(__file__).resolve().parents[1]
@@ -79,6 +83,49 @@ def machine() -> dict[str, Any]:
 def load() -> float | None:
     """Processes that wanted a core in the last minute, on average; None where the system does not say."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def write_whole(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
+    """Has a file written under another name, the same each time, synced and renamed.
+
+    Args:
+        path: The file.
+        write: Writes it under the name that it is called with.
+        previous: Where the old file of this name goes once the new one is complete; None for nowhere.
+
+    Raises:
+        OSError: It cannot be written. What had this name before is still there, and nothing else is left.
+    """
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        unfinished.unlink(missing_ok=True)  # of a process that was killed
+        mode = touch(unfinished)
+        write(unfinished)
+        unfinished.chmod(mode)
+        sync(unfinished)
+        if previous is not None and path.exists():
+            path.replace(previous)
+        unfinished.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise OSError(f"'{path}' cannot be written ({error})") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of text, as `write_whole`."""
+    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file of JSON, as `write_whole`."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, none where there is no file, without one that was not written to its end."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""A cell of a study: one training, as a record of all that decides its result, and what it came to."""
+"""A cell of a study: one training run, as a record of all that decides its result, and what it came to."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from .config import Candidate, Method, Precision, Start, StudyConfig
+from .config import Candidate, Layers, Precision, Start, StudyConfig
 
 # To be raised when a change of the code changes what the same settings come to: older results are not taken then.
 _VERSION = 1
@@ -15,54 +15,35 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Platform:
-    """Where cells are trained, and by which code.
+    """Where cells are trained, and by which code."""
 
-    Args:
-        device: Its type, such as "cuda".
-        threads: CPU threads, or None where a GPU does the work.
-        version: Of the code, as far as results depend on it.
-    """
-
-    device: str
-    threads: int | None
-    version: int = _VERSION
+    device: str  # its type, such as "cuda"
+    threads: int | None  # CPU threads, or None where a GPU does the work
+    version: int = _VERSION  # of the code, as far as results depend on it
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and what it is scored on: equal cells have equal results, to the noise of their machine.
+    """One training run and what it is scored on: equal cells have equal results, to the noise of their machine."""
 
-    Args:
-        model: A name for `comparison_model`.
-        method: What stands in the place of its depthwise layers.
-        seed: Of weights, positions, order and augmentation.
-        kernel_size: Extent of the kernels; None for those of the model itself.
-        kernel_count: Elements per kernel, None for the most with which the model has no more parameters than with 7x7.
-        start: Where positions start; None for kernels without.
-        test: Whether the test images are scored at the end; the validation images always are, after each epoch.
-        data: Name of the data.
-        image_size: Pixels a side.
-        train_images: How many training images of the data are used, None for all.
-        validation_images: How many of these are set apart.
-    """
-
-    model: str
-    method: Method
-    seed: int
-    kernel_size: int | None
+    model: str  # a name for `comparison_model`
+    method: Layers  # what stands in the place of its depthwise layers
+    seed: int  # of weights, positions, order and augmentation
+    kernel_size: int | None  # extent of the kernels; None for those of the model itself
+    # Elements per kernel, None for the most with which the model has no more parameters than with 7x7.
     kernel_count: int | None
-    start: Start | None
+    start: Start | None  # where positions start; None for kernels without
     lr: float
     weight_decay: float
     epochs: int
     batch_size: int
     label_smoothing: float
     warmup_epochs: float
-    test: bool
+    test: bool  # whether the test images are scored at the end; the validation images always are, after each epoch
     data: str
-    image_size: int
-    train_images: int | None
-    validation_images: int
+    image_size: int  # pixels a side
+    train_images: int | None  # how many training images of the data are used, None for all
+    validation_images: int  # how many of these are set apart
     precision: Precision
     device: str
     threads: int | None
@@ -84,33 +65,19 @@ class Score:
 
 @dataclass(frozen=True)
 class FinishedCell:
-    """A cell that was trained and scored: a line of a study's records.
-
-    Args:
-        id: Of the cell.
-        cell: What was trained.
-        parameters: Of the model.
-        kernel_count: Elements or taps per kernel; None for those of the model itself.
-        epochs: The curve: what the training loop says of each epoch.
-        validation: On the validation images after the last epoch; None where the training broke off.
-        test: On the test images, of a final cell that did not break off.
-        failure: Why the training broke off, or None.
-        images_per_second: Median of the epochs, or None without any.
-        seconds: Of all this.
-        date: With the following, where the numbers come from (`torchdcls_results`).
-    """
+    """A cell that was trained and scored: a line of a study's records."""
 
     id: str
     cell: Cell
     parameters: int
-    kernel_count: int | None
-    epochs: Sequence[Mapping[str, float]]
-    validation: Score | None
-    test: Score | None
-    failure: str | None
-    images_per_second: float | None
-    seconds: float
-    date: str
+    kernel_count: int | None  # elements or taps per kernel; None for those of the model itself
+    epochs: Sequence[Mapping[str, float]]  # the curve: what the training loop says of each epoch
+    validation: Score | None  # on the validation images after the last epoch; None where the run diverged
+    test: Score | None  # on the test images, of a final cell that did not diverge
+    failure: str | None  # why the run diverged, or None
+    images_per_second: float | None  # median of the epochs, or None without any
+    seconds: float  # of all this
+    date: str  # with the following, where the numbers come from (`torchdcls_results`)
     commit: str | None
     dirty: bool | None
     command: str
@@ -138,7 +105,7 @@ def make_cell(
     config: StudyConfig,
     platform: Platform,
     model: str,
-    method: Method,
+    method: Layers,
     candidate: Candidate,
     seed: int,
     *,

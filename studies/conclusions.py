@@ -5,58 +5,39 @@ from collections.abc import Sequence
 from itertools import product
 from statistics import mean
 
-from torchdcls_results import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, model_title, stem_stride
+from torchdcls_results import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, stem_stride
 
 from .cells import FinishedCell
 from .config import BASELINE, LEARNED
-from .differences import chance_of_spread
+from .differences import Difference, chance_of_spread
 from .results import Comparison, Results, crowded_loads
 from .schedule import SWEEPS, Sweep
 
 # What is chosen by candidates, in words.
 _CHOSEN = {
-    "lr": "The rate",
+    "lr": "The learning rate",
     "weight_decay": "Weight decay",
     "kernel_size": "The kernel's size",
     "start": "Where positions start",
 }
 
 
-def shown(comparison: Comparison) -> str:
-    """A sentence: what was shown of this comparison, and what was not."""
-    method, other, found = comparison.method, comparison.other, comparison.difference
+def verdict_words(found: Difference | None) -> str:
+    """Whether a difference is significant, in words."""
     if found is None:
-        return f"{method} against {other}: not finished, nothing is shown."
+        return "not finished"
+    if found.verdict == "no conclusion":
+        return "no conclusion: all seeds differ by the same"
+    if found.verdict != "not significant":
+        return f"significantly {found.verdict}"
     low, high = found.interval
-    numbers = (
-        f"{method} against {other}: {found.mean:+.2f} points over {found.pairs} seeds "
-        f"(95 % interval {low:+.2f} to {high:+.2f}, corrected {found.corrected[0]:+.2f} to {found.corrected[1]:+.2f})"
-    )
-    words = {
-        "better": "it is better, shown after correction for all comparisons.",
-        "worse": "it is worse, shown after correction for all comparisons.",
-        "hinted better": "taken by itself it would be better; after correction for all comparisons that is not shown.",
-        "hinted worse": "taken by itself it would be worse; after correction for all comparisons that is not shown.",
-        "no difference shown": "no difference is shown; by the corrected interval a gain of more than "
-        f"{max(found.corrected[1], 0):.2f} points and a loss of more than {max(-found.corrected[0], 0):.2f} are "
-        "unlikely.",
-        "no conclusion": "all seeds differ by the same, which gives no interval and no conclusion.",
-    }
-    return f"{numbers}: {words[found.verdict]}"
+    return "not significant" if low <= 0 <= high else f"not significant; by itself {'better' if low > 0 else 'worse'}"
 
 
 def answers(results: Results) -> str:
-    """The papers' claims one by one, what was learned of positions, and what all comparisons together show."""
+    """How the papers' claims fared, and what all comparisons together show."""
     found = results.comparisons
     claims = [it for it in found if it.method in LEARNED and it.other in (BASELINE, "bilinear")]
-    told = []
-    for model in results.study.config.models:
-        listed = [f"{it.method} better than {it.other}: {_answer(it)}" for it in claims if it.model == model]
-        told.append(f"{model_title(model)}: {', '.join(listed)}.")
-    learned = [it for it in found if it.other == "frozen"]
-    if learned:
-        listed = [f"{_answer(it)} with the {model_title(it.model).lower()}" for it in learned]
-        told.append(f"Gaussian better than elements at random places that stay there: {', '.join(listed)}.")
     compared = [it.difference for it in found if it.difference is not None]
     sure = [difference for difference in compared if difference.verdict in ("better", "worse")]
     # With two pairs there is an interval, of hundreds of points.
@@ -67,7 +48,7 @@ def answers(results: Results) -> str:
     )
     if widths:
         all_told += f"; effects below {min(widths):.1f} to {max(widths):.1f} points are below this study's resolution"
-    return f"**What the papers claim, here.** {_verdict(claims)} In points: {' '.join(told)} {all_told}."
+    return f"**What the papers claim, here.** {_verdict(claims)} {all_told}."
 
 
 def limits(results: Results) -> str:
@@ -91,12 +72,9 @@ def limits(results: Results) -> str:
         isotropic = config.models[0] in CONVMIXERS
         cells = config.side // stem_stride(config.side, 16 if isotropic else 32)
         parts.append(f"Their first stage has {cells} cells a side, {cells / 7:.1f} times 7.")
-    end = "."
-    if not any(it.shows for it in results.comparisons if it.method in LEARNED):
-        end = ": where between the two the claims begin to hold is not known."
     parts.append(
-        f"They come to {min(reached):.1f} to {max(reached):.1f} % on the test images. What larger models, larger "
-        f"images and longer trainings would give is not tested{end}"
+        f"They reach {min(reached):.1f} to {max(reached):.1f} % on the test images. Larger models, larger images and "
+        "longer training runs are not tested."
     )
     if left_out:
         parts.append(f"Left out here: {', '.join(left_out)}.")
@@ -122,14 +100,15 @@ def tuning_note(results: Results) -> str:
     error = _standard_error(mean(scores), results.study.data.validation_images * len(config.tuning.seeds))
     by_chance = sum(lead < error for lead in leads)
     parts = [
-        f"The best candidate was ahead of the second by {min(leads):.2f} to {max(leads):.2f} points, in {by_chance} of "
-        f"{len(leads)} choices by less than {error:.2f}, the standard error of one such accuracy: there chance decided."
+        f"The best candidate was {min(leads):.2f} to {max(leads):.2f} points more accurate than the second. In "
+        f"{by_chance} of {len(leads)} choices the lead was below {error:.2f}, the standard error of one such "
+        "accuracy: there chance decided."
     ]
     if alike:
         parts.append(
-            f"{alike} of {len(scores)} candidates, marked =, came to the accuracy and the loss of another of their "
-            "method, for elements that start within a few cells make kernels of different sizes nearly the same while "
-            "trainings are short: these methods had so many different candidates fewer."
+            f"{alike} of {len(scores)} candidates, marked =, have accuracy and loss of another of their method. "
+            "Each leaves its method a candidate fewer: elements that start within a few cells make nearly the same "
+            "kernels of any size in a short run."
         )
     for name, what in _CHOSEN.items():
         had = [method for method in config.methods if len({getattr(it, name) for it in config.candidates(method)}) > 1]
@@ -140,7 +119,7 @@ def tuning_note(results: Results) -> str:
         ]
         if had and others:
             parts.append(
-                f"{what} was chosen for {_listed(had)} and fixed for {_listed(others)}, which may favour the former."
+                f"{what} was chosen for {_listed(had)} and fixed for {_listed(others)}, which may favor the former."
             )
     return " ".join(parts)
 
@@ -152,23 +131,22 @@ def sweep_note(results: Results, sweep: Sweep) -> str:
     spread = f"Mean accuracies span {max(means) - min(means):.2f} points"
     chance = chance_of_spread([point.accuracies for point in points])
     if chance is None:
-        return f"{spread}; without several seeds at each that shows nothing."
-    verdict = "they differ by more than chance" if chance < 0.05 / len(SWEEPS) else "no difference is shown"
+        return f"{spread}; without several seeds at each there is no conclusion."
+    verdict = "significant" if chance < 0.05 / len(SWEEPS) else "not significant"
     return (
         f"{spread}. By scipy's one-way analysis of variance over the seeds p = {chance:.2g}: {verdict} (below "
-        f"{0.05 / len(SWEEPS):.2g}, as there are {len(SWEEPS)} sweeps, it would count as one)."
+        f"{0.05 / len(SWEEPS):.2g} counts, as there are {len(SWEEPS)} sweeps)."
     )
 
 
 def crowding(cells: Sequence[FinishedCell]) -> str:
-    """Why no speeds are told where trainings had to share cores; or nothing."""
+    """Why no speeds are told where training runs had to share cores; or nothing."""
     crowded = crowded_loads(cells)
     if not crowded:
         return ""
     return (
-        f"**Speeds can't be compared** and are left out: beside {len(crowded)} of {len(cells)} trainings the load "
-        f"average was above the number of cores (up to {max(crowded):.1f}), so that they waited for each other and for "
-        "other work. Accuracies do not depend on that."
+        f"**Speeds cannot be compared** and are left out: in {len(crowded)} of {len(cells)} training runs the load "
+        f"average was above the number of cores (up to {max(crowded):.1f}). Accuracies do not depend on that."
     )
 
 
@@ -191,14 +169,6 @@ def _verdict(claims: Sequence[Comparison]) -> str:
     if against:
         parts += f", {against} significantly negative"
     return f"{parts}; {below} of {len(told)} differences are negative."
-
-
-def _answer(comparison: Comparison) -> str:
-    difference = comparison.difference
-    if difference is None:
-        return "not finished"
-    answer = {"better": "significant", "worse": "significantly worse"}
-    return f"{answer.get(difference.verdict, 'not significant')} ({difference.mean:+.2f})"
 
 
 def _listed(names: Sequence[str]) -> str:

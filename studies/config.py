@@ -1,7 +1,7 @@
 """The settings of a study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,22 +10,22 @@ from torchdcls import _checks
 from torchdcls.profiles import INTERPOLATIONS, Interpolation
 
 Precision = Literal["float32", "bfloat16"]
-Method = Literal["7x7", Interpolation, "dense", "dilated", "frozen"]
-METHODS: tuple[Method, ...] = get_args(Method)
-BASELINE: Method = "7x7"
-# The methods whose positions are learned, and those whose elements have positions at all.
-LEARNED: tuple[Method, ...] = INTERPOLATIONS
-PLACED: tuple[Method, ...] = (*LEARNED, "frozen")
-# Where positions start: uniformly within so many cells of the centre, 0 for the papers' normal of 0.5, or everywhere.
+Layers = Literal["7x7", Interpolation, "dense", "dilated", "frozen"]
+LAYERS: tuple[Layers, ...] = get_args(Layers)
+BASELINE: Layers = "7x7"
+# The layers whose positions are learned, and those whose elements have positions at all.
+LEARNED: tuple[Layers, ...] = INTERPOLATIONS
+PLACED: tuple[Layers, ...] = (*LEARNED, "frozen")
+# Where positions start: uniformly within so many cells of the center, 0 for the papers' normal of 0.5, or everywhere.
 Start = float | Literal["whole"]
 
 # Taps a side of dilated kernels: 25, about as many as a DCLS kernel has elements.
 TAPS = 5
 _IMAGE_SIZES = {"embedded": 28, "fashion-mnist": 28, "cifar10": 32}
-# What a candidate may set, and for which methods that means anything.
-_CHOICES: Mapping[str, Sequence[Method]] = {
-    "lr": METHODS,
-    "weight_decay": METHODS,
+# What a candidate may set, and for which layers that means anything.
+_CHOICES: Mapping[str, Sequence[Layers]] = {
+    "lr": LAYERS,
+    "weight_decay": LAYERS,
     "kernel_size": (*PLACED, "dense", "dilated"),
     "start": PLACED,
 }
@@ -57,7 +57,7 @@ class Sweeps:
     """What accuracy is drawn against, on the validation images, with all else as here."""
 
     models: Sequence[str] | None = None  # models to draw it for (default: the study's)
-    methods: Sequence[Method] = ("bilinear", "gaussian")  # methods to draw it for
+    methods: Sequence[Layers] = ("bilinear", "gaussian")  # methods to draw it for
     seeds: Sequence[int] = (100, 101)  # seeds
     epochs: int | None = None  # passes over the training images (default: those of the study)
     kernel_size: int = 17  # kernel size of the other two sweeps
@@ -77,7 +77,7 @@ class StudyConfig:
     image_size: int | None = None  # pixels a side (default: the data's own)
     train_images: int | None = None  # use only so many of the data's training images (default: all)
     validation_images: int = 1000  # how many of these are set apart for validation
-    methods: Sequence[Method] = METHODS  # what is compared; 7x7 is the baseline of all others
+    methods: Sequence[Layers] = LAYERS  # what is compared; 7x7 is the baseline of all others
     seeds: Sequence[int] = (0, 1, 2, 3, 4)  # seeds, or their number
     epochs: int = 6  # passes over the training images
     batch_size: int = 64  # images per step
@@ -121,7 +121,7 @@ class StudyConfig:
         """Height and width of the images, which no kernel exceeds."""
         return self.image_size or _IMAGE_SIZES[self.data]
 
-    def candidates(self, method: Method) -> list[Candidate]:
+    def candidates(self, method: Layers) -> list[Candidate]:
         """The settings among which the validation images choose, in the order of the file."""
         grid = self.tuning.candidates.get(method, {})
         placed, sized = method in PLACED, method in _CHOICES["kernel_size"]
@@ -142,7 +142,7 @@ class StudyConfig:
 
     def _check_methods(self, name: str, methods: Sequence[str]) -> None:
         for method in methods:
-            among(name, method, METHODS, f"some of {', '.join(METHODS)}")
+            among(name, method, LAYERS, f"some of {', '.join(LAYERS)}")
         _each(name, methods)
 
     def _check_tuning(self) -> None:
@@ -205,11 +205,6 @@ def among(name: str, value: object, known: Sequence[str], expected: str) -> None
     """Refuses a value that is not among those known, and says which is near."""
     if value not in known:
         raise ValueError(f"{name}: expected {expected}, got {value!r}; {_checks.nearest(str(value), known)}")
-
-
-def setting_names(settings: type[Any]) -> list[str]:
-    """What a part of the file may say."""
-    return [entry.name for entry in fields(settings)]
 
 
 def _start(name: str, value: object) -> Start:

@@ -1,13 +1,12 @@
 """The images of a study: training, validation and test."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Generator
 
 from torchdcls_train.data.image_set import ImageSet, balanced, balanced_indices
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data.in_memory import load_data
 
 from .config import StudyConfig
 
@@ -17,21 +16,13 @@ _SPLIT_SEED = 20211207
 
 @dataclass(frozen=True, eq=False)
 class StudyImages:
-    """The images of a study; nothing but the score of a final cell reads `test`.
+    """The images of a study; nothing but the score of a final cell reads `test`."""
 
-    Args:
-        training: What is trained on, in final cells too.
-        validation: What settings are chosen by.
-        test: What final cells are scored on, once.
-        classes: Number of classes.
-        name: What pages call the data.
-    """
-
-    training: ImageSet
-    validation: ImageSet
-    test: ImageSet
+    training: ImageSet  # what is trained on, in final cells too
+    validation: ImageSet  # what settings are chosen by
+    test: ImageSet  # what final cells are scored on, once
     classes: int
-    name: str
+    name: str  # what pages call the data
 
     @property
     def channels(self) -> int:
@@ -49,7 +40,8 @@ def load_images(config: StudyConfig) -> StudyImages:
     Raises:
         ValueError: The data cannot be found, or nothing would be left to train on.
     """
-    data = load_data(config.data, _data_dir(config), config.image_size)
+    # The images in the package are nowhere else.
+    data = load_data(config.data, None if config.data == "embedded" else config.data_dir, config.image_size)
     source = data.train if config.train_images is None else balanced(data.train, config.train_images)
     if config.validation_images >= len(source):
         raise ValueError(
@@ -67,8 +59,3 @@ def load_images(config: StudyConfig) -> StudyImages:
         classes=data.num_classes,
         name=data.name,
     )
-
-
-def _data_dir(config: StudyConfig) -> Path | None:
-    # The images in the package are nowhere else.
-    return None if config.data == "embedded" else config.data_dir

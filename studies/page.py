@@ -1,12 +1,12 @@
 """The page of a study: Markdown, with every number out of its records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torchdcls_results import markdown_table, mean_and_interval, model_title
 
-from .cells import FinishedCell
-from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
+from .conclusions import answers, counted, crowding, limits, sweep_note, tuning_note, verdict_words
 from .config import BASELINE, Start
 from .pictures import draw_study
 from .results import Comparison, Final, Results, late_epochs
@@ -28,12 +28,7 @@ def write_page(results: Results, folder: Path) -> list[Path]:
 
 
 def page_text(results: Results, pictures: dict[str, str]) -> str:
-    """The page.
-
-    Args:
-        results: What the study came to.
-        pictures: What pictures there are, and where the page finds them.
-    """
+    """The page; `pictures` says where it finds those that there are."""
     parts = [f"# Study {results.study.name}", notice(results), _setting(results), answers(results)]
     for model in results.study.config.models:
         parts += [f"## {model_title(model)}", model_section(results, model)]
@@ -65,59 +60,59 @@ def notice(results: Results) -> str:
         left[what] = left.get(what, 0) + 1
     missing = ", ".join(f"{count} {what}" for what, count in left.items())
     return (
-        f"**The study is not complete: {done} of {done + len(entries)} trainings are done, and only these are shown; "
-        f"left are {missing}.**"
+        f"**The study is not complete: {done} of {done + len(entries)} training runs are done, and only these are "
+        f"shown; left are {missing}.**"
     )
 
 
 def model_section(results: Results, model: str) -> str:
-    """The table of one model and what it shows."""
+    """The tables of one model, its accuracies and its comparisons, and what they do not show."""
     mine = [final for final in results.finals if final.model == model]
-    found = [comparison for comparison in results.comparisons if comparison.model == model]
-    against = {entry.method: entry for entry in found if entry.other == BASELINE}
-    header = ["method", "kernel", "elements or taps", "start", "rate", "decay", "parameters", "seeds"]
-    header += ["test accuracy (%)", f"against {BASELINE} (points)", "pairs", "95 % interval", "corrected"]
+    header = ["method", "kernel", "elements or taps", "start", "learning rate", "weight decay", "parameters", "seeds"]
     warning = crowding([cell for final in mine for cell in final.cells.values()])
-    header += [] if warning else ["training images/s"]
-    rows = [header, *(_row(final, against.get(final.method))[: len(header)] for final in mine)]
-    sentences = [*_sentences(mine, found), *([warning] if warning else [])]
-    return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
+    header += ["test accuracy (%)", *([] if warning else ["training images/s"])]
+    rows = [header, *(_row(final)[: len(header)] for final in mine)]
+    compared = [["comparison", "points", "paired seeds", "95 % interval", "corrected interval", "verdict"]]
+    compared += [_comparison_row(it) for it in results.comparisons if it.model == model]
+    sentences = [*_sentences(mine), *([warning] if warning else [])]
+    listed = "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n\n".join(part for part in (markdown_table(rows), markdown_table(compared), listed) if part)
 
 
 def _picture(title: str, path: str | None) -> str:
     return "" if path is None else f"![{title}]({path})"
 
 
-def _row(final: Final, against: Comparison | None) -> list[str]:
+def _row(final: Final) -> list[str]:
     one, choice = final.one, final.choice
     accuracies = list(final.accuracies.values())
-    difference = None if against is None else against.difference
-    row: list[str] = [final.method]
     if choice is None:
-        row += ["not chosen", *["-"] * 4]
+        settings = ["not chosen", *["-"] * 4]
     else:
         count = None if one is None else one.kernel_count
-        row += [
+        settings = [
             "7" if choice.kernel_size is None else str(choice.kernel_size),
             "49" if choice.kernel_size is None else "-" if count is None else str(count),
             _start(choice.start),
             f"{choice.lr:g}",
             f"{choice.weight_decay:g}",
         ]
-    row.append("-" if one is None else f"{one.parameters:,}")
-    row.append(str(len(accuracies)))
-    row.append("-" if not accuracies else _mean(accuracies))
-    if difference is None:
-        row += ["-"] * 4
-    else:
-        row += [f"{difference.mean:+.2f}", str(difference.pairs)]
-        row += [_interval(difference.interval), _interval(difference.corrected)]
-    speed = final.images_per_second
-    return [*row, "-" if speed is None else f"{speed:.0f}"]
+    parameters = "-" if one is None else f"{one.parameters:,}"
+    speed = "-" if final.images_per_second is None else f"{final.images_per_second:.0f}"
+    accuracy = _mean(accuracies) if accuracies else "-"
+    return [final.method, *settings, parameters, str(len(accuracies)), accuracy, speed]
 
 
-def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
-    sentences = [shown(comparison)[0].upper() + shown(comparison)[1:] for comparison in found]
+def _comparison_row(comparison: Comparison) -> list[str]:
+    found, numbers = comparison.difference, ["-"] * 4
+    if found is not None:
+        ends = [f"{low:+.2f} to {high:+.2f}" for low, high in (found.interval, found.corrected)]
+        numbers = [f"{found.mean:+.2f}", str(found.pairs), *ends]
+    return [f"{comparison.method} against {comparison.other}", *numbers, verdict_words(found)]
+
+
+def _sentences(mine: Sequence[Final]) -> list[str]:
+    sentences = []
     baseline = next((final.one for final in mine if final.method == BASELINE), None)
     for final in mine:
         if baseline is not None and final.one is not None:
@@ -127,13 +122,13 @@ def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
         failed = [seed for seed, cell in final.cells.items() if cell.failure is not None]
         if failed:
             seeds = ", ".join(map(str, failed))
-            sentences.append(f"{final.method} broke off with seed {seeds}, which is left out: a result against it.")
+            sentences.append(f"{final.method} diverged with seed {seeds}, which is left out: a result against it.")
     gains = [f"{final.method} {final.late_gain:+.2f}" for final in mine if final.late_gain is not None]
     if gains:
         late = late_epochs(max(len(cell.epochs) for final in mine for cell in final.cells.values()))
         sentences.append(
             f"Validation accuracy changed over the last {'epoch' if late == 1 else f'{late} epochs'} by (points): "
-            f"{', '.join(gains)}. Rates fall to zero there: much above 0 the trainings have not converged, while a "
+            f"{', '.join(gains)}. The learning rate falls to zero there. Far above 0 the runs have not converged; a "
             "small change is no sign that they have."
         )
     return sentences
@@ -165,10 +160,11 @@ def _how_to_read(results: Results) -> str:
         "methods have: methods of one seed have the same order and augmentation of images and the same initial weights "
         "but for depthwise layers. The "
         f"intervals of differences are those of scipy's paired t-test, by themselves and corrected for all {number} "
-        "comparisons of this study (Bonferroni); a difference counts as shown where the corrected interval leaves out "
-        "0. Intervals over seeds say nothing of other data, sizes or longer trainings. *dense* has every tap of its "
-        "extent, *dilated* 5x5 taps at equal distances (torch's dilated convolution), *frozen* Gaussian elements at "
-        "random places that don't move while weights and spreads learn. A start of 0 is the papers' normal "
+        "comparisons of this study (Bonferroni). A difference is significant where the corrected interval leaves out "
+        "0, and differences beyond its ends are unlikely. *By itself* counts a comparison as if it were the only one. "
+        "Intervals over seeds say nothing of other data, sizes or longer runs. *dense* has every tap of its extent. "
+        "*dilated* has 5x5 taps at equal distances (torch's dilated convolution). *frozen* has Gaussian elements at "
+        "random places that do not move while weights and sigmas learn. A start of 0 is the papers' normal "
         "distribution of 0.5 cells, others are uniform within so many cells, *whole* all over the kernel."
     )
 
@@ -203,15 +199,12 @@ def _sweep_words(results: Results) -> str:
     epochs = config.epochs if sweeps.epochs is None else sweeps.epochs
     more = " From such a start larger kernels are sparser ones as well." if sweeps.start == "whole" else ""
     if not results.speeds_compare:
-        more += (
-            " What a size costs in time is measured by itself: `python -m benchmarks.run sizes`, with its table in the "
-            "README."
-        )
+        more += " The page Speed on CPU has the time that a size costs."
     return (
-        f"Sweeps are scored on the validation images after {counted(epochs, 'epoch')}, at a rate of {config.lr:g}; "
-        f"what is not swept over is {sweeps.kernel_size} cells, a start of {_start(sweeps.start)} (never beyond the "
-        "kernel's edge), and as many elements as the parameters of 7x7 allow. The sweep over elements goes beyond that "
-        f"number where its parameters say so. A kernel of {config.side} cells is as large as the images.{more}"
+        f"Sweeps are scored on the validation images after {counted(epochs, 'epoch')}, at a learning rate of "
+        f"{config.lr:g}. What is not swept over is {sweeps.kernel_size} cells, a start of {_start(sweeps.start)} "
+        "(never beyond the kernel's edge), and as many elements as the parameters of 7x7 allow. The sweep over "
+        f"elements has larger numbers too. A kernel of {config.side} cells is as large as the images.{more}"
     )
 
 
@@ -223,13 +216,15 @@ def _tuning_words(results: Results) -> str:
     epochs = config.epochs if config.tuning.epochs is None else config.tuning.epochs
     return (
         f"Every method had {candidates} candidates, each trained for "
-        f"{counted(epochs, 'epoch')} with seed {', '.join(map(str, config.tuning.seeds))}, which no final training "
+        f"{counted(epochs, 'epoch')} with seed {', '.join(map(str, config.tuning.seeds))}, which no final run "
         "has. The best mean accuracy on the validation images was taken, of equal ones that with the smaller loss."
     )
 
 
 def _tuning_rows(results: Results) -> list[list[str]]:
-    rows = [["model", "method", "kernel", "start", "rate", "weight decay", "validation accuracy (%)", "chosen"]]
+    rows = [
+        ["model", "method", "kernel", "start", "learning rate", "weight decay", "validation accuracy (%)", "chosen"]
+    ]
     for row in results.schedule.tuned:
         candidate = row.candidate
         size = "7" if candidate.kernel_size is None else str(candidate.kernel_size)
@@ -242,47 +237,46 @@ def _tuning_rows(results: Results) -> list[list[str]]:
 def _provenance(results: Results) -> str:
     cells = results.schedule.used
     if not cells:
-        return "No training is finished."
+        return "No training run is finished."
     dates = sorted({cell.date[:10] for cell in cells})
     minutes = sum(cell.seconds for cell in cells) / 60
     time = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
     threads = "" if results.study.platform.threads is None else f"; {counted(results.study.platform.threads, 'thread')}"
     return (
-        f"{len(cells)} trainings, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
-        f"{_each_once('; ', map(_machine, cells))}{threads}. {_each_once('; ', map(_versions, cells))}. "
-        f"Commit {_each_once(', ', map(_commit, cells))}. {_each_once(', ', (f'`{cell.command}`' for cell in cells))}. "
-        "Each training has a line in the "
-        f"records, with its settings, curve, versions, commit, machine and date."
+        f"{len(cells)} training runs, {time} in all, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. "
+        f"{each_once('; ', (machine_words(cell.machine) for cell in cells))}{threads}. "
+        f"{each_once('; ', (version_words(cell.versions) for cell in cells))}. "
+        f"Commit {each_once(', ', (commit_words(cell.commit, cell.dirty) for cell in cells))}. "
+        f"{each_once(', ', (f'`{cell.command}`' for cell in cells))}. "
+        "Each run has a line in the records, with its settings, curve, versions, commit, machine and date."
     )
 
 
-def _each_once(separator: str, words: Iterable[str]) -> str:
+def each_once(separator: str, words: Iterable[str]) -> str:
+    """Words in their order, each once."""
     return separator.join(dict.fromkeys(words))
 
 
-def _machine(cell: FinishedCell) -> str:
-    machine = cell.machine
+def machine_words(machine: Mapping[str, Any]) -> str:
+    """A record's machine."""
     gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
     return f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['os']}"
 
 
-def _versions(cell: FinishedCell) -> str:
-    return ", ".join(f"{name} {version}" for name, version in cell.versions.items())
+def version_words(versions: Mapping[str, str]) -> str:
+    """A record's versions."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _commit(cell: FinishedCell) -> str:
-    changes = " with uncommitted changes, which are not on record" if cell.dirty else ""
-    return (cell.commit or "unknown")[:10] + changes
+def commit_words(commit: str | None, dirty: bool | None) -> str:
+    """A record's commit."""
+    return (commit or "unknown")[:10] + (" with uncommitted changes, which are not on record" if dirty else "")
 
 
 def _mean(values: Sequence[float]) -> str:
     # The interval of two would be ten times as wide as they are apart.
     both = f" ({min(values):.2f}, {max(values):.2f})" if len(values) == 2 else ""
     return mean_and_interval(values, least=3) + both
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
 
 
 def _start(start: Start | None) -> str:

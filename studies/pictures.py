@@ -5,14 +5,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchdcls_results import model_title
 
 from .conclusions import counted
 from .config import BASELINE, Start
+from .differences import Difference
 from .results import Results
 from .schedule import SWEEPS, Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _AXES: Mapping[Sweep, str] = {
     "kernel size": "kernel size (cells a side)",
@@ -31,16 +35,7 @@ def digest(results: Results) -> str:
 
 
 def draw_study(results: Results, folder: Path, prefix: str = "") -> list[Path]:
-    """Draws what there are finished cells for.
-
-    Args:
-        results: What the study came to.
-        folder: Where the PNG files go.
-        prefix: Of their names.
-
-    Returns:
-        The files: `accuracy.png`, and one for each sweep.
-    """
+    """Draws what there are finished cells for, and returns the PNG files: `accuracy.png`, and one for each sweep."""
     mark = {"Description": digest(results)}
     paths = []
     drawn = {"accuracy": _accuracy(results), **{sweep.replace(" ", "-"): _sweep(results, sweep) for sweep in SWEEPS}}
@@ -60,8 +55,6 @@ def picture_names(results: Results) -> list[str]:
 
 def _accuracy(results: Results) -> Any:
     """Test accuracies above, paired differences below; None before there are any."""
-    from .axes import draw_differences, draw_seeds
-
     study, models = results.study, results.study.config.models
     if not any(final.accuracies for final in results.finals):
         return None
@@ -77,16 +70,12 @@ def _accuracy(results: Results) -> Any:
             for found in results.comparisons
             if found.model == model and found.difference is not None
         }
-        draw_differences(
-            axes[1][column], {name: (it.mean, it.interval, it.corrected) for name, it in differences.items()}
-        )
+        draw_differences(axes[1][column], differences)
     return figure
 
 
 def _sweep(results: Results, sweep: Sweep) -> Any:
     """Accuracy against what is swept over, and its time below; None before there are any."""
-    from .axes import draw_sweep
-
     points = results.sweeps[sweep]
     if not points:
         return None
@@ -115,9 +104,74 @@ def _sweep(results: Results, sweep: Sweep) -> Any:
 
 
 def _grid(rows: int, columns: int) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
+
+
+def draw_seeds(axes: "Axes", accuracies: Mapping[str, Sequence[float]]) -> None:
+    """Draws a dot for each seed and a bar for their mean, method by method; accuracies in percent."""
+    for place, values in enumerate(accuracies.values()):
+        axes.plot([place] * len(values), values, "o", color="tab:blue", alpha=0.5, markersize=4)
+        if values:
+            axes.hlines(sum(values) / len(values), place - 0.3, place + 0.3, color="black")
+    axes.plot([], [], "o", color="tab:blue", alpha=0.5, markersize=4, label="one seed")
+    axes.plot([], [], color="black", label="mean")
+    axes.legend(fontsize="small", ncols=2)
+    axes.set_xticks(range(len(accuracies)), list(accuracies), rotation=30, ha="right")
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(axis="y", alpha=0.3)
+
+
+def draw_differences(axes: "Axes", differences: Mapping[str, Difference]) -> None:
+    """Draws differences with two intervals each, the narrower one bold, and a line at 0.
+
+    The bold ones fit in; others that reach far beyond them go off the edge.
+    """
+    for place, found in enumerate(differences.values()):
+        axes.vlines(place, *found.corrected, color="tab:blue", linewidth=1)
+        axes.vlines(place, *found.interval, color="tab:blue", linewidth=3)
+        axes.plot(place, found.mean, "o", color="black", markersize=4)
+    axes.axhline(0, color="black", linewidth=0.8, linestyle="--")
+    if differences:
+        furthest = max(abs(end) for found in differences.values() for end in found.interval)
+        if furthest:
+            axes.set_ylim(-2.5 * furthest, 2.5 * furthest)
+        axes.plot([], [], "o", color="black", markersize=4, label="mean")
+        axes.plot([], [], color="tab:blue", linewidth=3, label="95 % interval")
+        axes.plot([], [], color="tab:blue", linewidth=1, label="corrected for all comparisons")
+        # Above, for intervals may reach anywhere.
+        axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    axes.set_xticks(range(len(differences)), list(differences), rotation=30, ha="right")
+    axes.set_ylabel("difference (points)\nabove 0: the first is better")
+    axes.grid(axis="y", alpha=0.3)
+
+
+def draw_sweep(axes: "Axes", lines: Mapping[str, Mapping[Any, Sequence[float]]], label: str) -> None:
+    """Draws a line through means and a dot for each seed.
+
+    Against numbers; where some values are names, all are at equal distances, the names behind the numbers, and dashes
+    stand for means, as nothing lies between, and lines stand side by side.
+    """
+    from torchdcls.plots import line_styles
+
+    known: dict[Any, None] = {value: None for points in lines.values() for value in points}
+    order = sorted(known, key=lambda value: (isinstance(value, str), value if not isinstance(value, str) else 0))
+    ticks = [float(number) if isinstance(order[-1], str) else float(value) for number, value in enumerate(order)]
+    named = isinstance(order[-1], str)
+    for number, ((name, points), style) in enumerate(zip(lines.items(), line_styles(len(lines)), strict=True)):
+        beside = 0.12 * (number - (len(lines) - 1) / 2) if named else 0.0
+        places = [place + beside for place, value in zip(ticks, order, strict=True) if value in points]
+        groups = [points[value] for value in order if value in points]
+        means = [sum(group) / len(group) for group in groups]
+        color, marker = style["color"], style["marker"]
+        means_drawn = {"linestyle": "", "marker": "_", "markersize": 14} if named else {"linewidth": style["linewidth"]}
+        axes.plot(places, means, color=color, label=f"{name}, mean", **means_drawn)
+        for place, group in zip(places, groups, strict=True):
+            first = f"{name}, one seed" if place == places[0] else None
+            axes.plot([place] * len(group), group, marker, color=color, alpha=0.5, markersize=4, label=first)
+    names = [value if isinstance(value, str) else f"{value:g}" for value in order]
+    axes.set_xticks(ticks, names, fontsize="small")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)

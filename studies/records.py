@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torchdcls._files import whole_lines
+from torchdcls_results import whole_lines
 
 from .cells import Finished, FinishedCell, Platform
 from .config import StudyConfig
@@ -30,21 +30,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its records tell it, whole or not.
+    """A study as its records tell it, whole or not."""
 
-    Args:
-        name: What its files are called.
-        config: Settings.
-        platform: Where it is trained.
-        data: Its images.
-        finished: Finished cells by their ids.
-    """
-
-    name: str
+    name: str  # what its files are called
     config: StudyConfig
-    platform: Platform
+    platform: Platform  # where it is trained
     data: Data
-    finished: Finished
+    finished: Finished  # finished cells by their ids
 
     def header(self) -> dict[str, Any]:
         """All but the cells, for a file."""

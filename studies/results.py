@@ -6,34 +6,27 @@ from itertools import product
 from statistics import mean, median
 
 from .cells import FinishedCell, make_cell
-from .config import BASELINE, Candidate, Method, Start, StudyConfig
+from .config import BASELINE, Candidate, Layers, Start, StudyConfig
 from .differences import Difference, Verdict, paired_difference
 from .records import Study
 from .schedule import SWEEPS, Schedule, ScheduleEntry, Sweep, make_schedule, swept
 
 # The method that the papers found best, and what a reader asks of it beyond 7x7: the interpolation before it, and the
 # controls.
-LEADER: Method = "gaussian"
-RIVALS: tuple[Method, ...] = ("bilinear", "dense", "dilated", "frozen")
-# How far above the number of cores a load average is before trainings are taken to have waited for each other.
+LEADER: Layers = "gaussian"
+RIVALS: tuple[Layers, ...] = ("bilinear", "dense", "dilated", "frozen")
+# How far above the number of cores a load average is before training runs are taken to have waited for each other.
 _CROWDED = 0.5
 
 
 @dataclass(frozen=True)
 class Final:
-    """What the final cells of one model and method came to.
-
-    Args:
-        model: The model.
-        method: The method.
-        choice: Its settings, by the validation images; None while they are not chosen.
-        cells: Its finished cells by seed, also those that broke off.
-    """
+    """What the final cells of one model and method came to."""
 
     model: str
-    method: Method
-    choice: Candidate | None
-    cells: Mapping[int, FinishedCell]
+    method: Layers
+    choice: Candidate | None  # its settings, by the validation images; None while they are not chosen
+    cells: Mapping[int, FinishedCell]  # its finished cells by seed, also those that diverged
 
     @property
     def accuracies(self) -> dict[int, float]:
@@ -67,8 +60,8 @@ class Comparison:
     """One method against another with the same model; `difference` is None before two seeds have both."""
 
     model: str
-    method: Method
-    other: Method
+    method: Layers
+    other: Layers
     difference: Difference | None
 
     @property
@@ -76,59 +69,38 @@ class Comparison:
         """What the difference shows, if there is one."""
         return None if self.difference is None else self.difference.verdict
 
-    @property
-    def shows(self) -> bool:
-        """Whether anything is shown or hinted at."""
-        return self.verdict not in (None, "no difference shown", "no conclusion")
-
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """What the cells at one value of a sweep came to, or the baseline's beside it.
-
-    Args:
-        model: The model.
-        method: The method.
-        value: Where on the sweep; None for the baseline.
-        accuracies: On the validation images, by seed. Unit: percent.
-        parameters: Of the model.
-        kernel_count: Elements or taps per kernel.
-        ms_per_image: Time of training, median of the seeds.
-    """
+    """What the cells at one value of a sweep came to, or the baseline's beside it."""
 
     model: str
-    method: Method
-    value: Start | None
-    accuracies: Sequence[float]
+    method: Layers
+    value: Start | None  # where on the sweep; None for the baseline
+    accuracies: Sequence[float]  # on the validation images, by seed. Unit: percent
     parameters: int
-    kernel_count: int
-    ms_per_image: float
+    kernel_count: int  # elements or taps per kernel
+    ms_per_image: float  # time of training, median of the seeds
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a study came to.
-
-    Args:
-        study: Its records.
-        schedule: Its cells, and the choice of settings.
-        finals: All models and methods in the order of the settings, also those without a finished cell.
-        comparisons: Every method against the baseline, then the leader against its rivals, for each model. What the
-            intervals are corrected for is their number in the whole study, finished or not.
-        sweeps: The points of each sweep, in the order of the settings; none before each of them has a finished cell.
-        baselines: By model the baseline with a seed of the sweeps and all else as in them, where it was trained.
-    """
+    """What a study came to."""
 
     study: Study
-    schedule: Schedule
-    finals: Sequence[Final]
+    schedule: Schedule  # its cells, and the choice of settings
+    finals: Sequence[Final]  # all models and methods in the order of the settings, also those without a finished cell
+    # Every method against the baseline, then the leader against its rivals, for each model. What the intervals are
+    # corrected for is their number in the whole study, finished or not.
     comparisons: Sequence[Comparison]
+    # The points of each sweep, in the order of the settings; none before each of them has a finished cell.
     sweeps: Mapping[Sweep, Sequence[SweepPoint]]
+    # By model the baseline with a seed of the sweeps and all else as in them, where it was trained.
     baselines: Mapping[str, SweepPoint]
 
     @property
     def speeds_compare(self) -> bool:
-        """Whether the study's trainings had their cores for themselves."""
+        """Whether the study's runs had their cores for themselves."""
         return not crowded_loads(self.schedule.used)
 
 
@@ -152,12 +124,12 @@ def late_epochs(epochs: int) -> int:
 
 
 def crowded_loads(cells: Sequence[FinishedCell]) -> list[float]:
-    """The load averages of trainings that had to share cores."""
+    """The load averages of training runs that had to share cores."""
     return [cell.load for cell in cells if cell.load is not None and cell.load > cell.machine["cores"] + _CROWDED]
 
 
 def _finals(config: StudyConfig, schedule: Schedule) -> list[Final]:
-    cells: dict[tuple[str, Method], dict[int, FinishedCell]] = {
+    cells: dict[tuple[str, Layers], dict[int, FinishedCell]] = {
         pair: {} for pair in product(config.models, config.methods)
     }
     for entry in schedule.entries:
@@ -180,7 +152,7 @@ def _comparisons(config: StudyConfig, finals: Sequence[Final]) -> list[Compariso
 
 def _sweep_points(config: StudyConfig, schedule: Schedule, sweep: Sweep) -> list[SweepPoint]:
     # By cell, for two sweeps may have the same one.
-    found: dict[tuple[str, Method, Start], dict[str, FinishedCell]] = {}
+    found: dict[tuple[str, Layers, Start], dict[str, FinishedCell]] = {}
     for entry in schedule.entries:
         cell = schedule.of(entry)
         if cell is not None and cell.failure is None:
@@ -203,7 +175,7 @@ def _sweep_points(config: StudyConfig, schedule: Schedule, sweep: Sweep) -> list
     )
 
 
-def _sweep_point(model: str, method: Method, value: Start | None, cells: Sequence[FinishedCell]) -> SweepPoint:
+def _sweep_point(model: str, method: Layers, value: Start | None, cells: Sequence[FinishedCell]) -> SweepPoint:
     accuracies = [cell.validation.accuracy for cell in cells if cell.validation is not None]
     speed = median(cell.images_per_second for cell in cells if cell.images_per_second is not None)
     count = 49 if cells[0].kernel_count is None else cells[0].kernel_count

@@ -13,24 +13,23 @@ from rich.console import Console
 from torchdcls.cli.main import run
 from torchdcls.cli.options import Command
 from torchdcls_results import environment
-from torchdcls_train.data.named import images_per_epoch
+from torchdcls_train.data.in_memory import images_per_epoch
 from torchdcls_train.processes import device_name, find_device
-from torchdcls_train.progress import ProgressBar, say
-from torchdcls_train.run_files import RunWriter, command_line
+from torchdcls_train.runs.progress_bar import ProgressBar, say
+from torchdcls_train.runs.writer import RunWriter, command_line
 
 from .cells import Cell, FinishedCell, Platform
-from .compiling import many_shapes
 from .config import StudyConfig, among
 from .files import load_study, study_names
 from .images import StudyImages, load_images
-from .methods import build
+from .layers import build
 from .page import write_page
 from .records import CELLS, SETTINGS, Data, Study, read_finished, read_run
 from .results import Results, results_of
 from .schedule import ScheduleEntry, make_schedule
 from .settings.run import COMMAND as SETTINGS_STUDY
 from .status import status_table
-from .training import train_cell
+from .training import many_shapes, train_cell
 
 _PACKAGES = ("torch", "torchvision", "timm", "scipy", "torchdcls")
 
@@ -57,7 +56,7 @@ def study(
         console: Where to print; by default standard output.
         models: Trains the cells of these alone, so that several machines share a study: the lines of all their
             `cells.jsonl` together are the study's. By default all models.
-        seeds: Of the final trainings does these seeds' alone, to share them likewise. By default all seeds.
+        seeds: Of the final runs does these seeds' alone, to share them likewise. By default all seeds.
 
     Raises:
         ValueError: The settings or the data cannot be used, or another process has the folder.
@@ -186,7 +185,7 @@ def _settings(cell: Cell) -> str:
 def _outcome(finished: FinishedCell) -> str:
     # Test scores are not shown before all of them are there, so that nobody stops or changes a study by them.
     if finished.validation is None:
-        return f"broke off, {finished.failure}"
+        return f"diverged, {finished.failure}"
     return f"validation {finished.validation.accuracy:.2f} %, {finished.images_per_second:.0f} images/s"
 
 
@@ -201,7 +200,7 @@ def _study_options(arguments: Sequence[str]) -> ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study-CONFIG)")
     parser.add_argument("--data-dir", type=Path, help="where the files of the data are (default: as the file says)")
     parser.add_argument("--models", nargs="+", type=str, help="train these models' part alone, to share a study")
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the final trainings do these seeds' alone, likewise")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the final runs do these seeds' alone, likewise")
     parser.add_argument("--status", action="store_true", help="print what is done and what remains, and end")
     parser.add_argument("--report", action="store_true", help="write page and pictures from what is done, and end")
     return parser

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Literal
 
 from .cells import Cell, Finished, FinishedCell, Platform, Score, make_cell
-from .config import Candidate, Method, Start, StudyConfig
+from .config import Candidate, Layers, Start, StudyConfig
 
 Sweep = Literal["kernel size", "kernel count", "start"]
 Phase = Literal["tune", "final"] | Sweep
@@ -17,67 +17,42 @@ SWEEPS: tuple[Sweep, ...] = ("kernel size", "kernel count", "start")
 
 @dataclass(frozen=True)
 class ScheduleEntry:
-    """A cell and what it is for. Two phases may have the same cell, which is trained once.
-
-    Args:
-        phase: What it is for.
-        model: Its model.
-        method: Its method.
-        epochs: Its epochs.
-        cell: The cell, or None for a final one whose settings are not chosen yet.
-        value: What a sweep goes over; None in other phases.
-    """
+    """A cell and what it is for. Two phases may have the same cell, which is trained once."""
 
     phase: Phase
     model: str
-    method: Method
+    method: Layers
     epochs: int
-    cell: Cell | None
-    value: Start | None = None
+    cell: Cell | None  # the cell, or None for a final one whose settings are not chosen yet
+    value: Start | None = None  # what a sweep goes over; None in other phases
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a candidate came to.
-
-    Args:
-        model: The model.
-        method: The method.
-        candidate: Its settings.
-        score: On the validation images, mean of the tuning's seeds; None before all are finished.
-        chosen: Whether it was chosen.
-        like_another: Whether one before it came to the same accuracy and loss, as if it were the same model.
-    """
+    """What a candidate came to."""
 
     model: str
-    method: Method
+    method: Layers
     candidate: Candidate
-    score: Score | None
+    score: Score | None  # on the validation images, mean of the tuning's seeds; None before all are finished
     chosen: bool
-    like_another: bool
+    like_another: bool  # whether one before it came to the same accuracy and loss, as if it were the same model
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """All cells of a study, and how far it is.
+    """All cells of a study, and how far it is."""
 
-    Args:
-        entries: The cells in the order in which they are trained. Seeds are the outermost loop of each phase, so that
-            what is there after an interruption is paired.
-        tuned: The candidates of each model and method.
-        finished: All finished cells by their ids, also those of other settings.
-        used: The finished ones among the entries, each once.
-        left: What is still to be trained, each cell once.
-    """
-
+    # The cells in the order in which they are trained. Seeds are the outermost loop of each phase, so that what is
+    # there after an interruption is paired.
     entries: Sequence[ScheduleEntry]
-    tuned: Sequence[Tuned]
-    finished: Finished
-    used: Sequence[FinishedCell]
-    left: Sequence[ScheduleEntry]
+    tuned: Sequence[Tuned]  # the candidates of each model and method
+    finished: Finished  # all finished cells by their ids, also those of other settings
+    used: Sequence[FinishedCell]  # the finished ones among the entries, each once
+    left: Sequence[ScheduleEntry]  # what is still to be trained, each cell once
 
     @property
-    def choices(self) -> Mapping[tuple[str, Method], Candidate]:
+    def choices(self) -> Mapping[tuple[str, Layers], Candidate]:
         """The chosen settings of each model and method for which they are chosen."""
         return {(row.model, row.method): row.candidate for row in self.tuned if row.chosen}
 
@@ -124,7 +99,7 @@ def swept(config: StudyConfig, sweep: Sweep) -> Sequence[Start]:
     return {"kernel size": sweeps.kernel_sizes, "kernel count": sweeps.kernel_counts, "start": sweeps.starts}[sweep]
 
 
-def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: str, method: Method) -> list[Tuned]:
+def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: str, method: Layers) -> list[Tuned]:
     """The candidates of a model and method.
 
     Chosen is the one with the best mean accuracy on the validation images when all are finished; of equal ones that
@@ -147,7 +122,7 @@ def _tuned(config: StudyConfig, platform: Platform, finished: Finished, model: s
 
 
 def _mean_score(cells: Sequence[FinishedCell | None]) -> Score | None:
-    # A training that failed counts as 0 %.
+    # A run that diverged counts as 0 %.
     failed = Score(float("inf"), 0.0)
     scores = [cell.validation or failed for cell in cells if cell is not None]
     if len(scores) < len(cells):
@@ -156,7 +131,7 @@ def _mean_score(cells: Sequence[FinishedCell | None]) -> Score | None:
 
 
 def _alike(score: Score | None, other: Score | None) -> bool:
-    # To three digits of the loss; of what broke off there is none.
+    # To three digits of the loss; of what diverged there is none.
     if score is None or other is None or not math.isfinite(score.loss):
         return False
     return score.accuracy == other.accuracy and math.isclose(score.loss, other.loss, rel_tol=1e-3)

@@ -97,8 +97,8 @@ from torchdcls.cli import main
 from torchdcls.inspection import inspect_model
 assert "toy" in inspect.signature(inspect_model).parameters["interpolation"].default
 assert timm.is_model("convnext_tiny_dcls_toy")
-from studies.config import LEARNED, METHODS
-assert "toy" in LEARNED and "toy" in METHODS
+from studies.config import LAYERS, LEARNED
+assert "toy" in LEARNED and "toy" in LAYERS
 for command in (["info"], ["compare", "images"]):
     try:
         main([*command, "--help"])

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from torchdcls import _files
+from torchdcls._files import whole_file
+from torchdcls_results import write_json, write_whole
 
 
 def test_a_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
-    _files.write_json(path, {"a": [1.5, None]})
+    write_json(path, {"a": [1.5, None]})
     assert path.read_text() == '{\n  "a": [\n    1.5,\n    null\n  ]\n}\n'
 
     def killed(*args: object) -> None:
@@ -18,7 +19,7 @@ def test_a_file_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        _files.write_json(path, {"b": 1})
+        write_json(path, {"b": 1})
     assert '"a"' in path.read_text()
 
 
@@ -31,7 +32,7 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match=r"^'.*a' cannot be written \(.*No space left on device"):
-        _files.write_whole(path, fills)
+        write_whole(path, fills)
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     assert path.read_text() == "old"
 
@@ -39,7 +40,7 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path) -> None:
 def test_the_old_file_is_kept_under_another_name(tmp_path: Path) -> None:
     path, previous = tmp_path / "a", tmp_path / "b"
     for text in ("one", "two"):
-        _files.write_whole(path, lambda unfinished, text=text: unfinished.write_text(text), previous)
+        write_whole(path, lambda unfinished, text=text: unfinished.write_text(text), previous)
     assert (path.read_text(), previous.read_text()) == ("two", "one")
 
 
@@ -50,7 +51,7 @@ def test_files_have_the_mode_of_others(tmp_path: Path) -> None:
         unfinished.chmod(0o600)
 
     (tmp_path / "plain").touch()
-    _files.write_whole(tmp_path / "a", private)
-    with _files.whole_file(tmp_path / "b") as unfinished:
+    write_whole(tmp_path / "a", private)
+    with whole_file(tmp_path / "b") as unfinished:
         private(unfinished)
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1

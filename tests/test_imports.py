@@ -130,9 +130,9 @@ def test_the_walk_finds_the_imports_that_are_known():
     assert ("torchdcls.nn.dcls", "torchdcls._checks") in arrows
     assert ("torchdcls.ops.conv.api", "torchdcls.ops.conv.select") in arrows
     assert ("torchdcls_train.trainer", "torchdcls.optim") in arrows
-    assert ("torchdcls_train.run_files", "torchdcls_results") in arrows
+    assert ("torchdcls_train.runs.writer", "torchdcls_results") in arrows
     assert ("studies.training", "torchdcls_train.comparison.training") in arrows
-    assert ("benchmarks.study", "studies.page") in arrows
+    assert ("benchmarks.evidence", "studies.page") in arrows
     assert len(LIBRARY) > 20
 
 
@@ -160,10 +160,10 @@ def test_imports_point_one_way(found):
         ("torchdcls.cli.main", "torchdcls_train.commands", True),
         ("torchdcls", "studies.plan", True),
         ("torchdcls.ops.conv.rates", "benchmarks.fit", False),
-        ("torchdcls_train.engine", "studies.training", True),
-        ("torchdcls_train.checkpoint", "benchmarks.record", False),
+        ("torchdcls_train.train", "studies.training", True),
+        ("torchdcls_train.runs.checkpoint", "benchmarks.record", False),
         ("torchdcls.deployment.report", "torchdcls_results", False),
-        ("torchdcls_results", "torchdcls_train.run_files", True),
+        ("torchdcls_results", "torchdcls_train.runs.writer", True),
         ("studies.page", "benchmarks.tables", False),
         ("benchmarks.sizes", "torchdcls_train.comparison.small", False),
     ],

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Convert and fine-tune
 #
-# Train a small network with 7x7 kernels on images that come with the package. Convert it to 17x17 DCLS kernels that
-# start from the 7x7 ones, and fine-tune it.
+# Train a small network with 7x7 kernels on images that come with the package. Then convert it to 17x17 DCLS kernels
+# that start from the 7x7 kernels, and fine-tune it.
 
 # %% tags=["install"]
 # %pip install --quiet "torchdcls[train]"
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchdcls import convert, fuse, param_groups
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data import load_data
 
 torch.manual_seed(0)
 data = load_data("embedded")  # a part of Fashion-MNIST
@@ -70,7 +70,8 @@ before = accuracy(model)
 print(f"7x7: {before:.1f} %")
 
 # %% [markdown]
-# With 49 bilinear elements, as many as a 7x7 kernel has taps, the converted model computes what the old one did.
+# A 7x7 kernel has 49 taps. With a bilinear element for each tap, the converted model computes what the old model
+# computed.
 
 # %%
 print(convert(model, dilated_kernel_size=17, kernel_count=49, interpolation="bilinear", init="keep"))
@@ -82,7 +83,7 @@ train(model, epochs=1, lr=2e-3)
 print(f"fine-tuned: {accuracy(model):.1f} %")
 
 # %% [markdown]
-# For deployment, fuse the model: DCLS layers become plain convolutions.
+# For deployment, fuse the model: plain convolutions replace the DCLS layers.
 
 # %%
 print(fuse(model, example=test_images[:4]))

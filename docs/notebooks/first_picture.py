@@ -13,8 +13,8 @@
 # %% [markdown]
 # # First picture
 #
-# A DCLS kernel is made of a few elements. Here 16 elements find one place: 3 rows above and 5 columns to the right of
-# each pixel.
+# A DCLS kernel is the sum of a few elements, whose weights and positions are learned. Here 16 elements for each channel
+# find one place: 3 rows above and 5 columns to the right of each pixel.
 
 # %% tags=["install"]
 # %pip install --quiet "torchdcls[train]"
@@ -31,7 +31,7 @@ layer = Dcls2d(8, 1, kernel_count=16, dilated_kernel_size=17, padding="same", po
 start = layer.position.detach().clone()
 
 # %% [markdown]
-# `param_groups` gives positions five times the learning rate, and no weight decay.
+# `param_groups` gives positions 5 times the learning rate and no weight decay.
 
 # %%
 optimizer = torch.optim.AdamW(param_groups(layer, lr=0.02, weight_decay=0.0))
@@ -45,8 +45,8 @@ for _step in range(100):
 print(f"relative error {loss.item():.2f}")
 
 # %% [markdown]
-# The kernel of one channel, and the elements of all channels: a dot is an element, its area is its weight, and a line
-# leads back to its start.
+# On the left is the kernel of one channel. On the right are the elements of all channels. A dot is an element, its area
+# is the magnitude of its weight, and a line leads back to its start.
 
 # %%
 _figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Learned delays
 #
-# An event reaches each of 16 neurons some steps too early, each by another lead. A layer with one delay for each input
-# learns to let all spikes arrive at once.
+# Every event makes 16 neurons spike, each some time steps too early. A layer with one delay for each neuron learns to
+# delay their spikes, so that all of them arrive at the time of the event.
 
 # %% tags=["install"]
 # %pip install --quiet "torchdcls[train]"
@@ -40,8 +40,8 @@ def events(batch):
 
 
 # %% [markdown]
-# The delays start wide, so that each gets a gradient from where its spikes should go. `SigmaSchedule` then makes them
-# narrow.
+# The delays start wide, so that each gets a gradient from the times at which its spikes should arrive. `SigmaSchedule`
+# then makes them narrow.
 
 # %%
 layer = AxonalDelays(NEURONS, 1, max_delay=MAX_DELAY)
@@ -66,7 +66,7 @@ right = (whole == leads).float().mean().item()
 print(f"{100 * right:.0f} % of the delays are right")
 
 # %% [markdown]
-# The spikes that come in, and the same spikes after their delays.
+# On the left are the spikes of the neurons. On the right are the same spikes after the learned delays.
 
 # %%
 spikes, _ = events(1)

@@ -1,4 +1,4 @@
-"""Packages that come with an extra: one sentence about those that are missing, whoever needs them."""
+"""Packages that come with an extra, and one sentence about those that are missing."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,15 +24,9 @@ class MissingExtraError(ModuleNotFoundError):
 
 
 def require(what: str, extra: Extra, *others: str) -> None:
-    """Raises where a package of the extra or another is missing, and imports none of them.
+    """Raises a `MissingExtraError` that begins with `what` if a package of the extra is missing; imports none of them.
 
-    Args:
-        what: Who needs them, the beginning of the sentence.
-        extra: The extra, all of whose packages are asked for.
-        others: Packages of this distribution, whose parts may be installed apart.
-
-    Raises:
-        MissingExtraError: Some are missing.
+    `others` are packages of this distribution, whose parts may be installed apart.
     """
     if missing := [name for name in (*EXTRAS[extra], *others) if not _is_there(name)]:
         raise _error(what, extra, missing)
@@ -40,15 +34,7 @@ def require(what: str, extra: Extra, *others: str) -> None:
 
 @contextmanager
 def needed_by(what: str, extra: Extra) -> Iterator[None]:
-    """Around imports of packages of an extra, of which fewer than all will do.
-
-    Args:
-        what: Who needs them, the beginning of the sentence.
-        extra: The extra that has them.
-
-    Raises:
-        MissingExtraError: One is missing.
-    """
+    """Around imports of some packages of an extra: a `MissingExtraError` that begins with `what` if one is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -59,7 +45,7 @@ def needed_by(what: str, extra: Extra) -> Iterator[None]:
 
 
 def install_command(extra: Extra) -> str:
-    """What installs an extra of this very package: of the checkout, where it is one."""
+    """The command that installs an extra of this package, from the checkout if it is one."""
     root = Path(__file__).parents[2]
     if (root / "pyproject.toml").is_file():
         return f'pip install -e "{root}[{extra}]"'

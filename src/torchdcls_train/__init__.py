@@ -1,4 +1,4 @@
-"""Training: the engine of `torchdcls train`, its data, and the comparison of methods; with the train extra."""
+"""What `torchdcls train`, `eval`, `export` and `compare` need, with the train extra."""
 
 from torchdcls._extras import require
 

@@ -2,16 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from torchdcls._checks import nearest
+from torchdcls._checks import alternatives, nearest
 from torchdcls.cli.options import Command, add_settings, of_another_type
 
 from .comparison.config import CompareAllConfig, CompareConfig, DigitsConfig, PositionsConfig
@@ -35,7 +35,7 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
         return parser
     word = arguments[0]
     if word not in COMPARISONS:
-        raise ValueError(f"expected {' or '.join(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
+        raise ValueError(f"expected {alternatives(COMPARISONS)}, or an option; {nearest(word, COMPARISONS)}")
     about, config = COMPARISONS[word]
     parser = ArgumentParser(usage=f"torchdcls compare {word} [--SETTING VALUE ...]", description=about)
     parser.add_argument("comparison", type=str, help=argparse.SUPPRESS)
@@ -61,7 +61,7 @@ COMPARISONS: dict[str, tuple[str, type[Any]]] = {
 
 
 def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
-    """What positions and images both have is all that they can be told at once."""
+    """Without a word only those settings are taken that positions and images both have."""
     own = {setting.name for setting in fields(CompareAllConfig)}
     for argument in arguments:
         option = argument.partition("=")[0]
@@ -73,7 +73,7 @@ def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
         ]
         if words:
             raise ValueError(
-                f"{option}: expected {' or '.join(words)} before it, as in torchdcls compare {words[-1]} {option}"
+                f"{option}: expected {alternatives(words)} before it, as in torchdcls compare {words[-1]} {option}"
             )
 
 
@@ -81,34 +81,30 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     word = settings.pop("comparison", None)
     settings.pop("config", None)
     argv = ["compare", *arguments]
+    if word is not None:
+        compare = getattr(import_module(f".comparison.{word}.run", __package__), f"compare_{word}")
+        return _ended(compare(COMPARISONS[word][1](**settings), argv=argv).status)
     from .comparison.images.findings import images_part
     from .comparison.images.run import compare_images
     from .comparison.positions.findings import positions_part
     from .comparison.positions.run import compare_positions
+    from .comparison.record import run_folder
     from .comparison.report import write_report
 
-    if word == "positions":
-        return _ended(compare_positions(PositionsConfig(**settings), argv=argv))
-    if word == "digits":
-        from .comparison.digits.run import compare_digits
-
-        return _ended(compare_digits(DigitsConfig(**settings), argv=argv))
-    if word == "images":
-        return _ended(compare_images(CompareConfig(**settings), argv=argv))
-    out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    out = run_folder(settings.pop("out"), "compare")
     given = {name: value for name, value in settings.items() if value is not None}
     positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)
-    if positions["status"] != "finished":
-        return _ended(positions)
+    if positions.status != "finished":
+        return _ended(positions.status)
     images = compare_images(CompareConfig(**settings, out=out / "images"), argv=argv)
     parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
     write_report(out / "report.html", parts)
     print(f"wrote {out / 'report.html'}, which shows both")
-    return _ended(images)
+    return _ended(images.status)
 
 
-def _ended(result: Mapping[str, Any]) -> int:
-    return 130 if result["status"] == "interrupted" else 0
+def _ended(status: str) -> int:
+    return 130 if status == "interrupted" else 0
 
 
 def _train_options(arguments: Sequence[str]) -> ArgumentParser:
@@ -142,14 +138,14 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
         print(f"torchdcls train: {note}", file=sys.stderr)
     config, folder = TrainConfig(**settings), None if name is None else Path(name).stem
     if dry_run:
-        from .engine import check
-        from .run_folder import resolved
+        from .runs.folder import resolved
+        from .train import check
 
         about = check(config, name=folder) if config.data else "data: not given, so that nothing was opened"
         print(yaml.safe_dump(resolved(config), sort_keys=False), end="")
         print("".join(f"# {line}\n" for line in about.splitlines()), end="")
         return 0
-    from .engine import train
+    from .train import train
 
     train(config, name=folder, argv=arguments)
     return 0

@@ -11,12 +11,12 @@ from rich.console import Console
 from torch import nn
 
 from .comparison.compared import about_compared, evaluate_compared, load_compared
-from .data.image_source import image_count, shortened
-from .data.sources import open_sources
+from .data.open_sources import open_sources
+from .data.source_types import image_count, shortened
 from .processes import device_name, processes
-from .progress import ProgressBar, say
+from .runs.progress_bar import ProgressBar, say
+from .runs.trained_model import read_trained
 from .settings import EvalConfig, TrainConfig, Weights
-from .trained import read_trained
 from .validation import Scores, class_numbers, validate, validation_batches
 
 

@@ -12,9 +12,9 @@ from torchdcls.deployment import Configuration, ExportReport
 from torchdcls.deployment.report import Format
 
 from .data.transforms import preparation
-from .run_folder import resolved
+from .runs.folder import resolved
+from .runs.trained_model import read_trained
 from .settings import ExportConfig
-from .trained import read_trained
 
 # What the settings are called in the function that does it.
 _CALLED = {"path": "out", "example": "image_size"}

@@ -39,16 +39,14 @@ class TrainConfig:
     together, and each `micro_batch` of it has random numbers of its own.
     """
 
-    model: str = setting("convnext_tiny_dcls_gaussian", "a name that timm knows, torchdcls's models among them")
-    model_args: Mapping[str, Any] | None = setting(
-        None, "further arguments of the model, such as {depths: [2, 2, 6, 2]}"
-    )
+    model: str = setting("convnext_tiny_dcls_gaussian", "name of a model of timm or torchdcls")
+    model_args: Mapping[str, Any] | None = setting(None, "more arguments of the model, such as {depths: [2, 2, 6, 2]}")
     num_classes: int | None = setting(None, "number of classes (default: as many as the data have)")
     drop_path: float = setting(0.0, "stochastic depth: rate of the last layer")
 
     data: str = setting(
         "",
-        "what to train on, to be given here or by --config: a folder with train/ and val/ (or validation/ or test/), "
+        "what to train on, required here or in --config: a folder with train/ and val/ (or validation/ or test/), "
         "one folder per class; 'embedded', 'fashion-mnist' or 'cifar10'; 'wds/FOLDER' for WebDataset shards; "
         "'hfds/NAME' or 'hfids/NAME' for a dataset of Hugging Face, on disk or streamed",
     )
@@ -57,8 +55,8 @@ class TrainConfig:
     val_split: str | None = setting(None, "the split to validate on (default: val, validation or test)")
     train_images: int | None = setting(
         None,
-        "use only this many training images, the same number from each class, and of shards those of the first ones "
-        "(default: all); how many there are, where the data do not say it, as shards without an index",
+        "use only this many training images, the same number from each class, of shards the first ones (default: all); "
+        "required where the data do not tell their number, as shards without an index",
     )
     val_images: int | None = setting(None, "use only this many validation images, likewise")
     input_key: str | None = setting(None, "field or extension of images in shards and datasets (default: timm's)")
@@ -79,7 +77,7 @@ class TrainConfig:
     scale: tuple[float, float] = setting((0.08, 1.0), "range of the random crop's share of the image's area")
     ratio: tuple[float, float] = setting((3 / 4, 4 / 3), "range of the random crop's aspect ratio")
     hflip: float = setting(0.5, "probability of a mirrored image")
-    color_jitter: float | None = setting(None, "strength of color jitter, without effect beside auto_augment")
+    color_jitter: float | None = setting(None, "strength of color jitter; no effect with auto_augment")
     auto_augment: str | None = setting(None, "timm's augmentation policy, such as rand-m9-mstd0.5-inc1")
     random_erasing: float = setting(0.0, "probability that a rectangle is erased")
     mixup: float = setting(0.0, "alpha of mixup; 0 for none")
@@ -95,7 +93,7 @@ class TrainConfig:
     optimizer: str = setting("adamw", "timm's name of the optimizer")
     lr: float = setting(4e-3, "base learning rate at a batch of lr_batch images")
     lr_batch: int | None = setting(
-        4096, "the rate grows with the batch: it is lr * batch_size / lr_batch (null: it is lr for any batch)"
+        4096, "the learning rate grows with the batch: lr * batch_size / lr_batch (null: lr for any batch)"
     )
     min_lr: float = setting(1e-6, "learning rate at the end of the cosine")
     warmup_epochs: float = setting(20.0, "epochs of linear warm-up")
@@ -106,14 +104,14 @@ class TrainConfig:
     clip_grad: float | None = setting(None, "largest norm of the gradient of all parameters together")
     ema: float | None = setting(None, "decay of an average of the weights, which is validated too")
 
-    position_lr_scale: float = setting(5.0, "learning rate of positions and sigmas over the base rate")
+    position_lr_scale: float = setting(5.0, "learning rate of positions and sigmas over the base learning rate")
     clamp_positions: bool = setting(False, "move positions back onto the grid after each update (bilinear)")
     repulsion_from: int | None = setting(
         None, "epoch from which on elements that overlap repel each other, counted from 0 (bilinear: 20)"
     )
 
     precision: Precision = setting("bfloat16", "of the forward pass: bfloat16 by autocast, or float32")
-    channels_last: bool = setting(True, "memory format of maps")
+    channels_last: bool = setting(True, "memory format of feature maps")
     compile: bool | None = setting(None, "compile the model with torch.compile (default: on GPUs alone)")
     device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
     threads: int | None = setting(None, "CPU threads of each process (default: torch's)")
@@ -128,7 +126,7 @@ class TrainConfig:
         "a new run begins with the weights of this file or address: a checkpoint, an exported safetensors file, or a "
         "state dict",
     )
-    reset_head: bool = setting(False, "but with a new classifier, as for other classes")
+    reset_head: bool = setting(False, "with initial_checkpoint, draw a new classifier, as for other classes")
     checkpoint_every: int | None = setting(None, "updates between checkpoints (default: one after each epoch)")
     log_every: int = setting(50, "updates between lines of metrics.jsonl")
     tensorboard: bool = setting(True, "write TensorBoard's files where it is installed")
@@ -144,7 +142,7 @@ class TrainConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in self.model_args or ():
             if not isinstance(name, str) or not name.isidentifier():
-                wants = "; YAML wants a space after the colon: {depths: [2, 2]}" if ":" in str(name) else ""
+                wants = "; YAML needs a space after the colon: {depths: [2, 2]}" if ":" in str(name) else ""
                 raise ValueError(f"model_args: expected names of arguments, got {name!r}{wants}")
         if self.reset_head and self.initial_checkpoint is None:
             raise ValueError("reset_head: expected false without an initial_checkpoint, got true; give both")
@@ -209,7 +207,7 @@ class ExportConfig:
 
     to: str | None = setting(  # what it may be is checked below, in one sentence
         None,
-        "what to write, always to be given: onnx (for onnxruntime and others), pt2 (torch.export), or safetensors "
+        "what to write, required: onnx (for onnxruntime and others), pt2 (torch.export), or safetensors "
         "(weights, DCLS layers kept, for torchdcls.deployment.load)",
     )
     out: Path | None = setting(None, "the file (default: beside the checkpoint)")
@@ -220,8 +218,8 @@ class ExportConfig:
         "auto", "whether onnx and pt2 take other image sizes too: true, false, or auto for where the model allows it"
     )
     opset: int | None = setting(None, "ONNX's version of operators, 18 to 25 (default: 20)")
-    positions: Positions = setting("keep", "round puts each element of DCLS layers at its nearest cell, for one tap")
-    fused: bool = setting(True, "plain convolutions in the place of DCLS layers; false is for pt2 alone")
+    positions: Positions = setting("keep", "round moves each element of DCLS layers to its nearest cell")
+    fused: bool = setting(True, "write DCLS layers as plain convolutions; false is for pt2 alone")
 
     def __post_init__(self) -> None:
         """Refuses what cannot be meant.

@@ -1,4 +1,7 @@
-"""The updates of a model: losses of micro-batches, gradients of all processes, the optimizer, the averaged weights."""
+"""The updates of a model: losses of micro-batches, gradients of all processes, the optimizer, the averaged weights.
+
+Nothing else in the packages steps an optimizer: what needs no `Trainer` takes `plain_updates`.
+"""
 
 import math
 from collections import deque
@@ -6,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
 
 from torchdcls._checks import nearest
 from torchdcls.models.named import timm_model
@@ -26,9 +30,11 @@ from torchdcls.optim import clamp_positions_, param_groups, repulsion_loss
 
 from .cuda_graph import GraphedUpdate
 from .data.batches import Batch
-from .data.seeds import seed_of
+from .data.random_numbers import seed_of
 from .processes import Processes
 from .settings import TrainConfig
+
+Item = TypeVar("Item")
 
 # The share from which on a class counts as present in an image that is mixed from two (ResNet strikes back).
 _MIXED_IN = 0.2
@@ -90,6 +96,59 @@ class Done:
         """Names of the images of this process whose losses are not finite."""
         pairs = zip(self.losses, self.batches, strict=True)
         return [name for loss, batch in pairs if not math.isfinite(loss) for name in batch.names]
+
+
+class NotFiniteError(FloatingPointError):
+    """The loss of an update is not finite.
+
+    Args:
+        loss: The loss.
+        after: Number of updates, for the message.
+        done: The update of a `Trainer`; None for those of `plain_updates`.
+    """
+
+    def __init__(self, loss: float, after: int, done: Done | None = None) -> None:
+        of = "" if done is None else f" of epoch {done.step.epoch + 1}"
+        super().__init__(f"the training loss{of} is {loss} after update {after}; try a smaller learning rate")
+        self.loss, self.done = loss, done
+
+
+def plain_updates(
+    optimizer: torch.optim.Optimizer, schedule: LRScheduler, items: Iterable[Item], loss: Callable[[Item], Tensor]
+) -> Iterator[float]:
+    """Updates any model by a loss, an optimizer and a schedule, in one process.
+
+    Args:
+        schedule: Stepped after each update.
+        items: One for each update, such as a batch; the argument of `loss`.
+        loss: Returns a scalar. It is called before each update; the body of the caller's loop runs after it.
+
+    Yields:
+        The losses.
+
+    Raises:
+        NotFiniteError: Before that loss moves a parameter.
+    """
+    for number, item in enumerate(items):
+        objective = loss(item)
+        value = _finite(float(objective.detach()), number)
+        _move(optimizer, [objective])
+        schedule.step()
+        yield value
+
+
+def _finite(loss: float, after: int, done: Done | None = None) -> float:
+    if not math.isfinite(loss):
+        raise NotFiniteError(loss, after, done)
+    return loss
+
+
+def _move(optimizer: torch.optim.Optimizer, objectives: Iterable[Tensor]) -> None:
+    """Steps an optimizer by the gradient of the sum of objectives; each is computed after the gradients of the last."""
+    optimizer.zero_grad()
+    for objective in objectives:
+        objective.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
 
 
 class Trainer:
@@ -181,6 +240,9 @@ class Trainer:
 
         Yields:
             The updates in turn, each as soon as its loss is known.
+
+        Raises:
+            NotFiniteError: In all processes after the same update.
         """
         self._wrapped.train()
         under_way: deque[tuple[partial[Done], Tensor, torch.cuda.Event | None]] = deque()
@@ -199,13 +261,15 @@ class Trainer:
                     event.synchronize()
                 loss, unreadable, stop, *each = values.tolist()
                 stops = stops or stop > 0
-                yield done(
+                told = done(
                     loss=loss / micro_batches,
                     unreadable=int(unreadable),
                     losses=each,
                     settled=not under_way,
                     stops=stops,
                 )
+                _finite(told.loss, told.step.update + 1, told)
+                yield told
 
     def update(self, batches: Sequence[Batch], step: Step) -> Tensor:
         """Does one update.
@@ -220,61 +284,54 @@ class Trainer:
         config = self.config
         self.schedule.step_update(step.epoch * self.updates_per_epoch + step.update)
         repels = config.repulsion_from is not None and step.epoch >= config.repulsion_from
+        inputs = self._inputs(batches, step)
         if self._cuda_graph:
             if repels not in self._graphed:
                 # There is no way back from the second to the first, whose memory is then free.
-                self._graphed = {repels: GraphedUpdate(partial(self._graphed_update, repels), self.optimizer)}
-            losses = self._graphed[repels](*self._prepared(batches[0], step))
-            self.on_images(len(batches[0].labels))
+                update = partial(self._graphed_update, repels)
+                self._graphed = {repels: GraphedUpdate(update, self.optimizer)}
+            (losses,) = (self._graphed[repels](images, labels) for images, labels in inputs)
         else:
-            losses = self._plain_update(batches, step, repels)
+            losses = self._update(inputs, len(batches), repels)
         if self.ema is not None:
             # At step 0 the average is set to the model.
             self.ema.update(self.model, None if self.ema_updates else 0)
             self.ema_updates += 1
         return losses
 
-    def _plain_update(self, batches: Sequence[Batch], step: Step, repels: bool) -> Tensor:
-        self.optimizer.zero_grad()
-        losses = []
+    def _inputs(self, batches: Sequence[Batch], step: Step) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels on the device; what is random from here on depends on the place of the batch alone."""
         for batch in batches:
-            images, labels = self._prepared(batch, step)
-            # Gradients are summed over processes once an update, with those of the last micro-batch.
-            last = batch is batches[-1]
-            with nullcontext() if last or self.group.world == 1 else self._wrapped.no_sync():  # type: ignore[operator]
-                losses.append(self._backward(images, labels, len(batches), repels and last))
-            self.on_images(len(labels) * self.group.world)
-        self._move_parameters()
-        return torch.stack(losses)
+            _seed(self.config.seed, step.epoch, step.update, batch.micro_batch)
+            images = batch.images.to(self.group.device, non_blocking=True)
+            if self.config.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            yield images, batch.labels.to(self.group.device, non_blocking=True)
+            self.on_images(len(batch.labels) * self.group.world)
 
     def _graphed_update(self, repels: bool, images: Tensor, labels: Tensor) -> Tensor:
-        self.optimizer.zero_grad()
-        loss = self._backward(images, labels, 1, repels)
-        self._move_parameters()
-        return loss[None]
+        return self._update([(images, labels)], 1, repels)
 
-    def _prepared(self, batch: Batch, step: Step) -> tuple[Tensor, Tensor]:
-        """Images and labels on the device; what is random from here on depends on the place of the batch alone."""
-        _seed(self.config.seed, step.epoch, step.update, batch.micro_batch)
-        images = batch.images.to(self.group.device, non_blocking=True)
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, batch.labels.to(self.group.device, non_blocking=True)
+    def _update(self, inputs: Iterable[tuple[Tensor, Tensor]], micro_batches: int, repels: bool) -> Tensor:
+        losses: list[Tensor] = []
 
-    def _backward(self, images: Tensor, labels: Tensor, micro_batches: int, repels: bool) -> Tensor:
-        loss = self._loss(images, labels)
-        objective = loss / micro_batches
-        if repels:
-            objective = objective + repulsion_loss(self.model) ** 2
-        objective.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        def objectives() -> Iterator[Tensor]:
+            for images, labels in inputs:
+                # Gradients are summed over processes once an update, with those of the last micro-batch.
+                last = len(losses) == micro_batches - 1
+                with nullcontext() if last or self.group.world == 1 else self._wrapped.no_sync():  # type: ignore[operator]
+                    loss = self._loss(images, labels)
+                    losses.append(loss.detach())
+                    objective = loss / micro_batches
+                    yield objective + repulsion_loss(self.model) ** 2 if repels and last else objective
+            # All gradients are there.
+            if self.config.clip_grad is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
 
-    def _move_parameters(self) -> None:
-        if self.config.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
-        self.optimizer.step()
+        _move(self.optimizer, objectives())
         if self.config.clamp_positions:
             clamp_positions_(self.model)
+        return torch.stack(losses)
 
     def _on_their_way(
         self, losses: Tensor, batches: Sequence[Batch], stop: bool

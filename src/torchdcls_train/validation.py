@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data.batches import Batch, ValidationBatches
-from .data.image_source import Images, Stream, shortened
+from .data.source_types import Images, Stream, shortened
 from .data.transforms import preparation, validation_transform
 from .processes import Processes, default_workers
 from .settings import TrainConfig
@@ -32,7 +32,7 @@ def validation_batches(
     """The images that a run is validated on, prepared as its model expects."""
     return ValidationBatches(
         source,
-        validation_transform(config, *preparation(model)),
+        validation_transform(config, preparation(model)),
         batch=config.micro_batch,
         group=group,
         workers=reading_workers(config, source, group),
@@ -61,7 +61,7 @@ def validate(
         model: Put into evaluation mode.
         batches: This process's images.
         group: The processes.
-        config: Precision and memory format are its.
+        config: Its precision and memory format are taken.
         on_batch: Called with the number of images after each batch.
 
     Raises:
@@ -69,8 +69,8 @@ def validate(
     """
     model.eval()
     seen, unreadable = 0, 0
-    # Of each batch the loss, and how many are right at first and among five. They are read at the end: a GPU that is
-    # asked for a number has nothing to do until the next batch comes.
+    # Of each batch the loss, and how many are right at first and among five, read at the end: a GPU that is asked for a
+    # number waits for the next batch.
     sums: list[Tensor] = []
     for batch in batches:
         unreadable += batch.unreadable
@@ -100,13 +100,13 @@ def class_numbers(
     """The model's number of each class of the data, which may have fewer.
 
     Args:
-        known: Names of the model's classes, None where nobody knows.
+        known: Names of the model's classes, None where unknown.
         count: Number of the model's classes.
-        there: Names of the data's classes, likewise.
-        num_classes: Number of the data's classes, likewise.
+        there: Names of the data's classes, None where unknown.
+        num_classes: Number of the data's classes, None where unknown.
 
     Raises:
-        ValueError: The data have other classes, or nobody knows which of the model's they have.
+        ValueError: The data have other classes, or it is unknown which of the model's they have.
     """
     if known is None or there is None:
         if (num_classes or 0) > count:
@@ -121,6 +121,6 @@ def class_numbers(
     if unknown:
         raise ValueError(
             f"data: expected classes that the model was trained on, got {shortened(unknown)} "
-            f"besides; it knows {shortened(known)}"
+            f"besides; its classes are {shortened(known)}"
         )
     return torch.tensor([known.index(name) for name in there])

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torchdcls._files import whole_lines
+from torchdcls_results import whole_lines
 
 from .plan import Cell, NetworkCell, TapsCell
 
@@ -15,17 +15,11 @@ RECORDS = "settings.jsonl"
 
 @dataclass(frozen=True)
 class TapsOutcome:
-    """What a run of the recovery task led to, kernel by kernel.
+    """What a run of the recovery task led to, kernel by kernel."""
 
-    Args:
-        found: Taps found of each kernel.
-        taps: Taps of a kernel.
-        loss: Of each kernel, over the teacher's power.
-    """
-
-    found: list[int]
-    taps: int
-    loss: list[float]
+    found: list[int]  # taps found of each kernel
+    taps: int  # taps of a kernel
+    loss: list[float]  # of each kernel, over the teacher's power
 
 
 @dataclass(frozen=True)
@@ -41,15 +35,10 @@ Outcome = TapsOutcome | NetworkOutcome
 
 @dataclass(frozen=True)
 class Records:
-    """What is done of the study.
+    """What is done of the study."""
 
-    Args:
-        outcomes: By the cell's id.
-        origins: Where they come from (`torchdcls_results`), in the order of the file.
-    """
-
-    outcomes: Mapping[str, Outcome]
-    origins: list[Mapping[str, Any]]
+    outcomes: Mapping[str, Outcome]  # by the cell's id
+    origins: list[Mapping[str, Any]]  # where they come from (`torchdcls_results`), in the order of the file
 
 
 def line_of(cell: Cell, outcome: Outcome) -> dict[str, Any]:

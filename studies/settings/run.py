@@ -14,17 +14,17 @@ from torch import Tensor
 from torchdcls.cli.options import Command
 from torchdcls_results import environment
 from torchdcls_train.comparison.config import CompareConfig, Inputs
-from torchdcls_train.comparison.models import method_model
+from torchdcls_train.comparison.models import compared_model
 from torchdcls_train.comparison.positions.inputs import drawn, prepared
 from torchdcls_train.comparison.positions.task import FOUND, Student, Teacher, find_taps
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.fashion_mnist import FASHION_MNIST_CLASSES, read_embedded
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageData, balanced
-from torchdcls_train.data.named import channel_mean_std
-from torchdcls_train.data.seeds import seed_of
-from torchdcls_train.progress import ProgressBar
-from torchdcls_train.run_files import RunWriter, command_line
+from torchdcls_train.data.in_memory import channel_mean_std
+from torchdcls_train.data.random_numbers import seed_of
+from torchdcls_train.runs.progress_bar import ProgressBar
+from torchdcls_train.runs.writer import RunWriter, command_line
 
 from ..config import StudyConfig
 from ..images import load_images
@@ -39,17 +39,11 @@ _EPOCHS, _VALIDATION = 4, 1000
 
 @dataclass(frozen=True)
 class SettingsConfig:
-    """How much is run.
+    """How much is run."""
 
-    Args:
-        seeds: Of each task.
-        kernels: Of a seed, each an independent trial.
-        shortened: All runs are so many times shorter; for tests.
-    """
-
-    seeds: Mapping[Task, int]
-    kernels: int = 24
-    shortened: int = 1
+    seeds: Mapping[Task, int]  # of each task
+    kernels: int = 24  # of a seed, each an independent trial
+    shortened: int = 1  # all runs are so many times shorter; for tests
 
 
 DEFAULT = SettingsConfig(SEEDS)
@@ -63,14 +57,7 @@ def run_settings(
     argv: Sequence[str] | None = None,
     console: Console | None = None,
 ) -> Literal["finished", "interrupted"]:
-    """Runs what is left; rerun to resume after the last finished cell.
-
-    Args:
-        folder: Of the study; gets `settings.jsonl`.
-        config: How much is run.
-        tasks: Runs the cells of these alone.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
+    """Runs what is left of some tasks into the folder's `settings.jsonl`; rerun to resume after the last finished cell.
 
     Raises:
         ValueError: Another process has the folder, or its records are broken.
@@ -152,10 +139,14 @@ class NetworkTraining:
             dilated_kernel_size=cell.size,
             position_radius=cell.radius,
             sigma_init=cell.sigma,
+            kernel_count=cell.elements,
             epochs=max(1, _EPOCHS // self._shortened),
         ).checked()
-        model, report = method_model(config, cell.method, self._data, cell.seed)
-        settings = short_settings(config, cell.seed, bilinear=cell.method == "bilinear")
+        model, report = compared_model(config, cell.method, self._data, cell.seed)
+        settings = replace(
+            short_settings(config, cell.seed, bilinear=cell.method == "bilinear"),
+            position_lr_scale=cell.position_lr_scale,
+        )
         mean, std = channel_mean_std(self._data.train.images)
         training = HeldBatches(self._data.train, config.batch_size, mean, std, cell.seed)
         validation = HeldBatches(self._data.test, config.batch_size, mean, std)

@@ -75,7 +75,7 @@ def test_page_of_made_rows() -> None:
     del bad["onnx_sizes"]
     lost = {"model": "c", "source": "ours", "picked": "all", "convert": "nothing there"} | dict.fromkeys(STEPS[1:], "-")
     text = page({"families": [good, bad, lost]}, "the caption")
-    assert "1 of 3 models went through all steps" in text
+    assert "**1 of 3 models pass all steps.**" in text
     assert "| timm a | depthwise | 3 | 11 | 9 | 1,000 | 990 | yes | yes | yes | yes | yes | any |" in text
     assert "| timm b | several taps | 3 | 11 | 9 | 1,000 | 990 | yes | yes | yes | yes | no | - |" in text
     assert "| c | several taps | - | - | - | - | - | no | - | - | - | - | - |" in text

@@ -13,7 +13,7 @@ from benchmarks.kept_weights import ARMS, EVALUATIONS_AN_EPOCH, Arm, draw, note,
 from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.small import comparison_model
 from torchdcls_train.data.image_set import ImageData, ImageSet
-from torchdcls_train.progress import ProgressBar
+from torchdcls_train.runs.progress_bar import ProgressBar
 
 
 def small_data() -> ImageData:
@@ -102,9 +102,9 @@ def test_start_leaves_the_trained_model_alone() -> None:
 
 def test_table_of_made_numbers() -> None:
     header, *body = rows(made(MADE))
-    assert header == ["layers, weights", "rate", "elements", "residual", "at the start", "after epoch 1"]
+    assert header == ["layers, weights", "learning rate", "elements", "residual", "at the start", "after epoch 1"]
     assert body[0][:4] == ["7x7", "0.001", "-", "-"]
-    assert body[1][:4] == ["bilinear, keep", "0.001", "26", "0.25"]
+    assert body[1][:4] == ["bilinear, warm start", "0.001", "26", "0.25"]
     # 80, 81, 82: deviation 1, t of two degrees of freedom 4.303, over the root of 3.
     assert body[1][4] == "81.00 ± 2.48"
 
@@ -112,9 +112,9 @@ def test_table_of_made_numbers() -> None:
 def test_sentences_of_made_numbers() -> None:
     text = note(made(MADE))
     assert "to 91.00 ± 2.48 %" in text
-    assert "Kept against random weights, bilinear, rate 0.001: +9.00 points" in text
+    assert "Warm start against new weights, bilinear, learning rate 0.001: +9.00 points" in text
     assert "+6.52 to +11.48, paired: better." in text
-    assert "gaussian, rate 0.001: +0.00 points" in text and "no difference shown" in text
+    assert "gaussian, learning rate 0.001: +0.00 points" in text and "not significant" in text
     one = {name: curves[:1] for name, curves in MADE.items()}
     assert "one seed." in note(made(one)) and "±" not in str(rows(made(one)))
     worse = note(made(MADE | {"bilinear, keep": MADE["bilinear, random"], "bilinear, random": MADE["bilinear, keep"]}))

@@ -10,8 +10,8 @@ import torch
 import torchdcls_results
 from benchmarks import construction
 from benchmarks.construction import ConstructionProblem
-from benchmarks.parity import ParityError
 from benchmarks.run import main
+from benchmarks.timing import ParityError
 
 pytest.importorskip("DCLS")
 

@@ -9,9 +9,9 @@ from cases import CPU_METHODS
 
 from benchmarks import conv, model, pictures
 from benchmarks.conv import Layer, auto_summary
-from benchmarks.parity import ParityError
 from benchmarks.run import main
 from benchmarks.shapes import Shape
+from benchmarks.timing import ParityError
 
 pytest.importorskip("DCLS")
 

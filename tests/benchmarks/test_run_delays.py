@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks import delays
-from benchmarks.parity import ParityError
 from benchmarks.run import main
 from benchmarks.tables import TABLES
+from benchmarks.timing import ParityError
 
 pytest.importorskip("DCLS")
 

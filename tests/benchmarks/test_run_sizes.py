@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import sizes
-from benchmarks.parity import ParityError
 from benchmarks.run import main
 from benchmarks.tables import TABLES
+from benchmarks.timing import ParityError
 from torchdcls.ops.conv import api
 from torchdcls_train.comparison import small as comparison
 

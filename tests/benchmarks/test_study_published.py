@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.evidence import stale_pictures, studies
+from benchmarks.evidence import studies_page as page
 from benchmarks.publish import publish_study
 from benchmarks.record import RESULTS, ROOT
-from benchmarks.study import evidence, page, stale_pictures, studies
 from benchmarks.tables import main, stale_pages
 from studies.page import write_page
 from studies.records import CELLS, SETTINGS, Study
 from studies.results import results_of
 from tests.studies.made_study import made_study, toy
-from torchdcls_train.run_files import RunWriter
+from torchdcls_train.runs.writer import RunWriter
 
 
 def run_folder(folder: Path, study: Study) -> Path:
@@ -121,22 +122,3 @@ def test_nothing_published_is_nothing_stale(tmp_path: Path) -> None:
 def test_the_repository_s_own_page_is_fresh() -> None:
     assert stale_pages(ROOT / "docs", RESULTS) == {}
     assert stale_pictures(studies(RESULTS), ROOT / "docs") == []
-
-
-def test_evidence_has_the_ranges_of_positions_and_the_conclusion_of_images() -> None:
-    positions = {
-        "table": "| a |\n\n- Edges: 5 to 78 %.\n- Images: 59 to 73 %.\n- More.",
-        "config": {"inputs": ["e", "i"]},
-    }
-    config = {"model": "convmixer", "epochs": 4, "seeds": 6}
-    images = {"table": "| a |\n\n- No difference from 7x7 is significant.\n- bilinear: +0.1.", "config": config}
-    study = results_of(made_study(toy()))
-    text = evidence(positions, images, [study])
-    assert text.startswith(
-        "Edges: 5 to 78 %. Images: 59 to 73 %. `torchdcls compare images` (convmixer, 4 epochs, 6 seeds): No "
-        "difference from 7x7 is significant. Study made (made, 40 training images, 1 epoch, 2 seeds): DCLS layers "
-    )
-    assert "significant at 5 % after Bonferroni correction over 1 comparison" in text
-    one_seed = images | {"table": "| a |\n\n- bilinear: +0.1 points."}
-    assert "compare images" not in evidence(None, one_seed, [study])
-    assert "not finished" in evidence(None, None, [results_of(made_study(toy(), cells=1))])

@@ -20,7 +20,7 @@ def place(name: str, inside: str = "\nold") -> str:
 @pytest.fixture(autouse=True)
 def simple_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tables that show one number each."""
-    makers = {name: lambda result: f"| {result['value']} |" for name in ("construction", "comparison")}
+    makers = {name: lambda result: f"| {result['value']} |" for name in ("construction", "conv")}
     monkeypatch.setattr(tables, "TABLES", makers)
 
 
@@ -45,10 +45,10 @@ def test_empty_place_is_filled(tmp_path: Path) -> None:
 
 def test_several_tables(tmp_path: Path) -> None:
     put(tmp_path, "construction-a", "2026-01-01", 1)
-    put(tmp_path, "comparison-a", "2026-01-01", 2)
-    text, stale = update(place("comparison") + "\n\n" + place("construction", "\n| 1 |"), tmp_path)
-    assert text == place("comparison", "\n| 2 |") + "\n\n" + place("construction", "\n| 1 |")
-    assert stale == ["comparison"]
+    put(tmp_path, "conv-a", "2026-01-01", 2)
+    text, stale = update(place("conv") + "\n\n" + place("construction", "\n| 1 |"), tmp_path)
+    assert text == place("conv", "\n| 2 |") + "\n\n" + place("construction", "\n| 1 |")
+    assert stale == ["conv"]
 
 
 def test_newest_by_the_date_inside(tmp_path: Path) -> None:

@@ -140,8 +140,8 @@ class Originals:
         import torchdcls.models
         from torchdcls.deployment import Configuration, export
         from torchdcls.deployment.hub import TimmModel
-        from torchdcls_train.checkpoint import save_checkpoint
-        from torchdcls_train.run_folder import resolved
+        from torchdcls_train.runs.checkpoint import save_checkpoint
+        from torchdcls_train.runs.folder import resolved
         from torchdcls_train.settings import TrainConfig
 
         assert torchdcls.models

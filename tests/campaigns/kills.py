@@ -31,7 +31,7 @@ def run(cases: int, seed: int) -> Iterator[Case]:
     Every line of metrics and every tensor of the last checkpoint must be equal to the last bit. SIGKILL comes at random
     moments of start, updates, validation and saving.
     """
-    from tests.torchdcls_train import runs
+    from tests.torchdcls_train import made_runs as runs
 
     kinds = list(itertools.product(_optimizers(), (False, True), (1, 2)))
     choice = random.Random(seed)
@@ -98,7 +98,7 @@ def difference(whole: Path, out: Path) -> str | None:
     """Where two runs differ."""
     import torch
 
-    from tests.torchdcls_train import runs
+    from tests.torchdcls_train import made_runs as runs
 
     for number, (row, other) in enumerate(zip(runs.rows(whole), runs.rows(out), strict=False)):
         if row != other:
@@ -114,7 +114,7 @@ def difference(whole: Path, out: Path) -> str | None:
 
 def _processes(target: Callable[..., object], arguments: Sequence[tuple[Any, ...]]) -> Sequence[BaseProcess]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torchdcls_train.engine"])
+    context.set_forkserver_preload(["torchdcls_train.train"])
     children = [context.Process(target=target, args=each) for each in arguments]
     for child in children:
         child.start()
@@ -137,8 +137,8 @@ def _failure(out: Path, codes: Sequence[int | None]) -> str | None:
 def _train(settings: dict[str, Any], out: Path, rank: int, processes: int, port: int) -> None:
     from rich.console import Console
 
-    from torchdcls_train.engine import train
     from torchdcls_train.settings import TrainConfig
+    from torchdcls_train.train import train
 
     if processes > 1:
         # As torchrun starts them.

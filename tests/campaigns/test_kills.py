@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.campaigns import kills
-from torchdcls_train.checkpoint import load_checkpoint
+from torchdcls_train.runs.checkpoint import load_checkpoint
 
 
 def test_a_few_cases(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
-from tests.torchdcls_train import runs
+from tests.torchdcls_train import made_runs as runs
 from torchdcls.cli import main
 from torchdcls.deployment import load
 from torchdcls.nn import DclsLayer
-from torchdcls_train.averaged import PARTS, better_part
-from torchdcls_train.checkpoint import load_checkpoint
 from torchdcls_train.evaluate import evaluate, load_model
 from torchdcls_train.export import export_checkpoint
+from torchdcls_train.runs.checkpoint import load_checkpoint
+from torchdcls_train.runs.trained_model import PARTS, better_part
 from torchdcls_train.settings import EvalConfig, ExportConfig
 
 
@@ -135,7 +135,7 @@ def test_a_file_that_is_there(copied: Path, capsys: pytest.CaptureFixture[str]) 
         (["--to", "onnx", "--image-size", "0"], "--image-size: expected at least 1, got 0"),
         (["--to", "onnx", "--image-size", "1"], "--image-size: expected an input that the model takes, got"),
         (["--to", "onnx", "--out", "{tmp}/model.pt2"], "--out: expected a name that ends in .onnx"),
-        (["--to", "onnx", "--out", "{tmp}/none/model.onnx"], "--out: expected a file in a folder that is there"),
+        (["--to", "onnx", "--out", "{tmp}/none/model.onnx"], "--out: expected a file in a folder that exists"),
         (
             ["--to", "safetensors", "--out", "{tmp}/last.safetensors", "--overwrite"],
             "--out: expected another file than",

@@ -58,14 +58,14 @@ def test_a_model_of_torchvision(capsys: pytest.CaptureFixture[str], name: str) -
 
 
 def test_a_model_that_cannot_be_made_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "575 x 575 beside them" in told(capsys, "torchvision:regnet_y_400mf")
+    assert "575 x 575 without them" in told(capsys, "torchvision:regnet_y_400mf")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["convnext_tinny"], "model: expected a name that timm or torchvision knows, .* mean 'convnext_tiny'"),
-        (["torchvision:resnet5"], "model: expected a name that torchvision knows behind .* mean 'resnet50'"),
+        (["torchvision:resnet5"], "model: expected a model of torchvision after .* mean 'resnet50'"),
         (["convnext_atto", "--dilated-kernel-size", "0"], "--dilated-kernel-size: expected at least 1, got 0"),
         (["convnext_atto", "--image-size", "8"], "example: expected an input that ConvNeXt can be run on"),
         (["convnext_atto", "--kernel-size", "8"], "--kernel-size: expected an option; did you mean"),

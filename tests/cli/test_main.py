@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,9 +27,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[CompareConfig]:
     """Settings that reach the comparison, which itself does nothing."""
     configs: list[CompareConfig] = []
 
-    def compare(config: CompareConfig, *, argv: list[str]) -> dict[str, Any]:
+    def compare(config: CompareConfig, *, argv: list[str]) -> SimpleNamespace:
         configs.append(config)
-        return {"status": "interrupted" if config.seeds == 13 else "finished"}
+        return SimpleNamespace(status="interrupted" if config.seeds == 13 else "finished")
 
     monkeypatch.setattr(images_run, "compare_images", compare)
     return configs
@@ -63,9 +64,9 @@ def test_options(seen: list[CompareConfig], tmp_path: Path) -> None:
 def test_lists_that_may_be_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     configs: list[DigitsConfig] = []
 
-    def compare_digits(config: DigitsConfig, *, argv: list[str]) -> dict[str, Any]:
+    def compare_digits(config: DigitsConfig, *, argv: list[str]) -> SimpleNamespace:
         configs.append(config)
-        return {"status": "finished"}
+        return SimpleNamespace(status="finished")
 
     monkeypatch.setattr(digits_run, "compare_digits", compare_digits)
     (tmp_path / "settings.yaml").write_text("speakers: [theo]")
@@ -101,13 +102,13 @@ def test_settings_from_a_file(seen: list[CompareConfig], tmp_path: Path) -> None
         (["compare", "images", "--config", __file__], "--config: expected a YAML file with lines of 'setting: value'"),
         (
             ["compare", "position"],
-            "torchdcls compare: expected positions or images or digits, or an option; did you mean 'positions'?",
+            "torchdcls compare: expected 'positions', 'images' or 'digits', or an option; did you mean 'positions'?",
         ),
-        (["compare", "--taps", "3"], "--taps: expected positions before it, as in torchdcls compare positions --taps"),
-        (["compare", "--seeds=3"], "--seeds: expected positions or images or digits before it"),
+        (["compare", "--taps", "3"], "--taps: expected 'positions' before it, as in torchdcls compare positions --t"),
+        (["compare", "--seeds=3"], "--seeds: expected 'positions', 'images' or 'digits' before it"),
         (["compare", "--sed", "3"], "--sed: expected an option"),
         (["foo"], "no name is similar"),
-        (["info", "resnet50", "resnet18"], "expected options, which begin with --, got 'resnet18' besides"),
+        (["info", "resnet50", "resnet18"], "expected options, which begin with --, got the extra word 'resnet18'"),
     ],
 )
 def test_words_that_cannot_be_parsed(
@@ -197,10 +198,10 @@ def test_compare_alone_does_both(
     reported: list[Any] = []
     status = "finished"
 
-    def compare_positions(config: PositionsConfig, *, argv: list[str]) -> dict[str, Any]:
+    def compare_positions(config: PositionsConfig, *, argv: list[str]) -> SimpleNamespace:
         assert not seen and argv[0] == "compare"
         positions.append(config)
-        return {"status": status}
+        return SimpleNamespace(status=status)
 
     monkeypatch.setattr(positions_run, "compare_positions", compare_positions)
     monkeypatch.setattr(positions_findings, "positions_part", lambda result, folder: ("positions", folder))

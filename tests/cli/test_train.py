@@ -1,4 +1,4 @@
-"""`torchdcls train` and `torchdcls eval`: what they accept, and what reaches the engine."""
+"""`torchdcls train` and `torchdcls eval`: what they accept, and the settings with which they call the function."""
 
 from pathlib import Path
 from typing import Any
@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.torchdcls_train import runs
+from tests.torchdcls_train import made_runs as runs
 from torchdcls.cli import main
-from torchdcls_train import engine
+from torchdcls_train import train as training
 from torchdcls_train.recipes import load_recipe, recipe_names
 from torchdcls_train.settings import SETTINGS, TrainConfig
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, TrainConfig]]:
-    """Settings that reach the engine, which itself does nothing."""
+    """Settings with which `train` is called, which itself does nothing."""
     configs: list[tuple[str | None, TrainConfig]] = []
 
     def train(config: TrainConfig, *, name: str | None, argv: list[str]) -> dict[str, Any]:
         configs.append((name, config))
         return {}
 
-    monkeypatch.setattr(engine, "train", train)
+    monkeypatch.setattr(training, "train", train)
     return configs
 
 
@@ -113,9 +113,9 @@ def test_wrong_words_end_with_one_sentence(
         (
             ["--model-args", "{depths:[1,1],dims:[8,8]}"],
             "--model-args: expected a mapping such as '{depths: [2, 2], dims: [8, 8]}' or null, got "
-            "'{depths:[1,1],dims:[8,8]}'; YAML wants a space after the colon: '{depths: [1,1],dims: [8,8]}'",
+            "'{depths:[1,1],dims:[8,8]}'; YAML needs a space after the colon: '{depths: [1,1],dims: [8,8]}'",
         ),
-        (["--model-args", "{depths:3}"], "got '{depths:3}'; YAML wants a space after the colon: '{depths: 3}'"),
+        (["--model-args", "{depths:3}"], "got '{depths:3}'; YAML needs a space after the colon: '{depths: 3}'"),
         (["--model-args", "depths=3"], "dims: [8, 8]}' or null, got 'depths=3'\n"),
         (["--scale", "0.5"], "--scale: expected 2 numbers such as '[0.5, 1]', got '0.5'"),
         (["--ratio", "[1,2,3]"], "--ratio: expected 2 numbers such as '[0.5, 1]', got '[1, 2, 3]'"),
@@ -124,7 +124,7 @@ def test_wrong_words_end_with_one_sentence(
         (["--clamp-positions", "maybe"], "--clamp-positions: expected true or false, got 'maybe'"),
         (["--out"], "--out: expected one argument"),
         (["--config"], "--config: expected one argument"),
-        (["extra"], "expected options, which begin with --, got 'extra' besides"),
+        (["extra"], "expected options, which begin with --, got the extra word 'extra'"),
         (["--model", "convnex"], "got 'convnex'; did you mean 'convnext_"),
     ],
 )
@@ -152,9 +152,9 @@ def test_words_of_another_type(capsys: pytest.CaptureFixture[str], words: list[s
         ("scale: [1, 2, 3]", "scale: expected 2 numbers such as '[0.5, 1]' in"),
         ("compile: 3", "compile: expected true or false"),
         ("loss: cross-entropie", "got 'cross-entropie'; did you mean 'cross-entropy'?"),
-        ("model_args: depths:3", "got 'depths:3'; YAML wants a space after the colon: 'depths: 3'"),
-        ("model_args: {depths:3}", "got 'depths:3'; YAML wants a space after the colon"),
-        ("model_args: {depths:[1,1],dims:[8,8]}", "YAML wants a space after the colon"),
+        ("model_args: depths:3", "got 'depths:3'; YAML needs a space after the colon: 'depths: 3'"),
+        ("model_args: {depths:3}", "got 'depths:3'; YAML needs a space after the colon"),
+        ("model_args: {depths:[1,1],dims:[8,8]}", "YAML needs a space after the colon"),
     ],
 )
 def test_a_value_of_another_type_in_a_file(

@@ -359,7 +359,7 @@ def test_delays(kind, interpolation):
 )
 def test_delays_that_no_layer_of_torch_has(layer, said):
     model = nn.Sequential(AxonalDelays(3, 3, 6), layer)
-    with pytest.raises(ValueError, match=f"^model: expected layers that torch's can replace, got {said}"):
+    with pytest.raises(ValueError, match=f"^model: expected layers that torch's layers can replace, got {said}"):
         fuse(model)
     assert isinstance(model[0], AxonalDelays)
     with pytest.raises(ValueError, match=r"got a RecurrentDelays, which feeds|which cannot be replaced in place"):

@@ -152,7 +152,7 @@ SKIPPED = {
     "stride": (lambda: depthwise(stride=2), "stride (2, 2)"),
     "stride along one axis": (lambda: depthwise(stride=(1, 2)), "stride (1, 2)"),
     "one tap": (lambda: depthwise(kernel_size=1), "its kernel has one tap"),
-    "subclass": (lambda: Conv2dSame(4, 4, 3, groups=4), "Conv2dSame is a subclass with a behaviour of its own"),
+    "subclass": (lambda: Conv2dSame(4, 4, 3, groups=4), "Conv2dSame is a subclass with a behavior of its own"),
     "transposed": (
         lambda: nn.ConvTranspose2d(4, 4, 3, groups=4),
         "ConvTranspose2d is not converted: make a torchdcls.DclsTranspose2d instead",

@@ -416,7 +416,7 @@ def test_profiles_come_back_wherever_they_stand(tmp_path: Path) -> None:
     assert (back.profile, back.default) == (triangle, bilinear)
     assert back.layout == Layout(bilinear, "triangle")
     _with_config(folder, {"profile": "triangel", "layout": None})
-    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path: profile cannot be made of config.json in"):
+    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path: profile cannot be made from config.json in"):
         Profiled.from_pretrained(folder)
 
 
@@ -520,7 +520,7 @@ class OfSizes(nn.Module, DclsHubMixin):
 
 
 def test_a_dataclass_that_refuses_what_json_holds(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^path: expected a dataclass that can be made again of .*unhashable"):
+    with pytest.raises(ValueError, match=r"^path: expected a dataclass that can be made again from .*unhashable"):
         saved(tmp_path, OfSizes(Sizes((1, 2))))
 
 
@@ -597,6 +597,15 @@ def test_arguments_of_the_caller_may_be_more_than_words(tmp_path: Path) -> None:
     assert TimmModel.from_pretrained(folder, model_args={"norm_layer": "layernorm2d"}).model.num_classes == 3
     back = TimmModel.from_pretrained(folder, model_args={"act_layer": nn.ReLU})
     assert any(isinstance(module, nn.ReLU) for module in back.modules())
+
+
+def test_arguments_of_the_model_that_json_cannot_hold_are_asked_for(tmp_path: Path) -> None:
+    model_args = {"act_layer": nn.ReLU}
+    model = shaken(TimmModel("convnext_atto", num_classes=3, model_args=model_args))
+    folder, images = saved(tmp_path, model), torch.randn(1, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"^model_args: expected to be given to from_pretrained"):
+        TimmModel.from_pretrained(folder)
+    assert torch.equal(TimmModel.from_pretrained(folder, model_args=model_args)(images), model(images))
 
 
 def test_a_subclass_reads_its_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -776,7 +785,7 @@ def broken(folder: Path, how: str) -> None:
         ("cut in its header", "'.*model.safetensors' cannot be read (.*); it is cut short"),
         ("no JSON", "'.*config.json' is no JSON"),
         ("no object", "expected an object in '.*config.json', got"),
-        ("another size", "the weights in '.*' do not fit what Net makes of config.json .*size mismatch"),
+        ("another size", "the weights in '.*' do not fit the model that Net makes from config.json .*size mismatch"),
     ],
 )
 def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, how: str, message: str) -> None:
@@ -790,7 +799,7 @@ def test_broken_folders_are_told_in_a_sentence(tmp_path: Path, how: str, message
 def test_a_folder_of_another_class(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected a model that Net saved, got '.*', whose config.json has 'depth'"):
         Net.from_pretrained(saved(tmp_path, Other()))
-    with pytest.raises(ValueError, match=r"do not fit what Other makes of config.json .*; what changes layers"):
+    with pytest.raises(ValueError, match=r"the model that Other makes from config.json .*; calls that change layers"):
         Other.from_pretrained(_with_config(saved(tmp_path), {}))
 
 
@@ -802,7 +811,7 @@ def _with_config(folder: Path, config: dict[str, Any]) -> Path:
 def test_layers_changed_after_the_constructor_are_noticed(tmp_path: Path) -> None:
     model = TimmModel("convnext_atto", num_classes=3)
     convert(model, dilated_kernel_size=9, kernel_count=4)
-    with pytest.raises(ValueError, match=r"such as torchdcls.convert, belongs into __init__$"):
+    with pytest.raises(ValueError, match=r"such as torchdcls.convert, belong in __init__$"):
         TimmModel.from_pretrained(saved(tmp_path, model))
 
 

@@ -17,7 +17,7 @@ from torch import nn
 import torchdcls.models
 from torchdcls import Dcls1d, Dcls2d, convert
 from torchdcls.deployment import Configuration, ExportError, export, load
-from torchdcls_train.checkpoint import save_checkpoint
+from torchdcls_train.runs.checkpoint import save_checkpoint
 
 ARGUMENTS: dict[str, Any] = {"depths": [1, 1, 2, 1], "dims": [8, 8, 16, 16], "num_classes": 3}
 NAME = "convnext_tiny_dcls_gaussian"
@@ -111,8 +111,8 @@ def test_a_file_is_as_readable_as_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({**ARGUMENTS, "num_classes": 4}, "of other shapes are head.fc.weight, head.fc.bias"),
-        ({**ARGUMENTS, "depths": [1, 1, 1, 1]}, "it has besides stages.2.blocks.1"),
+        ({**ARGUMENTS, "num_classes": 4}, "shapes differ for head.fc.weight, head.fc.bias"),
+        ({**ARGUMENTS, "depths": [1, 1, 1, 1]}, "it also has stages.2.blocks.1"),
         ({**ARGUMENTS, "width": 3}, "does not take"),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for place in (len(whole) - 1, len(whole) - 40, whole.index(b"axes (0,)")):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place:][1:])
-        assert refusal(path, own()).endswith("its checksum is not that of what is in it; copy or export it again")
+        assert refusal(path, own()).endswith("its checksum does not match its content; copy or export it again")
     path.write_bytes(whole)
     assert_same(load(path, own()), model)
 
@@ -223,7 +223,7 @@ def test_numbers_of_another_kind(tmp_path: Path) -> None:
     metadata = {"format": "torchdcls model 1", "about": "{}", "shared": "{}"}
     for stored in (torch.ones(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.complex64)):
         save_file({"weight": stored}, path, metadata)
-        assert refusal(path, model).endswith("of this Linear (of other kinds of numbers are weight)")
+        assert refusal(path, model).endswith("does not fit this Linear (kinds of numbers differ for weight)")
     save_file({"weight": torch.ones(1, 2, dtype=torch.bfloat16)}, path, metadata)
     load(path, model)
     assert model.weight.dtype == torch.bfloat16
@@ -234,7 +234,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     before = other[0].weight.clone()
     export(nn.Sequential(Dcls1d(2, 2, 2, dilated_kernel_size=3)), path, to="safetensors")
     message = refusal(path, other)
-    assert message.startswith(f"path: '{path}' is not of this Sequential (it has besides 0.position, 0.sigma;")
+    assert message.startswith(f"path: '{path}' does not fit this Sequential (it also has 0.position, 0.sigma;")
     assert torch.equal(other[0].weight, before)
     assert "it lacks 1.weight" in refusal(path, nn.Sequential(Dcls2d(2, 2, 2, dilated_kernel_size=3), nn.Linear(2, 2)))
 

@@ -245,7 +245,7 @@ def test_maps_of_one_cell_know_how_far_the_next_would_be(size: int) -> None:
 
 def test_no_map_is_not_known() -> None:
     field = receptive_field(nn.Linear(4, 3), torch.randn(2, 4))
-    assert str(field) == "not known (the model gives no map)"
+    assert str(field) == "not known (the model returns no feature map)"
 
 
 def test_one_and_three_axes() -> None:

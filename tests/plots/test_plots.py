@@ -8,7 +8,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from studies.axes import draw_differences, draw_seeds, draw_sweep
+from studies.differences import Difference
+from studies.pictures import draw_differences, draw_seeds, draw_sweep
 from torchdcls.plots import (
     draw_accuracy,
     draw_delay_field,
@@ -110,7 +111,7 @@ def test_lines_of_names_stand_side_by_side(axes: Axes) -> None:
 
 
 def test_differences_have_both_intervals(axes: Axes) -> None:
-    draw_differences(axes, {"gaussian - 7x7": (1.0, (0.5, 1.5), (-1.0, 3.0))})
+    draw_differences(axes, {"gaussian - 7x7": Difference(5, 1.0, (0.5, 1.5), (-1.0, 3.0))})
     ends = [segments.get_segments()[0][:, 1].tolist() for segments in axes.collections]
     assert ends == [[-1.0, 3.0], [0.5, 1.5]]
     assert [list(line.get_ydata()) for line in axes.lines][:2] == [[1.0], [0, 0]]

@@ -5,16 +5,16 @@ import torch
 from torch._dynamo.utils import counters
 
 from studies.cells import make_cell
-from studies.compiling import compile_in_pieces_, many_shapes
-from studies.config import METHODS, Method
-from studies.methods import build
+from studies.config import LAYERS, Layers
+from studies.layers import build
+from studies.training import compile_in_pieces_, many_shapes
 from tests.studies.made_study import PLATFORM, toy
 from torchdcls.optim import dcls_layers
 from torchdcls_train.comparison import small as comparison
 
 
-def built(model: str, method: Method, seed: int) -> torch.nn.Module:
-    config = toy(models=[model], methods=list(METHODS), sweeps={"kernel_size": 5}, tuning={"seeds": [100]})
+def built(model: str, method: Layers, seed: int) -> torch.nn.Module:
+    config = toy(models=[model], methods=list(LAYERS), sweeps={"kernel_size": 5}, tuning={"seeds": [100]})
     cell = make_cell(config, PLATFORM, model=model, method=method, candidate=config.candidates(method)[0], seed=seed)
     return build(cell, 1, 10)[0]
 
@@ -26,7 +26,7 @@ def test_pieces_compute_the_model_and_are_compiled_once(model: str, monkeypatch:
     graphs = []
     torch._dynamo.reset()
     with many_shapes():
-        for seed, method in enumerate(METHODS):
+        for seed, method in enumerate(LAYERS):
             wanted, compiled = built(model, method, seed), built(model, method, seed)
             compile_in_pieces_(compiled, backend="aot_eager")
             for one in (wanted, compiled):

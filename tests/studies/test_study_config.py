@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.record import RESULTS
 from studies.files import content_of, load_study, study_from, study_names
-from studies.methods import build
+from studies.layers import build
 from studies.records import read_published
 from studies.run import main
 from studies.schedule import make_schedule

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from studies import images, run, training
 from studies.cells import Score
-from studies.config import METHODS, StudyConfig, Sweeps
+from studies.config import LAYERS, StudyConfig, Sweeps
 from studies.files import load_study
 from studies.page import page_text
 from studies.records import CELLS, read_finished, read_run
@@ -32,7 +32,7 @@ from torchdcls_train.comparison.training import short_run
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 # One epoch is over in a moment; all that takes time is making models.
-CANDIDATES = {method: {"kernel_size": [5, 9]} for method in METHODS if method != "7x7"} | {"7x7": {"lr": [2e-3, 4e-3]}}
+CANDIDATES = {method: {"kernel_size": [5, 9]} for method in LAYERS if method != "7x7"} | {"7x7": {"lr": [2e-3, 4e-3]}}
 
 
 class Guarded:
@@ -99,13 +99,13 @@ def table_of(folder: Path) -> list[list[str]]:
     """The rows of the table of finals, without speeds, which are there where no training had to share its core."""
     text = page_text(results_of(read_run(folder)), {})
     table = text.split("\n| method | ")[1].split("\n\n")[0]
-    return [row.strip("| ").split(" | ")[:13] for row in table.splitlines()[2:]]
+    return [row.strip("| ").split(" | ")[:9] for row in table.splitlines()[2:]]
 
 
 def test_dry_run_of_everything(guarded: Guarded, tmp_path: Path) -> None:
     config = toy(
         models=["convnext", "convformer"],
-        methods=list(METHODS),
+        methods=list(LAYERS),
         tuning={"seeds": [100], "candidates": CANDIDATES},
     )
     state, printed = quietly(config, tmp_path)
@@ -114,7 +114,7 @@ def test_dry_run_of_everything(guarded: Guarded, tmp_path: Path) -> None:
     finals = [line for line in lines if line["cell"]["test"]]
     # Of each of 2 models and 7 methods 2 seeds; every one of these scored on the test images, once.
     assert len(finals) == guarded.scored == 28
-    assert Counter(line["cell"]["method"] for line in finals) == dict.fromkeys(METHODS, 4)
+    assert Counter(line["cell"]["method"] for line in finals) == dict.fromkeys(LAYERS, 4)
     assert len(lines) == len({line["id"] for line in lines})
     assert all(line["test"] is None for line in lines if not line["cell"]["test"])
     assert {line["cell"]["seed"] for line in finals} == {0, 1}
@@ -197,7 +197,7 @@ def test_interruption_keeps_finished_cells(tmp_path: Path, monkeypatch: pytest.M
     assert state == "interrupted"
     assert "rerun the same command to resume from the last finished cell" in printed
     assert len(lines_of(tmp_path)) == 2
-    assert "not complete: 2 of 12 trainings" in (tmp_path / "results.md").read_text()
+    assert "not complete: 2 of 12 training runs" in (tmp_path / "results.md").read_text()
     assert quietly(toy(), tmp_path)[0] == "finished"
     ids = [line["id"] for line in lines_of(tmp_path)]
     assert len(ids) == len(set(ids)) == 12  # the sweep's 7 cells from a start of 1 are the tuning's too
@@ -224,7 +224,7 @@ def test_parts_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> N
 
 
 def test_seeds_put_together_are_the_whole(tmp_path: Path, guarded: Guarded) -> None:
-    """Fixed settings, which need no tuning: nothing but final trainings is shared."""
+    """Fixed settings, which need no tuning: nothing but final runs is shared."""
     config = toy(tuning={"seeds": [100], "candidates": {"gaussian": {"kernel_size": [5]}}}, sweeps={"kernel_size": 7})
     together = tmp_path / "together"
     together.mkdir()
@@ -283,7 +283,7 @@ def test_report_and_status_train_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_one_process_at_a_time(tmp_path: Path, guarded: Guarded) -> None:
     pytest.importorskip("fcntl")
     program = (
-        "import sys; from pathlib import Path; from torchdcls_train.run_files import RunWriter\n"
+        "import sys; from pathlib import Path; from torchdcls_train.runs.writer import RunWriter\n"
         "writer = RunWriter(Path(sys.argv[1]), 'a', 'b'); print('has it', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

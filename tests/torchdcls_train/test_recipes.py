@@ -16,7 +16,7 @@ from torchdcls_train.recipes import load_recipe, recipe_names
 from torchdcls_train.settings import SETTINGS, TrainConfig
 
 FOLDER = Path(torchdcls_train.__file__).parent / "recipes"
-FAMILIES = sorted(f"families/{file.stem}" for file in FOLDER.iterdir())
+FAMILIES = sorted(f"families/{file.stem}" for file in FOLDER.glob("*.yaml"))
 INTERPOLATIONS = ("bilinear", "triangle", "gaussian")
 # Of the machine and of one run; a recipe is silent about them.
 NOT_OF_A_RECIPE = {

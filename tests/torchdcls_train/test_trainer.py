@@ -1,6 +1,8 @@
 """The updates of an epoch: what is told of them, and when."""
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.training import short_settings
 from torchdcls_train.data.batches import Batch
 from torchdcls_train.processes import Processes
-from torchdcls_train.trainer import Step, Trainer
+from torchdcls_train.trainer import NotFiniteError, Step, Trainer, plain_updates
+
+ROOT = Path(__file__).parents[2]
 
 
 def trainer() -> Trainer:
@@ -102,3 +106,72 @@ def test_late_losses_are_those_that_come_at_once(monkeypatch: pytest.MonkeyPatch
     ]
     assert [done.unreadable for done in found] == [0, 0, 0, 1, 0]
     assert len({done.loss for done in found}) == 5
+
+
+def test_a_loss_that_is_not_finite_is_refused_and_not_told() -> None:
+    made = trainer()
+    broken = Batch(torch.full((2, 3), torch.inf), torch.tensor([0, 1]), ("c", "d"), (), 0)
+    told = made.epoch([*list(updates())[:2], [broken], *updates()], Step(1, 0))
+    assert [next(told).step.update, next(told).step.update] == [0, 1]
+    with pytest.raises(NotFiniteError, match=r"^the training loss of epoch 2 is nan after update 3; try a") as raised:
+        next(told)
+    done = raised.value.done
+    assert done is not None and (done.step, done.names_not_finite()) == (Step(1, 2), ["c", "d"])
+
+
+def test_plain_updates_are_those_of_a_plain_loop() -> None:
+    """To the bit, with a schedule that moves momentum too; the caller's loop runs after each update."""
+
+    def made() -> tuple[nn.Linear, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+        return model, optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=5)
+
+    batches = [batch.images for (batch,) in updates()]
+    model, optimizer, schedule = made()
+    losses = []
+    for batch in batches:
+        loss = model(batch).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        model.weight.data.clamp_(-0.3, 0.3)
+        losses.append(loss.item())
+    other, optimizer, schedule = made()
+    found = []
+    for value in plain_updates(optimizer, schedule, batches, lambda batch: other(batch).square().sum()):
+        other.weight.data.clamp_(-0.3, 0.3)
+        found.append(value)
+    assert found == losses
+    assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
+
+
+def test_plain_updates_refuse_a_loss_that_is_not_finite_before_anything_moves() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    told = plain_updates(optimizer, schedule, [1.0, 2.0, torch.inf], lambda scale: (scale * weight).sum())
+    assert [next(told), next(told)] == pytest.approx([2.0, 3.6])
+    before = weight.detach().clone()
+    with pytest.raises(NotFiniteError, match=r"^the training loss is inf after update 2; try a smaller learning rate$"):
+        next(told)
+    assert torch.equal(weight, before)
+
+
+def steps_of_optimizers(source: str) -> list[str]:
+    """Calls that take gradients for an optimizer or step one."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    names = [ast.unparse(called) for called in calls if isinstance(called, ast.Attribute)]
+    return sorted(name for name in names if name.endswith((".backward", "optimizer.step")))
+
+
+def test_only_the_trainer_steps_an_optimizer() -> None:
+    files = [path for folder in ("src/torchdcls_train", "studies") for path in (ROOT / folder).rglob("*.py")]
+    files.append(ROOT / "benchmarks" / "fine_tuning.py")  # the benchmark that is a training run
+    found = {path.relative_to(ROOT).as_posix(): steps_of_optimizers(path.read_text()) for path in files}
+    assert {name: calls for name, calls in found.items() if calls} == {
+        "src/torchdcls_train/trainer.py": ["objective.backward", "optimizer.step"]
+    }
+    assert len(steps_of_optimizers("torch.autograd.backward(loss)\nself.optimizer.step()")) == 2 and len(found) > 80

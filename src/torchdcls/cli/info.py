@@ -1,21 +1,18 @@
-"""`torchdcls info`: what it takes, and what it calls. What it needs is imported when it is run."""
+"""`torchdcls info`: its options, and what it calls. What only the run needs is imported there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentParser
 
 from .. import _checks
+from ..conversion import parameter_count
+from ..inspection import inspect_model
 from ..profiles import INTERPOLATIONS, Interpolation
 from .options import Command, add_settings
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-    from rich.console import Console
-    from torch import Tensor
-    from torch.nn import Module
-
-    from ..inspection import ModelInfo
-    from ..models.named import Named
 
 
 def _option(default: Any, help: str) -> Any:
@@ -24,16 +21,12 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class InfoConfig:
-    """Options of `torchdcls info`.
-
-    Raises:
-        ValueError: An option is out of range; the message names it.
-    """
+    """Options of `torchdcls info`."""
 
     dilated_kernel_size: Sequence[int] = _option((23,), "sizes of dense kernels to convert to, such as 13 17 23")
     interpolation: Sequence[Interpolation] = _option(INTERPOLATIONS, "interpolations to convert to")
     kernel_count: int | Literal["iso"] = _option(
-        "iso", "elements per kernel, or iso: as many as need no more parameters than before"
+        "iso", "elements per kernel, or iso: the most that need no more parameters than before"
     )
     image_size: int | None = _option(
         None, "height and width of the images; by default those that the model is made for"
@@ -48,64 +41,45 @@ class InfoConfig:
                 _checks.integer(name, getattr(self, name), 0 if name == "num_classes" else 1)
 
 
-def info(name: str, config: InfoConfig, console: "Console | None" = None) -> None:
-    """Prints what is to know of a model of this name.
-
-    Raises:
-        ValueError: There is no such model, or it does not take images of this size.
-    """
-    import torch
-    from rich.console import Console
-
-    from ..conversion import parameter_count
-    from ..inspection import inspect_model
-    from ..inspection.tables import print_info
-    from ..models.named import named_model
-
-    def made(name: str, weights: bool) -> "Named":
-        return named_model(name, num_classes=config.num_classes, image_size=config.image_size, weights=weights)
-
-    found = made(name, weights=False)
-    images = torch.empty(1, *found.input_size, device="meta")
-
-    def inspected(model: "Module", example: "Tensor") -> "ModelInfo":
-        return inspect_model(
-            model,
-            example,
-            dilated_kernel_size=config.dilated_kernel_size,
-            interpolation=config.interpolation,
-            kernel_count=config.kernel_count,
-            name=found.name,
-        )
-
-    try:
-        told = inspected(found.model, images)
-    except ValueError:
-        # Some models ask for values of tensors, which are not there without weights.
-        told = inspected(made(name, weights=True).model, torch.zeros(images.shape))
-    remarks = []
-    if found.twin is not None:
-        twin = parameter_count(made(found.twin, weights=False).model)
-        remarks.append(f"{found.twin}, which has dense kernels: {twin:,} parameters, {told.parameters - twin:+,} here")
-    print_info(told, console or Console(), remarks)
-
-
-def _info_options(arguments: Sequence[str]) -> "ArgumentParser":
-    from jsonargparse import ArgumentParser
-
+def _options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         usage="torchdcls info MODEL [--OPTION VALUE ...]",
-        description="What a model is made of, and what a conversion would make of it: layers, parameters, operations, "
-        "receptive field. No weights are needed.",
+        description="Describe a model and preview conversions: layers, parameters, operations, receptive field. "
+        "No weights are needed.",
     )
     parser.add_argument("model", type=str, help="timm's name, or torchvision's: resnet50, torchvision:resnet50")
     add_settings(parser, InfoConfig, {})
     return parser
 
 
-def _info(settings: dict[str, Any], arguments: list[str]) -> int:
-    info(settings.pop("model"), InfoConfig(**settings))
+def _run(settings: dict[str, Any], arguments: list[str]) -> int:
+    from rich.console import Console
+
+    from ..inspection.tables import print_info
+    from ..models.named import named_model
+
+    name, config = settings.pop("model"), InfoConfig(**settings)
+    made = partial(named_model, num_classes=config.num_classes, image_size=config.image_size)
+    found = made(name, weights=False)
+    images = torch.empty(1, *found.input_size, device="meta")
+    inspected = partial(
+        inspect_model,
+        dilated_kernel_size=config.dilated_kernel_size,
+        interpolation=config.interpolation,
+        kernel_count=config.kernel_count,
+        name=found.name,
+    )
+    try:
+        told = inspected(found.model, images)
+    except ValueError:
+        # Some models read values of tensors, which do not exist without weights.
+        told = inspected(made(name, weights=True).model, torch.zeros(images.shape))
+    remarks = []
+    if found.twin is not None:
+        twin = parameter_count(made(found.twin, weights=False).model)
+        remarks.append(f"{found.twin}, which has dense kernels: {twin:,} parameters, {told.parameters - twin:+,} here")
+    print_info(told, Console(), remarks)
     return 0
 
 
-INFO = Command(_info_options, _info)
+INFO = Command(_options, _run)

@@ -33,8 +33,8 @@ def run(called: str, command: Callable[[], "Command"], arguments: list[str]) -> 
 
     Args:
         called: How the command is called, the beginning of its usage and errors.
-        command: Imports it.
-        arguments: What follows the words that call it.
+        command: Imports the command.
+        arguments: The words after `called`.
     """
     options: set[str] = set()
     try:
@@ -70,28 +70,23 @@ def run(called: str, command: Callable[[], "Command"], arguments: list[str]) -> 
 
 
 def _command(arguments: Sequence[str]) -> "Command":
-    entry = COMMANDS[_command_name(arguments)]
+    word, names = arguments[0] if arguments else "", ", ".join(COMMANDS)
+    if word.startswith("-"):
+        raise ValueError(
+            f"{word}: expected a command before its options, one of {names}"
+            + also_nearest(word, ("-h", "--help", "--version"))
+        )
+    if word not in COMMANDS:
+        hint = nearest(word, COMMANDS) if word else "torchdcls --help describes them"
+        raise ValueError(f"expected one of {names}; {hint}")
+    entry = COMMANDS[word]
     require("this command", "train", entry.module.partition(".")[0])
     found: Command = getattr(import_module(entry.module), entry.name)
     return found
 
 
-def _command_name(arguments: Sequence[str]) -> str:
-    names = list(COMMANDS)
-    if not arguments:
-        raise ValueError(f"expected one of {', '.join(names)}; torchdcls --help says what they do")
-    if arguments[0].startswith("-"):
-        raise ValueError(
-            f"{arguments[0]}: expected a command before its options, one of {', '.join(names)}"
-            + also_nearest(arguments[0], ("-h", "--help", "--version"))
-        )
-    if arguments[0] not in names:
-        raise ValueError(f"expected one of {', '.join(names)}; {nearest(arguments[0], names)}")
-    return arguments[0]
-
-
 def _tell(sentence: str) -> None:
-    """Says what is wrong; under torchrun once for all processes, and as the cause at the end of its own lines."""
+    """Prints an error; under torchrun once for all processes, and as the cause at the end of torchrun's own lines."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is not None:
         about = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
@@ -99,7 +94,3 @@ def _tell(sentence: str) -> None:
             Path(file).write_text(json.dumps({"message": about}), encoding="utf-8")
     if file is None or os.environ.get("RANK", "0") == "0":
         print(sentence, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

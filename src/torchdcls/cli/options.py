@@ -1,4 +1,4 @@
-"""Options of commands, made of dataclasses; what a command line says wrong, in one sentence."""
+"""Options of commands, made from dataclasses, and one sentence about a mistake in a command line."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .._checks import also_nearest, alternatives, nearest
+from .._checks import also_nearest, nearest
 from .._extras import needed_by
 
 with needed_by("torchdcls.cli.options", "train"):
@@ -20,7 +20,7 @@ class Command:
 
     Args:
         options: Makes its parser, from all arguments of the process.
-        run: Does it, with what was parsed and all arguments, and returns the exit status.
+        run: Runs it, with the parsed and with all arguments, and returns the exit status.
     """
 
     options: Callable[[Sequence[str]], ArgumentParser]
@@ -28,7 +28,7 @@ class Command:
 
 
 def add_settings(parser: ArgumentParser, config: type[Any], defaults: Mapping[str, Any]) -> None:
-    """An option for each setting of a dataclass, whose fields say what they mean; SUPPRESS leaves a default to it."""
+    """Adds an option for each field of a dataclass, with the help in its metadata; SUPPRESS leaves a default to it."""
     types = get_type_hints(config)
     for setting in fields(config):
         flag, text = "--" + setting.name.replace("_", "-"), setting.metadata["help"]
@@ -55,21 +55,16 @@ def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
 
 
 def mistake(error: ArgumentError, parser: ArgumentParser) -> ValueError:
-    """What jsonargparse says in several lines of words that it cannot parse, in one.
-
-    Args:
-        error: What it raised.
-        parser: That of the command.
-    """
+    """An error of jsonargparse, whose message has several lines, in one sentence."""
     text = " ".join(str(error).split())
     found = re.search(r'Parser key "(?:\w+\.)?(\w+)".*?(?:Got|Given) value: (.*)', str(error), re.DOTALL)
     if found is not None:
         (kind,) = (action._typehint for action in parser._actions if action.dest == found[1])  # type: ignore[attr-defined]
         return of_another_type(found[1], kind, found[2].strip(), "")
     if (unknown := re.fullmatch(r"unrecognized arguments: (.*)", text)) is not None:
-        return ValueError(f"expected options, which begin with --, got {unknown[1]!r} besides")
+        return ValueError(f"expected options, which begin with --, got the extra word {unknown[1]!r}")
     if (content := re.fullmatch(r"(?:Unexpected config|Problems parsing config): (.*)", text)) is not None:
-        return ValueError(f"config: expected a YAML file with lines of 'setting: value', got another ({content[1]})")
+        return ValueError(f"config: expected a YAML file with lines of 'setting: value' ({content[1]})")
     # Keys and required words are called by their command too.
     text = re.sub(r'^Parser key "(?:\w+\.)?(\w+)": ', r"\1: ", re.sub(r"(required: )\w+\.", r"\1", text))
     return ValueError(re.sub(r"^argument (-[\w-]+): ", r"\1: ", text))
@@ -80,7 +75,7 @@ def of_another_type(name: str, kind: Any, value: Any, place: str) -> ValueError:
     hint = also_nearest(value, choices)
     if isinstance(value, str) and re.search(r":\S", value) and _takes_a_mapping(kind):
         spaced = re.sub(r":(?=\S)", ": ", value)
-        hint = f"; YAML wants a space after the colon: {spaced!r}"
+        hint = f"; YAML needs a space after the colon: {spaced!r}"
     return ValueError(f"{name}: expected {_in_words(kind)}{place}, got {value!r}{hint}")
 
 
@@ -105,11 +100,16 @@ _WORDS = {
 
 
 def _in_words(kind: Any) -> str:
+    *most, last = _each_in_words(kind)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _each_in_words(kind: Any) -> list[str]:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return alternatives(arguments)
+        return list(map(repr, arguments))
     if origin in (Union, UnionType):
-        return " or ".join(map(_in_words, arguments))
+        return [word for argument in arguments for word in _each_in_words(argument)]
     if origin is tuple:
-        return f"{len(arguments)} numbers such as '[0.5, 1]'"
-    return _WORDS.get(origin or kind) or str(kind)
+        return [f"{len(arguments)} numbers such as '[0.5, 1]'"]
+    return [_WORDS.get(origin or kind) or str(kind)]

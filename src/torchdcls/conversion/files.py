@@ -1,4 +1,4 @@
-"""Checkpoints that others have made: fetched once, and read without running anything that is in them."""
+"""Checkpoints of other programs: downloaded once, and read without running anything in them."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from .._extras import needed_by
 
 
 class _Unread:
-    """Stands for a number of numpy or a path, of which nobody asks the value."""
+    """Stands for a number of numpy or a path, whose value nobody reads."""
 
     def __init__(self, *arguments: object) -> None: ...
 
@@ -39,15 +39,11 @@ def file_name(source: str | os.PathLike[str]) -> str:
 
 
 def fetched(source: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> Path:
-    """A file on this machine: a path itself, or what an address names, downloaded once.
+    """The file of a path, or of an address such as https://..., downloaded once.
 
     Args:
-        source: A path, or an address such as https://...
+        source: The path or address.
         folder: Where downloads are kept; None for torch.hub's folder of checkpoints, which timm uses too.
-
-    Raises:
-        ValueError: There is no such file, or it cannot be downloaded.
-        TypeError: Neither a path nor text.
     """
     of_type("path_or_url", source, (str, os.PathLike), "a file or an address")
     source = os.fspath(source)
@@ -64,7 +60,7 @@ def fetched(source: str | os.PathLike[str], folder: str | os.PathLike[str] | Non
             folder.mkdir(parents=True, exist_ok=True)
             # It downloads under another name and renames at the end.
             torch.hub.download_url_to_file(source, str(path), progress=False)
-        except (OSError, ValueError) as error:  # ValueError: no address at all
+        except (OSError, ValueError) as error:  # ValueError: not an address
             raise ValueError(
                 f"path_or_url: {source} could not be downloaded ({error}); connect to the network, or put the file "
                 f"at '{path}'"
@@ -73,10 +69,10 @@ def fetched(source: str | os.PathLike[str], folder: str | os.PathLike[str] | Non
 
 
 def read(path: Path) -> Any:
-    """What a file of torch or safetensors holds.
+    """The content of a file of torch or safetensors.
 
     Raises:
-        ValueError: It is cut short, no such file, or asks for more than tensors, plain values and settings.
+        ValueError: It is cut short, no such file, or needs more than tensors, plain values and settings.
     """
     if path.suffix == ".safetensors":
         with needed_by("a safetensors file", "train"):

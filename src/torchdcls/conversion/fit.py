@@ -1,8 +1,8 @@
-"""Elements that make given kernels as well as so many can: places by search and descent, weights by least squares.
+"""Elements that make given kernels as well as possible: positions by search and descent, weights by least squares.
 
-A row is what shares the places of its elements: one kernel over the learned axes, or one of each of several layers. All
-rows are fitted at once, in float64. Nothing of the size of a new kernel is made: what elements have in common with each
-other and with the old kernels separates over the axes, as the kernel itself does.
+The kernels of a row share their positions: one kernel over the learned axes, or one of each of several layers. All rows
+are fitted at once, in float64. Nothing of the size of a new kernel is made: products of elements with each other and
+with the old kernels separate over the axes, as the kernel itself does.
 """
 
 import math
@@ -18,10 +18,10 @@ from ..profiles import Profile
 # A triangle whose middle is on a cell has no gradient with respect to its position. Elements stay this far off, in
 # cells; float32 can tell up to cell 128.
 OFF_CELL = 2.0**-16
-# Each element's own energy counts this much in what is made small, so that the weights of elements that come to lie on
-# each other do not grow against each other.
+# This share of each element's own energy is added to the squared error, so that the weights of elements at the same
+# place do not grow against each other.
 RIDGE = 1e-3
-# So often are weights solved again for what the ridge left over: nothing, where elements are well apart.
+# How often weights are solved again for the error that the ridge leaves: none, where elements are well apart.
 PASSES = 6
 # Where a start is chosen from: places this far apart, with these sigmas if there are any.
 STEP = 0.5
@@ -66,7 +66,7 @@ class Placement:
     sigma: Tensor
 
     def of(self, rows: Tensor) -> "Placement":
-        """Those of some rows."""
+        """The elements of some rows."""
         return Placement(self.position[:, rows], self.sigma[:, rows])
 
 
@@ -115,7 +115,7 @@ def least_squares(old: Tensor, elements: Placement, grid: Grid) -> Tensor:
 
 
 def objective(old: Tensor, elements: Placement, grid: Grid) -> Tensor:
-    """What a fit makes small, for each row: squared error plus `RIDGE` times the energies of elements, at its least."""
+    """The least value of squared error plus `RIDGE` times the energies of elements, for each row. A fit lowers it."""
     columns = _columns(elements, grid)
     with_old = _products_with(old, columns, grid)
     weight = _solved(_root(_products(columns)), with_old)
@@ -123,9 +123,9 @@ def objective(old: Tensor, elements: Placement, grid: Grid) -> Tensor:
 
 
 def left_by_count(old: Tensor, grid: Grid) -> Tensor:
-    """Squared error that is left at most of each layer's kernels with 1, 2, ... elements, (taps, layers); 0 at the end.
+    """The most squared error of each layer's kernels with 1, 2, ... elements, (taps, layers); 0 at the end.
 
-    It is what a start leaves, before elements are moved.
+    It is the error of a start, before elements are moved.
     """
     candidates = len(SIGMAS) * grid.places(STEP, old.device).shape[1]
     parts = torch.split(old, max(1, PART_NUMBERS // (grid.taps * candidates)), dim=1)
@@ -276,7 +276,7 @@ def _rounded(elements: Placement) -> Placement:
 
 
 def _columns(elements: Placement, grid: Grid, derivatives: bool = False) -> list[Tensor]:
-    """What elements of weight 1 make, as one factor per axis, (rows, elements, cells).
+    """The kernels of elements of weight 1, as one factor per axis, (rows, elements, cells).
 
     With `derivatives`, the derivatives with respect to the position along each axis, and then to the sigma along each
     if there are any, follow the elements in the same dimension; they are products of factors too.

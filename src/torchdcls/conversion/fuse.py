@@ -47,7 +47,7 @@ class Fused:
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What `torchdcls.fuse` did.
+    """The result of `torchdcls.fuse`.
 
     Attributes:
         fused: Layers that are plain convolutions now, in the model's order.
@@ -76,7 +76,7 @@ class FuseReport:
 
 
 def moved_onto_the_grid(clamped: int) -> str:
-    """What reports say about elements that were rounded to the grid's edge."""
+    """The sentence of reports about elements that were rounded to the grid's edge."""
     return f"{counted(clamped, 'element')} off the grid moved to its edge"
 
 
@@ -90,18 +90,19 @@ def fuse(
 ) -> FuseReport:
     """Replaces DCLS layers by torch convolutions with the kernels that they make, in place.
 
-    Kernels are cut to their support: as many cells on both sides of an axis as hold nothing, and as padding allows.
-    Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. What a parametrization
-    computes, such as weight_norm's weight, becomes the convolution's own. Hooks of the replaced layers are gone.
-    Layers of `torchdcls.delays` become zero padding and a dense convolution, in a torch.nn.Sequential.
-    Torch's convolutions reflect a map once and wrap it once around: with padding_mode "reflect" or "circular" a map
-    that is smaller than the padding has to stay with the DCLS layer, which continues it as often as needed.
+    Kernels are cut to their support: empty cells at both ends of an axis go, as many as padding allows. Stride, padding
+    mode, groups, bias, device, dtype, training flag and requires_grad are kept. Tensors that a parametrization
+    computes, such as weight_norm's weight, become the convolution's own. Hooks of the replaced layers are lost.
+    Layers of `torchdcls.delays` become zero padding and a dense convolution, in a torch.nn.Sequential. Torch's
+    convolutions reflect or wrap a feature map only once. With padding_mode "reflect" or "circular", keep the DCLS layer
+    for feature maps that are smaller than the padding.
 
     Args:
         model: The model; its modules are exchanged.
-        positions: "exact", or "round" for elements moved to the nearest cell, one tap each whatever their spread, for
-            hardware that wants integer offsets. Halves go to the even cell, as in torch.round. An element off the grid,
-            as training leaves some unless positions are clamped, goes to the grid's edge; the report counts them.
+        positions: "exact", or "round" to move elements to the nearest cell, where each is one tap whatever its spread,
+            for hardware that needs integer offsets. Halves go to the even cell, as in torch.round. An element off the
+            grid goes to the grid's edge; training leaves some there unless positions are clamped. The report
+            counts them.
         tolerance: Cells count as empty up to this share of the layer's largest.
         example: Input of the model, a tensor or a tuple of arguments, to report how much its output changes by; the
             model is run in its training flag, twice, without gradient.
@@ -110,8 +111,8 @@ def fuse(
         A report: layers, sizes, differences. `print` shows it.
 
     Raises:
-        ValueError: The model has no DCLS layers, is itself one, has one of a subclass that computes something else,
-            delays with `time_first` or inside `RecurrentDelays`, or an argument is out of range. It is as it was.
+        ValueError: The model has no DCLS layers, is itself one, has one of a subclass that computes something else, or
+            delays with `time_first` or inside `RecurrentDelays`; or an argument is out of range. Nothing is changed.
         TypeError: An argument of a wrong type.
 
     Example:
@@ -125,9 +126,7 @@ def fuse(
     """
     _checks.module("model", model)
     _checks.one_of("positions", positions, ("exact", "round"))
-    _checks.number("tolerance", tolerance)
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance: expected a number from 0 to below 1, got {tolerance!r}")
+    _checks.share("tolerance", tolerance)
     if isinstance(model, DclsLayer):
         raise ValueError(
             f"model: expected a module that contains DCLS layers, got a {type(model).__name__} itself, which cannot be "
@@ -139,7 +138,7 @@ def fuse(
     for name, module in model.named_modules():
         if (why := getattr(module, "why_not_plain", None)) is not None:
             found = f"{name} of {type(module).__name__}" if name else f"a {type(module).__name__}"
-            raise ValueError(f"model: expected layers that torch's can replace, got {found}, which {why}")
+            raise ValueError(f"model: expected layers that torch's layers can replace, got {found}, which {why}")
     for name, layer in layers.items():
         _check_computes(name, layer)
     before = None if example is None else _output(model, example)
@@ -155,10 +154,10 @@ def fuse(
 
 
 def _check_computes(name: str, layer: DclsLayer) -> None:
-    """Refuses a layer that computes something else than the layer of this package that it is a subclass of."""
+    """Refuses a layer of a subclass that computes something else than its base class of this package."""
     package = __name__.partition(".")[0]
     kind = next(kind for kind in type(layer).__mro__ if kind.__module__.partition(".")[0] == package)
-    # One may stand in the layer itself, in the place of its class's.
+    # A layer may have a method itself, which replaces its class's.
     own = [
         method
         for method in _COMPUTING

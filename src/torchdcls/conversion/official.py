@@ -1,6 +1,6 @@
-"""The authors' checkpoints: which there are, what they call their parameters, and what their numbers mean here.
+"""The authors' checkpoints: the published files, the names of their parameters, and the meaning of their numbers here.
 
-The only file that knows `P` and `SIG`. A checkpoint holds for each layer `weight` (out, in/groups, n), `P` (axes, out,
+Only this file reads `P` and `SIG`. A checkpoint holds for each layer `weight` (out, in/groups, n), `P` (axes, out,
 in/groups, n), `SIG` like `P` where the interpolation has one, and `bias`. The versions of the package DCLS are
 
 | version | interpolation | axes of `P` and `SIG` | weights are ours times |
@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
-from .._checks import alternatives
+from .._checks import alternatives, first_names
 from ..ops.separable import EPSILON
 from ..ops.tracing import with_versions
 from ..profiles import Interpolation
+from .report import mismatch
 
 Version = Literal["v0", "v1", "max", "gauss"]
 INTERPOLATION_OF = _checks.DCLS_NAMES
@@ -90,7 +91,7 @@ class Published:
     Attributes:
         record: Number of its record on Zenodo.
         host: timm's name of the model whose convolutions were replaced.
-        version: What DCLS calls the interpolation.
+        version: DCLS's name of the interpolation.
         size: Kernel size along both axes. Unit: grid cells.
         count: Elements per kernel.
     """
@@ -124,7 +125,7 @@ def address(host: str, interpolation: Interpolation, size: int, count: int) -> s
 
 
 def plain_state_dict(checkpoint: Any) -> tuple[str | None, dict[str, Tensor]]:
-    """The state dict in what a file holds, averaged weights if there are any, and the part of the file that it is."""
+    """The part of a file's content that has the weights, averaged ones if there are any, and its state dict."""
     from timm.models import clean_state_dict
 
     if not isinstance(checkpoint, Mapping):
@@ -139,7 +140,7 @@ def plain_state_dict(checkpoint: Any) -> tuple[str | None, dict[str, Tensor]]:
 
 
 def official_state_dict(checkpoint: Any) -> dict[str, Tensor] | None:
-    """The authors' state dict in what a file holds, averaged weights if there are any; None if it has no DCLS layer.
+    """The authors' state dict in a file's content, averaged weights if there are any; None if it has no DCLS layer.
 
     Raises:
         ValueError: A DCLS layer lacks a parameter, or holds numbers that are not finite.
@@ -155,8 +156,8 @@ def official_state_dict(checkpoint: Any) -> dict[str, Tensor] | None:
     ]
     if missing := [key for key in keys if key not in state_dict]:
         raise ValueError(
-            f"path_or_url: expected weights and positions of all DCLS layers (and SIG of all if of one), got none of "
-            f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"
+            "path_or_url: expected weights and positions of all DCLS layers (and SIG of all if of one), got none of "
+            + first_names(missing)
         )
     if broken := next((key for key in keys if not state_dict[key].isfinite().all()), None):
         raise ValueError(f"path_or_url: expected finite numbers, got NaN or infinity in {broken}")
@@ -169,11 +170,7 @@ def layers(keys: Iterable[str], parameter: str) -> list[str]:
 
 
 def kernel_count(state_dict: Mapping[str, Tensor]) -> int:
-    """Elements per kernel in an authors' state dict, the same in all layers.
-
-    Raises:
-        ValueError: They are not the same, or weights and positions do not fit each other.
-    """
+    """Elements per kernel in an authors' state dict. All layers must have as many, and positions that fit weights."""
     counts = set()
     for layer in layers(state_dict, "P"):
         weight = state_dict[f"{layer}.weight"]
@@ -191,37 +188,33 @@ def kernel_count(state_dict: Mapping[str, Tensor]) -> int:
 
 
 def sharing(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
-    """For each layer of an authors' state dict the first one whose positions and sigmas are the same.
+    """For each layer of an authors' state dict the first layer with the same positions and sigmas.
 
     Files repeat what layers share.
     """
     leaders: dict[str, str] = {}
     for layer in layers(state_dict, "P"):
-        named = [name for name in THEIR_NAMES.values() if f"{layer}.{name}" in state_dict]
-
-        def same(leader: str, layer: str = layer, named: list[str] = named) -> bool:
-            return all(torch.equal(state_dict[f"{leader}.{name}"], state_dict[f"{layer}.{name}"]) for name in named)
-
-        leaders[layer] = next(filter(same, dict.fromkeys(leaders.values())), layer)
+        own = {name: state_dict.get(f"{layer}.{name}") for name in THEIR_NAMES.values()}
+        leaders[layer] = next(
+            leader
+            for leader in (*dict.fromkeys(leaders.values()), layer)
+            if all(value is None or torch.equal(state_dict[f"{leader}.{name}"], value) for name, value in own.items())
+        )
     return leaders
 
 
 def reach(state_dict: Mapping[str, Tensor]) -> float:
-    """How far from the middle half of the positions are at least, along an axis. Unit: grid cells."""
+    """The distance along an axis from the middle that half of the positions exceed. Unit: grid cells."""
     return float(torch.cat([state_dict[f"{layer}.P"].abs().flatten() for layer in layers(state_dict, "P")]).median())
 
 
 def layout(state_dict: Mapping[str, Tensor], *, of_timm: bool = False) -> Layout | None:
-    """Whose names a state dict uses, the authors' or timm's for the same models; or None."""
+    """The layout whose names a state dict uses: the authors' names, or timm's for the same models. None for others."""
     return next((found for found, signs in _SIGNS.items() if signs[of_timm] in state_dict), None)
 
 
 def check_version(version: str | None, state_dict: Mapping[str, Tensor]) -> Version:
-    """The version, refused where it is not known, or needs a `SIG` that the authors' state dict does not have.
-
-    Raises:
-        ValueError: See above.
-    """
+    """The version, refused where it is unknown, or does not fit whether the authors' state dict has a `SIG`."""
     sigma = bool(layers(state_dict, "SIG"))
     choices: tuple[Version, ...] = ("max", "gauss") if sigma else ("v0", "v1")
     for choice in choices:
@@ -232,15 +225,12 @@ def check_version(version: str | None, state_dict: Mapping[str, Tensor]) -> Vers
 
 
 def timm_names(keys: Collection[str], names: Layout, model: nn.Module) -> dict[str, str]:
-    """What timm and torchdcls call the parameters of a file.
+    """For each key of a file the name of the parameter in timm and torchdcls.
 
     Args:
         keys: Names in the file.
         names: Its layout.
         model: timm's model, converted or not.
-
-    Raises:
-        ValueError: The model has no such parameter.
     """
     plain = [key for key in keys if not key.endswith((".P", ".SIG"))]
     # timm's own function renames. It looks at values and may reshape them: it gets numbers to know them by.
@@ -269,15 +259,14 @@ def from_official(
 ) -> dict[str, Tensor]:
     """A state dict of the authors in torchdcls's names, axes and weights.
 
+    Positions stay where they are in the file, on the grid or not.
+
     Args:
         state_dict: As in the file.
         names: See `timm_names`.
-        version: What DCLS calls the interpolation.
+        version: DCLS's name of the interpolation.
         size: Kernel size along both axes. Unit: grid cells.
         expected: State dict of the converted model, whose shapes linear layers take.
-
-    Returns:
-        The same parameters. Positions are where they are in the file, on the grid or not.
     """
     ours = {
         names[key]: _other_order(value, version) if key.endswith((".P", ".SIG")) else value
@@ -303,7 +292,7 @@ def to_official(
 
     Args:
         state_dict: In timm's names, with `position` and `sigma`.
-        version: What DCLS is to call the interpolation; None for v1 without sigmas, and max or gauss with them.
+        version: DCLS's name of the interpolation; None for v1 without sigmas, and max or gauss with them.
         dilated_kernel_size: Kernel size along both axes, for "v0" alone. Unit: grid cells.
 
     Returns:
@@ -327,8 +316,8 @@ def to_official(
     converted = layers(state_dict, "position")
     if names is None or not converted:
         raise ValueError(
-            "state_dict: expected that of timm's ConvNeXt, MetaFormer, FastViT or ResNet with DCLS layers, got "
-            f"{len(state_dict)} entries, {len(converted)} of them positions"
+            "state_dict: expected the state dict of timm's ConvNeXt, MetaFormer, FastViT or ResNet with DCLS layers, "
+            f"got {len(state_dict)} entries, {len(converted)} of them positions"
         )
     for layer in converted:
         shape = tuple(state_dict[f"{layer}.position"].shape)
@@ -361,7 +350,7 @@ def to_official(
 
 
 def _fastvit_network(keys: Iterable[str]) -> list[tuple[str, str]]:
-    """FastViT's stages, downsampling and positional encodings have one list, in the order in which they are run."""
+    """Rules for FastViT, whose authors number stages, downsampling and positional encodings in one list."""
     parts = {"downsample": "", "pos_emb.pos_enc": "pe.", "blocks": ""}
     stages = {tuple(key.split(".")[1:3]) for key in keys if key.startswith("stages.")}
     rules: list[tuple[str, str]] = []
@@ -372,13 +361,10 @@ def _fastvit_network(keys: Iterable[str]) -> list[tuple[str, str]]:
     return rules
 
 
-def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], converted: Collection[str]) -> str | None:
-    """What keeps parameters from being those of a model, or None.
+def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], converted: Collection[str]) -> str:
+    """How the parameters of a file, in a model's names, differ from the expected ones; empty if they do not.
 
-    Args:
-        found: Parameters of a file, in the model's names.
-        expected: Parameters of the model, before or after its conversion.
-        converted: Names of its DCLS layers, of which the channels are compared.
+    Of the weights of converted layers only the channels are compared.
     """
 
     def shape(key: str, tensor: Tensor) -> tuple[int, ...]:
@@ -388,15 +374,11 @@ def difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], conv
             sizes.pop()
         return tuple(sizes)
 
-    missing = [key for key in expected if key not in found]
-    unknown = [key for key in found if key not in expected]
-    other = [key for key in found if key in expected and shape(key, found[key]) != shape(key, expected[key])]
-    said = [
-        f"{len(keys)} {what}, {keys[0]} first"
-        for keys, what in ((missing, "are missing"), (unknown, "are unknown"), (other, "have another shape"))
-        if keys
-    ]
-    return "of its keys " + "; ".join(said) if said else None
+    return mismatch(
+        missing=[key for key in expected if key not in found],
+        foreign=[key for key in found if key not in expected],
+        other=[key for key in found if key in expected and shape(key, found[key]) != shape(key, expected[key])],
+    )
 
 
 def _other_order(position: Tensor, version: str | None) -> Tensor:

@@ -1,6 +1,9 @@
-"""What a conversion did, for a person to read and for code to ask."""
+"""Results of conversions, for people and for code to read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .._checks import first_names
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What `torchdcls.convert` did.
+    """The result of `torchdcls.convert`.
 
     Attributes:
         replaced: Layers that are DCLS layers now, in the model's order.
@@ -43,7 +46,7 @@ class ConversionReport:
         kernel_count: Elements per layer, as given or as found by "iso".
         parameters_before: Parameters of the model before, each counted once however many layers share it.
         parameters_after: The same after.
-        warning: What was warned of: kernels of which too little could be kept, and the count that would do; or None.
+        warning: The warning that too little of the kernels could be kept, with a count that is enough; or None.
     """
 
     replaced: tuple[Replaced, ...]
@@ -79,6 +82,12 @@ class ConversionReport:
         for skip in self.skipped:
             lines.append(f"  {skip.name:<{width}}  skipped: {skip.reason}")
         return "\n".join(lines)
+
+
+def mismatch(missing: Sequence[str], foreign: Sequence[str], other: Sequence[str]) -> str:
+    """How the tensors of a file differ from a model's: absent, added, of another shape. Empty if they do not."""
+    kinds = (("it lacks", missing), ("it also has", foreign), ("shapes differ for", other))
+    return "; ".join(f"{words} {first_names(names)}" for words, names in kinds if names)
 
 
 def counted(number: int, noun: str) -> str:

@@ -8,25 +8,16 @@ from torch import nn
 
 from ..ops.tracing import own_parameters
 from .report import counted
+from .swap import CONVOLUTIONS, TRANSPOSED
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Where = Callable[[str, nn.Module], bool]
 Share = Callable[[str, nn.Module], Hashable]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_OTHER_CONVOLUTIONS = (
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.LazyConv1d,
-    nn.LazyConv2d,
-    nn.LazyConv3d,
-)
-
 
 def is_convolution(module: nn.Module) -> bool:
     """Whether a report should say something about this module."""
-    return isinstance(module, _CONVOLUTIONS + _OTHER_CONVOLUTIONS)
+    return isinstance(module, CONVOLUTIONS + TRANSPOSED)
 
 
 def default_reason(module: Convolution) -> str | None:
@@ -42,19 +33,17 @@ def default_reason(module: Convolution) -> str | None:
 
 
 def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> str | None:
-    """Why no DCLS layer of this kernel size can stand in for a module, or None if one can."""
-    # A parametrization makes a subclass of its module's type, so that it is asked about first; a bias of None is known.
+    """Why no DCLS layer of this kernel size can replace a convolution, or None if one can."""
+    # First, as a parametrization makes a subclass of its module's type. A bias of None is among the parameters.
     if not own_parameters(module).keys() >= {"weight", "bias"}:
         return "its weight or bias is computed by a parametrization, which has to be removed first"
-    if type(module) not in _CONVOLUTIONS:
+    if type(module) not in CONVOLUTIONS:
         if isinstance(module, nn.modules.lazy.LazyModuleMixin):
             return f"{type(module).__name__} has no sizes yet: run the model once first"
-        if isinstance(module, _OTHER_CONVOLUTIONS):
+        if isinstance(module, TRANSPOSED):
             return f"{type(module).__name__} is not converted: make a torchdcls.Dcls{type(module).__name__[4:]} instead"
-        if isinstance(module, _CONVOLUTIONS):
-            return f"{type(module).__name__} is a subclass with a behaviour of its own"
-        return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
-    assert isinstance(module, _CONVOLUTIONS)
+        return f"{type(module).__name__} is a subclass with a behavior of its own"
+    assert isinstance(module, CONVOLUTIONS)
     if any(step != 1 for step in module.dilation):
         return f"it has dilation {module.dilation}, and DCLS layers have none"
     if kernel_size is None:
@@ -86,9 +75,6 @@ def stages(names: Iterable[str]) -> dict[str, str]:
 
     In names of one form, such as `stages.0.blocks.2.conv_dw`, the first number that varies counts stages if a later one
     varies too, and blocks of a single stage if none does. Numbers that never vary, such as a wrapper's, count nothing.
-
-    Args:
-        names: Dotted module names.
 
     Returns:
         For each name the stage's own name, such as `stages.0`, or `(root)` where that is the whole model.

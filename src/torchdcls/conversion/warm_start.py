@@ -1,4 +1,4 @@
-"""DCLS layers that start from the kernels of the convolutions whose places they take."""
+"""DCLS layers that start from the kernels of the convolutions that they replace."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from .fit import Grid, fit, left_by_count
 def warm_start_(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> list[float]:
     """Gives layers the elements with which they make dense kernels as well as they can, in place.
 
-    The middles of old and new kernels are on each other, as the padding of a converted layer has it. Elements that are
-    not needed, where there are more than an old kernel has taps, get weight 0 and stay where they are.
+    The middles of old and new kernels are on each other, as the padding of a converted layer has it. Elements beyond
+    the number of an old kernel's taps get weight 0 and stay where they are.
 
     Args:
         layers: Layers alike in everything but their weights, which share position and sigma if they are several.
         kernels: The dense kernel of each, (out_channels, in_channels/groups, *kernel size).
 
     Returns:
-        For each layer the norm of the difference of its kernel and the old one over the norm of the old one, of which
-        what does not fit into the layer's is a part; 0 for a kernel of zeros.
+        For each layer the norm of the difference of its kernel and the old one over the norm of the old one; taps that
+        do not fit into the new kernel count as missing. 0 for a kernel of zeros.
     """
     layer = layers[0]
     placed = [_placed(kernel, layer.dilated_kernel_size) for kernel in kernels]
@@ -44,7 +44,7 @@ def warm_start_(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> list[flo
 
 @torch.no_grad()
 def residuals_by_count(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> list[list[float]]:
-    """For each layer the residuals that it has at most with 1, 2, ... elements, up to one for each tap.
+    """For each layer the largest residuals with 1, 2, ... elements, up to one for each tap.
 
     Args:
         layers, kernels: As for `warm_start_`.
@@ -59,34 +59,28 @@ def residuals_by_count(layers: Sequence[DclsNd], kernels: Sequence[Tensor]) -> l
 
 
 def _rows(layer: DclsNd, kernels: Sequence[Tensor], placed: Sequence[Tensor]) -> tuple[Tensor, Grid]:
-    """What is fitted, (layers, rows, *cells), and where it lies."""
-    spans = _spans(kernels[0].shape[2:], layer.dilated_kernel_size)
-    # Each tap of a dense axis has elements of its own: it is a row like a channel. Along learned axes a row is what old
-    # and new kernel both have.
-    dense = [axis for axis in range(len(spans)) if axis not in layer.learned_dims]
+    """The rows to fit, (layers, rows, *cells), and their grid."""
+    # Each tap of a dense axis has elements of its own: it is a row like a channel. Along learned axes a row has the
+    # cells that old and new kernel both have.
+    dense = [axis for axis in range(layer.dims) if axis not in layer.learned_dims]
     rows = torch.stack(list(placed)).permute(0, 1, 2, *(3 + axis for axis in (*dense, *layer.learned_dims)))
-    starts, stops = zip(*(spans[axis] for axis in layer.learned_dims), strict=True)
-    for axis, (start, stop) in enumerate(zip(starts, stops, strict=True), start=3 + len(dense)):
-        rows = rows.narrow(axis, start, stop - start)
-    return rows.flatten(1, 2 + len(dense)), Grid(layer.learned_size, starts, stops, layer.interpolation)
-
-
-def _spans(old: Sequence[int], new: Sequence[int]) -> list[tuple[int, int]]:
-    """The first of the new kernel's cells that the old one has too, and the one after the last, for each axis."""
-    spans = []
-    for taps, cells in zip(old, new, strict=True):
+    starts, stops = [], []
+    for at, axis in enumerate(layer.learned_dims, start=3 + len(dense)):
+        taps, cells = kernels[0].shape[2 + axis], layer.dilated_kernel_size[axis]
         first = _offset(taps, cells)
-        spans.append((max(first, 0), min(first + taps, cells)))
-    return spans
+        starts.append(max(first, 0))
+        stops.append(min(first + taps, cells))
+        rows = rows.narrow(at, starts[-1], stops[-1] - starts[-1])
+    return rows.flatten(1, 2 + len(dense)), Grid(layer.learned_size, tuple(starts), tuple(stops), layer.interpolation)
 
 
 def _offset(taps: int, cells: int) -> int:
-    # Whichever padding `select.converted_padding` finds, it is this much more before the map than the old one.
+    # Every padding from `select.converted_padding` is this much larger before the feature map than the old one.
     return (cells - 1) // 2 - (taps - 1) // 2
 
 
 def _placed(kernel: Tensor, new: Sequence[int]) -> Tensor:
-    """A kernel in one of another size, with zeros around it or less of it, in float64."""
+    """A kernel padded with zeros or cut to another size, in float64."""
     # Apple's GPUs have no float64.
     kernel = kernel.detach().to("cpu" if kernel.device.type == "mps" else kernel.device).double()
     pads = []
@@ -102,7 +96,7 @@ def _residual(layer: DclsNd, old: Tensor, placed: Tensor) -> float:
 
 
 def _missed(old: Tensor, placed: Tensor) -> tuple[float, float]:
-    """The square of what does not fit into a new kernel, and that of the old one."""
+    """The squared norms of the taps that do not fit into a new kernel, and of the old kernel."""
     old = old.to(placed)
     return float((old - _placed(placed, old.shape[2:])).square().sum()), float(old.square().sum())
 

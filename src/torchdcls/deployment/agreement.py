@@ -1,7 +1,7 @@
 """Whether a file computes what the model does.
 
-A file and the model round differently. What that may come to is taken from the model itself: its own distance from the
-same model in float64.
+A file and the model round differently. How far they may differ is taken from the model itself: its own distance from
+the same model in float64.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ class Check:
     Attributes:
         shape: Shape of the input.
         difference: Largest absolute difference of the outputs.
-        tolerance: What it may be.
+        tolerance: The largest difference that is allowed.
     """
 
     shape: tuple[int, ...]
@@ -46,46 +46,33 @@ class _Expected:
 
 
 class Reference:
-    """The outputs of a model, and how far they are from its outputs in float64.
-
-    Args:
-        model: In evaluation mode, on the CPU, not changed.
-    """
+    """The outputs of a model in evaluation mode on the CPU, and how far they are from its outputs in float64."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._double = copied(model).double()
-        self._double_works = True
+        self._double: nn.Module | None = copied(model).double()
         self._expected: list[_Expected] = []
 
     @torch.no_grad()
     def add(self, given: Tensor) -> None:
-        """Computes the expected outputs for an input.
-
-        Raises:
-            Exception: Whatever the model raises for it.
-        """
+        """Computes the expected outputs for an input; raises what the model raises."""
         own = outputs(self._model(given))
         double = [tensor.double() for tensor in own]
-        if self._double_works:
+        if self._double is not None:
             try:
                 double = outputs(self._double(given.double()))
             except Exception:  # a forward pass that names float32, say
-                self._double_works = False
+                self._double = None
         self._expected.append(_Expected(given, own, double))
 
     def error(self) -> float:
-        """The model's largest relative distance from itself in float64.
-
-        Raises:
-            ExportError: There is nothing to compare with, as outputs are not finite.
-        """
+        """The model's largest relative distance from itself in float64; an ExportError if outputs are not finite."""
         error = max(
             _distance(mine, exact) / _largest(exact)
             for expected in self._expected
             for mine, exact in zip(expected.own, expected.double, strict=True)
         )
-        if not self._double_works:
+        if self._double is None:
             error = _UNKNOWN_UNITS * max(torch.finfo(expected.given.dtype).eps for expected in self._expected)
         if not (error < 1 and all(bool(own.isfinite().all()) for expected in self._expected for own in expected.own)):
             raise ExportError(
@@ -97,15 +84,10 @@ class Reference:
     def check(
         self, run: Callable[[Tensor], Sequence[Tensor]], what: str, sizes: Container[tuple[int, ...]] | None = None
     ) -> tuple[Check, ...]:
-        """Compares for all inputs.
-
-        Args:
-            run: Computes the outputs from an input.
-            what: The file in words.
-            sizes: Sizes of the inputs to compare for; None for all.
+        """Compares the outputs of `run` for the inputs of some sizes, for all by default.
 
         Raises:
-            ExportError: It fails for an input, or an output differs by more than its tolerance.
+            ExportError: It fails for an input, or an output differs by more than its tolerance. `what` names the file.
         """
         error = self.error()
         return tuple(
@@ -140,11 +122,7 @@ def _compared(run: Callable[[Tensor], Sequence[Tensor]], what: str, error: float
 
 
 def outputs(value: object) -> list[Tensor]:
-    """The tensors of a model's output, in order.
-
-    Raises:
-        ValueError: There is something else in it, or nothing.
-    """
+    """The tensors of a model's output, in order. Any other output, and an empty one, is a ValueError."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a file says about the model in it, as text in any of the formats."""
+"""What a file says about its model, as text in each of the formats."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ FORMAT = "torchdcls model 1"
 
 @dataclass(frozen=True)
 class Configuration:
-    """How a model is made, and what it is to be given.
+    """How a model is made, and which inputs it expects.
 
     Attributes:
         model: timm's name of the model, torchdcls's among them; None for another, which `load` has to be given.
         arguments: Arguments of `timm.create_model` beside the name.
         classes: Names of the outputs, in their order.
-        mean: Of the channels of the images, on the scale of 0 to 1.
-        std: Of the channels.
+        mean: Mean of each channel of the images, on the scale of 0 to 1.
+        std: Standard deviation of each channel.
         image_size: Height and width of the images. Unit: pixels.
         interpolation: How images are resized.
         crop_pct: Share of the resized image's side that the central crop takes.
@@ -41,7 +41,7 @@ class Configuration:
         """JSON, with the versions of the packages beside it.
 
         Raises:
-            ValueError: JSON does not have a value.
+            ValueError: JSON cannot hold a value.
         """
         try:
             return json.dumps({**asdict(self), "versions": _versions()})
@@ -54,19 +54,14 @@ class Configuration:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """The configuration of a file; what a newer version has beside it is left out.
+        """The configuration in a text of `to_text`. What a newer version adds is left out; other texts are refused.
 
         Raises:
-            ValueError: It is no such text.
+            ValueError: It is another text.
         """
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError(f"configuration: expected a mapping, got {type(values).__name__}")
-        if not isinstance(values.get("model"), str | None) or not isinstance(values.get("arguments", {}), dict):
-            raise ValueError(
-                "configuration: expected a name and a mapping for model and arguments, got "
-                f"{values.get('model')!r} and {values.get('arguments')!r}"
-            )
         return cls(**{entry.name: values[entry.name] for entry in fields(cls) if entry.name in values})
 
 

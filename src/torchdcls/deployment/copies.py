@@ -21,11 +21,7 @@ _COMPUTE = {
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy.
-
-    Raises:
-        ExportError: The model cannot be copied.
-    """
+    """A deep copy, or an ExportError that says why there is none."""
     try:
         return deepcopy(model)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What is raised when a file cannot be made of a model."""
+"""What is raised when a model cannot be written to a file."""
 
 
 class ExportError(ValueError):

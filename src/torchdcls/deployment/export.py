@@ -13,6 +13,7 @@ from .. import _checks
 from .._extras import require
 from .._files import whole_file
 from ..conversion import FuseReport, fuse
+from ..conversion.report import by_axis
 from ..nn import DclsLayer
 from . import onnx_file
 from .agreement import Check, Reference
@@ -45,11 +46,11 @@ def export(
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
-    """Writes a model to a file, and compares what the file computes with what the model does.
+    """Writes a model to a file, and compares what the file computes with what the model computes.
 
-    The model is not changed; a copy in evaluation mode, on the CPU, is written. The file is there when it agrees with
-    the model, else none is: a model and its file differ by rounding alone, ten times what the model differs from itself
-    in float64 and some rounding units at most.
+    The model is not changed; a copy in evaluation mode, on the CPU, is written. There is a new file only if it agrees
+    with the model. They may differ by rounding: at most ten times as much as the model differs from itself in float64,
+    and some rounding units.
 
     Args:
         model: A model that takes one tensor (batch, channels, *sizes) of up to three sizes.
@@ -58,11 +59,11 @@ def export(
             kept, which `load` makes a model of.
         example: An input, of any batch size. Needed but for "safetensors".
         dynamic_size: Whether the file takes other sizes than the example's: "auto" where the model allows it (else
-            the report says why not), True to be refused otherwise, False for the example's alone.
+            the report says why not), True to raise an error where it does not, False for the example's size alone.
         fused: Replace DCLS layers by plain convolutions. False is for "pt2" alone.
         positions: "round" moves elements to the nearest cell when layers are fused, see `torchdcls.fuse`.
         opset: ONNX's version of operators, 20 by default.
-        configuration: What is to be known about the model, put into the file as text.
+        configuration: What others need to know about the model, put into the file as text.
         overwrite: Replace a file that is there.
         progress: Called with the name of each step.
 
@@ -70,8 +71,8 @@ def export(
         What was written and compared. `print` shows it.
 
     Raises:
-        ValueError: An argument does not fit; there is no new file, and an old one is as it was.
-        ExportError: The model cannot be written, or the file computes something else. Likewise.
+        ValueError: An argument does not fit. There is no new file, and an old one is as it was.
+        ExportError: The model cannot be written, or the file computes something else. No file changes here either.
         ModuleNotFoundError: A package is missing; the message says how to install it.
 
     Example:
@@ -126,16 +127,16 @@ def check_path(path: Path, to: Format, overwrite: bool) -> None:
     """Refuses a path to which nothing can be written, before anything is computed.
 
     Raises:
-        ValueError: It is one.
+        ValueError: The ending is another, the folder is missing, or something is there already.
     """
     if path.suffix != f".{to}":
         raise ValueError(f"path: expected a name that ends in .{to}, got '{path}'")
     if not path.parent.is_dir():
-        raise ValueError(f"path: expected a file in a folder that is there, got '{path}'; make '{path.parent}' first")
+        raise ValueError(f"path: expected a file in a folder that exists, got '{path}'; make '{path.parent}' first")
     if path.is_dir():
         raise ValueError(f"path: expected a file, got '{path}', which is a folder")
     if path.exists() and not overwrite:
-        raise ValueError(f"path: expected a new file, got '{path}', which is there; give another, or overwrite")
+        raise ValueError(f"path: expected a new file, got '{path}', which exists; give another, or overwrite it")
 
 
 def _check_arguments(to: object, dynamic_size: object, fused: object, positions: str, opset: int | None) -> None:
@@ -187,7 +188,7 @@ def _fused(model: nn.Module, example: Tensor, positions: Positions) -> tuple[nn.
 
 
 def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) -> tuple[list[tuple[int, ...]], str]:
-    """Has the outputs computed that are to be expected, for several batch sizes and, where it is possible, sizes.
+    """Computes the expected outputs for several batch sizes, and for several sizes where the model takes them.
 
     Returns:
         Sizes that the model takes, the example's first; and why there are no others, where some were asked for.
@@ -208,84 +209,69 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
         for batch, size in zip((3, 1), sizes, strict=True):
             reference.add(_input(example, batch, size))
     except Exception as error:
-        return [own], f"the model itself takes no other, such as {'x'.join(map(str, first))} ({reason(error)})"
+        return [own], f"the model itself takes no other size, such as {by_axis(first)} ({reason(error)})"
     return [own, *sizes], ""
+
+
+# The names of the free axes, sentences about them, and the comparisons.
+_Written = tuple[dict[int, str], tuple[str, ...], tuple[Check, ...]]
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """Traces a model, writes the program to a file, and compares both with the model.
-
-    Attributes:
-        model: A model without DCLS layers, or with them.
-        example: An input.
-        reference: Has computed the expected outputs.
-        path: The file.
-        opset: ONNX's version of operators; None for a file of torch.export.
-        text: The configuration.
-        say: Called with the name of a step.
-    """
+    """Traces a model, writes the program to a file, and compares both with the model."""
 
     model: nn.Module
     example: Tensor
-    reference: Reference
+    reference: Reference  # with the expected outputs
     path: Path
-    opset: int | None
-    text: str
+    opset: int | None  # None for a file of torch.export
+    text: str  # the configuration
     say: Callable[[str], None]
 
-    def write(
-        self, sizes: list[tuple[int, ...]], note: str, dynamic_size: DynamicSize
-    ) -> tuple[dict[int, str], tuple[str, ...], tuple[Check, ...]]:
-        """Writes with free sizes where there are several; if any part of it fails, with those of the example.
+    def write(self, sizes: list[tuple[int, ...]], note: str, dynamic_size: DynamicSize) -> _Written:
+        """Writes with free sizes where there are several; if any part of it fails, with the example's.
 
         Args:
-            sizes: Sizes that the model takes, the example's first.
-            note: Why there are no others, where some were asked for.
+            sizes, note: As `_expected` returns them.
             dynamic_size: As in `export`.
-
-        Returns:
-            The names of the free axes, sentences about them, and the comparisons.
-
-        Raises:
-            ExportError: The model cannot be written, or not with free sizes, which were asked for.
         """
-        own, names = sizes[0], axis_names(self.example.dim())
         if len(sizes) > 1:
             try:
-                return names, *self._written(names, sizes)
+                return self._written(sizes)
             except ExportError as error:
                 if dynamic_size is True and not str(error).startswith(_OF_THE_MODEL):
                     raise
                 note = _after_name(error)
         if note and dynamic_size is True:
             raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
-        _, checks = self._written({0: names[0]}, [own])
-        notes = (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ()
-        return {0: names[0]}, notes, checks
+        free, notes, checks = self._written(sizes[:1])
+        return free, (f"the size is fixed at {by_axis(sizes[0])}: {note}",) if note else notes, checks
 
-    def _written(self, free: dict[int, str], sizes: list[tuple[int, ...]]) -> tuple[tuple[str, ...], tuple[Check, ...]]:
-        """A sentence about the sizes that a file with free axes of these names takes, and its comparisons."""
-        # A program keeps the limits under which it was traced. ONNX has none, and large maps are traced without
-        # stumbling over axes of size 1.
+    def _written(self, sizes: list[tuple[int, ...]]) -> _Written:
+        several = len(sizes) > 1
+        names = axis_names(self.example.dim())
+        free = names if several else {0: names[0]}
+        # A program keeps the limits under which it was traced. ONNX has none, so that the largest input is traced,
+        # in which no axis has size 1.
         program = trace(self.model, _input(self.example, 2, sizes[0 if self.opset is None else -1]), free)
-        least = least_sizes(program) if len(sizes) > 1 else sizes[0]
+        least = least_sizes(program) if several else sizes[0]
         taken = [size for size in sizes if self.opset is None or all(map(ge, size, least))]
         try:
             self.reference.check(run_program(program.module()), "the program that torch.export makes", taken)
         except ExportError as error:
-            but = "" if len(sizes) > 1 else "expected one that torch.export follows for any batch size, but "
+            but = "" if several else "expected one that torch.export follows for any batch size, but "
             raise ExportError(f"{_OF_THE_MODEL}{but}{_after_name(error)}") from None
         self.say("writing and checking the file")
         for file in self.path.parent.iterdir():  # of an earlier attempt
             file.unlink()
-        of = None if len(sizes) > 1 else sizes
         if self.opset is not None:
             onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, text=self.text)
-            return (), self.reference.check(onnx_file.OnnxSession(self.path).run, "the ONNX file", of)
+            return free, (), self.reference.check(onnx_file.run_onnx(self.path), "the ONNX file", sizes)
         write_program(program, self.path, self.text)
-        notes = (f"sizes from {'x'.join(map(str, least))} up",) if len(sizes) > 1 else ()
-        return notes, self.reference.check(run_program(read_program(self.path)), "torch.export's file", of)
+        notes = (f"sizes from {by_axis(least)} up",) if several else ()
+        run = run_program(read_program(self.path))
+        return free, notes, self.reference.check(run, "torch.export's file", sizes)
 
 
 def _after_name(error: ExportError) -> str:
@@ -307,7 +293,7 @@ def _export_weights(model: nn.Module, path: Path, example: Tensor | None, config
 
 
 def _larger(sizes: tuple[int, ...], steps: int) -> tuple[int, ...]:
-    """Sizes that are larger by half, so many times, and divisible by what the given ones are divisible by."""
+    """Sizes that are larger by `steps` halves, and divisible by the same power of two as the given ones."""
     larger = []
     for size in sizes:
         divisor = min(size & -size, _LARGEST_DIVISOR)
@@ -316,7 +302,7 @@ def _larger(sizes: tuple[int, ...], steps: int) -> tuple[int, ...]:
 
 
 def _input(example: Tensor, batch: int, sizes: tuple[int, ...]) -> Tensor:
-    """Random numbers of the example's mean and deviation; the same in every call."""
+    """Random numbers with the example's mean and standard deviation; the same in every call."""
     generator = torch.Generator().manual_seed(0)
     values = torch.randn((batch, example.shape[1], *sizes), generator=generator, dtype=torch.float64)
     spread = example.double().std() if example.numel() > 1 else torch.tensor(1.0)
@@ -324,7 +310,6 @@ def _input(example: Tensor, batch: int, sizes: tuple[int, ...]) -> Tensor:
 
 
 def _try(model: nn.Module, example: Tensor) -> None:
-    """Refuses an example that the model does not take."""
     try:
         with torch.no_grad():
             model(example)

@@ -1,6 +1,7 @@
 """ONNX files: torch's exporter, ONNX's checker, and onnxruntime."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,13 @@ from torch.export import ExportedProgram
 from .errors import ExportError, reason
 from .program import quiet
 
-# What torch's exporter writes, and onnxscript can convert that to without loss.
+# What torch's exporter writes, and what onnxscript can convert that to without loss.
 OPSETS = range(18, 26)
-# onnxruntime has all of it since 2023; newer ones bring nothing that convolutional networks need.
+# onnxruntime supports all of it since 2023. Newer opsets add nothing that convolutional networks need.
 DEFAULT_OPSET = 20
 METADATA = "torchdcls"
 # What onnxruntime computes in on a CPU.
 DTYPES = (torch.float32, torch.float16, torch.float64)
-# Protobuf's limit is 2 GiB for the whole file, of which the graph needs a part.
-_LARGEST = 2**31 - 2**26
 
 
 def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[int, str], text: str) -> None:
@@ -27,13 +26,10 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
 
     Args:
         program: From `trace`.
-        path: The file; weights that do not fit into it go into NAME.data beside it.
+        path: The file. Torch puts weights of more than 1.5 GiB into NAME.data beside it, as Protobuf's limit is 2 GiB.
         opset: Version of the operators.
         free: Names of the free axes.
         text: The configuration, for the file's metadata.
-
-    Raises:
-        ExportError: torch's exporter cannot do it.
     """
     import onnx
 
@@ -58,49 +54,32 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
                 f"leave it out, or take {got}"
             )
         written.model.metadata_props[METADATA] = text
-        written.save(str(path), external_data=_weight_bytes(program) > _LARGEST)
+        written.save(path)
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"model: what torch's exporter wrote is no valid ONNX file ({reason(error)})") from None
 
 
-class OnnxSession:
-    """An ONNX file in onnxruntime, on the CPU.
+def run_onnx(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    """A function that computes the outputs of an ONNX file, by onnxruntime on the CPU."""
+    import onnxruntime
 
-    Args:
-        path: The file.
-
-    Raises:
-        ExportError: onnxruntime cannot read it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what it raises is enough
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no base of their own
-            raise ExportError(
-                f"opset: onnxruntime {onnxruntime.__version__} cannot run the file ({reason(error)}); take a lower "
-                "one, or a newer onnxruntime"
-            ) from None
-
-    def run(self, given: Tensor) -> list[Tensor]:
-        """The outputs."""
-        return [torch.from_numpy(output) for output in self._session.run(None, {"input": given.numpy()})]
-
-
-def _weight_bytes(program: ExportedProgram) -> int:
-    tensors = [*program.state_dict.values(), *(c for c in program.constants.values() if isinstance(c, Tensor))]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it raises is enough
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no base of their own
+        raise ExportError(
+            f"opset: onnxruntime {onnxruntime.__version__} cannot run the file ({reason(error)}); take a lower opset, "
+            "or a newer onnxruntime"
+        ) from None
+    return lambda given: [torch.from_numpy(output) for output in session.run(None, {"input": given.numpy()})]
 
 
 def _cause(error: BaseException) -> str:
-    """The first error of a chain, which says more than torch's pages about it; the colors are taken out."""
+    """The first error of a chain, which says more than torch's pages about it, without colors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return re.sub(r"\x1b\[[0-9;]*m", "", reason(error))

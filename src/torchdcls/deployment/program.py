@@ -28,7 +28,7 @@ _AXES = {0: (), 1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps torch's exporters from printing; what goes wrong is raised."""
+    """Keeps torch's exporters from printing. What goes wrong is raised."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -44,8 +44,8 @@ def _refuse_long_formulas(module: nn.Module, args: object, output: object) -> No
     for size in output.shape if isinstance(output, Tensor) else ():
         if isinstance(size, torch.SymInt) and size.node.expr.count_ops() > _LONGEST_FORMULA:
             raise ExportError(
-                f"model: torch.export would not end, as the sizes after a {type(module).__name__} are formulas of more "
-                f"than {_LONGEST_FORMULA} operations on those of the input"
+                f"model: torch.export would take too long, as the sizes after a {type(module).__name__} are formulas "
+                f"of more than {_LONGEST_FORMULA} operations on the sizes of the input"
             )
 
 
@@ -63,10 +63,9 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedPr
         free: Names of the axes that are to be free.
 
     Raises:
-        ExportError: torch.export cannot trace it, would not end, or ties one of these axes to a size.
+        ExportError: torch.export cannot trace it, would take too long, or fixes the size of one of these axes.
     """
-    with quiet():
-        bound = register_module_forward_hook(_refuse_long_formulas)
+    with quiet(), register_module_forward_hook(_refuse_long_formulas):
         try:
             # AUTO: free unless the model needs otherwise.
             program = torch.export.export(
@@ -79,16 +78,14 @@ def trace(model: nn.Module, example: Tensor, free: dict[int, str]) -> ExportedPr
                 f"model: torch.export cannot trace it ({reason(error)}); it needs a forward pass without branches on "
                 "values, see torch.export's own page"
             ) from None
-        finally:
-            bound.remove()
     sizes = _input_shape(program)
     if isinstance(sizes[0], int):
         raise ExportError(
-            f"model: expected one that takes any batch size, got one that torch.export ties to {sizes[0]}; its forward "
-            "pass has the batch size as a fixed number"
+            f"model: expected one that takes any batch size, got one that torch.export fixes at {sizes[0]}; its "
+            "forward pass uses the batch size as a fixed number"
         )
     if fixed := [name for axis, name in free.items() if isinstance(sizes[axis], int)]:
-        raise ExportError(f"model: torch.export ties the {' and '.join(fixed)} of its input to one value")
+        raise ExportError(f"model: torch.export fixes the {' and '.join(fixed)} of its input at one value")
     return program
 
 
@@ -102,11 +99,7 @@ def least_sizes(program: ExportedProgram) -> tuple[int, ...]:
 
 
 def write_program(program: ExportedProgram, path: Path, text: str) -> None:
-    """Writes a program with the configuration among its extra files.
-
-    Raises:
-        ExportError: torch.export cannot do it.
-    """
+    """Writes a program with the configuration among its extra files; an ExportError says why torch.export cannot."""
     with quiet(), path.open("wb") as file:
         try:
             torch.export.save(program, file, extra_files={EXTRA_FILE: text})
@@ -123,13 +116,8 @@ def read_program(path: Path) -> nn.Module:
 
 
 def run_program(module: nn.Module) -> Callable[[Tensor], list[Tensor]]:
-    """What computes the outputs of a program's module."""
-
-    @torch.no_grad()
-    def run(given: Tensor) -> list[Tensor]:
-        return outputs(module(given))
-
-    return run
+    """A function that computes the outputs of a program's module."""
+    return torch.no_grad()(lambda given: outputs(module(given)))
 
 
 def _input_shape(program: ExportedProgram) -> tuple[Any, ...]:

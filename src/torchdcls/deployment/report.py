@@ -1,4 +1,4 @@
-"""What an export did."""
+"""The result of an export."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Literal
 
 from ..conversion import FuseReport
 from ..conversion.fuse import moved_onto_the_grid
+from ..conversion.report import by_axis, counted
 from .agreement import Check
 
 Format = Literal["onnx", "pt2", "safetensors"]
@@ -13,16 +14,16 @@ Format = Literal["onnx", "pt2", "safetensors"]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `torchdcls.deployment.export` wrote; `print` shows it.
+    """The result of `torchdcls.deployment.export`; `print` shows it.
 
     Attributes:
         path: The file.
         to: Its format.
-        files: All files, with their sizes in bytes: a model of more than 2 GB has its weights in a second one.
+        files: All files, with their sizes in bytes: ONNX weights of more than 1.5 GiB are in a second one.
         opset: ONNX's version of operators, None for the other formats.
         input: Shape of the input, with names for the axes whose sizes are free; None where there is no program.
-        fused: What became of the DCLS layers; None where they were kept, or there are none.
-        notes: Sentences about what is not as one may expect.
+        fused: How DCLS layers were fused; None where they were kept, or there are none.
+        notes: Sentences about what may surprise.
         checks: Comparisons of the file with the model.
     """
 
@@ -43,8 +44,7 @@ class ExportReport:
         if self.input is not None:
             lines.append(f"  input ({', '.join(map(str, self.input))})")
         if self.fused is not None:
-            count = len(self.fused.fused)
-            line = f"  {count} DCLS {'layer' if count == 1 else 'layers'} fused into plain convolutions"
+            line = f"  {counted(len(self.fused.fused), 'DCLS layer')} fused into plain convolutions"
             if self.fused.output_difference is not None:
                 line += f", which changed the output by {self.fused.output_difference:.2g} of its norm"
             lines.append(line)
@@ -52,7 +52,7 @@ class ExportReport:
                 lines.append(f"  {moved_onto_the_grid(self.fused.clamped)}")
         lines += [f"  {note}" for note in self.notes]
         lines += [
-            f"  {'x'.join(map(str, check.shape))}: largest difference to the model {check.difference:.2g} "
+            f"  {by_axis(check.shape)}: largest difference from the model {check.difference:.2g} "
             f"(allowed {check.tolerance:.2g})"
             for check in self.checks
         ]

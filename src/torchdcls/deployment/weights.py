@@ -3,7 +3,7 @@
 import ctypes
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._extras import needed_by
+from ..conversion.report import mismatch
 from ..nn import DclsLayer
 from .configuration import FORMAT, Configuration
 from .copies import copied
 from .errors import ExportError
 
-_NAMES_SHOWN = 3
 _CHECKSUM = "checksum"
 
 
@@ -26,8 +26,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     Args:
         path: The file.
-        model: A model whose weights to set, in place; needed where the file does not say how to make one, as it is
-            none of timm's.
+        model: A model whose weights to set, in place. Needed where the file does not say how to make one, because it is
+            not of a model of timm.
 
     Returns:
         `model`, or a new one on the CPU in evaluation mode, its DCLS layers ready to be trained on.
@@ -48,7 +48,7 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
     """Writes weights, those that several layers share once, and reads them again.
 
     Raises:
-        ExportError: The model of the file is another, as the configuration is not the model's.
+        ExportError: The file gives another model, because the configuration is not the model's.
     """
     with needed_by("a safetensors file", "export"):
         from safetensors import SafetensorError
@@ -56,7 +56,7 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
 
     foreign = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if foreign:
-        raise ExportError(f"model: expected tensors alone in its state_dict, got {foreign[0]!r} besides")
+        raise ExportError(f"model: expected tensors alone in its state_dict, got {foreign[0]!r} too")
     first: dict[int, str] = {}
     shared, tensors = {}, {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -87,7 +87,9 @@ def write_weights(model: nn.Module, path: Path, configuration: Configuration) ->
         ) from None
     other = [name for name, tensor in model.state_dict().items() if not _same(tensor, restored[name])]
     if other:
-        raise ExportError(f"model: expected the file to give the weights back, got others for {_shown(other)}")
+        raise ExportError(
+            f"model: expected the file to give the weights back, got others for {_checks.first_names(other)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,8 @@ class _Stored:
     """A file of weights.
 
     Attributes:
-        path: The file.
-        configuration: Of the model.
-        tensors: By their names.
-        shared: Names under which a tensor is stored, by other names of it: layers share it.
-        kernels: For each DCLS layer, what its `kernel_text` was; nothing in older files.
+        shared: For each other name of a tensor that layers share, the name under which it is stored.
+        kernels: The `kernel_text` of each DCLS layer; nothing in older files.
     """
 
     path: Path
@@ -114,7 +113,7 @@ class _Stored:
         if name is None:
             raise ValueError(
                 f"model: expected a model to load into, as '{self.path}' does not say how to make one, got None; make "
-                "it as it was and call load(path, model)"
+                "the model as it was and call load(path, model)"
             )
         with needed_by(f"the model {name} of timm", "train"):
             import timm
@@ -122,7 +121,7 @@ class _Stored:
             from ..models.stored import check_stored, making  # registers the package's models with timm too
         check_stored("path", self.path, name, arguments)
         elements = sum(map(Tensor.numel, self.tensors.values()))
-        # The random numbers of whoever loads go on as they would.
+        # The caller's random numbers stay what they would be.
         with making("path", self.path, elements), torch.random.fork_rng(devices=()):
             model: nn.Module = timm.create_model(name, **arguments)
         return model
@@ -133,17 +132,16 @@ class _Stored:
         own = model.state_dict(keep_vars=True)
         keys = {name: name if name in self.tensors else self.shared.get(name) for name in own}
         found = {name: self.tensors[key] for name, key in keys.items() if key is not None}
-        unlike = {
-            "it lacks": [name for name in own if name not in found],
-            "it has besides": sorted(self.tensors.keys() - set(keys.values())),
-            "of other shapes are": [name for name, tensor in found.items() if tensor.shape != own[name].shape],
-            "of other kinds of numbers are": [
-                name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])
-            ],
-        }
-        differences = [f"{words} {_shown(names)}" for words, names in unlike.items() if names]
+        differences = mismatch(
+            missing=[name for name in own if name not in found],
+            foreign=sorted(self.tensors.keys() - set(keys.values())),
+            other=[name for name, tensor in found.items() if tensor.shape != own[name].shape],
+        )
+        kinds = [name for name, tensor in found.items() if _numbers(tensor) != _numbers(own[name])]
+        if kinds and not differences:
+            differences = f"kinds of numbers differ for {_checks.first_names(kinds)}"
         if differences:
-            raise ValueError(f"path: '{self.path}' is not of this {type(model).__name__} ({'; '.join(differences)})")
+            raise ValueError(f"path: '{self.path}' does not fit this {type(model).__name__} ({differences})")
         for name, kernel in _kernels(model).items():
             if self.kernels.get(name, kernel) != kernel:
                 raise ValueError(
@@ -158,11 +156,6 @@ class _Stored:
 
 
 def _read(path: Path) -> _Stored:
-    """Reads a file.
-
-    Raises:
-        ValueError: It is missing, broken, or of another program.
-    """
     with needed_by("a safetensors file", "export"):
         from safetensors import SafetensorError, safe_open
 
@@ -183,7 +176,7 @@ def _read(path: Path) -> _Stored:
     checksum = metadata.pop(_CHECKSUM, None)
     if checksum is not None and checksum != _checksum(tensors, metadata):
         raise ValueError(
-            f"path: '{path}' is broken, as its checksum is not that of what is in it; copy or export it again"
+            f"path: '{path}' is broken, as its checksum does not match its content; copy or export it again"
         )
     try:
         shared = json.loads(metadata["shared"])
@@ -200,19 +193,18 @@ def _read(path: Path) -> _Stored:
 def _foreign(path: Path, found: str | None) -> str:
     if found is not None and found.startswith("torchdcls checkpoint"):
         return (
-            f"path: expected a file of torchdcls export, got the checkpoint '{path}' of a run; make one of it with "
+            f"path: expected a file of torchdcls export, got the checkpoint '{path}' of a run; export it with "
             "torchdcls export CHECKPOINT --to safetensors"
         )
     if found is not None and found.startswith("torchdcls model"):
         return f"path: expected {FORMAT!r}, got '{path}' with {found!r}; a newer torchdcls reads it"
     return (
         f"path: expected a file that torchdcls has exported ({FORMAT!r}), got '{path}' with format {found!r}; "
-        "weights of other programs are read by safetensors.torch.load_model"
+        "load weights of other programs with safetensors.torch.load_model"
     )
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of texts and tensors."""
     found = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -223,7 +215,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def _kernels(model: nn.Module) -> dict[str, str]:
-    """For each DCLS layer, what makes a kernel of its parameters and shows in no shape."""
+    """For each DCLS layer the settings of its kernel, which no shape shows."""
     return {name: layer.kernel_text() for name, layer in model.named_modules() if isinstance(layer, DclsLayer)}
 
 
@@ -241,7 +233,3 @@ def _numbers(tensor: Tensor) -> tuple[bool, bool]:
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.allclose(one.cpu(), other.cpu(), rtol=0, atol=0, equal_nan=True)
-
-
-def _shown(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:_NAMES_SHOWN])}{' ...' if len(names) > _NAMES_SHOWN else ''}"

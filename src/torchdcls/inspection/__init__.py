@@ -1,4 +1,4 @@
-"""What a model is made of, what a conversion would make of it, and what that costs; nothing is converted or trained."""
+"""Describes a model and previews its conversions with their costs; nothing is converted or trained."""
 
 from .inspect import Conversion, Layer, ModelInfo, inspect_model
 from .receptive_field import ReceptiveField, receptive_field

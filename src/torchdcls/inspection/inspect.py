@@ -1,6 +1,6 @@
 """A model and its possible conversions in numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -8,18 +8,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import _checks
 from ..conversion import ConversionReport, Skipped, convert, parameter_count
 from ..conversion.replace import Job, find_jobs, iso_kernel_count
 from ..conversion.select import Where, is_convolution, stages
-from ..nn import DclsLayer
+from ..conversion.swap import convolution_like, swap_modules_
+from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsLayer, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d
 from ..profiles import INTERPOLATIONS, Interpolation, Profile, description
-from .plain import meta_copy, put_plain_
 from .receptive_field import ReceptiveField, receptive_field
 
 Size = int | tuple[int, ...]
+
+# A subclass may compute something else than the plain convolution with its dense kernel.
+_LAYERS = (Dcls1d, Dcls2d, Dcls3d, DclsTranspose1d, DclsTranspose2d, DclsTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion would make of the model.
+    """A preview of a conversion.
 
     Attributes:
         dilated_kernel_size: Size of the new dense kernels.
@@ -56,9 +61,9 @@ class Conversion:
             too many, or nothing can be replaced.
         kernel_count: Elements that the numbers below are for; None where there are none.
         replaced: Layers that would be replaced.
-        parameters: Of the model then.
-        operations: Of the model then, as `ModelInfo.operations`.
-        receptive_field: Of the model then.
+        parameters: Parameters of the converted model.
+        operations: Operations of the converted model, as `ModelInfo.operations`.
+        receptive_field: The converted model's.
         reason: Why there are no numbers, or None.
     """
 
@@ -78,7 +83,7 @@ class ModelInfo:
     """A model and its possible conversions in numbers.
 
     Attributes:
-        name: What it is called, the type if nothing else.
+        name: The given name, or the model's type.
         input_shape: Shape of the example's first tensor.
         layers: Layers that can become DCLS layers, or are, in the model's order.
         skipped: Convolutions that a conversion leaves alone, each with the reason.
@@ -86,7 +91,7 @@ class ModelInfo:
         operations: Operations of one forward pass on the example, as torch.utils.flop_counter counts them: two for each
             product of convolutions, matrix products and attention, none for anything else. A DCLS layer counts as the
             plain convolution with its dense kernel; the library takes spectra or other methods where these are faster.
-        receptive_field: What the center of the last map depends on.
+        receptive_field: What the center of the last feature map depends on.
         conversions: One for each size and interpolation that was asked for.
     """
 
@@ -102,7 +107,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a forward pass tells: operations, receptive field, and the size of each convolution's output by name."""
+    """Results of a forward pass: operations, receptive field, and the size of each convolution's output by name."""
 
     operations: int
     receptive_field: ReceptiveField
@@ -119,10 +124,10 @@ def inspect_model(
     where: Where | None = None,
     name: str | None = None,
 ) -> ModelInfo:
-    """Describes a model, and what `torchdcls.convert` would make of it. The model is left as it is.
+    """Describes a model, and previews conversions by `torchdcls.convert`. The model is left as it is.
 
-    It is copied to the meta device and run there in evaluation mode, so that neither memory nor time is spent on its
-    weights; one that cannot be, such as a model that asks for values of tensors, is copied and run where it is.
+    A copy runs on the meta device in evaluation mode, so that weights take neither memory nor time. A model that cannot
+    run there, for example because it reads values of tensors, is copied and run where it is.
 
     Args:
         model: Any module; DCLS layers that it has already are described as they are.
@@ -131,7 +136,7 @@ def inspect_model(
         interpolation: Interpolations to convert to, or one.
         kernel_count: Elements per kernel, or "iso" for as many as need no more parameters than before.
         where: As in `torchdcls.convert`.
-        name: What to call it.
+        name: The model's name in the result; by default its type.
 
     Raises:
         ValueError: The model cannot be run on the example, or an argument is out of range.
@@ -160,7 +165,7 @@ def inspect_model(
     for tensor in inputs:
         _checks.tensor("example", tensor)
 
-    run, bare = _first_run(model, meta_copy(model).eval(), inputs)
+    run, bare = _first_run(model, _meta_copy(model).eval(), inputs)
     jobs, skipped = find_jobs(bare, 1, where)
     conversions = []
     for size in sizes:
@@ -234,22 +239,42 @@ def _first_run(model: nn.Module, bare: nn.Module, inputs: Sequence[Tensor]) -> t
 
 
 def _run(model: nn.Module, inputs: Sequence[Tensor]) -> _Run:
-    plain = put_plain_(deepcopy(model))
+    plain = _with_plain_layers_(deepcopy(model))
     device = next((tensor.device for tensor in plain.parameters()), torch.device("meta"))
     moved = [tensor.to(device) for tensor in inputs]
+    names = {module: name for name, module in plain.named_modules() if is_convolution(module)}
     maps: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: maps.__setitem__(name, tuple(output.shape[2:]))
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if module in names:
+            maps[names[module]] = tuple(output.shape[2:])
 
-    hooks = [
-        module.register_forward_hook(note(name)) for name, module in plain.named_modules() if is_convolution(module)
-    ]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with register_module_forward_hook(note), torch.no_grad(), FlopCounterMode(display=False) as counter:
         plain(*moved)
-    for hook in hooks:
-        hook.remove()
     return _Run(counter.get_total_flops(), receptive_field(plain, *moved), maps)
+
+
+def _meta_copy(model: nn.Module) -> nn.Module:
+    """The model on the meta device, where it takes no memory; layers share what they share in the model."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.to("meta")
+    return deepcopy(model, memo)
+
+
+def _with_plain_layers_(model: nn.Module) -> nn.Module:
+    """Replaces each DCLS layer by torch's convolution of the same dense size, with any weights."""
+    plain: dict[nn.Module, nn.Module] = {
+        layer: convolution_like(
+            layer, layer.dilated_kernel_size, layer.padding, layer.weight.device, layer.weight.dtype
+        )
+        for layer in model.modules()
+        if isinstance(layer, DclsLayer) and parametrize.type_before_parametrizations(layer) in _LAYERS
+    }
+    swap_modules_(model, plain)
+    return model
 
 
 def _layers(model: nn.Module, jobs: Sequence[Job], maps: dict[str, tuple[int, ...]]) -> tuple[Layer, ...]:

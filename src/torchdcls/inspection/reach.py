@@ -7,7 +7,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-# In the place of a cell where there is none.
+# Stands for a cell where there is none.
 NOWHERE = -(2**40)
 
 
@@ -16,11 +16,11 @@ class Reach:
     """What a tensor's elements depend on.
 
     Attributes:
-        bounds: (2 * axes, *shape of the tensor). For each axis of the image the first pixel, then for each axis minus
-            the last one, so that the minimum of two elements is what depends on both. Infinite where an element does
-            not depend on pixels of its own. Pixels beyond the image's borders count.
-        steps: For each axis pixels from a cell of the map to the next, for maps that have no other cell.
-        whole: Axes along which they depend on the whole image, each with what made them.
+        bounds: (2 * axes, *shape of the tensor). The first pixel along each axis of the image, then minus the last
+            pixel along each, so that the minimum over two elements covers both. Infinite where an element does not
+            depend on pixels of its own. Pixels beyond the image's borders count.
+        steps: For each axis the pixels from a cell of the feature map to the next, for maps that have no other cell.
+        whole: Axes along which they depend on the whole image, each with the module that reads it.
         unknown: Operations that were not followed.
     """
 
@@ -44,7 +44,7 @@ class Reach:
         return frozenset(axis for axis, pixel in enumerate(least.tolist()) if pixel < inf)
 
     def widths(self, axis: int) -> Tensor:
-        """How many pixels each element depends on, those aside that depend on none."""
+        """How many pixels each element depends on, without elements that depend on none."""
         first, last = self.bounds[axis], -self.bounds[axis + len(self.steps)]
         return (last - first)[first.isfinite()].floor() + 1
 
@@ -59,7 +59,7 @@ class Reach:
         return (most - least).clamp_min(0).tolist()
 
     def at_one_place(self) -> "Reach":
-        """That of all elements that stand at one place of the map, such as its channels, together."""
+        """The reach of all elements together that stand at one place of the map, such as its channels."""
         found = self
         for dim in range(1 - self.bounds.dim(), 0):
             merged = found.of(found.bounds.amin(dim, keepdim=True))
@@ -69,20 +69,20 @@ class Reach:
         return found
 
     def but_not(self, *why: str) -> "Reach":
-        """The same, but for operations that were not followed."""
+        """The same, with operations that were not followed."""
         return replace(self, unknown=self.unknown | set(why))
 
     def of(self, bounds: Tensor) -> "Reach":
-        """That of other elements, made of these."""
+        """The reach of other elements, made of these."""
         return replace(self, bounds=bounds)
 
     def expanded(self, shape: Sequence[int]) -> "Reach":
-        """That of elements that are broadcast to a shape."""
+        """The reach of elements that are broadcast to a shape."""
         own = self.bounds.shape[1:]
         return self.of(self.bounds.reshape(-1, *[1] * (len(shape) - len(own)), *own).expand(-1, *shape))
 
     def pooled(self, dims: Sequence[int], images: Sequence[int], by: str) -> "Reach":
-        """That of elements of which each depends on all along some dimensions, of which one element is left.
+        """The reach of elements that each depend on all along some dimensions, along which one element is left.
 
         Args:
             dims: The dimensions, counted from the last, -1.
@@ -96,14 +96,14 @@ class Reach:
         return replace(self, bounds=bounds.expand(shape), whole=self.whole | {(axis, by) for axis in whole})
 
     def mixed(self, dims: Sequence[int], images: Sequence[int], by: str) -> "Reach":
-        """The same, but that all elements stay: where they read the whole image, each has its own pixels beside it."""
+        """As `pooled`, but all elements stay. One that reads the whole image keeps its own pixels beside it."""
         pooled = self.of(_compact(self.bounds).amin(list(dims), keepdim=True)) if dims else self
         whole = self._read_whole(pooled, dims, images) if dims else []
         bounds = torch.where(self._rows(whole), _compact(self.bounds), pooled.bounds) if whole else pooled.bounds
         return replace(self, bounds=bounds.expand_as(self.bounds), whole=self.whole | {(axis, by) for axis in whole})
 
     def _read_whole(self, pooled: "Reach", dims: Sequence[int], images: Sequence[int]) -> list[int]:
-        """Axes along which each pooled element reads the whole image, by all cells or some from half of the map."""
+        """Axes along which each pooled element reads the whole image, by all cells or by some from half of the map."""
         first, minus_last = _compact(self.bounds).tensor_split(2)
         there, middles = first.isfinite(), (first - minus_last) / 2
         most = middles.where(there, -inf).amax(list(dims), keepdim=True)
@@ -129,13 +129,13 @@ class Reach:
         return found.view(-1, *[1] * (self.bounds.dim() - 1))
 
     def gathered(self, dim: int, cells: Tensor, stride: float = 1.0) -> "Reach":
-        """That of elements of which each depends on some along a dimension.
+        """The reach of elements that each depend on some along a dimension.
 
         Args:
             dim: The dimension, counted from the last, -1.
             cells: (size, count), for each element the places along the dimension, or `NOWHERE`. Places beyond its ends
                 stand for more cells of the same map.
-            stride: How many cells there are from an element's to the next one's.
+            stride: How many cells the next element's places are further.
         """
         there, size = cells != NOWHERE, self.bounds.shape[dim]
         before, after = max(-int(cells[there].min()), 0), max(int(cells[there].max()) - size + 1, 0)
@@ -173,7 +173,7 @@ class Reach:
         return bool((differences.nan_to_num(0) == self._steps_along(dim)).all())
 
     def _steps_along(self, dim: int) -> Tensor:
-        """Pixels from a cell to the next along a dimension, on average, which has one cell in what is returned."""
+        """Pixels from a cell to the next along a dimension, on average; the dimension has one cell in the result."""
         if self.bounds.shape[dim] > 1:
             differences = _compact(self.bounds, dim).diff(dim=dim)
             steps = differences.masked_fill(~differences.isfinite(), torch.nan).nanmean(dim, keepdim=True)
@@ -190,12 +190,12 @@ class Reach:
 
 
 def independent(shape: Sequence[int], axes: int) -> Reach:
-    """That of a tensor which was not made of the image."""
+    """The reach of a tensor that was not made from the image."""
     return Reach(torch.tensor(inf, dtype=torch.float32).expand(2 * axes, *shape), (0.0,) * axes)
 
 
 def joined(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
-    """That of elements that depend on those of several tensors at the same place, broadcast to `shape`."""
+    """The reach of elements that depend on several tensors' elements at the same place, broadcast to `shape`."""
     reaches = list(reaches)
     bounds = _compact(reaches[0].expanded(shape).bounds)
     for reach in reaches[1:]:
@@ -204,7 +204,7 @@ def joined(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
 
 
 def everything(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
-    """That of elements of which each may depend on all elements of several tensors."""
+    """The reach of elements that may each depend on all elements of several tensors."""
     reaches = list(reaches)
     each = [_compact(reach.bounds).flatten(1).amin(1) for reach in reaches if reach.bounds.numel()]
     bounds = torch.stack(each).amin(0) if each else independent((), len(reaches[0].steps)).bounds
@@ -222,7 +222,7 @@ def together(reaches: Sequence[Reach]) -> Reach:
 
 
 def _compact(bounds: Tensor, but: int = 0) -> Tensor:
-    """Without copies of elements along dimensions to which they were broadcast, but for one."""
+    """The bounds without copies along broadcast dimensions, except along the dimension `but`."""
     for dim, stride in enumerate(bounds.stride()):
         if stride == 0 and bounds.shape[dim] > 1 and dim not in (0, but % bounds.dim()):
             bounds = bounds.narrow(dim, 0, 1)

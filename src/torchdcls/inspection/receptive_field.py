@@ -1,15 +1,15 @@
-"""How many pixels the center of a model's last map depends on.
+"""How many pixels the center of a model's last feature map depends on.
 
-The model is run once. Beside every tensor stands, for each of its elements and each axis of the image, the first and
-the last pixel that the element depends on (`reach.py`). Where memory is viewed in another way, so are they; other
-operations have rules (`rules.py`): windows over cells, and the union where branches meet. Numbers of weights and pixels
-play no part: it is what a cell could depend on, not what it does after training, and pixels beyond the image's borders
-count too. What reads a whole map at once, such as attention, squeeze-and-excitation, or a group norm, makes it the
-whole image; what is not followed, such as a Fourier transform, makes it unknown, never a guess.
+The model is run once. For each element of every tensor, and each axis of the image, the first and the last pixel that
+the element depends on are kept (`reach.py`). Views of memory view them in the same way; other operations have rules
+(`rules.py`): windows over cells, and the union where branches meet. Values of weights and pixels play no part: the
+result is what a cell can depend on, not what it does after training, and pixels beyond the image's borders count too.
+Operations that read a whole feature map, such as attention, squeeze-and-excitation or a group norm, make it the whole
+image. Operations that are not followed, such as a Fourier transform, make it unknown, never a guess.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from .. import _checks
 from ..ops.tracing import TorchDispatchMode, memory_key, schema, tree_leaves
@@ -26,14 +27,14 @@ from .rules import Call, follow
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Pixels that the center of the last map, before anything is pooled to a vector, depends on.
+    """Pixels that the center of the last feature map depends on, the last one before pooling to a vector.
 
     Attributes:
-        size: Pixels along each axis, borders of the image left out; None where it is the whole image, or unknown.
-        local: The same if nothing read a whole map, where that is known.
-        exact: Whether all cells depend on as many pixels; else it is the most, as where a map is enlarged by weighing
-            neighbors. False where operations that matter were not followed.
-        whole: The modules that read whole maps, by type.
+        size: Pixels along each axis, whatever the borders of the image; None where it is the whole image, or unknown.
+        local: The size without modules that read a whole feature map, where it is known.
+        exact: Whether all cells depend on as many pixels. Otherwise the size is the largest, for example where a
+            feature map is enlarged by weighing neighbors. False where operations that matter were not followed.
+        whole: Types of the modules that read a whole feature map.
         unknown: Operations that were not followed and matter.
     """
 
@@ -45,10 +46,10 @@ class ReceptiveField:
 
     def __str__(self) -> str:
         if self.size and not any(self.size) and self.whole and not self.unknown:
-            local = "" if self.local is None else f"; {self._pixels(self.local)} beside them"
+            local = "" if self.local is None else f"; {self._pixels(self.local)} without them"
             return f"whole image ({', '.join(self.whole)}{local})"
         if self.unknown or not self.size:
-            return f"not known ({', '.join(self.unknown) or 'the model gives no map'})"
+            return f"not known ({', '.join(self.unknown) or 'the model returns no feature map'})"
         return self._pixels(self.size)
 
     def _pixels(self, size: Sequence[int | None]) -> str:
@@ -63,7 +64,7 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
         inputs: Its arguments; the first has axes (batch, channels, *map).
 
     Returns:
-        What the last tensor that still is a map depends on.
+        What the last tensor that is a feature map depends on.
 
     Raises:
         ValueError: There is no input.
@@ -83,10 +84,8 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
     # What is computed here has values, wherever the model is made and run.
     with torch.device("cpu"):
         follower = Follower(inputs[0])
-    with torch.no_grad(), follower, ExitStack() as hooks:
-        for module in model.modules():
-            hooks.enter_context(module.register_forward_pre_hook(follower.enter))
-            hooks.enter_context(module.register_forward_hook(follower.leave))
+    entered, left = register_module_forward_pre_hook(follower.enter), register_module_forward_hook(follower.leave)
+    with torch.no_grad(), follower, entered, left:
         output = model(*inputs)
     with torch.device("cpu"):
         return follower.field(output)
@@ -118,7 +117,7 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.modules.pop()
 
     def field(self, output: Any) -> ReceptiveField:
-        """What the last map depends on: the model's output where it is one."""
+        """What the last feature map depends on: the model's output where it is one."""
         reaches = [self.reach(leaf) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
         reach = next((reach for reach in reversed(reaches) if reach.axes), self.last)
         unknown = reach.unknown
@@ -209,14 +208,12 @@ class Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass
 class _Memory:
-    """What is in one piece of memory, by which tensors are known.
-
-    They are not known as objects: `x.data` and what `torch.vmap` hands on are other objects each time.
+    """One piece of memory, by which tensors are known: `x.data` and `torch.vmap` make another object each time.
 
     Attributes:
-        storage: Held weakly, so that its place is not another's.
-        places: What is known of the tensors in it, by how they lie in it.
-        flat: What all of the memory depends on, in its order, once a tensor lies in it as none did before.
+        storage: A weak reference. Once it has expired, other memory may have the same address.
+        places: The reach of the tensors in it, by dtype, shape, strides and offset.
+        flat: The reach of all cells of the memory, from when a tensor with a new place is read.
     """
 
     storage: StorageWeakRef

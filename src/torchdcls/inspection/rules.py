@@ -1,6 +1,6 @@
-"""What the outputs of torch's operations depend on, by what their inputs do: a table of rules.
+"""What the outputs of torch's operations depend on, given what their inputs depend on: a table of rules.
 
-Operations that only show a tensor's memory in another way, such as views, need none: see `receptive_field.py`.
+Operations that only view a tensor's memory in another way need no rule, see `receptive_field.py`.
 """
 
 import re
@@ -23,7 +23,7 @@ class Call:
         name: As in `aten.NAME`, in-place or not.
         given: Its arguments by name.
         inputs, outputs: Tensors in and out.
-        reach: What a tensor depends on; of one that is written to, what it did before.
+        reach: What a tensor depends on; for one that is written to, what it depended on before.
         image: Size of the image.
         module: Type of the module that ran it.
     """
@@ -66,13 +66,13 @@ class Call:
         return values * count if len(values) == 1 else values
 
     def with_others(self, reach: Reach, tensors: Sequence[Tensor]) -> Reach:
-        """The same, where other tensors play a part whose own pixels are not followed."""
+        """The same, for an operation with other inputs, whose own pixels are not followed."""
         others = [self.reach(tensor) for tensor in tensors]
         both = together([reach, *others]).of(reach.bounds)
         return both.but_not(self.where) if any(other.axes for other in others) else both
 
     def pooled(self, reach: Reach, *dims: int) -> Reach:
-        """That of elements that depend on all along some dimensions, of which one is left."""
+        """See `Reach.pooled`."""
         return reach.pooled(dims, self.image, self.module)
 
 
@@ -83,7 +83,7 @@ def follow(call: Call) -> list[Reach]:
     """What the outputs of an operation depend on."""
     if (rule := _rule(call.name, _RULES)) is not None:
         reach = rule(call)
-        # Weights that were made from the image, say.
+        # Such as weights that were made from the image.
         reach = call.with_others(reach, call.inputs[1:])
     elif (rule := _rule(call.name, _RULES_FOR_ALL_INPUTS)) is not None:
         reach = rule(call)
@@ -91,7 +91,7 @@ def follow(call: Call) -> list[Reach]:
         reach = _pointwise(call)
     else:
         return [everything(map(call.reach, call.inputs), output.shape).but_not(call.where) for output in call.outputs]
-    # Beside the first output there is what nobody reads, such as a norm's saved statistics.
+    # Nobody reads outputs of other shapes, such as a norm's saved statistics.
     return [
         reach if output.shape == call.shape else independent(output.shape, len(call.image)) for output in call.outputs
     ]
@@ -105,16 +105,8 @@ def _pointwise(call: Call) -> Reach:
     return joined(map(call.reach, call.inputs), call.shape)
 
 
-def _fresh(call: Call) -> Reach:
-    return independent(call.shape, len(call.image))
-
-
-def _copied(call: Call) -> Reach:
-    return call.reach(call.given["src"]).expanded(call.shape)
-
-
 def _moved(call: Call) -> Reach:
-    """That of elements that are put elsewhere: the operation is done with what they depend on."""
+    """For elements that are moved: the same operation moves what they depend on."""
     more = {name: value for number, (name, value) in enumerate(call.given.items()) if number}
     try:
         rows = [call.function(row, **more) for row in call.main.bounds]
@@ -124,7 +116,7 @@ def _moved(call: Call) -> Reach:
 
 
 def _laid(call: Call) -> Reach:
-    """That of tensors laid end to end. Those at the ends that are not made of the image may be the padding of a map."""
+    """For tensors laid end to end. Those at the ends that are not made from the image may be padding."""
     reaches = [call.reach(tensor) for tensor in call.inputs if tensor.numel()]
     dim = call.given["dim"] % len(call.shape) - len(call.shape)
     bounds = [reach.bounds.unsqueeze(dim) if call.name == "stack" else reach.bounds for reach in reaches]
@@ -144,7 +136,7 @@ def _axes_in(name: str) -> int:
 
 
 def _convolution(call: Call) -> Reach:
-    """Each channel reads those of its group, through windows."""
+    """Each channel reads the channels of its group, through windows."""
     taps = call.given["weight"].shape[2:]
     channels, groups = -len(taps) - 1, call.given["groups"]
     reach = call.main.of(torch.unflatten(call.main.bounds, channels, (groups, -1)))
@@ -157,12 +149,8 @@ def _convolution(call: Call) -> Reach:
     return reach.of(each.expand(shape).flatten(channels - 1, channels))
 
 
-def _pool(call: Call) -> Reach:
-    return _slid(call, call.main, call.numbers("kernel_size", _axes_in(call.name)))
-
-
 def _slid(call: Call, reach: Reach, taps: Sequence[int]) -> Reach:
-    """That of an output whose cells read `taps` cells along the last axes."""
+    """For an output whose cells read `taps` cells along the last axes."""
     axes = len(taps)
     strides, dilations = call.numbers("stride", axes, taps), call.numbers("dilation", axes, 1)
     paddings = call.numbers("padding", axes)
@@ -226,7 +214,7 @@ def _reduced(call: Call) -> Reach:
 
 
 def _mixed(over: Callable[[Call], Iterable[int]]) -> Rule:
-    """The rule of an operation whose elements depend on all along some dimensions."""
+    """The rule of an operation whose elements depend on all elements along some dimensions."""
     return lambda call: call.main.mixed(list(over(call)), call.image, call.module)
 
 
@@ -249,11 +237,13 @@ def _attention(call: Call) -> Reach:
     return call.with_others(reach, [tensor for tensor in call.inputs if not any(tensor is one for one in named)])
 
 
-# Operations, as in `aten.NAME`. Rules of what depends on the first tensor alone; if the others were made of the image,
-# that is not followed.
+# Rules by the name of an operation, as in `aten.NAME`, for outputs that depend on the first tensor alone. Where others
+# were made from the image, their pixels are not followed.
 _RULES: dict[str, Rule] = {
     r"_?convolution": _convolution,
-    r"max_pool2d|max_pool[23]d_with_indices|avg_pool\dd": _pool,
+    r"max_pool2d|max_pool[23]d_with_indices|avg_pool\dd": lambda call: _slid(
+        call, call.main, call.numbers("kernel_size", _axes_in(call.name))
+    ),
     r"_?adaptive_(avg|max)_pool\dd": _adaptive,
     r"upsample_(nearest\dd|linear1d|bilinear2d|bicubic2d|trilinear3d)": _enlarged,
     # Borders of the image are left out, whatever is there.
@@ -266,9 +256,11 @@ _RULES: dict[str, Rule] = {
     r"native_batch_norm|_native_batch_norm_legit(_no_training)?": _mixed(_of_batch),
 }
 _RULES_FOR_ALL_INPUTS: dict[str, Rule] = {
-    # These have the shape of a tensor alone, or nothing of what was there.
-    r"(zeros|ones|empty|full|rand|randn)_like|new_(zeros|ones|empty|full)(_strided)?|zero": _fresh,
-    r"copy": _copied,
+    # These take only the shape of a tensor, or overwrite it.
+    r"(zeros|ones|empty|full|rand|randn)_like|new_(zeros|ones|empty|full)(_strided)?|zero": lambda call: independent(
+        call.shape, len(call.image)
+    ),
+    r"copy": lambda call: call.reach(call.given["src"]).expanded(call.shape),
     r"cat|stack": _laid,
     r"(add|b|baddb)?mm": _product,
     r"_scaled_dot_product\w*": _attention,

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from .._extras import needed_by
 from .inspect import Layer, ModelInfo
@@ -13,15 +13,11 @@ with needed_by("torchdcls.inspection.tables", "train"):
     from rich.console import Console
     from rich.table import Table
 
+_WORDS = ("stage", "interpolation", "reason", "such as")  # headings of columns without numbers
+
 
 def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -> None:
-    """Prints a model and its conversions.
-
-    Args:
-        info: What was found.
-        console: Where to.
-        remarks: Lines to put under the model's own numbers.
-    """
+    """Prints a model and its conversions, with `remarks` under the model's own numbers."""
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False)
@@ -40,9 +36,9 @@ def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -
     if numbers:
         console.print(_conversion_table(info))
         say(
-            "iso: the most elements per kernel that need no more parameters than before. Operations are those of plain "
-            "convolutions with the dense kernels; spectra, which method='auto' may take, need others. Sees: receptive "
-            "field, the pixels that the center of the last map can depend on, those beyond the borders included."
+            "iso: the most elements per kernel that need no more parameters than before. Operations are counted for "
+            "plain convolutions with the dense kernels; method='auto' may use FFTs, which need other ones. Sees: the "
+            "receptive field, the pixels that the center of the last feature map can depend on, beyond the borders too."
         )
     elif info.conversions:
         are = (
@@ -51,10 +47,13 @@ def print_info(info: ModelInfo, console: Console, remarks: Sequence[str] = ()) -
         say(f"No conversion: {info.conversions[0].reason}; {are}.")
 
 
-def _table(title: str, columns: Mapping[str, Literal["left", "right"]], **options: Any) -> Table:
+def _table(title: str, rows: Sequence[Mapping[str, str]], **options: Any) -> Table:
+    """A table of rows that have the same headings."""
     table = Table(title=title, title_justify="left")
-    for heading, justify in columns.items():
-        table.add_column(heading, justify=justify, **options)
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if heading in _WORDS else "right", **options)
+    for row in rows:
+        table.add_row(*row.values())
     return table
 
 
@@ -62,55 +61,48 @@ def _layer_table(info: ModelInfo) -> Table:
     groups: dict[Layer, int] = Counter(replace(layer, name="") for layer in info.layers)
     dcls = any(layer.kernel_count is not None for layer in groups)
     sizes = dict.fromkeys(conversion.dilated_kernel_size for conversion in info.conversions if conversion.replaced)
-    columns: dict[str, Literal["left", "right"]] = {"stage": "left", "layers": "right", "channels": "right"}
-    columns |= {"kernel": "right", **({"becomes": "right"} if sizes else {}), "map": "right"}
-    columns |= {"elements": "right", "interpolation": "left"} if dcls else {}
-    table = _table("DCLS layers" if dcls else "Layers that can become DCLS layers", columns, overflow="fold")
+    rows = []
     for layer, count in groups.items():
-        new = layer.kernel_count is None
-        becomes = ", ".join(_sizes(_full(size, len(layer.kernel_size))) for size in sizes) if new else "-"
-        table.add_row(
-            layer.stage,
-            str(count),
-            str(layer.channels),
-            _sizes(layer.kernel_size),
-            *([becomes] if sizes else []),
-            "not called" if layer.map_size is None else _sizes(layer.map_size),
-            *([_or_dash(layer.kernel_count), layer.interpolation or "-"] if dcls else []),
-        )
-    return table
+        row = {"stage": layer.stage, "layers": str(count), "channels": str(layer.channels)}
+        row["kernel"] = _sizes(layer.kernel_size)
+        if sizes:
+            new = ", ".join(_sizes(_full(size, len(layer.kernel_size))) for size in sizes)
+            row["becomes"] = new if layer.kernel_count is None else "-"
+        row["map"] = "not called" if layer.map_size is None else _sizes(layer.map_size)
+        if dcls:
+            row |= {"elements": _or_dash(layer.kernel_count), "interpolation": layer.interpolation or "-"}
+        rows.append(row)
+    return _table("DCLS layers" if dcls else "Layers that can become DCLS layers", rows, overflow="fold")
 
 
 def _skipped_table(info: ModelInfo) -> Table:
-    columns: dict[str, Literal["left", "right"]] = {"layers": "right", "reason": "left", "such as": "left"}
-    table = _table("Convolutions that stay as they are", columns, overflow="fold")
     names: dict[str, list[str]] = defaultdict(list)
     for skip in info.skipped:
         names[skip.reason.partition(" (")[0]].append(skip.name)
-    for reason, found in sorted(names.items(), key=lambda item: -len(item[1])):
-        table.add_row(str(len(found)), reason, found[0])
-    return table
+    most = sorted(names.items(), key=lambda item: -len(item[1]))
+    rows = [{"layers": str(len(found)), "reason": reason, "such as": found[0]} for reason, found in most]
+    return _table("Convolutions that stay as they are", rows, overflow="fold")
 
 
 def _conversion_table(info: ModelInfo) -> Table:
     # The most that fit have a column of their own where others were asked for.
     given = any(row.kernel_count != row.iso_kernel_count for row in info.conversions)
-    headings = ("kernel", "interpolation", "iso", *(["used"] if given else []), "parameters", "ops", "sees")
-    columns = {heading: "left" if heading == "interpolation" else "right" for heading in headings}
-    table = _table("Conversions", columns, no_wrap=True)  # type: ignore[arg-type]
-    before = (f"{info.parameters:,}", _billions(info.operations), _field(info.receptive_field))
-    table.add_row("as it is", "-", "-", *(["-"] if given else []), *before)
-    table.add_section()
-    for row in info.conversions:
-        table.add_row(
-            _sizes(_full(row.dilated_kernel_size, len(info.receptive_field.size))),
-            row.interpolation,
-            _or_dash(row.iso_kernel_count),
-            *([_or_dash(row.kernel_count)] if given else []),
-            _or_dash(row.parameters),
-            "-" if row.operations is None else _billions(row.operations),
-            "-" if row.receptive_field is None else _field(row.receptive_field),
-        )
+    rows = [
+        {
+            "kernel": _sizes(_full(row.dilated_kernel_size, len(info.receptive_field.size))),
+            "interpolation": row.interpolation,
+            "iso": _or_dash(row.iso_kernel_count),
+            **({"used": _or_dash(row.kernel_count)} if given else {}),
+            "parameters": _or_dash(row.parameters),
+            "ops": "-" if row.operations is None else _billions(row.operations),
+            "sees": "-" if row.receptive_field is None else _field(row.receptive_field),
+        }
+        for row in info.conversions
+    ]
+    before = dict.fromkeys(rows[0], "-") | {"kernel": "as it is", "parameters": f"{info.parameters:,}"}
+    before |= {"ops": _billions(info.operations), "sees": _field(info.receptive_field)}
+    table = _table("Conversions", [before, *rows], no_wrap=True)
+    table.rows[0].end_section = True
     reasons = dict.fromkeys(row.reason for row in info.conversions if row.reason is not None)
     if reasons:
         table.caption, table.caption_justify = "-: " + "; ".join(reasons), "left"

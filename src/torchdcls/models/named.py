@@ -1,8 +1,7 @@
 """Models of timm and torchvision by their names, with or without weights."""
 
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ _TORCHVISION = "torchvision:"
 
 @dataclass(frozen=True)
 class Named:
-    """A model and what is known of it by its name.
+    """A model and what is known about it by its name.
 
     Attributes:
         name: timm's, or torchvision's behind "torchvision:".
@@ -44,17 +43,33 @@ def named_model(
         name: timm's name; or torchvision's, behind "torchvision:" where timm has one of the same name.
         num_classes: None for the model's own.
         image_size: Height and width of images, for models whose weights depend on it. None for the model's own.
-        weights: Whether to draw weights; else the model is on the meta device, unless it can only be made with them.
+        weights: Whether to draw weights; without them the model is on the meta device, if it can be made there.
 
     Raises:
         ValueError: Neither has such a model, or it does not take these arguments.
     """
-    make = _maker(name)
+    from torchvision.models import list_models
+
+    plain = name.removeprefix(_TORCHVISION)
+    known = list_models()
+    if plain == name and timm.is_model(name):
+        make = partial(_of_timm, name, num_classes, image_size)
+    elif plain in known:
+        make = partial(_of_torchvision, plain, num_classes, image_size)
+    elif plain == name:
+        raise ValueError(
+            f"model: expected a name that timm or torchvision knows, got {name!r}; "
+            + nearest(name, [*timm.list_models(), *known, *(_TORCHVISION + plain for plain in known)])
+        )
+    else:
+        raise ValueError(
+            f"model: expected a model of torchvision after {_TORCHVISION!r}, got {plain!r}; {nearest(plain, known)}"
+        )
     if not weights:
-        # Some compute with tensors while they are made; what is wrong with others is told below.
+        # Some compute with tensors while they are made; errors of others come below.
         with suppress(RuntimeError, ValueError), torch.device("meta"):
-            return make(num_classes, image_size)
-    return make(num_classes, image_size)
+            return make()
+    return make()
 
 
 def timm_model(
@@ -71,9 +86,9 @@ def timm_model(
     Args:
         name: timm's name.
         num_classes, drop_path_rate: None for the model's own.
-        pretrained: Whether to fetch its weights.
-        model_args: What else it is made with.
-        called: What the caller calls `name`, for messages.
+        pretrained: Whether to download its weights.
+        model_args: Other arguments of the model.
+        called: The caller's name for `name`, for messages.
 
     Raises:
         ValueError: timm has no such model, or it does not take these arguments.
@@ -95,43 +110,17 @@ def timm_model(
     return model
 
 
-def _maker(name: str) -> Callable[[int | None, int | None], Named]:
-    """What makes the model of this name, whichever package has it."""
-    known = _torchvision_models()
-    plain = name.removeprefix(_TORCHVISION)
-    if plain == name and timm.is_model(name):
-        return partial(_of_timm, name)
-    if plain in known:
-        return partial(_of_torchvision, plain)
-    if plain == name:
-        raise ValueError(
-            f"model: expected a name that timm or torchvision knows, got {name!r}; "
-            + nearest(name, [*timm.list_models(), *known, *(_TORCHVISION + plain for plain in known)])
-        )
-    if not known:
-        raise ValueError(f"model: {name!r} needs torchvision: pip install torchvision")
-    raise ValueError(
-        f"model: expected a name that torchvision knows behind {_TORCHVISION!r}, got {plain!r}; {nearest(plain, known)}"
-    )
-
-
-def _torchvision_models() -> list[str]:
-    try:
-        return list(importlib.import_module("torchvision.models").list_models())
-    except ImportError:
-        return []
-
-
 def _of_torchvision(name: str, num_classes: int | None, image_size: int | None) -> Named:
-    torchvision: Any = importlib.import_module("torchvision.models")
-    taken = inspect.signature(torchvision.get_model_builder(name)).parameters
+    from torchvision.models import get_model, get_model_builder
+
+    taken = inspect.signature(get_model_builder(name)).parameters
     arguments: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if image_size is not None and "image_size" in taken:
         arguments["image_size"] = image_size
     # Segmentation and detection models fetch weights of their backbone unless they are told not to.
     weights = {"weights": None, **({"weights_backbone": None} if "weights_backbone" in taken else {})}
     try:
-        model: nn.Module = torchvision.get_model(name, **weights, **arguments)
+        model: nn.Module = get_model(name, **weights, **arguments)
     except TypeError as error:
         raise ValueError(f"model: {name} of torchvision does not take {arguments} ({error})") from None
     size = image_size or {"inception_v3": 299}.get(name, 224)

@@ -22,14 +22,14 @@ def load_official(
 ) -> nn.Module:
     """The model that a checkpoint of the authors belongs to: timm's, converted, with the checkpoint's weights.
 
-    Which model it is, which of its layers are DCLS layers, how many elements they have and which of them share
-    positions is found from the file's names and numbers. Version and size are not in a file: they are known for the
-    authors' files by their names, see `torchdcls.conversion.official.PUBLISHED`, and have to be given for others.
+    The names and shapes in the file tell the model, its DCLS layers, how many elements they have and which of them
+    share positions. Version and size are not in a file: they are known for the authors' files by their names, see
+    `torchdcls.conversion.official.PUBLISHED`, and must be given for others.
 
     Args:
         path_or_url: A file of torch, of which nothing is run, or of safetensors, or the address of one, which is
             downloaded once into torch.hub's folder.
-        version: What DCLS calls the interpolation: "v0" or "v1" (bilinear), "max" (triangle) or "gauss". The keys do
+        version: DCLS's name of the interpolation: "v0" or "v1" (bilinear), "max" (triangle) or "gauss". The keys do
             not tell one of the first two from the other, nor one of the last two.
         dilated_kernel_size: Kernel size along both axes. Unit: grid cells.
 
@@ -105,7 +105,7 @@ def _check_size(path: Path, state_dict: Mapping[str, Tensor], size: int) -> None
 def _host(path: Path, state_dict: Mapping[str, Tensor]) -> tuple[Host, dict[str, str]]:
     """The model that a state dict belongs to, and what timm and torchdcls call its parameters."""
     layout = official.layout(state_dict)
-    reasons = [(-1, "its keys have the form of none of them")]
+    reasons = [(-1, "its keys fit none of these models")]
     for host in (*HOSTS, *_MORE_HOSTS):
         if layout is None or model_entrypoint(host.name).__module__ != f"timm.models.{layout}":
             continue
@@ -121,7 +121,7 @@ def _host(path: Path, state_dict: Mapping[str, Tensor]) -> tuple[Host, dict[str,
         expected = plain.state_dict()
         plain_found = {key: value for key, value in found.items() if key.rpartition(".")[2] not in official.THEIR_NAMES}
         reason = official.difference(plain_found, expected, layers)
-        if reason is None:
+        if not reason:
             return host, names
         alike = sum(key in expected and expected[key].shape == value.shape for key, value in found.items())
         reasons.append((alike, f"{host.name} comes closest, but {reason}"))

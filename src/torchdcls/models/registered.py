@@ -34,7 +34,7 @@ Layers = Literal["depthwise 7x7", "dense 3x3"]
 
 @dataclass(frozen=True)
 class Elements:
-    """What a kernel is made of: its size along both axes, in cells, and the number of its elements."""
+    """A kernel's size along both axes, in cells, and the number of its elements."""
 
     size: int
     count: int
@@ -42,7 +42,7 @@ class Elements:
 
 @dataclass(frozen=True)
 class Host:
-    """A model of timm, and what becomes of its convolutions. Layers of one stage share positions and sigmas.
+    """A model of timm, and the DCLS layers that replace its convolutions. Layers of a stage share positions and sigmas.
 
     Attributes:
         name: timm's name of the model.
@@ -52,9 +52,9 @@ class Host:
         layers: Which convolutions become DCLS layers.
         weight_std: Standard deviation of new weights; None scales them until the dense kernels have the sum of squares
             of those that they replace, which keeps the variance of the layer's output.
-        feature_levels: Number of maps that `features_only=True` gives.
+        feature_levels: Number of feature maps that `features_only=True` returns.
         flat_stages: Whether timm takes the stages out of their container for `features_only=True`.
-        arguments: What the host is made with beside the caller's arguments.
+        arguments: Arguments of the host beside the caller's.
     """
 
     name: str
@@ -88,9 +88,9 @@ class FoldablePosEnc(RepConditionalPosEnc):  # type: ignore[misc]
 
 
 # Kernels are those of the authors' models and files for ConvNeXt at 17x17, CAFormer, FastViT and ResNet-50; elsewhere
-# the largest counts that do not exceed the host's parameters, at most 40 at 17x17 and 26 at 23x23. More parameters than
-# the host have CAFormer (29 elements at 17x17 and 21 at 23x23 would fit) and ResNet-50 with sigmas (4 would fit), as
-# would ConvFormer-S18 with the 40 elements at 17x17 of the authors' file.
+# the largest counts that do not exceed the host's parameters, at most 40 at 17x17 and 26 at 23x23. CAFormer (29
+# elements at 17x17 and 21 at 23x23 would fit) and ResNet-50 with sigmas (4 would fit) have more parameters than the
+# host, as ConvFormer-S18 would with the 40 elements at 17x17 of the authors' file.
 _23 = Elements(23, 26)
 _7 = Elements(7, 5)
 FASTVIT_ARGUMENTS = {"pos_embs": (None, None, None, partial(FoldablePosEnc, spatial_shape=(7, 7)))}
@@ -104,7 +104,7 @@ HOSTS = (
     Host("convformer_b36", "sail_in1k", Elements(17, 40), _23),
     Host("caformer_s18", "sail_in1k", Elements(17, 34), _23),
     Host("fastvit_sa24", "apple_in1k", Elements(17, 34), _23, arguments=FASTVIT_ARGUMENTS),
-    # timm draws its weights for each layer's channels, so that no single standard deviation is right.
+    # timm draws its weights by each layer's channels, so that no single standard deviation is right.
     Host("resnet50", "a2_in1k", _7, _7, "dense 3x3", weight_std=None, feature_levels=5, flat_stages=False),
 )
 
@@ -132,11 +132,7 @@ _WHERE: dict[Layers, Where] = {"depthwise 7x7": _is_depthwise_7x7, "dense 3x3": 
 
 
 def _converted(host: Host, interpolation: Interpolation, **arguments: Any) -> nn.Module:
-    """The host made by timm, without weights, its convolutions replaced.
-
-    Raises:
-        ValueError: An argument, such as output_stride, left a convolution that DCLS cannot replace.
-    """
+    """The host made by timm, without weights, with its convolutions replaced."""
     model: nn.Module = model_entrypoint(host.name)(**{**host.arguments, **arguments})
     where = _WHERE[host.layers]
     old = {name: module.weight for name, module in model.named_modules() if where(name, module)}
@@ -149,7 +145,7 @@ def _converted(host: Host, interpolation: Interpolation, **arguments: Any) -> nn
         weight_std=host.weight_std,
     )
     for skip in report.skipped:
-        if skip.name in old:
+        if skip.name in old:  # by an argument such as output_stride
             raise ValueError(f"{host.name}: {skip.name} cannot become a DCLS layer: {skip.reason}")
     if host.weight_std is None:
         for row in report.replaced:
@@ -162,7 +158,7 @@ def _converted(host: Host, interpolation: Interpolation, **arguments: Any) -> nn
 
 
 def pretrained_cfg(host: Host, url: str = "") -> PretrainedCfg:
-    """The host's: how images are prepared, and where stem and classifier are; and where weights are, if anywhere."""
+    """The host's preparation of images and names of stem and classifier, with the address of weights, if there are."""
     cfg = get_pretrained_cfg(f"{host.name}.{host.tag}", allow_unregistered=False)
     assert cfg is not None
     preparation = ("input_size", "interpolation", "crop_pct", "mean", "std")
@@ -171,11 +167,7 @@ def pretrained_cfg(host: Host, url: str = "") -> PretrainedCfg:
 
 
 def _weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """What timm is to load into a model: the authors' weights in our names, or what came where it is not theirs.
-
-    Raises:
-        ValueError: A file of the authors that is not for this model, or of a name that does not tell its version.
-    """
+    """What timm loads into a model: the authors' weights in our names, or the checkpoint itself if it is not theirs."""
     state_dict = official.official_state_dict(checkpoint)
     if state_dict is None:
         return checkpoint
@@ -199,11 +191,7 @@ def _weights(checkpoint: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 def _converted_weights(
     state_dict: dict[str, torch.Tensor], model: nn.Module, published: official.Published
 ) -> dict[str, torch.Tensor]:
-    """The authors' weights in our names, if the model is theirs.
-
-    Raises:
-        ValueError: It is another; the message follows what was expected.
-    """
+    """The authors' weights in our names; a ValueError says why they are of another model."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Dcls2d)}
     kernels = {(layer.interpolation.name, *layer.dilated_kernel_size, layer.kernel_count) for layer in layers.values()}
     size, interpolation = published.size, official.INTERPOLATION_OF[published.version]
@@ -225,8 +213,7 @@ def _converted_weights(
     def compared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {key: tensor for key, tensor in tensors.items() if not key.startswith(fitted)}
 
-    problem = official.difference(compared(ours), compared(expected), layers)
-    if problem is not None:
+    if problem := official.difference(compared(ours), compared(expected), layers):
         raise ValueError(problem)
     first: dict[nn.Parameter, str] = {}
     for name, layer in layers.items():
@@ -245,11 +232,7 @@ def _check_file(
     cache_dir: str | None = None,
     **arguments: Any,
 ) -> None:
-    """Says what is wrong with a file of weights in one sentence, before timm reads it; downloads it where timm looks.
-
-    Raises:
-        ValueError: It is missing, cannot be downloaded, or cannot be read.
-    """
+    """Says what is wrong with a file of weights before timm reads it; downloads it to where timm looks."""
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
     source = cfg.file or (None if cfg.hf_hub_id else cfg.url)
     if isinstance(source, str) and source and not cfg.state_dict:
@@ -266,7 +249,7 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
             features["flatten_sequential"] = True
         if pretrained:
             _check_file(name, **arguments)
-        # timm itself allows the settings in training programs' files only where a file is named, not an address.
+        # timm itself allows the settings in training programs' files only for a file, not for an address.
         with torch.serialization.safe_globals(files.SAFE_GLOBALS):
             model: nn.Module = build_model_with_cfg(
                 partial(_converted, host, interpolation),
@@ -287,7 +270,7 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
     return entry
 
 
-# Where register_model looks for them. Weights are the authors' own, where they publish any of the same kernels.
+# register_model looks here. Weights are the authors' own, where they publish some with the same kernels.
 default_cfgs = generate_default_cfgs(
     {
         f"{host.name}_dcls_{name}": pretrained_cfg(host, official.address(host.name, name, **vars(host.elements(name))))

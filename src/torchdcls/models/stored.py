@@ -1,8 +1,8 @@
-"""Models of timm that are made of what a file says: nothing in it can name another file or an address.
+"""Models of timm made from the description in a file, in which nothing can name another file or an address.
 
 timm's `create_model` passes its arguments on to a builder and to the constructor of the model. The builder and
-`create_model` load weights, a constructor makes layers alone. So a file may give arguments of the constructor, as
-numbers, flags and words; whatever timm's version, the arguments that load are those of the other two functions.
+`create_model` load weights; a constructor only makes layers. So a file may give arguments of the constructor, as
+numbers, flags and words. In every version of timm only arguments of the other two functions load something.
 """
 
 import inspect
@@ -24,11 +24,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from .._checks import first_line, nearest
 from .registered import twin
 
-# Taken out of the arguments on their way to the constructor; none of them loads anything.
+# Arguments that do not reach the constructor; none of them loads anything.
 _ON_THE_WAY = frozenset(
     ("bn_eps", "bn_momentum", "exportable", "feature_cls", "features_only", "no_jit", "out_indices", "scriptable")
 )
-# Where a model is made, and in which precision, says who loads it.
+# The caller who loads a model decides its device and precision.
 _OF_THE_LOADER = {"device", "dtype"}
 # timm's tags of weights, behind a dot, have characters of their own.
 _NAME = re.compile(r"\w+(\.[\w.-]+)?", re.ASCII)
@@ -36,7 +36,7 @@ _WORD = re.compile(r"\w*", re.ASCII)
 _LONGEST, _DEEPEST, _LARGEST = 80, 8, 2**24
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxlong = _LONGEST
-# A conversion may leave few of the parameters that a model is made with first.
+# A conversion may remove most of the parameters that a model is made with.
 _MADE_PER_STORED, _ALWAYS_MADE = 64, 2**20
 
 
@@ -46,8 +46,7 @@ def check_stored(where: str, path: Path, name: object, arguments: object) -> Non
     Args:
         where: The argument by which the caller names the file, for messages.
         path: The file.
-        name: timm's name of the model, as it stands in the file.
-        arguments: What the model is made with, as it stands in the file.
+        name, arguments: timm's name of the model and its arguments, as they stand in the file.
 
     Raises:
         ValueError: timm has no model of this name, its constructor has no such argument, or a value could name a file
@@ -76,15 +75,14 @@ def check_stored(where: str, path: Path, name: object, arguments: object) -> Non
 
 @contextmanager
 def making(where: str, path: Path, elements: int) -> Iterator[None]:
-    """Inside, a model is made of what a file says. What cannot be made, or is too large for the file, is refused.
+    """Inside, a model is made from a file's description. A model that is too large for the file is refused.
 
     Args:
-        where: The argument by which the caller names the file, for messages.
-        path: The file.
-        elements: Number of elements of the tensors in it.
+        where, path: See `check_stored`.
+        elements: Number of elements of the tensors in the file.
 
     Raises:
-        ValueError: In the place of whatever is raised inside.
+        ValueError: For whatever is raised inside.
     """
     thread = threading.get_ident()
     left = _MADE_PER_STORED * elements + _ALWAYS_MADE
@@ -96,17 +94,15 @@ def making(where: str, path: Path, elements: int) -> Iterator[None]:
             if left < 0:  # before its memory is written to
                 raise ValueError(f"{where}: '{path}' describes a model that is far larger than the weights in it")
 
-    hook = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
-    except Exception as error:
-        raise ValueError(
-            f"{where}: no model can be made with the arguments in '{path}' ({first_line(error)})"
-        ) from None
-    finally:
-        hook.remove()
+    with register_module_parameter_registration_hook(count):
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(str(error).partition("\n")[0]) from None  # torch's own errors, quoted in it, may be long
+        except Exception as error:
+            raise ValueError(
+                f"{where}: no model can be made with the arguments in '{path}' ({first_line(error)})"
+            ) from None
 
 
 def _constructor_arguments(name: str) -> set[str]:

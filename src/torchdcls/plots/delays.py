@@ -1,4 +1,4 @@
-"""What delays a layer has learned, and the spikes that it is about."""
+"""Pictures of the delays that a layer has learned, and of spikes."""
 
 from collections.abc import Sequence
 
@@ -112,7 +112,7 @@ def draw_raster(axes: Axes, spikes: Tensor, first: int = 0, color: str = "black"
         axes: Where to draw. Several rasters in the same one lie above each other by `first`.
         spikes: (neurons, time); a spike is what is not 0.
         first: The row of the first neuron.
-        color: Of the marks.
+        color: The color of the marks.
 
     Returns:
         The marks.

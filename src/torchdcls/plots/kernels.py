@@ -1,4 +1,4 @@
-"""What a layer has learned: where its elements sit, and the kernels they make."""
+"""Pictures of a layer: the positions of its elements, and the kernels that they make."""
 
 import torch
 from matplotlib.axes import Axes

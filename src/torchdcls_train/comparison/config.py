@@ -3,28 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torchdcls import _checks
-from torchdcls.profiles import Interpolation
+from torchdcls.profiles import INTERPOLATIONS, Interpolation
 
 from ..settings import MAX_IMAGE_PIXELS, setting
 
-Method = Literal["7x7", Interpolation]
-METHODS: tuple[Method, ...] = get_args(Method)
-BASELINE: Method = "7x7"
+Layers = Literal["7x7", Interpolation]
+LAYERS: tuple[Layers, ...] = get_args(Layers)
+BASELINE: Layers = "7x7"
 
 Inputs = Literal["edges", "images"]
 Start = Literal["narrow", "spread"]
 StudentName = Literal["bilinear", "triangle", "triangle-2", "gaussian", "gaussian-1", "gaussian-3", "gaussian-annealed"]
 
-DelayMethod = Literal["none", "fixed", Interpolation, "dense"]
-LEARNED: tuple[Interpolation, ...] = get_args(Interpolation)
+Delays = Literal["none", "fixed", Interpolation, "dense"]
+LEARNED = INTERPOLATIONS
 
 
 @dataclass(frozen=True)
 class CompareConfig:
     """Settings of `torchdcls compare images`; each is an option of it, with the help that stands beside it."""
+
+    UNRECORDED: ClassVar = ("data_dir", "out")
 
     model: str = setting(
         "convmixer",
@@ -47,8 +49,8 @@ class CompareConfig:
         MAX_IMAGE_PIXELS,
         "an image with more pixels counts as unreadable, and is not decoded (default: Pillow's limit)",
     )
-    methods: Sequence[Method] = setting(
-        METHODS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
+    methods: Sequence[Layers] = setting(
+        LAYERS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
     )
     seeds: int | None = setting(
         None,
@@ -98,19 +100,10 @@ class CompareConfig:
         from .small import check_model  # timm takes seconds, and `--help` does without
 
         check_model(self.model)
-        for method in self.methods:
-            _checks.one_of("methods", method, METHODS)
-        if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError(f"methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
-        for name in ("batch_size", "dilated_kernel_size", "max_image_pixels"):
-            _checks.integer(name, getattr(self, name), 1)
-        for name in ("seeds", "epochs", "train_images", "kernel_count", "threads"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
-        for name in ("lr", "sigma_init", "weight_decay", "position_radius", "warmup_epochs"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+        _check_each_once("methods", self.methods, LAYERS)
+        _check_counts(self, "batch_size", "dilated_kernel_size", "max_image_pixels")
+        _check_counts(self, "seeds", "epochs", "train_images", "kernel_count", "threads")
+        _check_finite(self, "lr", "sigma_init", "weight_decay", "position_radius", "warmup_epochs")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
         seeds, epochs, lr = (6, 4, 1e-2) if self.model == "convmixer" else (1, 6, 4e-3)
@@ -126,6 +119,8 @@ class CompareConfig:
 @dataclass(frozen=True)
 class PositionsConfig:
     """Settings of `torchdcls compare positions`; each is an option of it, with the help that stands beside it."""
+
+    UNRECORDED: ClassVar = ("out",)
 
     inputs: Sequence[Inputs] = setting(
         get_args(Inputs),
@@ -162,16 +157,8 @@ class PositionsConfig:
             ValueError: A setting is out of range; the message names its argument.
         """
         for name, choices in (("inputs", Inputs), ("starts", Start), ("students", StudentName)):
-            chosen = getattr(self, name)
-            for choice in chosen:
-                _checks.one_of(name, choice, get_args(choices))
-            if not chosen or len(set(chosen)) != len(chosen):
-                raise ValueError(f"{name}: expected each once, at least one, got {' '.join(chosen)!r}")
-        for name in ("kernels", "taps", "dilated_kernel_size", "batch_size", "threads"):
-            _checks.integer(name, getattr(self, name), 1)
-        for name in ("seeds", "updates"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
+            _check_each_once(name, getattr(self, name), get_args(choices))
+        _check_counts(self, "kernels", "taps", "dilated_kernel_size", "batch_size", "threads", "seeds", "updates")
         if self.dilated_kernel_size % 2 == 0:
             raise ValueError(f"dilated_kernel_size: expected an odd size, got {self.dilated_kernel_size}")
         if not 0 < self.reach <= self.dilated_kernel_size // 2:
@@ -179,9 +166,7 @@ class PositionsConfig:
                 f"reach: expected more than 0 and at most {self.dilated_kernel_size // 2} cells, half the kernel size, "
                 f"got {self.reach!r}"
             )
-        for name in ("lr", "position_lr_scale"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)!r}")
+        _check_finite(self, "lr", "position_lr_scale")
         return replace(
             self,
             seeds=self.seeds or (1 if self.quick else 4),
@@ -193,12 +178,15 @@ class PositionsConfig:
 class DigitsConfig:
     """Settings of `torchdcls compare digits`; each is an option of it, with the help that stands beside it."""
 
+    # A run that is resumed may have others.
+    UNRECORDED: ClassVar = ("data_dir", "out", "threads")
+
     data_dir: Path | None = setting(
         None,
         "the archive of the Free Spoken Digit Dataset, or a folder with its recordings (default: a download of 16 MB)",
     )
-    methods: Sequence[DelayMethod] = setting(
-        get_args(DelayMethod),
+    methods: Sequence[Delays] = setting(
+        get_args(Delays),
         "delays of synapses: none; fixed, drawn at random; learned, by each interpolation; or dense, a weight for each "
         "delay, in a network so much narrower that it has no more parameters than weights and delays are",
     )
@@ -231,18 +219,12 @@ class DigitsConfig:
         Raises:
             ValueError: A setting is out of range; the message names its argument.
         """
-        for method in self.methods:
-            _checks.one_of("methods", method, get_args(DelayMethod))
-        for name in ("methods", "speakers", "lrs"):
-            chosen = getattr(self, name)
-            if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
-                raise ValueError(f"{name}: expected each once, at least one, got {' '.join(map(str, chosen))!r}")
-        for name in ("seeds", "hidden", "max_delay", "threads"):
-            _checks.integer(name, getattr(self, name), 1)
+        _check_each_once("methods", self.methods, get_args(Delays))
+        _check_each_once("lrs", self.lrs)
+        if self.speakers is not None:
+            _check_each_once("speakers", self.speakers)
+        _check_counts(self, "seeds", "hidden", "max_delay", "threads", "epochs", "train_recordings")
         _checks.integer("batch_size", self.batch_size, 2)
-        for name in ("epochs", "train_recordings"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
         for lr in self.lrs:
             if not 0 < lr < float("inf"):
                 raise ValueError(f"lrs: expected finite numbers above 0, got {lr!r}")
@@ -261,3 +243,23 @@ class CompareAllConfig:
     quick: bool = setting(False, "short runs that show that everything works")
     out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
     threads: int | None = setting(None, "CPU threads (default: those of each comparison)")
+
+
+def _check_each_once(name: str, chosen: Sequence[Any], choices: Sequence[str] = ()) -> None:
+    for choice in chosen if choices else ():
+        _checks.one_of(name, choice, choices)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ValueError(f"{name}: expected each once, at least one, got {' '.join(map(str, chosen))!r}")
+
+
+def _check_counts(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) is not None:
+            _checks.integer(name, getattr(config, name), 1)
+
+
+def _check_finite(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")

@@ -1,34 +1,33 @@
-"""The record of a comparison, which is written to its run folder."""
+"""The results of a comparison while it runs, in its run folder."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 from rich.console import Console
 
-from torchdcls_results import environment
-
-from ..progress import say
-from ..run_files import RunWriter, command_line
-
-RESULTS = "results.json"
+from ..runs.progress_bar import say
+from ..runs.writer import RunWriter
+from .result import RESULTS, AnyResult
 
 
-class Record(RunWriter):
-    """What a comparison has come to so far: `results.json` in its folder, rewritten as a whole by each `save`.
+def run_folder(out: Path | None, word: str) -> Path:
+    """The folder asked for, or one named by a word and the time."""
+    return out or Path("runs") / f"{word}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+class Record(RunWriter, Generic[AnyResult]):
+    """The results of a comparison so far: `results.json` in its folder, rewritten as a whole by each `save`.
 
     Args:
         folder: The run folder, made if it is missing.
-        benchmark: What is compared, in a word.
-        argv: The command's arguments; None for those of the process.
-        facts: What else the record begins with: threads, settings, data, and `runs`, to which what was done is added.
-        packages: Distributions whose versions matter.
-        resume: Makes the record that continues of the one that would begin, where there is one in the folder.
+        result: The results to begin with.
+        resume: Returns the results in the folder, if there are some, as they continue. It takes those to begin with.
 
     Attributes:
-        folder: The run folder.
-        result: What `results.json` holds after the next `save`.
+        result: The results that the next `save` writes.
 
     Raises:
         ValueError: There is a comparison in the folder that is not resumed, another process has the folder, or it
@@ -36,35 +35,19 @@ class Record(RunWriter):
     """
 
     def __init__(
-        self,
-        folder: Path,
-        benchmark: str,
-        argv: Sequence[str] | None,
-        facts: Mapping[str, Any],
-        packages: Sequence[str] = ("torch", "torchvision", "timm", "torchdcls"),
-        *,
-        resume: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        self, folder: Path, result: AnyResult, *, resume: Callable[[AnyResult], AnyResult] | None = None
     ) -> None:
         there = (folder / RESULTS).exists()
         if there and resume is None:
             raise ValueError(f"out: expected a folder without a run in it, got '{folder}'; take another one")
         super().__init__(folder, RESULTS)
-        origin = environment(command_line(argv), packages)
         self.folder = folder
-        self.result: dict[str, Any] = {
-            "benchmark": benchmark,
-            **origin,
-            "complete": False,
-            "status": "running",
-            **facts,
-        }
-        if there and resume is not None:
-            self.result = resume(self.result)
+        self.result = resume(result) if there and resume is not None else result
         self.save()
 
     def save(self) -> None:
-        """Writes what `result` holds now."""
-        self.write(self.result)
+        """Writes `result`."""
+        self.write(self.result.json())
 
     @contextmanager
     def under_way(self, console: Console, kept: str = "what was done so far is in the run folder") -> Iterator[None]:
@@ -80,9 +63,11 @@ class Record(RunWriter):
         except KeyboardInterrupt:
             say(console, f"Interrupted; {kept}")
         except Exception as error:
-            status = f"failed: {type(error).__name__}"
+            # Of an error of this package, the name of the built-in one that it is.
+            built_in = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+            status = f"failed: {built_in.__name__}"
             raise
         finally:
-            self.result.update(status=status, complete=status == "finished")
+            self.result.status, self.result.complete = status, status == "finished"
             self.save()
             self.close()

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,75 +10,82 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from ..progress import say
-from ..run_files import write_text
-from .record import RESULTS
+from torchdcls_results import markdown_table, write_text
+
+from ..runs.progress_bar import say
+from .result import RESULTS, Result, settings
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a report says of one comparison.
+    """The part of a report about one comparison.
 
     Args:
         title: Its heading.
         asked: The question.
-        notice: What a reader must know first, or nothing.
-        found: The answer, a sentence or two to each point.
-        explained: What names and numbers mean, and what they do not say.
+        found: The answer, a sentence or two to each point; accuracies of a quick run mean nothing, and it has none.
+        explained: Meaning and limits of names and numbers.
         tables: Each with its title; rows, the header first.
-        pictures: Each with what it shows; those without a file are left out.
-        result: The record, which says how the comparison was made.
+        pictures: Each with its caption; those without a file are left out.
+        more_tables: Tables of the report alone.
     """
 
     title: str
     asked: str
-    notice: str
     found: Sequence[str]
     explained: Sequence[str]
     tables: Mapping[str, Sequence[Sequence[str]]]
     pictures: Mapping[Path, str]
-    result: Mapping[str, Any]
+    result: Result
+    more_tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+
+    @property
+    def all_tables(self) -> Mapping[str, Sequence[Sequence[str]]]:
+        return {**self.tables, **self.more_tables}
 
 
-def present(
-    result: Mapping[str, Any],
-    folder: Path,
-    console: Console,
-    done: bool,
-    part_of: Callable[[Mapping[str, Any], Path], Part],
-    markdown: Callable[[Mapping[str, Any]], str],
-    draw: Callable[[Path, Mapping[str, Any]], Sequence[Path]],
-) -> None:
+def present(part: Part | None, folder: Path, console: Console, draw: Callable[[], Sequence[Path]]) -> None:
     """Prints what was found, and writes `table.md`, the pictures and `report.html`.
 
     Args:
-        result: The record.
+        part: None before a run has finished: then only pictures are written.
         folder: The run folder.
         console: Where to print.
-        done: Whether a run has finished; without one there are no pictures but those that `draw` makes all the same.
-        part_of: Makes the part of the report.
-        markdown: Makes the text of `table.md`.
-        draw: Draws into the folder what there is, and returns the files.
+        draw: Draws the pictures, and returns the files.
     """
     written = [folder / RESULTS]
-    if done:
+    if part is not None:
         written.append(folder / "table.md")
-        write_text(written[-1], markdown(result) + "\n")
-        part = part_of(result, folder)
-        for title, (header, *body) in part.tables.items():
+        write_text(written[-1], markdown(part) + "\n")
+        for title, (header, *body) in part.all_tables.items():
             columns = (Column(name, no_wrap=number < 2) for number, name in enumerate(header))
             table = Table(*columns, title=title, title_justify="left")
             for row in body:
                 table.add_row(*row)
             console.print(table)
-        for sentence in filter(None, [part.notice, *part.found, *part.explained]):
+        for sentence in filter(None, [part.result.notice, *part.found, *part.explained]):
             say(console, sentence)
-    written += draw(folder, result)
-    if done:
+    written += draw()
+    if part is not None:
         written.append(folder / "report.html")
         write_report(written[-1], [part])
     for path in written:
         say(console, f"wrote {path}")
+
+
+def markdown(part: Part) -> str:
+    """Notice, tables, findings as a list, and explanations."""
+    tables = [f"**{title}**\n\n{markdown_table(rows)}" for title, rows in part.tables.items()]
+    notice = f"**{part.result.notice}**" if part.result.notice else ""
+    found = "\n".join(f"- {sentence}" for sentence in part.found)
+    return "\n\n".join(filter(None, [notice, *tables, found, *part.explained]))
+
+
+def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
+    """Writes figures by their names; returns the files."""
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=120)
+    return [folder / name for name in figures]
 
 
 def write_report(path: Path, parts: Sequence[Part]) -> None:
@@ -99,17 +106,17 @@ def write_report(path: Path, parts: Sequence[Part]) -> None:
 def _contents(parts: Sequence[Part]) -> list[str]:
     items = []
     for number, part in enumerate(parts):
-        first = " ".join(filter(None, [part.notice, *part.found[:1]]))
+        first = " ".join(filter(None, [part.result.notice, *part.found[:1]]))
         items.append(f'<li><a href="#part-{number}">{escape(part.title)}</a><br>{escape(first)}</li>')
     return ["<ul>", *items, "</ul>"]
 
 
 def _part(part: Part, anchor: str) -> list[str]:
     lines = [f'<h1 id="{anchor}">{escape(part.title)}</h1>', f'<p class="asked">{escape(part.asked)}</p>']
-    if part.notice:
-        lines.append(f'<p class="notice">{escape(part.notice)}</p>')
+    if part.result.notice:
+        lines.append(f'<p class="notice">{escape(part.result.notice)}</p>')
     lines += _list("What was found", part.found)
-    for title, rows in part.tables.items():
+    for title, rows in part.all_tables.items():
         lines += [f"<h3>{escape(title)}</h3>", *_table(rows, header=True)]
     for path, shows in part.pictures.items():
         if path.exists():
@@ -119,7 +126,7 @@ def _part(part: Part, anchor: str) -> list[str]:
             lines.append(f'<figure><div class="wide">{image}</div>{caption}</figure>')
     lines += _list("How to read it", part.explained)
     lines += ["<h2>How it was made</h2>", *_table(_origin(part.result)), "<details><summary>Settings</summary>"]
-    return [*lines, *_table(_settings(part.result["config"])), "</details>"]
+    return [*lines, *_table(_settings(part.result)), "</details>"]
 
 
 def _list(title: str, points: Sequence[str]) -> list[str]:
@@ -135,25 +142,25 @@ def _table(rows: Iterable[Sequence[str]], header: bool = False) -> list[str]:
     return [*lines, "</table></div>"]
 
 
-def _origin(result: Mapping[str, Any]) -> list[list[str]]:
-    machine, commit = result["machine"], result["commit"]
-    cores = f"{machine['cores']} cores, {result['threads']} of them used" if machine["cores"] else ""
-    memory = f"{machine['memory_gib']} GiB" if machine["memory_gib"] else ""
+def _origin(result: Result) -> list[list[str]]:
+    machine, commit = result.machine, result.commit
+    cores = f"{machine.cores} cores, {result.threads} of them used" if machine.cores else ""
+    memory = f"{machine.memory_gib} GiB" if machine.memory_gib else ""
     return [
-        ["command", result["command"]],
-        ["date", result["date"]],
-        ["machine", ", ".join(filter(None, [machine["cpu"], cores, memory, machine["os"]]))],
-        ["load at the start", "not known" if result["load"] is None else f"{result['load']} processes"],
-        ["versions", ", ".join(f"{name} {number}" for name, number in result["versions"].items())],
-        ["commit", "none" if commit is None else commit + (", with changes" if result["dirty"] else "")],
+        ["command", result.command],
+        ["date", result.date],
+        ["machine", ", ".join(filter(None, [machine.cpu, cores, memory, machine.os]))],
+        ["load at the start", "not known" if result.load is None else f"{result.load} processes"],
+        ["versions", ", ".join(f"{name} {number}" for name, number in result.versions.items())],
+        ["commit", "none" if commit is None else commit + (", with changes" if result.dirty else "")],
     ]
 
 
-def _settings(config: Mapping[str, Any]) -> list[list[str]]:
+def _settings(result: Result) -> list[list[str]]:
     def words(value: Any) -> str:
         return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
-    return [[name, "default" if value is None else words(value)] for name, value in config.items()]
+    return [[name, "default" if value is None else words(value)] for name, value in settings(result.config).items()]
 
 
 _STYLE = """

@@ -99,8 +99,6 @@ def short_run(
         model: On `device`; trained in place.
         batches: What to train on; every pass continues the random numbers of the one before.
         watched: What is scored after each epoch; the training itself does not see it.
-        settings: As `short_settings` makes them.
-        device: Where to compute.
         on_images: Called with the number of images after each update.
         cuda_graph: Whether updates are replayed as a CUDA graph (`GraphedUpdate`); on CUDA alone.
 
@@ -114,11 +112,6 @@ def short_run(
         started = timed_from = time.perf_counter()
         loss_sum, images, untimed = 0.0, 0, 0
         for done in trainer.epoch(([batch] for batch in batches), Step(epoch, 0)):
-            if not math.isfinite(done.loss):
-                raise FloatingPointError(
-                    f"the training loss of epoch {epoch + 1} is {done.loss} after update {done.step.update + 1}; "
-                    "try a smaller learning rate"
-                )
             count = len(done.batches[0].labels)
             loss_sum, images = loss_sum + count * done.loss, images + count
             if done.begins:

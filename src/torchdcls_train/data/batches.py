@@ -7,8 +7,8 @@ that other numbers see another order, and the same numbers the same.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from ..processes import Processes
-from .image_source import DataError, Images, Share, Stream, image_count
-from .reading import (
+from .random_numbers import seed_of
+from .readers import (
     Loaded,
     MicroBatch,
     Refused,
@@ -26,7 +26,11 @@ from .reading import (
     StreamedPlainBatches,
     Transform,
 )
-from .seeds import seed_of
+from .source_types import DataError, Images, Share, Stream, image_count
+
+# Bad luck in few images is no bad data: the share is one of this many at least, or of an epoch where that is smaller.
+_FEWEST = 1000
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +39,9 @@ class Batch:
 
     Args:
         images: (B, C, H, W) float32, normalized.
-        labels: (B,) int64, the class numbers.
+        labels: (B,) int64.
         names: Where each image comes from.
-        failures: Names of images that could not be read, with the reason: other images stand in their place in
-            training, in validation they are left out.
+        failures: Images that could not be read, and why: replaced in training, left out in validation.
         micro_batch: Number of the batch within its update, or within validation.
     """
 
@@ -63,17 +66,13 @@ class TrainingBatches:
     An unreadable image is replaced: by another drawn at random from the source, or by the next of the stream.
 
     Args:
-        source: Images, or a stream of them.
+        source: The images.
         transform: Makes (C, H, W) float32 of an image, drawing from the generators of Python, NumPy and torch (CPU).
         batch_size: Images per update, of all processes together.
         micro_batch: Images that a process takes at once.
         group: The processes.
-        workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
+        workers: Processes that read images as long as this object lives. 0 reads in the calling process.
         seed: Of order and augmentation.
-
-    Attributes:
-        updates_per_epoch: Number of updates in an epoch.
-        workers: As given.
 
     Raises:
         ValueError: The processes cannot share an update, the images are fewer than one update, or a stream has too few
@@ -112,13 +111,9 @@ class TrainingBatches:
         self.workers = workers
 
     def epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of this process, update by update.
+        """The micro-batches of this process, update by update, from `first_update` on; ends the epoch read before.
 
-        One epoch is read at a time: the next call ends the one before.
-
-        Args:
-            epoch: Number of the epoch.
-            first_update: Update to begin with. Earlier ones of a stream are read from its shards, but not decoded.
+        Earlier updates of a stream are read from its shards, but not decoded.
 
         Raises:
             DataError: The data cannot be used.
@@ -135,23 +130,11 @@ class ValidationBatches:
     """All images once, each in one of the processes; unreadable ones are left out.
 
     Processes may get different numbers of batches, none at all where there are more processes than images or shards.
-
-    Args:
-        source: Images, or a stream of them.
-        transform: Makes (C, H, W) float32 of an image.
-        batch: Images per batch; the last batches may be smaller.
-        group: The processes.
-        workers: Processes that read images; they live as long as this object. 0 reads in the calling process.
+    The last batches may have fewer than `batch` images.
     """
 
     def __init__(
-        self,
-        source: Images | Stream,
-        transform: Transform,
-        *,
-        batch: int,
-        group: Processes,
-        workers: int,
+        self, source: Images | Stream, transform: Transform, *, batch: int, group: Processes, workers: int
     ) -> None:
         rank, world = group.rank, group.world
         if isinstance(source, Stream):
@@ -180,6 +163,37 @@ class ValidationBatches:
             raise DataError(
                 f"data: expected images to validate on, got {len(failures)} of which none can be read, "
                 f"first {failures[0]}"
+            )
+
+
+@dataclass
+class Unreadable:
+    """Counts the unreadable images of one epoch, so that one that goes wrong late is not excused by those before.
+
+    A run stops where their share is above the allowed one, of an epoch with so many images in all processes.
+    """
+
+    allowed: float
+    images: int
+    seen: int = field(default=0, init=False)
+    count: int = field(default=0, init=False)
+    failures: tuple[str, ...] = field(default=(), init=False)
+
+    def add(self, seen: int, unreadable: int, failures: Sequence[str]) -> None:
+        """Counts further images of all processes; `failures` is what this process could not read of them.
+
+        Raises:
+            DataError: More than the allowed share could not be read. The same in every process, so that all stop.
+        """
+        self.seen += seen
+        self.count += unreadable
+        self.failures = (*self.failures, *failures)[:_NAMES_SHOWN]
+        of = max(self.seen, min(_FEWEST, self.images))
+        if self.count > self.allowed * of:
+            first = f", first {', '.join(self.failures)}" if self.failures else ""
+            raise DataError(
+                f"max_unreadable: expected at most {self.allowed:.2%} unreadable images, got {self.count} among "
+                f"{self.seen}{first}; repair or remove them, or raise the setting"
             )
 
 

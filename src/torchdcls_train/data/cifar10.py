@@ -15,7 +15,6 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 CIFAR10_FILE = "cifar10.npz"
 
 _BATCHES = "cifar-10-batches-py"
-_SHAPE = (32, 32, 3)
 
 
 def find_cifar10(data_dir: Path | None) -> tuple[ImageSet, ImageSet]:
@@ -83,7 +82,7 @@ def _read_arrays(file: Path) -> tuple[ImageSet, ImageSet]:
 
 
 def _image_set(place: str, images: np.ndarray, labels: np.ndarray) -> ImageSet:
-    if images.dtype != np.uint8 or images.shape[1:] != _SHAPE or len(images) == 0:
+    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or len(images) == 0:
         raise ValueError(
             f"data_dir: expected images (N, 32, 32, 3) uint8 in '{place}', got {images.shape} {images.dtype}"
         )

@@ -49,7 +49,7 @@ def reason(error: Exception) -> str:
     """Why an image cannot be read, in one line."""
     # Pillow's own words name an object in memory, another one at each time.
     unknown = isinstance(error, UnidentifiedImageError)
-    return "no image that Pillow knows" if unknown else first_line(error)
+    return "not an image that Pillow reads" if unknown else first_line(error)
 
 
 def _opened(file: BinaryIO | Path, max_pixels: int) -> Image.Image:

@@ -7,12 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "torchdcls"
-
-
 def downloaded(name: str, fetch: Callable[[str], object], *, missing: str, advice: str) -> Path:
     """The folder `name` of the cache, fetched where it is not there yet.
 
@@ -25,7 +19,7 @@ def downloaded(name: str, fetch: Callable[[str], object], *, missing: str, advic
     Raises:
         ValueError: The download failed.
     """
-    cache = cache_folder()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchdcls"
     target = cache / name
     if target.is_dir():
         return target

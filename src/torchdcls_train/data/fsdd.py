@@ -18,10 +18,11 @@ from torch import Tensor
 from torchvision.datasets.utils import download_url
 
 from .downloads import downloaded
-from .fingerprint import fingerprint
+from .source_types import fingerprint
 
 RATE = 8000
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
+_URL = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{_COMMIT}.tar.gz"
 _ARCHIVE = "recordings.tar.gz"
 # digit_speaker_number.wav
 _NAME = re.compile(r"([0-9])_([A-Za-z]+)_([0-9]+)\.wav")
@@ -31,18 +32,13 @@ _NAME = re.compile(r"([0-9])_([A-Za-z]+)_([0-9]+)\.wav")
 class Recordings:
     """Spoken digits, in the order of digit, speaker and number.
 
-    Args:
-        samples: Of each recording, (samples,) float32 from -1 to 1, 8,000 a second.
-        digits: (recordings,) int64, 0 to 9.
-        speakers: Who speaks each.
-        numbers: (recordings,) int64; each speaker has said each digit several times, counted from 0.
-        fingerprint: Other for other recordings.
+    Each speaker has said each digit several times; `numbers` counts them from 0.
     """
 
-    samples: list[Tensor]
-    digits: Tensor
+    samples: list[Tensor]  # (samples,) float32 from -1 to 1, 8,000 a second
+    digits: Tensor  # (recordings,) int64
     speakers: list[str]
-    numbers: Tensor
+    numbers: Tensor  # (recordings,) int64
     fingerprint: str
 
     def __len__(self) -> int:
@@ -66,17 +62,12 @@ def find_fsdd(data_dir: Path | None) -> Recordings:
     if data_dir is None:
         folder = downloaded(
             "fsdd",
-            _fetch,
+            lambda root: download_url(_URL, f"{root}/fsdd", _ARCHIVE),
             missing="the Free Spoken Digit Dataset",
             advice="pass its archive or a folder with its recordings as --data-dir",
         )
         return _read(folder / _ARCHIVE)
     return _read(data_dir.expanduser())
-
-
-def _fetch(root: str) -> None:
-    url = f"https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{_COMMIT}.tar.gz"
-    download_url(url, str(Path(root) / "fsdd"), _ARCHIVE)
 
 
 def _read(place: Path) -> Recordings:

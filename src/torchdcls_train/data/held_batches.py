@@ -10,7 +10,7 @@ from torchdcls._checks import integer
 
 from .batches import Batch
 from .image_set import ImageSet
-from .named import images_per_epoch
+from .in_memory import images_per_epoch
 
 
 class HeldBatches:
@@ -23,9 +23,9 @@ class HeldBatches:
 
     Args:
         images: What to load.
-        batch_size: Images per batch, at least 1.
+        batch_size: Images per batch.
         mean: (C,) subtracted from the images on the scale of 0 to 1, usually the training set's.
-        std: (C,) positive, divided by afterwards.
+        std: (C,) divided by afterwards.
         seed: Of order and augmentation.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +18,8 @@ from torchdcls._checks import also_nearest, alternatives, first_names
 
 from ..settings import MAX_IMAGE_PIXELS, NAMED
 from .decoding import decode, reason
-from .fingerprint import fingerprint
 from .image_set import ImageData, ImageSet
-from .image_source import read_rgb, shortened
+from .source_types import fingerprint, read_rgb, shortened
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -87,13 +86,15 @@ class FolderImages:
 
 def _class_files(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
     """The image files in and below each class folder of a split."""
-
-    def images(names: Collection[str], place: str) -> list[Path]:
-        return [Path(place, name) for name in names if name.lower().endswith(tuple(endings))]
-
+    ends = tuple(endings)
     entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))  # type: ignore[no-untyped-call]
     found = {
-        entry.name: [file for place, _, names in os.walk(entry, followlinks=True) for file in images(names, place)]
+        entry.name: [
+            Path(place, name)
+            for place, _, names in os.walk(entry, followlinks=True)
+            for name in names
+            if name.lower().endswith(ends)
+        ]
         for entry in entries
         if entry.is_dir()
     }
@@ -108,7 +109,7 @@ def _class_files(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
             f"data: expected one folder per class in '{folder}', got no folders; "
             f"move the images into one folder per class, for example '{folder}/cat/'"
         )
-    if loose := images([entry.name for entry in entries if entry.is_file()], ""):
+    if loose := [entry.name for entry in entries if entry.is_file() and entry.name.lower().endswith(ends)]:
         raise ValueError(
             f"data: expected one folder per class in '{folder}', got images in none of them, such as '{loose[0]}'; "
             "move them into the folders of their classes"
@@ -117,6 +118,9 @@ def _class_files(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
 
 
 class _Split(NamedTuple):
+    """Decoded images of a folder, and the files that cannot be read, with the reason."""
+
+    folder: Path
     images: list[Tensor]
     labels: list[int]
     unreadable: list[tuple[Path, str]]
@@ -150,8 +154,11 @@ def read_image_folder(
     other = FolderImages(test_folder, max_pixels=max_image_pixels, like=own, empty_classes=True)
     train, test = (_decode_split(images, image_size) for images in (own, other))
     unreadable = [*train.unreadable, *test.unreadable]
-    _report_unreadable(unreadable, folder)
-    _check_readable(train_folder, train, classes, test_folder, test)
+    if unreadable:
+        noun = "image" if len(unreadable) == 1 else "images"
+        names = first_names([f"'{path.relative_to(folder)}' ({why})" for path, why in unreadable])
+        print(f"Left out {len(unreadable)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)
+    _check_readable(train, test, classes)
 
     # One channel only where it loses nothing: a single color image makes all of them RGB.
     channels = max(image.shape[0] for image in (*train.images, *test.images))
@@ -170,13 +177,7 @@ def check_folder(setting: str, expected: str, folder: Path) -> None:
 
 
 def check_data_folder(folder: Path, layout: str, others: Sequence[str] = ()) -> None:
-    """Refuses what is no folder.
-
-    Args:
-        folder: What the data setting names.
-        layout: What it was to be, in words.
-        others: What the setting takes besides names of data sets.
-    """
+    """Refuses what is no folder; `layout` says what it was to be, `others` what the setting takes besides names."""
     if not folder.exists():
         raise ValueError(
             f"data: expected {layout}, {alternatives((*NAMED, *others))}, got '{folder}', which does not exist; "
@@ -203,38 +204,29 @@ def _split_folders(folder: Path) -> tuple[Path, Path]:
     )
 
 
-def _check_readable(
-    train_folder: Path, train: _Split, classes: tuple[str, ...], test_folder: Path, test: _Split
-) -> None:
-    for split_folder, split in ((train_folder, train), (test_folder, test)):
+def _check_readable(train: _Split, test: _Split, classes: tuple[str, ...]) -> None:
+    for split in (train, test):
         if not split.images:
             found = "no image files"
             if split.unreadable:
                 first, why = split.unreadable[0]
                 found = f"{len(split.unreadable)} files of which none can be read, first '{first.name}' ({why})"
             raise ValueError(
-                f"data: expected images in the class folders of '{split_folder}', got {found}; "
+                f"data: expected images in the class folders of '{split.folder}', got {found}; "
                 f"the formats read are {' '.join(ENDINGS)}"
             )
-    seen = set(train.labels)
-    missing = [name for index, name in enumerate(classes) if index not in seen]
-    if missing:
+    if missing := [name for index, name in enumerate(classes) if index not in set(train.labels)]:
         raise ValueError(
-            f"data: expected a readable image of every class in '{train_folder}', got none of {shortened(missing)}; "
+            f"data: expected a readable image of every class in '{train.folder}', got none of {shortened(missing)}; "
             "add images or remove the folder"
         )
 
 
 def _decode_split(images: FolderImages, image_size: int) -> _Split:
-    split = _Split([], [], [])
+    split = _Split(images.folder, [], [], [])
     console = Console(stderr=True)
-    for path, label in track(
-        images.samples,
-        description=f"Reading {images.folder.name}/",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
+    shown = f"Reading {images.folder.name}/"
+    for path, label in track(images.samples, shown, console=console, transient=True, disable=not console.is_terminal):
         # Pillow's decoders answer broken files with many kinds of exception, SyntaxError and struct.error among them.
         try:
             image = _decode(path, image_size, images.max_pixels)
@@ -254,10 +246,3 @@ def _decode(path: Path, image_size: int, max_image_pixels: int) -> Tensor:
     resized = v2.functional.resize(square, [image_size, image_size], antialias=True)
     pixels: Tensor = v2.functional.pil_to_tensor(resized)
     return pixels
-
-
-def _report_unreadable(unreadable: Sequence[tuple[Path, str]], folder: Path) -> None:
-    if unreadable:
-        noun = "image" if len(unreadable) == 1 else "images"
-        names = first_names([f"'{path.relative_to(folder)}' ({why})" for path, why in unreadable])
-        print(f"Left out {len(unreadable)} unreadable {noun} of '{folder}': {names}", file=sys.stderr)

@@ -17,10 +17,19 @@ from timm.data.readers.reader_factory import create_reader
 from timm.data.readers.reader_wds import SAMPLE_INITIAL_SIZE, SAMPLE_SHUFFLE_SIZE
 
 from ..settings import TrainConfig
-from .fingerprint import fingerprint
 from .image_folder import check_folder
-from .image_source import DataError, Encoded, Share, Sources, Stream, checked_label, chosen_splits, shortened
-from .seeds import seed_of
+from .random_numbers import seed_of
+from .source_types import (
+    DataError,
+    Encoded,
+    Share,
+    Sources,
+    Stream,
+    checked_label,
+    chosen_splits,
+    fingerprint,
+    shortened,
+)
 
 
 def open_shards(name: str, config: TrainConfig) -> Sources:
@@ -59,7 +68,8 @@ def _described_splits(folder: Path) -> Mapping[str, Any]:
 
 
 def _splits(folder: Path, described: Mapping[str, Any], config: TrainConfig) -> tuple[str, str]:
-    patterns = [split for split in (config.train_split, config.val_split) if split and _is_pattern(split)]
+    named = (config.train_split, config.val_split)
+    patterns = [split for split in named if split and ("tar" in split or ".." in split)]  # as timm tells them apart
     if not described and len(patterns) < 2:
         setting = "val_split" if config.train_split in patterns else "train_split"
         raise ValueError(
@@ -67,11 +77,6 @@ def _splits(folder: Path, described: Mapping[str, Any], config: TrainConfig) -> 
             f"that describes splits, got {getattr(config, setting)!r}"
         )
     return chosen_splits(config.train_split, config.val_split, [*described, *patterns], str(folder))
-
-
-def _is_pattern(split: str) -> bool:
-    # As timm tells them apart.
-    return "tar" in split or ".." in split
 
 
 class _ShardStream(Stream):
@@ -196,6 +201,6 @@ def _tar_samples(shard: Path) -> Iterator[Mapping[str, Any]]:
     except Exception as error:
         # No unreadable image to replace: how many of them are lost is unknown.
         raise DataError(
-            f"data: expected a readable shard, got '{shard}', which breaks off after {count} samples "
+            f"data: expected a readable shard, got '{shard}', which ends after {count} samples "
             f"({type(error).__name__}); fetch it again"
         ) from None

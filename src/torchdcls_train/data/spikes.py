@@ -12,24 +12,19 @@ _RANGE = 9.21
 _DELTA = 0.5
 
 
-def mel_filters(rate: int, bands: int = BANDS, fft: int = _FFT) -> Tensor:
-    """Triangular filters, evenly spaced on the mel scale from 0 to half the rate: (bands, fft // 2 + 1)."""
+def mel_filters(rate: int) -> Tensor:
+    """Triangular filters, evenly spaced on the mel scale from 0 to half the sampling rate: (40, 257)."""
     top = 2595 * torch.log10(torch.tensor(1 + rate / 2 / 700))
-    edges = 700 * (10 ** (torch.linspace(0, float(top), bands + 2) / 2595) - 1)
+    edges = 700 * (10 ** (torch.linspace(0, float(top), BANDS + 2) / 2595) - 1)
     low, center, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    frequency = torch.linspace(0, rate / 2, fft // 2 + 1)
+    frequency = torch.linspace(0, rate / 2, _FFT // 2 + 1)
     return torch.minimum((frequency - low) / (center - low), (high - frequency) / (high - center)).clamp_min(0)
 
 
 def mel_levels(samples: Tensor, rate: int) -> Tensor:
-    """Logarithms of energies in mel bands, at least 40 dB below the loudest one and then counted from there.
+    """Logarithms of energies in mel bands above -40 dB of the loudest one: (40, 100), bands by steps of 10 ms.
 
-    Args:
-        samples: (samples,), any number of them: later ones than of 100 steps are left out, missing ones are silence.
-        rate: Samples a second.
-
-    Returns:
-        (40, 100), bands from low to high by steps of 10 ms, at least 0.
+    Samples (samples,) of more than 100 steps are cut, those of fewer are followed by silence.
     """
     length = STEPS * _HOP
     padded = torch.nn.functional.pad(samples[:length], (0, max(0, length - len(samples))))
@@ -62,14 +57,9 @@ def send_on_delta(levels: Tensor, delta: Tensor) -> Tensor:
 
 
 def spikes_of(samples: list[Tensor], rate: int) -> Tensor:
-    """Recordings as spikes, each by itself: its own loudness and spread of levels set the scale.
+    """Recordings, (samples,) each, as spikes (recordings, 80, 100) bool; a silent one has none.
 
-    Args:
-        samples: Of each recording, (samples,).
-        rate: Samples a second.
-
-    Returns:
-        (recordings, 80, 100) bool; a silent recording has none.
+    Each recording's own loudness and spread of levels set its scale.
     """
     levels = torch.stack([mel_levels(recording, rate) for recording in samples])
     delta = _DELTA * levels.std((1, 2), keepdim=True)[..., 0].clamp_min(1e-3)

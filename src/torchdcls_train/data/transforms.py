@@ -1,6 +1,6 @@
 """What is done to an image before a model sees it, by timm's transforms."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,16 +27,8 @@ def preparation(model: nn.Module) -> Preparation:
     return Preparation(found["mean"], found["std"], found["interpolation"], found["crop_pct"])
 
 
-def training_transform(
-    config: TrainConfig, mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"
-) -> Callable[[Image.Image], Tensor]:
+def training_transform(config: TrainConfig, expected: Preparation) -> Callable[[Image.Image], Tensor]:
     """Random crop, mirroring, color or a policy, normalization, and erasing.
-
-    Args:
-        config: Settings.
-        mean: Of the channels, on the scale of 0 to 1.
-        std: Of the channels.
-        interpolation: How crops are resized; ConvNeXt's recipe takes "bicubic", timm's "random" draws one of two.
 
     Returns:
         A function of an RGB image to (3, image_size, image_size) float32. It draws from the generators of Python, NumPy
@@ -54,9 +46,9 @@ def training_transform(
             hflip=config.hflip,
             color_jitter=config.color_jitter,
             auto_augment=config.auto_augment,
-            interpolation=interpolation,
-            mean=tuple(mean),
-            std=tuple(std),
+            interpolation=expected.interpolation,
+            mean=tuple(expected.mean),
+            std=tuple(expected.std),
             re_prob=config.random_erasing,
             re_mode="pixel",
         )
@@ -71,28 +63,15 @@ def training_transform(
     return transform
 
 
-def validation_transform(
-    config: TrainConfig, mean: Sequence[float], std: Sequence[float], interpolation: str, crop_pct: float
-) -> Callable[[Image.Image], Tensor]:
-    """Resizing, the central crop, and normalization.
-
-    Args:
-        config: Settings.
-        mean: Of the channels, on the scale of 0 to 1.
-        std: Of the channels.
-        interpolation: How images are resized.
-        crop_pct: Share of the resized image's side that the crop takes, unless the settings say another.
-
-    Returns:
-        A function of an RGB image to (3, image_size, image_size) float32.
-    """
+def validation_transform(config: TrainConfig, expected: Preparation) -> Callable[[Image.Image], Tensor]:
+    """Resizing, the central crop, and normalization of an RGB image to (3, image_size, image_size) float32."""
     return _transform(
         input_size=config.image_size,
         is_training=False,
-        interpolation=interpolation,
-        mean=tuple(mean),
-        std=tuple(std),
-        crop_pct=crop_pct if config.crop_pct is None else config.crop_pct,
+        interpolation=expected.interpolation,
+        mean=tuple(expected.mean),
+        std=tuple(expected.std),
+        crop_pct=expected.crop_pct if config.crop_pct is None else config.crop_pct,
     )
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from scipy.stats import ttest_1samp, ttest_rel
 from torch import Tensor
 
+from tests.torchdcls_train.comparison.made_results import made_result
 from tests.torchdcls_train.data.made_recordings import SPEAKERS, write_recordings
 from torchdcls.delays import SynapticDelays
 from torchdcls_train.comparison.config import DigitsConfig
@@ -32,16 +33,19 @@ from torchdcls_train.comparison.digits.findings import (
     comparisons,
     differences,
     digit_rows,
+    digits_part,
     explanations,
     findings,
-    markdown,
     tuning_rows,
     verdict,
 )
 from torchdcls_train.comparison.digits.network import DenseDelays, DigitNetwork, dense_width, parameter_count
 from torchdcls_train.comparison.digits.pictures import accuracy_figure
+from torchdcls_train.comparison.digits.result import DigitsResult, DigitsRun
 from torchdcls_train.comparison.digits.run import compare_digits
 from torchdcls_train.comparison.digits.task import Spoken, Trained, fold_without, train_network
+from torchdcls_train.comparison.report import markdown
+from torchdcls_train.comparison.result import read_result
 
 METHODS = ("none", "fixed", "bilinear", "triangle", "gaussian", "dense")
 
@@ -65,7 +69,7 @@ def config(tmp_path: Path, recordings: Path) -> DigitsConfig:
     )
 
 
-def quietly(config: DigitsConfig) -> tuple[dict[str, Any], str]:
+def quietly(config: DigitsConfig) -> tuple[DigitsResult, str]:
     console = Console(file=io.StringIO(), width=120)
     return compare_digits(config, argv=["compare", "digits"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -236,8 +240,12 @@ def test_a_dense_network_has_as_many_parameters_as_weights_and_delays(hidden: in
 # Statistics
 
 
-def made(status: str = "finished", lrs: Sequence[float] = (0.01,), **accuracy: Sequence[float]) -> dict[str, Any]:
-    """A record in which each method has these accuracies, one for each speaker."""
+def told(result: DigitsResult) -> str:
+    return markdown(digits_part(result, Path()))
+
+
+def made(status: str = "finished", lrs: Sequence[float] = (0.01,), **accuracy: Sequence[float]) -> DigitsResult:
+    """Results in which each method has these accuracies, one for each speaker."""
     speakers = [f"speaker{number}" for number in range(max(map(len, accuracy.values())))]
     runs = [
         {
@@ -251,24 +259,21 @@ def made(status: str = "finished", lrs: Sequence[float] = (0.01,), **accuracy: S
     ]
     config = {"methods": list(accuracy), "speakers": speakers, "lrs": list(lrs), "seeds": 1, "epochs": 3}
     data = {"name": "made", "recordings": 9, "speakers": 3, "validation_recordings": 5, "position_lr_scale": 20}
-    return {
-        "status": status,
-        "config": {**config, "quick": False, "max_delay": 24},
-        "data": {**data, "hidden": 64, "dense_hidden": 8},
-        "runs": runs,
-    }
+    data |= {"fingerprint": "", "hidden": 64, "dense_hidden": 8}
+    return made_result(DigitsResult, status=status, config=config, data=data, runs=runs)
 
 
 def test_validation_chooses_and_the_test_does_not() -> None:
     result = made(lrs=(0.01, 0.02, 0.03), none=[50.0])
-    for run, validation, loss, test in zip(
-        result["runs"], (80.0, 90.0, 90.0), (0.1, 0.5, 0.4), (99.0, 60.0, 40.0), strict=True
-    ):
-        run.update(validation=validation, validation_loss=loss, test=test)
+    scores = zip((80.0, 90.0, 90.0), (0.1, 0.5, 0.4), (99.0, 60.0, 40.0), strict=True)
+    result.runs[:] = [
+        replace(run, validation=validation, validation_loss=loss, test=test)
+        for run, (validation, loss, test) in zip(result.runs, scores, strict=True)
+    ]
     (run,) = chosen_runs(result).values()
-    assert run["lr"] == 0.03 and by_speaker(result, "none") == {"speaker0": 40.0}
+    assert run.lr == 0.03 and by_speaker(result, "none") == {"speaker0": 40.0}
     assert tuning_rows(result)[1] == ["none", "0", "0", "1", "90.0"]
-    result["runs"].pop()
+    result.runs.pop()
     assert chosen_runs(result) == {}  # before all are there nothing is chosen
 
 
@@ -277,10 +282,10 @@ def test_speakers_and_seeds_count_when_all_methods_are_done() -> None:
     result = made(none=[50.0, 60.0, 70.0], fixed=[53.0, 64.0])
     assert by_speaker(result, "none") == {"speaker0": 50.0, "speaker1": 60.0}
     assert differences(result, "fixed", "none") == [3.0, 4.0]
-    more = [{**run, "seed": 1, "test": run["test"] + 10} for run in result["runs"] if run["speaker"] == "speaker1"]
-    result["runs"] += [run for run in more if run["method"] == "fixed"]
+    more = [replace(run, seed=1, test=run.test + 10) for run in result.runs if run.speaker == "speaker1"]
+    result.runs += [run for run in more if run.method == "fixed"]
     assert differences(result, "fixed", "none") == [3.0, 4.0]
-    result["runs"] += [{**run, "test": 69.0} for run in more if run["method"] == "none"]
+    result.runs += [replace(run, test=69.0) for run in more if run.method == "none"]
     assert by_speaker(result, "fixed") == {"speaker0": 53.0, "speaker1": 69.0}
     assert differences(result, "fixed", "none") == [3.0, 69.0 - 64.5]
 
@@ -324,12 +329,12 @@ def test_what_is_said() -> None:
     told = " ".join(explanations(made(lrs=(0.01, 0.02), none=none, fixed=learned)))
     assert "learning rates 0.01, 0.02" in told and "5 other recordings" in told and "8 neurons" in told
     assert "was not tuned" in " ".join(explanations(made(none=none)))
-    assert findings({**made(none=none), "runs": []}) == []
+    assert findings(replace(made(none=none), runs=[])) == []
 
 
 def test_the_picture_of_accuracies_has_speakers_that_are_done() -> None:
     result = made(none=[50.0, 60.0], fixed=[53.0, 59.0])
-    result["config"]["speakers"].append("nobody")
+    result.config = replace(result.config, speakers=["speaker0", "speaker1", "nobody"])
     (axes,) = accuracy_figure(result).axes
     assert [line.get_label() for line in axes.lines] == ["speaker0", "speaker1"]
     assert [list(line.get_ydata()) for line in axes.lines] == [[50, 53], [60, 59]]
@@ -344,11 +349,12 @@ def test_everything_a_run_leaves(config: DigitsConfig) -> None:
     result, printed = quietly(config)
     folder = config.out
     assert folder is not None
-    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(result))
-    assert (result["status"], result["complete"]) == ("finished", True)
-    assert result["command"] == "torchdcls compare digits" and result["versions"]["torch"]
-    assert result["config"]["speakers"] == list(SPEAKERS) and "out" not in result["config"]
-    assert len(result["runs"]) == 6 * 3
+    stored = json.loads((folder / "results.json").read_text())
+    assert stored == json.loads(json.dumps(result.json()))
+    assert (result.status, result.complete) == ("finished", True)
+    assert result.command == "torchdcls compare digits" and result.versions["torch"]
+    assert result.config.speakers == SPEAKERS and not {"out", "data_dir", "threads"} & set(stored["config"])
+    assert len(result.runs) == 6 * 3
     text = (folder / "table.md").read_text()
     for part in (*METHODS, "against none", "± "):
         assert part in printed and part in text
@@ -381,25 +387,25 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     with monkeypatch.context() as patched:
         stopped_after(5, patched)
         result, printed = quietly(config)
-    assert result["status"] == "interrupted" and len(result["runs"]) == 5
+    assert result.status == "interrupted" and len(result.runs) == 5
     assert "Interrupted; rerun the same command with --out" in printed
-    assert "not complete (interrupted)" in printed and "not complete (interrupted)" in markdown(result)
+    assert "not complete (interrupted)" in printed and "not complete (interrupted)" in told(result)
     with monkeypatch.context() as patched:
         calls = stopped_after(100, patched)
         resumed, printed = quietly(config)
     assert len(calls) == 12 - 5 and "7 of them to do" in printed
-    assert resumed["status"] == "finished" and len(resumed["resumed"]) == 1
+    assert resumed.status == "finished" and len(resumed.resumed) == 1
     whole, _ = quietly(replace(config, out=tmp_path / "whole"))
 
-    def without_times(result: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{name: value for name, value in run.items() if name != "seconds"} for run in result["runs"]]
+    def without_times(result: DigitsResult) -> list[DigitsRun]:
+        return [replace(run, seconds=0.0) for run in result.runs]
 
     assert without_times(resumed) == without_times(whole)
     with monkeypatch.context() as patched:
         calls = stopped_after(0, patched)
         assert quietly(config)[0] == resumed and calls == []
     more, _ = quietly(replace(config, seeds=2))  # more seeds may be asked for later
-    assert len(more["runs"]) == 24 and more["runs"][:12] == resumed["runs"]
+    assert len(more.runs) == 24 and more.runs[:12] == resumed.runs
 
 
 def test_a_killed_run_resumes(config: DigitsConfig, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,11 +422,11 @@ def test_a_killed_run_resumes(config: DigitsConfig, recordings: Path, monkeypatc
         time.sleep(0.05)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    kept = json.loads(path.read_text())
-    assert kept["status"] == "running" and 2 <= len(kept["runs"]) < 600
+    kept = read_result(DigitsResult, path)
+    assert kept.status == "running" and 2 <= len(kept.runs) < 600
     stopped_after(1, monkeypatch)
     result, _ = quietly(config)
-    assert result["runs"][:-1] == kept["runs"] and result["date"] == kept["date"]
+    assert result.runs[:-1] == kept.runs and result.date == kept.date
 
 
 def test_what_cannot_be_resumed_is_refused(config: DigitsConfig, tmp_path: Path) -> None:
@@ -486,5 +492,5 @@ def test_quick_is_short(config: DigitsConfig) -> None:
     assert (quick.epochs, quick.train_recordings, len(quick.lrs)) == (2, 10, 1)
     assert (usual.epochs, usual.train_recordings, len(usual.lrs)) == (8, None, 3)
     result, printed = quietly(replace(config, quick=True))
-    assert result["config"]["speakers"] == list(SPEAKERS[:2]) and len(result["runs"]) == 4
-    assert "its accuracies mean nothing" in printed and "best first" not in printed + markdown(result)
+    assert result.config.speakers == SPEAKERS[:2] and len(result.runs) == 4
+    assert "its accuracies mean nothing" in printed and "best first" not in printed + told(result)

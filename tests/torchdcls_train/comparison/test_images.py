@@ -13,18 +13,20 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_model
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 
-from torchdcls_train import threads
-from torchdcls_train.comparison.config import METHODS, CompareConfig
+from torchdcls_train import processes
+from torchdcls_train.comparison.config import LAYERS, CompareConfig
 from torchdcls_train.comparison.images import run as images_run
+from torchdcls_train.comparison.images.result import ImagesResult
 from torchdcls_train.comparison.images.run import compare_images
-from torchdcls_train.comparison.models import method_model
+from torchdcls_train.comparison.models import compared_model
 from torchdcls_train.comparison.training import short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageSet, balanced
-from torchdcls_train.data.named import channel_mean_std, load_data
+from torchdcls_train.data.in_memory import channel_mean_std, load_data
 from torchdcls_train.evaluate import evaluate as evaluate_checkpoint
 from torchdcls_train.evaluate import load_model as load_checkpoint_model
 from torchdcls_train.processes import Processes
@@ -53,7 +55,7 @@ def config(folder: Path, tmp_path: Path) -> CompareConfig:
     )
 
 
-def quietly(config: CompareConfig) -> tuple[dict[str, Any], str]:
+def quietly(config: CompareConfig) -> tuple[ImagesResult, str]:
     console = Console(file=io.StringIO(), width=200)
     return compare_images(config, argv=["compare"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -68,12 +70,12 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
     result, printed = quietly(replace(config, model=model))
     folder = config.out
     assert folder is not None
-    assert json.loads((folder / "results.json").read_text()) == result
-    assert result["status"] == "finished"
-    assert [run["method"] for run in result["runs"]] == list(METHODS)
-    baseline, *others = [run["parameters"] for run in result["runs"]]
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(result.json()))
+    assert result.status == "finished"
+    assert [run.method for run in result.runs] == list(LAYERS)
+    baseline, *others = [run.parameters for run in result.runs]
     assert all(count <= baseline for count in others)
-    for method in METHODS:
+    for method in LAYERS:
         assert f"{method}, seed 0" in printed
         assert method in (folder / "table.md").read_text()
     for name in ("accuracy", "positions", "kernels"):
@@ -86,18 +88,18 @@ def test_everything_a_run_leaves(config: CompareConfig, model: Any) -> None:
     assert report.count("data:image/png") == 3 and "7x7: " not in report and "gaussian: " in report
 
     data = load_data(config.data, image_size=16)
-    loaded, _ = method_model(replace(config, model=model), "gaussian", data, seed=5)
+    loaded, _ = compared_model(replace(config, model=model), "gaussian", data, seed=5)
     load_model(loaded, str(folder / "checkpoints" / "gaussian-seed0.safetensors"))
     test = HeldBatches(data.test, config.batch_size, *channel_mean_std(data.train.images))
     scores = scored(loaded, test)
-    last = result["runs"][-1]["epochs"][-1]
-    assert (scores.loss, scores.top1) == pytest.approx((last["test_loss"], last["test_accuracy"]), rel=1e-5)
+    last = result.runs[-1].epochs[-1]
+    assert (scores.loss, scores.top1) == pytest.approx((last.test_loss, last.test_accuracy), rel=1e-5)
 
 
 def test_same_seed_same_result_other_seed_another(config: CompareConfig, tmp_path: Path) -> None:
     def losses(name: str) -> list[float]:
         result, _ = quietly(replace(config, methods=("gaussian",), seeds=2, out=tmp_path / name))
-        return [run["epochs"][-1]["train_loss"] for run in result["runs"]]
+        return [run.epochs[-1].train_loss for run in result.runs]
 
     first = losses("a")
     assert first == losses("b")
@@ -106,17 +108,17 @@ def test_same_seed_same_result_other_seed_another(config: CompareConfig, tmp_pat
 
 def test_methods_start_alike_but_for_their_depthwise_layers(config: CompareConfig) -> None:
     data = load_data(config.data, image_size=16)
-    start = {method: method_model(config, method, data, seed=3)[0].state_dict() for method in METHODS}
-    for method in METHODS[1:]:
+    start = {method: compared_model(config, method, data, seed=3)[0].state_dict() for method in LAYERS}
+    for method in LAYERS[1:]:
         common = [name for name in start[method] if name in start["7x7"] and "fn.0.weight" not in name]
         assert len(common) > 20
         assert all(torch.equal(start[method][name], start["7x7"][name]) for name in common)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LAYERS)
 def test_a_seed_decides_on_the_start(config: CompareConfig, method: Any) -> None:
     data = load_data(config.data, image_size=16)
-    first, again, other = (method_model(config, method, data, seed)[0].state_dict() for seed in (0, 0, 1))
+    first, again, other = (compared_model(config, method, data, seed)[0].state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
@@ -128,7 +130,7 @@ def test_interruption_leaves_a_readable_folder(config: CompareConfig, monkeypatc
 
     monkeypatch.setattr(images_run, "short_run", interrupted)
     result, printed = quietly(replace(config, epochs=2))
-    assert result["status"] == "interrupted"
+    assert result.status == "interrupted"
     assert "Interrupted" in printed
     assert config.out is not None
     assert json.loads((config.out / "results.json").read_text())["runs"][0]["epochs"][0]["epoch"] == 1
@@ -145,7 +147,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config: CompareConfig) -> None:
 
 def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     data = load_data(config.data, image_size=16)
-    model, report = method_model(replace(config, position_radius=4.0), "bilinear", data, seed=0)
+    model, report = compared_model(replace(config, position_radius=4.0), "bilinear", data, seed=0)
     assert report is not None
     mean, std = channel_mean_std(data.train.images)
     batches = HeldBatches(data.train, 8, mean, std, 0)
@@ -160,8 +162,8 @@ def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     ("change", "message"),
     [
         ({"methods": ("7x7", "dense")}, "methods: expected one of .* got 'dense'"),
-        ({"methods": ("7x7", "7x7")}, "methods: expected each method once"),
-        ({"methods": ()}, "methods: expected each method once, at least one"),
+        ({"methods": ("7x7", "7x7")}, "methods: expected each once"),
+        ({"methods": ()}, "methods: expected each once, at least one"),
         ({"model": "resnet"}, "model: expected .* got 'resnet'"),
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),
@@ -186,21 +188,21 @@ def test_its_checkpoints_open_in_eval(config: CompareConfig, folder: Path, tmp_p
     result, _ = quietly(replace(config, methods=("7x7", "gaussian"), epochs=2))
     assert config.out is not None
     options = EvalConfig(device="cpu")
-    for run in result["runs"]:
-        path = (config.out / "checkpoints" / f"{run['method']}-seed0.safetensors").rename(tmp_path / "it.safetensors")
+    for run in result.runs:
+        path = (config.out / "checkpoints" / f"{run.method}-seed0.safetensors").rename(tmp_path / "it.safetensors")
         console = Console(file=io.StringIO(), width=200)
         scores = evaluate_checkpoint(path, options, console)
-        last = run["epochs"][-1]
-        assert (scores.top1, scores.images, scores.top5) == (last["test_accuracy"], 8, 100)
-        assert scores.loss == pytest.approx(last["test_loss"], rel=1e-5)
-        assert f"convmixer with {run['method']} layers, seed 0, on {folder.name}: top-1 {scores.top1:.2f} %" in (
+        last = run.epochs[-1]
+        assert (scores.top1, scores.images, scores.top5) == (last.test_accuracy, 8, 100)
+        assert scores.loss == pytest.approx(last.test_loss, rel=1e-5)
+        assert f"convmixer with {run.method} layers, seed 0, on {folder.name}: top-1 {scores.top1:.2f} %" in (
             console.file.getvalue()  # type: ignore[attr-defined]
         )
     model = load_checkpoint_model(path)
     data = load_data(config.data, image_size=16)
     mean, std = channel_mean_std(data.train.images)
     assert not model.training
-    assert scored(model, HeldBatches(data.test, 8, mean, std)).top1 == last["test_accuracy"]
+    assert scored(model, HeldBatches(data.test, 8, mean, std)).top1 == last.test_accuracy
 
     for name in ("dark", "bright"):
         for split in ("train", "test"):
@@ -210,8 +212,8 @@ def test_its_checkpoints_open_in_eval(config: CompareConfig, folder: Path, tmp_p
         for name in ("dark", "bright")
     ]
     assert [score.images for score in each] == [4, 4]
-    assert sum(score.top1 for score in each) / 2 == last["test_accuracy"]
-    assert sum(score.loss for score in each) / 2 == pytest.approx(last["test_loss"], rel=1e-5)
+    assert sum(score.top1 for score in each) / 2 == last.test_accuracy
+    assert sum(score.loss for score in each) / 2 == pytest.approx(last.test_loss, rel=1e-5)
     for change, message in (
         ({"crop_pct": 0.9}, "crop_pct: expected none for a checkpoint of torchdcls compare"),
         ({"weights": "ema"}, "weights: expected 'model'"),
@@ -219,6 +221,15 @@ def test_its_checkpoints_open_in_eval(config: CompareConfig, folder: Path, tmp_p
     ):
         with pytest.raises(ValueError, match=message):
             evaluate_checkpoint(path, replace(options, **change), Console(quiet=True))  # type: ignore[arg-type]
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    for name, value, reason in (("warp", 9, "it has the settings warp"), ("epochs", "few", "config.epochs: expected")):
+        about = json.loads(metadata["about"])
+        about["config"][name] = value
+        save_file(load_file(path), path, {**metadata, "about": json.dumps(about)})
+        with pytest.raises(ValueError, match=rf"is of another version of torchdcls compare \({reason}"):
+            evaluate_checkpoint(path, options, Console(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -238,10 +249,10 @@ def test_threads_beside_other_processes(
     threads_taken: int,
     said: str | None,
 ) -> None:
-    monkeypatch.setattr("torchdcls_train.threads.helpful_threads", lambda threads: min(threads, helpful))
+    monkeypatch.setattr("torchdcls_train.processes.helpful_threads", lambda threads: min(threads, helpful))
     torch.set_num_threads(2)
     result, printed = quietly(replace(config, methods=("7x7",), threads=wanted, device="cpu"))
-    assert result["threads"] == threads_taken == torch.get_num_threads()
+    assert result.threads == threads_taken == torch.get_num_threads()
     assert said in printed if said is not None else "slower than" not in printed
 
 
@@ -255,12 +266,12 @@ def test_as_many_threads_as_help(monkeypatch: pytest.MonkeyPatch) -> None:
         return {1: 100.0, 2: of_two}[count]
 
     for of_two, expected in ((190.0, 2), (60.0, 1)):
-        monkeypatch.setattr(threads, "_rate", lambda count, of_two=of_two: rate(count, of_two))
-        assert threads.helpful_threads(2) == expected
+        monkeypatch.setattr(processes, "_rate", lambda count, of_two=of_two: rate(count, of_two))
+        assert processes.helpful_threads(2) == expected
     assert turns[:4] == [1, 2, 1, 2]
-    assert threads.helpful_threads(1) == 1 and torch.get_num_threads() == before
+    assert processes.helpful_threads(1) == 1 and torch.get_num_threads() == before
     monkeypatch.undo()
-    assert threads.helpful_threads(2) in (1, 2) and torch.get_num_threads() == before
+    assert processes.helpful_threads(2) in (1, 2) and torch.get_num_threads() == before
 
 
 def test_a_run_is_not_overwritten(config: CompareConfig) -> None:

@@ -1,22 +1,25 @@
 """What a comparison's pictures say of themselves, and where its elements came from."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 
+from tests.torchdcls_train.comparison.made_results import ORIGIN
 from torchdcls import Dcls2d
+from torchdcls_train.comparison.config import CompareConfig
 from torchdcls_train.comparison.images.pictures import accuracy_figure, stage_views
+from torchdcls_train.comparison.images.result import ImagesData, ImagesEpoch, ImagesResult, ImagesRun
 
 
-def result(**config: Any) -> dict[str, Any]:
-    return {
-        "config": {"model": "convnext", "epochs": 2, "seeds": 1, "quick": False, **config},
-        "data": {"name": "fruit", "train_images": 2000, "test_images": 1000},
-        "status": "finished",
-        "runs": [{"method": "7x7", "seed": 0, "epochs": [{"test_accuracy": 50.0}, {"test_accuracy": 60.0}]}],
-    }
+def result(quick: bool) -> ImagesResult:
+    epochs = [ImagesEpoch(number, 1.0, 1.0, accuracy, 1.0, 1.0) for number, accuracy in ((1, 50.0), (2, 60.0))]
+    return ImagesResult(
+        **{**ORIGIN, "machine": None},  # type: ignore[arg-type]
+        device="cpu",
+        config=CompareConfig(model="convnext", epochs=2, seeds=1, quick=quick),
+        data=ImagesData("fruit", 2000, 1000, 28, 1, ["a", "b"], 0),
+        runs=[ImagesRun("7x7", 0, 100, None, epochs)],
+    )
 
 
 @pytest.mark.parametrize("quick", [False, True])

@@ -17,21 +17,24 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 from torch import Tensor
 
+from tests.torchdcls_train.comparison.made_results import made_result
 from torchdcls_train.comparison.config import PositionsConfig
 from torchdcls_train.comparison.positions import run as positions_run
 from torchdcls_train.comparison.positions.findings import (
     differences,
     explanations,
     findings,
-    markdown,
     per_kernel,
     position_rows,
+    positions_part,
     typical_kernel,
 )
 from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
 from torchdcls_train.comparison.positions.pictures import found_figure
+from torchdcls_train.comparison.positions.result import Cell, PositionsResult
 from torchdcls_train.comparison.positions.run import compare_positions
 from torchdcls_train.comparison.positions.task import STUDENTS, Search, Teacher, distances, find_taps
+from torchdcls_train.comparison.report import markdown
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def config(tmp_path: Path) -> PositionsConfig:
     )
 
 
-def quietly(config: PositionsConfig) -> tuple[dict[str, Any], str]:
+def quietly(config: PositionsConfig) -> tuple[PositionsResult, str]:
     console = Console(file=io.StringIO(), width=100)
     return compare_positions(config, argv=["compare", "positions"], console=console), console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -170,7 +173,7 @@ def test_inputs_are_images_and_their_edges() -> None:
     assert correlated_cells(torch.nn.functional.avg_pool2d(noise, 9, 1)) >= 3
 
 
-def made(**found: Sequence[Sequence[int]]) -> dict[str, Any]:
+def made(**found: Sequence[Sequence[int]]) -> PositionsResult:
     """A record of kernels with two taps, of which so many are found in each seed and kernel."""
     distance = {0: [5.0, 5.0], 1: [0.5, 5.0], 2: [0.5, 0.5]}
     runs = [
@@ -191,30 +194,18 @@ def made(**found: Sequence[Sequence[int]]) -> dict[str, Any]:
     teachers = [
         {"seed": 0, "position": [[[1.0, 8.0]] * 10, [[0.0, 0.0]] * 10], "weight": [[1.0, 1.0]] * 10} for _ in range(2)
     ]
-    return {
-        "status": "finished",
-        "config": {
-            "inputs": ["edges"],
-            "starts": ["narrow"],
-            "students": names,
-            "kernels": 10,
-            "updates": 400,
-            "reach": 9.0,
-            "quick": False,
-        },
-        "data": {"correlated_cells": {"edges": 0}},
-        "teachers": teachers,
-        "runs": runs,
-    }
+    config = {"inputs": ["edges"], "starts": ["narrow"], "students": names, "kernels": 10, "updates": 400, "reach": 9.0}
+    data = {"name": "made", "train_images": 9, "test_images": 9, "correlated_cells": {"edges": 0}}
+    return made_result(PositionsResult, config=config, data=data, teachers=teachers, runs=runs)
 
 
-def sentences(result: dict[str, Any]) -> list[str]:
+def sentences(result: PositionsResult) -> list[str]:
     return [*findings(result), *explanations(result)]
 
 
 FEW = [[0, 1, 0, 0, 1, 0, 0, 0, 1, 0]] * 2
 MANY = [[2, 2, 1, 2, 2, 1, 2, 2, 2, 2]] * 2
-CELL = ("edges", "narrow", "gaussian")
+CELL: Cell = ("edges", "narrow", "gaussian")
 
 
 def test_statistics_of_made_kernels() -> None:
@@ -255,7 +246,7 @@ def test_comparisons_are_corrected_for_their_number() -> None:
 def test_the_kernel_shown_is_the_one_nearest_to_the_means() -> None:
     counts = [2, 0, 1, 0, 2, 0, 0, 2, 2, 0]
     students = {"bilinear": [[0] * 10, [0] * 10], "gaussian": [counts, [1] * 10]}
-    assert typical_kernel(made(**students), CELL[:2], list(students)) == 2
+    assert typical_kernel(made(**students), CELL[:2], ["bilinear", "gaussian"]) == 2
 
 
 def test_found_against_distance() -> None:
@@ -271,11 +262,11 @@ def test_everything_a_run_leaves(config: PositionsConfig) -> None:
     result, printed = quietly(config)
     folder = config.out
     assert folder is not None
-    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(result))
-    assert (result["status"], result["complete"]) == ("finished", True)
-    assert result["command"] == "torchdcls compare positions" and result["versions"]["torch"]
-    assert len(result["runs"]) == 2 * 2 * 2 * 2
-    assert result["data"]["correlated_cells"]["images"] > result["data"]["correlated_cells"]["edges"] == 0
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(result.json()))
+    assert (result.status, result.complete) == ("finished", True)
+    assert result.command == "torchdcls compare positions" and result.versions["torch"]
+    assert len(result.runs) == 2 * 2 * 2 * 2
+    assert result.data.correlated_cells["images"] > result.data.correlated_cells["edges"] == 0
     text = (folder / "table.md").read_text()
     for part in ("bilinear", "gaussian-3", "Images, spread start", "± "):
         assert part in printed and part in text
@@ -284,8 +275,9 @@ def test_everything_a_run_leaves(config: PositionsConfig) -> None:
             assert np.asarray(picture.convert("RGB")).std() > 1, f"{name} is blank"
     with Image.open(folder / "travel.gif") as animation:
         assert animation.n_frames == 5  # type: ignore[attr-defined]
-    paths = {student: np.array(path) for student, path in result["travel"]["paths"].items()}
-    assert list(paths) == ["bilinear", "gaussian-3"] and result["travel"]["updates"] == [0, 1, 2, 3, 4]
+    assert result.travel is not None
+    paths = {student: np.array(path) for student, path in result.travel.paths.items()}
+    assert list(paths) == ["bilinear", "gaussian-3"] and result.travel.updates == [0, 1, 2, 3, 4]
     assert all(path.shape == (5, 3, 2) for path in paths.values())
     np.testing.assert_array_equal(paths["bilinear"][0], paths["gaussian-3"][0])
     assert not np.array_equal(paths["bilinear"][-1], paths["gaussian-3"][-1])
@@ -297,12 +289,12 @@ def test_everything_a_run_leaves(config: PositionsConfig) -> None:
 
 
 def test_same_settings_same_result_and_the_same_start_for_all(config: PositionsConfig, tmp_path: Path) -> None:
-    first, again = (quietly(replace(config, out=tmp_path / name))[0]["runs"] for name in ("a", "b"))
+    first, again = (quietly(replace(config, out=tmp_path / name))[0].runs for name in ("a", "b"))
     assert first == again
-    assert first[0]["loss"] != first[8]["loss"]  # another seed
+    assert first[0].loss != first[8].loss  # another seed
     for inputs in range(2):  # students start alike
         bilinear, gaussian = first[4 * inputs : 4 * inputs + 2]
-        assert bilinear["start_found"] == gaussian["start_found"] and bilinear["distance"] != gaussian["distance"]
+        assert bilinear.start_found == gaussian.start_found and bilinear.distance != gaussian.distance
 
 
 def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +312,7 @@ def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: p
     stored = json.loads((config.out / "results.json").read_text())
     assert stored["status"] == "interrupted" and len(stored["runs"]) == 11
     assert "Interrupted" in printed and "not complete (interrupted)" in printed
-    assert "not complete (interrupted)" in markdown(result)
+    assert "not complete (interrupted)" in markdown(positions_part(result, config.out))
     assert (config.out / "travel.gif").exists()
     # The seed that is cut short is paired where both have it.
     assert len(differences(result, ("edges", "spread", "gaussian-3"), ("edges", "spread", "bilinear"))) == 3

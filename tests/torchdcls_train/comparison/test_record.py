@@ -12,16 +12,19 @@ import torch
 from rich.console import Console
 from scipy.stats import ttest_rel
 
+from tests.torchdcls_train.comparison.made_results import made_result
 from torchdcls_results import half_interval
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.images.findings import comparison_rows, finished_runs, markdown, verdicts
-from torchdcls_train.comparison.images.run import image_facts, watched_epoch
+from torchdcls_train.comparison.images.findings import comparison_rows, finished_runs, images_part, verdicts
+from torchdcls_train.comparison.images.result import ImagesEpoch, ImagesResult, ImagesRun
+from torchdcls_train.comparison.images.run import new_result
 from torchdcls_train.comparison.record import Record
-from torchdcls_train.comparison.training import Epoch
+from torchdcls_train.comparison.report import markdown
+from torchdcls_train.comparison.result import read_result, result_from
 from torchdcls_train.data.image_set import ImageData, ImageSet
 
 
-def make_result(accuracies: dict[str, list[float]], epochs: int = 2, test_images: int = 1000) -> dict[str, Any]:
+def make_result(accuracies: dict[str, list[float]], quick: bool = False, status: str = "finished") -> ImagesResult:
     """A finished comparison in which each method and seed ends at an accuracy."""
     runs = [
         {
@@ -30,8 +33,11 @@ def make_result(accuracies: dict[str, list[float]], epochs: int = 2, test_images
             "parameters": 1234 if method == "7x7" else 1200,
             "kernel_count": None if method == "7x7" else 26,
             "epochs": [
-                {"epoch": epoch + 1, "test_accuracy": value if epoch == epochs - 1 else 10.0, "images_per_second": 100}
-                for epoch in range(epochs)
+                {
+                    **{"epoch": epoch, "train_loss": 1.0, "test_loss": 1.0, "seconds": 1.0, "images_per_second": 100.0},
+                    "test_accuracy": accuracy,
+                }
+                for epoch, accuracy in ((1, 10.0), (2, value))
             ],
         }
         for method, values in accuracies.items()
@@ -39,14 +45,19 @@ def make_result(accuracies: dict[str, list[float]], epochs: int = 2, test_images
     ]
     config = {
         "methods": list(accuracies),
-        "epochs": epochs,
+        "epochs": 2,
         "model": "convnext",
         "dilated_kernel_size": 17,
         "position_radius": 3.0,
-        "quick": False,
+        "quick": quick,
     }
-    data = {"name": "images", "train_images": 6000, "test_images": test_images, "image_size": 28}
-    return {"status": "finished", "runs": runs, "config": config, "data": data}
+    data = {"name": "images", "train_images": 6000, "test_images": 1000, "image_size": 28}
+    data |= {"channels": 1, "classes": ["a", "b"], "skipped_images": 0}
+    return made_result(ImagesResult, device="cpu", runs=runs, config=config, data=data, status=status)
+
+
+def told(result: ImagesResult) -> str:
+    return markdown(images_part(result, Path()))
 
 
 def test_interval_is_student_s() -> None:
@@ -64,7 +75,7 @@ def test_rows() -> None:
 
 def test_a_run_that_was_cut_short_is_not_in_the_table() -> None:
     result = make_result({"7x7": [80.0], "gaussian": [83.0]})
-    result["runs"][1]["epochs"].pop()
+    result.runs[1].epochs.pop()
     assert list(finished_runs(result)) == ["7x7"]
     assert len(comparison_rows(result)) == 2
     assert verdicts(result) == []
@@ -129,8 +140,10 @@ def test_no_baseline_no_verdict() -> None:
 
 
 def test_markdown() -> None:
-    text = markdown(make_result({"7x7": [80.0], "gaussian": [85.0]}))
-    assert text.splitlines()[:2] == [
+    text = told(make_result({"7x7": [80.0], "gaussian": [85.0]}))
+    assert text.splitlines()[:4] == [
+        "**Accuracy after the last epoch**",
+        "",
         "| method | elements | parameters | seeds | test accuracy (%) | training images/s |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -140,30 +153,33 @@ def test_markdown() -> None:
 
 
 def test_quick_and_interrupted_runs_say_so_first() -> None:
-    quick = make_result({"7x7": [80.0], "gaussian": [85.0]})
-    quick["config"]["quick"] = True
-    assert markdown(quick).startswith("**A quick run")
-    assert "points against" not in markdown(quick)
-    assert markdown({**quick, "status": "interrupted"}).startswith("**The comparison is not complete (interrupted)")
+    accuracies = {"7x7": [80.0], "gaussian": [85.0]}
+    quick = make_result(accuracies, quick=True)
+    assert told(quick).startswith("**A quick run")
+    assert "points against" not in told(quick)
+    interrupted = make_result(accuracies, quick=True, status="interrupted")
+    assert told(interrupted).startswith("**The comparison is not complete (interrupted)")
 
 
 def test_file_is_whole_after_every_epoch(tmp_path: Path) -> None:
     images = ImageSet(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]))
     data = ImageData(images, images, ("a", "b"), "images", skipped=2)
-    facts = image_facts(CompareConfig(data="/private", epochs=1), data, "cpu", 2)
-    record = Record(tmp_path / "run", "comparison", ["compare"], facts)
+    config = CompareConfig(data="/private/photos", data_dir=Path("/private"), epochs=1)
+    record = Record(tmp_path / "run", new_result(config, data, "cpu", ["compare"]))
     file = record.folder / "results.json"
-    record.result["runs"].append({"epochs": [watched_epoch(Epoch(1, 0.5, 0.6, 70.0, 2.0, 1.5))]})
+    record.result.runs.append(ImagesRun("7x7", 0, 1234, None, [ImagesEpoch(1, 0.5, 0.6, 70.0, 2.0, 1.5)]))
     record.save()
     text = file.read_text()
-    assert json.loads(text) == record.result
-    assert json.loads(text)["runs"][0]["epochs"][0]["test_accuracy"] == 70.0
-    assert json.loads(text)["data"]["skipped_images"] == 2
-    assert {"date", "commit", "dirty", "command", "machine", "versions", "config"} <= set(record.result)
+    assert read_result(ImagesResult, file).runs == record.result.runs
+    stored = json.loads(text)
+    assert stored["runs"][0]["epochs"][0]["test_accuracy"] == 70.0
+    assert stored["data"]["skipped_images"] == 2 and stored["config"]["data"] == "photos"
+    assert {"date", "commit", "dirty", "command", "machine", "versions", "config", "device"} <= set(stored)
+    assert not {"data_dir", "out"} & set(stored["config"])
     assert "/private" not in text
     assert {path.name for path in record.folder.iterdir()} <= {"results.json", ".lock"}
     with record.under_way(Console(file=io.StringIO())):
-        assert (record.result["complete"], record.result["status"]) == (False, "running")
+        assert (record.result.complete, record.result.status) == (False, "running")
     assert json.loads(file.read_text())["complete"] is True
 
 
@@ -171,10 +187,40 @@ def test_file_is_whole_after_every_epoch(tmp_path: Path) -> None:
     ("raised", "status"), [(KeyboardInterrupt, "interrupted"), (ArithmeticError, "failed: ArithmeticError")]
 )
 def test_how_a_comparison_ended(tmp_path: Path, raised: type[BaseException], status: str) -> None:
-    record, console = Record(tmp_path, "made", [], {}), Console(file=io.StringIO())
+    record, console = Record(tmp_path, make_result({})), Console(file=io.StringIO())
     with nullcontext() if raised is KeyboardInterrupt else pytest.raises(raised), record.under_way(console):
         raise raised
     stored = json.loads((tmp_path / "results.json").read_text())
     assert (stored["status"], stored["complete"]) == (status, False)
     with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
-        Record(tmp_path, "made", [], {})
+        Record(tmp_path, make_result({}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"benchmark": "digits"}, "benchmark: expected 'comparison', got 'digits'"),
+        ({"machine": {"cpu": "A", "cores": "many", "memory_gib": None, "os": "B"}}, "machine.cores: expected int, got"),
+        ({"runs": [{"method": "7x7"}]}, r"runs\[0\].seed: expected a value, got none"),
+        ({"runs": {}}, "runs: expected list, got {}"),
+        ({"config": {"methods": ["9x9"]}}, r"config.methods\[0\]: expected .*7x7.*, got '9x9'"),
+        ({"load": "much"}, "load: expected float, got 'much'"),
+    ],
+)
+def test_broken_results_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({**make_result({"7x7": [80.0]}).json(), **change}))
+    with pytest.raises(ValueError, match=f"^{message}"):
+        read_result(ImagesResult, path)
+    path.write_text("half of {")
+    with pytest.raises(ValueError, match=f"^expected JSON in '{path}', got something else"):
+        read_result(ImagesResult, path)
+
+
+def test_results_of_earlier_versions_are_read() -> None:
+    """Settings that they did not know take their defaults, and what is known no more is left out."""
+    stored = json.loads(json.dumps(make_result({"7x7": [80.0]}).json()))
+    del stored["config"]["data"], stored["config"]["sigma_init"]
+    result = result_from(ImagesResult, {**stored, "table": "| a |", "config": {**stored["config"], "old": 1}})
+    assert (result.config.data, result.config.sigma_init) == ("embedded", None)
+    assert result == make_result({"7x7": [80.0]})

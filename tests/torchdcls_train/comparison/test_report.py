@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from tests.torchdcls_train.comparison.made_results import made_result
+from torchdcls_train.comparison.positions.result import PositionsResult
 from torchdcls_train.comparison.report import Part, present, write_report
 
 PNG = b"\x89PNG not really"
@@ -42,22 +43,14 @@ class Read(HTMLParser):
 @pytest.fixture
 def part(tmp_path: Path) -> Part:
     (tmp_path / "a.png").write_bytes(PNG)
-    result: dict[str, Any] = {
-        "command": "torchdcls compare images",
-        "date": "2026-01-02T03:04:05+00:00",
-        "machine": {"cpu": "A <fast> one", "cores": 2, "memory_gib": 23.5, "os": "Debian"},
-        "load": 0.5,
-        "threads": 1,
-        "versions": {"torch": "2.14"},
-        "commit": "abc",
-        "dirty": True,
-        "config": {"methods": ["7x7", "gaussian"], "lr": 0.004, "kernel_count": None},
-    }
+    data = {"name": "d", "train_images": 1, "test_images": 1, "correlated_cells": {}}
+    config = {"students": ["bilinear", "gaussian"], "lr": 0.004, "updates": None}
+    about = {"command": "torchdcls compare images", "status": "interrupted"}
+    result = made_result(PositionsResult, **about, data=data, config=config)
     pictures = {tmp_path / "a.png": "What it shows", tmp_path / "missing.png": "not drawn"}
     return Part(
         "Do they?",
         "Asked & answered",
-        "Not complete",
         ["more", "less < none"],
         ["it means"],
         {"T": [["m"], ["1"]]},
@@ -77,9 +70,17 @@ def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
     assert {"part-0", "part-1"} <= read.ids
     text = " ".join(read.text)
     for expected in (
-        *("Do they?", "Asked & answered", "Not complete", "more", "less < none", "it means", "What it shows"),
+        *(
+            "Do they?",
+            "Asked & answered",
+            "The comparison is not complete (interrupted): only",
+            "more",
+            "less < none",
+            "it means",
+            "What it shows",
+        ),
         *("A <fast> one, 2 cores, 1 of them used, 23.5 GiB, Debian", "torchdcls compare images", "torch 2.14"),
-        *("abc, with changes", "0.5 processes", "7x7 gaussian", "0.004", "default", "2026-01-02T03:04:05+00:00"),
+        *("abc, with changes", "0.5 processes", "bilinear gaussian", "0.004", "default", "2026-01-02T03:04:05+00:00"),
     ):
         assert text.count(expected) >= 2, expected
     assert "not drawn" not in text
@@ -87,12 +88,12 @@ def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
 
 
 def test_a_report_of_several_begins_with_what_each_found(part: Part, tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    write_report(file, [replace(part, title="First", notice=""), replace(part, title="Second")])
+    file, whole = tmp_path / "report.html", replace(part.result, status="finished")
+    write_report(file, [replace(part, title="First", result=whole), replace(part, title="Second")])
     top = file.read_text().split('<h1 id="part-0">')[0]
     assert [line for line in top.splitlines() if line.startswith("<li>")] == [
         '<li><a href="#part-0">First</a><br>more</li>',
-        '<li><a href="#part-1">Second</a><br>Not complete more</li>',
+        f'<li><a href="#part-1">Second</a><br>{part.result.notice} more</li>',
     ]
     write_report(file, [part])
     assert "#part-0" not in file.read_text()
@@ -102,11 +103,11 @@ def test_a_report_of_several_begins_with_what_each_found(part: Part, tmp_path: P
 def test_what_is_done_is_printed_and_written(part: Part, tmp_path: Path, done: bool) -> None:
     console = Console(file=io.StringIO(), width=80)
     drawn = [tmp_path / "a.png"]
-    present(part.result, tmp_path, console, done, lambda *_: part, lambda _: "the table", lambda *_: drawn)
+    present(part if done else None, tmp_path, console, lambda: drawn)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     written = [line.removeprefix("wrote ") for line in printed.splitlines() if line.startswith("wrote ")]
     names = ["results.json", "table.md", "a.png", "report.html"] if done else ["results.json", "a.png"]
     assert written == [str(tmp_path / name) for name in names]
-    told = [part.notice, *part.found, *part.explained, *part.tables]
+    told = [part.result.notice, *part.found, *part.explained, *part.tables]
     assert all((words in printed) == done for words in told)
     assert {path.name for path in tmp_path.iterdir()} == ({"a.png", "table.md", "report.html"} if done else {"a.png"})

@@ -11,16 +11,15 @@ import torch
 from PIL import Image
 
 from tests.torchdcls_train.data.made_data import picture, write_folder, write_parquet, write_shards
-from torchdcls_train.data.batches import Batch, TrainingBatches, ValidationBatches
-from torchdcls_train.data.image_source import DataError, Encoded, Images, Share, Stream
-from torchdcls_train.data.seeds import generators_kept, seed_generators, seed_of
-from torchdcls_train.data.sources import open_sources
-from torchdcls_train.data.transforms import training_transform, validation_transform
-from torchdcls_train.data.unreadable import Unreadable
+from torchdcls_train.data.batches import Batch, TrainingBatches, Unreadable, ValidationBatches
+from torchdcls_train.data.open_sources import open_sources
+from torchdcls_train.data.random_numbers import generators_kept, seed_generators, seed_of
+from torchdcls_train.data.source_types import DataError, Encoded, Images, Share, Stream
+from torchdcls_train.data.transforms import Preparation, training_transform, validation_transform
 from torchdcls_train.processes import Processes
 from torchdcls_train.settings import TrainConfig
 
-MEAN, STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+PREPARED = Preparation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bicubic", 0.9)
 # Draws from all three generators.
 CONFIG = TrainConfig(image_size=12, auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.5)
 
@@ -71,12 +70,12 @@ class _MadeEncoded(Encoded):
 
 
 def training(source: Images | Stream, **settings: Any) -> TrainingBatches:
-    given = {"transform": training_transform(CONFIG, MEAN, STD), "batch_size": 8, "micro_batch": 2}
+    given = {"transform": training_transform(CONFIG, PREPARED), "batch_size": 8, "micro_batch": 2}
     return TrainingBatches(source, **{**given, "workers": 0, "seed": 0, **grouped(settings)})
 
 
 def validation(source: Images | Stream, **settings: Any) -> ValidationBatches:
-    transform = validation_transform(CONFIG, MEAN, STD, "bicubic", 0.9)
+    transform = validation_transform(CONFIG, PREPARED)
     return ValidationBatches(source, **{"transform": transform, "batch": 4, "workers": 0, **grouped(settings)})
 
 
@@ -357,7 +356,7 @@ def test_unreadable_images_of_a_stream_are_replaced_by_the_next(made: str, reque
     assert len(shown) == 32 and set(shown) == set(range(32)) - {1, 2, 9}
     for batch in batches:
         for failure in batch.failures:
-            assert failure.endswith("(no image that Pillow knows)")
+            assert failure.endswith("(not an image that Pillow reads)")
     failures = "".join(failure for batch in batches for failure in batch.failures)
     assert all(f"00{number}.png" in failures for number in (1, 2, 9))
 
@@ -464,7 +463,7 @@ def test_a_folder_from_end_to_end(tmp_path: Path) -> None:
     assert sorted(reds(validated)) == [18, 19, 21, 22, 23, 24]
     assert [label % 2 for label in reds(validated)] == numbers(validated)
     (failure,) = (failure for batch in validated for failure in batch.failures)
-    assert failure == f"'{folder / 'val' / 'apple' / '020.png'}' (no image that Pillow knows)"
+    assert failure == f"'{folder / 'val' / 'apple' / '020.png'}' (not an image that Pillow reads)"
 
 
 # Seeds, transforms, the count
@@ -503,23 +502,25 @@ def test_other_devices_are_not_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_transform_follows_the_settings() -> None:
     still = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=0.0)
     image = picture(100)
-    exact = validation_transform(still, MEAN, STD, "bicubic", 1.0)(image.resize((16, 16), Image.Resampling.BICUBIC))
+    exact = validation_transform(still, PREPARED._replace(crop_pct=1.0))(
+        image.resize((16, 16), Image.Resampling.BICUBIC)
+    )
     seed_generators(0)
-    torch.testing.assert_close(training_transform(still, MEAN, STD)(image), exact)
+    torch.testing.assert_close(training_transform(still, PREPARED)(image), exact)
     mirrored = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=1.0)
-    torch.testing.assert_close(training_transform(mirrored, MEAN, STD)(image), exact.flip(-1))
-    square = training_transform(TrainConfig(image_size=16, scale=(1, 1), ratio=(1, 1), hflip=0.0), MEAN, STD)
+    torch.testing.assert_close(training_transform(mirrored, PREPARED)(image), exact.flip(-1))
+    square = training_transform(TrainConfig(image_size=16, scale=(1, 1), ratio=(1, 1), hflip=0.0), PREPARED)
     torch.testing.assert_close(square(image), plain(image.crop((2, 0, 18, 16))) / 255)
     erased = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=0.0, random_erasing=1.0)
-    difference = training_transform(erased, MEAN, STD)(image) - exact
+    difference = training_transform(erased, PREPARED)(image) - exact
     assert 0 < (difference != 0).float().mean() < 0.6
     # Noise in each pixel, not one colour.
     assert difference[0][difference[0] != 0].unique().numel() > 4
-    normalised = training_transform(still, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7))(image)
+    normalised = training_transform(still, PREPARED._replace(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)))(image)
     expected = (exact - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.5, 0.6, 0.7])[:, None, None]
     torch.testing.assert_close(normalised, expected)
     jittered = TrainConfig(image_size=16, scale=(1, 1), ratio=(1.25, 1.25), hflip=0.0, color_jitter=0.4)
-    assert not torch.allclose(training_transform(jittered, MEAN, STD)(image), exact, atol=0.01)
+    assert not torch.allclose(training_transform(jittered, PREPARED)(image), exact, atol=0.01)
 
 
 def test_validation_crops_the_centre_by_the_models_share_or_the_settings() -> None:
@@ -532,19 +533,21 @@ def test_validation_crops_the_centre_by_the_models_share_or_the_settings() -> No
         expected[share] = plain(resized.crop((left, top, left + 16, top + 16))) / 255
     for settings, crop_pct, share in ((None, 1.0, 1.0), (None, 0.5, 0.5), (0.5, 1.0, 0.5)):
         config = TrainConfig(image_size=16, crop_pct=settings)
-        torch.testing.assert_close(validation_transform(config, MEAN, STD, "bicubic", crop_pct)(image), expected[share])
+        torch.testing.assert_close(
+            validation_transform(config, PREPARED._replace(crop_pct=crop_pct))(image), expected[share]
+        )
 
 
 @pytest.mark.parametrize("policy", ["nonsense", "rand-x9", "original-x9"])
 def test_unknown_policies_are_refused(policy: str) -> None:
     with pytest.raises(ValueError, match=rf"^auto_augment: expected a policy that timm knows, .* got '{policy}'"):
-        training_transform(TrainConfig(auto_augment=policy), MEAN, STD)
+        training_transform(TrainConfig(auto_augment=policy), PREPARED)
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "rand-m0", "original"])
 def test_policies_at_their_strongest_keep_a_bit_of_each_colour(policy: str) -> None:
     """Pillow refuses to keep none."""
-    transform = training_transform(TrainConfig(auto_augment=policy, image_size=16), MEAN, STD)
+    transform = training_transform(TrainConfig(auto_augment=policy, image_size=16), PREPARED)
     torch.manual_seed(0)
     for seed in range(100):
         random.seed(seed)
@@ -564,8 +567,8 @@ def test_a_share_of_unreadable_images_is_let_pass() -> None:
 
 def test_unreadable_images_of_small_epochs() -> None:
     Unreadable(0.1, images=20).add(5, 2, [])
-    with pytest.raises(DataError, match=r"got 3 among 5, first a, b, c; mend"):
+    with pytest.raises(DataError, match=r"got 3 among 5, first a, b, c; repair"):
         Unreadable(0.1, images=20).add(5, 3, ["a", "b", "c", "d"])
-    with pytest.raises(DataError, match=r"at most 0\.00% unreadable images, got 1 among 8; mend"):
+    with pytest.raises(DataError, match=r"at most 0\.00% unreadable images, got 1 among 8; repair"):
         Unreadable(0.0, images=100_000).add(8, 1, [])
     Unreadable(1.0, images=8).add(8, 8, [])

@@ -10,7 +10,7 @@ import torch
 
 from torchdcls_train.data import cifar10
 from torchdcls_train.data.image_set import ImageSet
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data.in_memory import load_data
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from torchdcls_train.data.decoding import decode
-from torchdcls_train.data.image_source import read_rgb
-from torchdcls_train.data.named import load_data
+from torchdcls_train.data.in_memory import load_data
+from torchdcls_train.data.source_types import read_rgb
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> io.BytesIO:

@@ -7,7 +7,7 @@ from torchvision.transforms import v2
 
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.image_set import ImageSet
-from torchdcls_train.data.named import images_per_epoch
+from torchdcls_train.data.in_memory import images_per_epoch
 
 MEAN, STD = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
 

@@ -1,4 +1,4 @@
-"""A constructor's arguments as JSON, and made again of it where annotations say of which class."""
+"""A constructor's arguments as JSON, and made again from it where annotations name their class."""
 
 import inspect
 import json
@@ -12,15 +12,13 @@ from ...profiles import PROFILES, Profile
 from ..errors import reason
 from .repository import CONFIG, FOLDER
 
-# As huggingface_hub has them: for a type, what makes JSON of a value, and a value of JSON.
+# As in huggingface_hub: for each type a function that makes JSON from a value, and one that makes a value from JSON.
 Coders = Mapping[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]]
-
-_UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
 
 
 def _name_of(profile: Profile) -> str:
     if PROFILES.get(profile.name) != profile:
-        raise TypeError(f"{profile.name} is no profile of the package")
+        raise TypeError(f"{profile.name} is not a profile of the package")
     return profile.name
 
 
@@ -34,37 +32,32 @@ class Arguments:
     Attributes:
         stored: Those that JSON can hold, encoded, with the defaults.
         not_stored: Names of given ones that JSON cannot hold.
-        dataclasses: Those that are stored and dataclasses, as they came.
-        unnamed: A parameter whose values came by place and cannot be given by name; None if there is none.
+        dataclasses: The stored ones that are dataclasses, before they are encoded.
+        unnamed: Parameters whose values came by place and cannot be given by name.
     """
 
     stored: dict[str, Any] = field(default_factory=dict)
     not_stored: list[str] = field(default_factory=list)
     dataclasses: dict[str, Any] = field(default_factory=dict)
-    unnamed: str | None = None
+    unnamed: list[str] = field(default_factory=list)
 
 
 class Constructor:
-    """What the constructor of a class takes.
-
-    Args:
-        cls: The class.
-        coders: For types that JSON cannot hold.
-    """
+    """The arguments that the constructor of a class takes. `coders` are for types that JSON cannot hold."""
 
     def __init__(self, cls: type, coders: Coders) -> None:
         self._class = cls.__name__
         self._coders = {**coders, **CODERS}
         self._space = getattr(inspect.unwrap(cls.__init__), "__globals__", {})  # type: ignore[misc]
         self._parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-        without = (*_UNNAMED, inspect.Parameter.VAR_KEYWORD)
-        self._named = {entry.name: entry for entry in self._parameters if entry.kind not in without}
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        self._named = {entry.name: entry for entry in self._parameters if entry.kind in by_name}
         self._takes_any = any(entry.kind == entry.VAR_KEYWORD for entry in self._parameters)
 
     def called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
         """The arguments of a call, in the form in which they are stored."""
-        by_place = self._parameters[: len(args)]
-        found = Arguments(unnamed=next((entry.name for entry in by_place if entry.kind in _UNNAMED), None))
+        found = Arguments()
+        found.unnamed = [entry.name for entry in self._parameters[: len(args)] if entry.name not in self._named]
         given = {**dict(zip(self._named, args, strict=False)), **kwargs}
         defaults = {name: entry.default for name, entry in self._named.items() if entry.default is not entry.empty}
         for name, value in {**defaults, **given}.items():
@@ -80,15 +73,11 @@ class Constructor:
         return found
 
     def check_stored(self, arguments: Arguments) -> None:
-        """Refuses arguments that `from_pretrained` would not make again.
-
-        Raises:
-            ValueError: There are some.
-        """
-        if arguments.unnamed is not None:
+        """Refuses arguments that `from_pretrained` would not make again, with a ValueError."""
+        for name in arguments.unnamed:
             raise ValueError(
-                f"{arguments.unnamed}: expected arguments that {self._class} takes by name, as config.json stores "
-                f"names and values, got values by place; give {self._class} a parameter with a name instead"
+                f"{name}: expected arguments that {self._class} takes by name, as config.json stores names and "
+                f"values, got values by place; give {self._class} a parameter with a name instead"
             )
         for name, value in arguments.dataclasses.items():
             annotation = self._annotation(name)
@@ -98,71 +87,62 @@ class Constructor:
                 again = self._decoded(annotation, arguments.stored[name])
             except Exception as error:
                 raise ValueError(
-                    f"{name}: expected a dataclass that can be made again of its fields, got {type(value).__name__} "
+                    f"{name}: expected a dataclass that can be made again from its fields, got {type(value).__name__} "
                     f"({reason(error)})"
                 ) from None
             where = _difference(value, again, name)
             if where is not None:
                 raise ValueError(
-                    f"{where}: expected an annotation that says which dataclass from_pretrained is to make, and names "
-                    f"that typing.get_type_hints finds, got {annotation!r} for {name} of {self._class}; define the "
+                    f"{where}: expected an annotation that says which dataclass from_pretrained is to make, and that "
+                    f"typing.get_type_hints can read, got {annotation!r} for {name} of {self._class}; define the "
                     "dataclass in a module, and annotate the argument or field with it"
                 )
 
     def check_given(self, given: Collection[str]) -> None:
-        """Refuses names that the constructor does not take.
-
-        Raises:
-            ValueError: There is one.
-        """
+        """Refuses names that the constructor does not take, with a ValueError."""
         for name in given:
             if name not in self._named and not self._takes_any:
                 raise ValueError(f"{name}: expected an argument of {self._class}; {nearest(name, self._named)}")
 
     def needs_config(self, given: Collection[str]) -> bool:
-        """Whether something is stored for every call; huggingface_hub itself writes no file when nothing is."""
+        """Whether every call stores something; huggingface_hub itself writes no file when nothing is stored."""
         by_default = self.called((), {}).stored
-        return any(
-            entry.default is entry.empty or name in by_default
-            for name, entry in self._named.items()
-            if name not in given and name != "config"
-        )
+        others = [entry for name, entry in self._named.items() if name not in given and name != "config"]
+        return any(entry.default is entry.empty or entry.name in by_default for entry in others)
 
-    def arguments(self, config: Mapping[str, Any], given: Collection[str], folder: object) -> dict[str, Any]:
-        """The arguments of a file, but for those that are given.
+    def arguments(self, config: Mapping[str, Any], given: Mapping[str, Any], folder: object) -> dict[str, Any]:
+        """The arguments that a file holds, replaced by the given ones.
 
-        An argument called `config` may stand under its name, or its entries side by side with the other arguments, as
+        An argument called `config` may be stored under its name; or its entries stand beside the other arguments, as
         huggingface_hub writes them.
 
         Raises:
-            ValueError: The file is of another class, or an argument cannot be made of it.
+            ValueError: The file is of another class, or an argument cannot be made from it.
         """
         beside = {name: value for name, value in config.items() if name not in self._named}
         found = {name: value for name, value in config.items() if name in self._named or self._takes_any}
+        foreign = list(beside)
         if "config" in self._named and "config" not in config:
             kind = _dataclass_of(self._annotation("config"))
             foreign = [] if kind is None else sorted(beside.keys() - {entry.name for entry in fields(kind)})
             if beside or self._named["config"].default is inspect.Parameter.empty:
                 found["config"] = beside
-        else:
-            foreign = list(beside)
         if foreign and not self._takes_any:
             raise ValueError(
                 f"{FOLDER}: expected a model that {self._class} saved, got '{folder}', whose "
                 f"{CONFIG} has {', '.join(map(repr, foreign[:3]))}, which {self._class} does not take"
             )
-        found = {name: value for name, value in found.items() if name not in given}
-        for name, value in found.items():
+        for name in found.keys() - given.keys():
             try:
-                found[name] = self._decoded(self._annotation(name), value)
+                found[name] = self._decoded(self._annotation(name), found[name])
             except Exception as error:
                 raise ValueError(
-                    f"{FOLDER}: {name} cannot be made of {CONFIG} in '{folder}' ({reason(error)})"
+                    f"{FOLDER}: {name} cannot be made from {CONFIG} in '{folder}' ({reason(error)})"
                 ) from None
-        return found
+        return {**found, **given}
 
     def _annotation(self, name: str) -> Any:
-        """A parameter's annotation; instead of strings in it the types that they name, if these are found."""
+        """A parameter's annotation, with the types that strings in it name, if these are found."""
         if name not in self._named:  # one of the keywords that a constructor takes without naming them
             return Any
         annotation = self._named[name].annotation
@@ -173,7 +153,7 @@ class Constructor:
             return annotation
 
     def _decoded(self, annotation: Any, value: Any) -> Any:
-        """A value of what JSON holds. As on the Hub, entries that are no fields of a dataclass are left out."""
+        """A value from what JSON holds. As on the Hub, entries that are no fields of a dataclass are left out."""
         if value is None:
             return None
         only = [member for member in _members(annotation) if member is not NoneType]
@@ -197,10 +177,10 @@ class Constructor:
 
 
 def encoded(value: Any, coders: Coders = CODERS) -> Any:
-    """What JSON holds of a value.
+    """A value as JSON holds it.
 
     Raises:
-        TypeError, ValueError, RecursionError: It cannot hold it.
+        TypeError, ValueError, RecursionError: JSON cannot hold it.
     """
 
     def of_object(inner: Any) -> Any:
@@ -217,14 +197,14 @@ def encoded(value: Any, coders: Coders = CODERS) -> Any:
 
 
 def _dataclass_of(annotation: Any) -> type | None:
-    """The dataclass that an object in JSON stands for; None where it may be a plain one, or one of several."""
+    """The dataclass that a JSON object stands for; None where it may be a plain object or one of several classes."""
     members = _members(annotation)
     kinds = [member for member in members if isinstance(member, type) and is_dataclass(member)]
     return kinds[0] if len(kinds) == 1 and not any(map(_takes_object, members)) else None
 
 
 def _difference(value: Any, again: Any, where: str) -> str | None:
-    """Where the one has a dataclass and the other has none of that class; None where there is no such place."""
+    """The first place where a value has a dataclass and what is made again has none of that class, or None."""
     pairs: list[tuple[Any, Any, str]] = []
     if is_dataclass(value) and not isinstance(value, Profile):
         if type(again) is not type(value):

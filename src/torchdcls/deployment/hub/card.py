@@ -1,4 +1,4 @@
-"""What fills the model card: the table of kernels and the results, as the Hub's model-index has them."""
+"""The parts of the model card: the table of kernels, and the results in the form of the Hub's model-index."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,8 @@ from huggingface_hub import EvalResult
 from torch import nn
 
 from ..._checks import number, of_type
+from ...conversion import parameter_count
+from ...conversion.report import by_axis
 from ...conversion.select import stages
 from ...nn import DclsLayer
 from ...profiles import description
@@ -57,11 +59,7 @@ Results = Mapping[str, float] | Sequence[Result]
 
 
 def as_list(results: Results) -> list[Result]:
-    """Results in one form.
-
-    Raises:
-        ValueError: A name does not consist of data, space and metric.
-    """
+    """Results as a list."""
     if not isinstance(results, Mapping):
         for result in results:
             of_type("results", result, Result, "numbers by names of data and metric, or Results")
@@ -85,14 +83,13 @@ def kernel_rows(layers: Mapping[str, DclsLayer]) -> list[list[str]]:
         look = (
             type(layer).__name__,
             str(layer.out_channels),
-            "x".join(map(str, layer.dilated_kernel_size)),
+            by_axis(layer.dilated_kernel_size),
             str(layer.kernel_count),
             description(layer.interpolation).replace("|", "/"),
             "all" if len(layer.learned_dims) == layer.dims else ", ".join(map(str, layer.learned_dims)),
         )
         groups[named[name], *look].append(layer)
-    rows = []
-    for (stage, *kind), members in groups.items():
-        own: dict[int, nn.Parameter] = {id(own): own for layer in members for own in layer.parameters()}
-        rows.append([stage, str(len(members)), *kind, f"{sum(entry.numel() for entry in own.values()):,}"])
-    return rows
+    return [
+        [stage, str(len(members)), *kind, f"{parameter_count(nn.ModuleList(members)):,}"]
+        for (stage, *kind), members in groups.items()
+    ]

@@ -1,6 +1,6 @@
 """The mixin by which a class of models is saved, loaded and pushed to the Hub."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,23 +17,6 @@ from .repository import CONFIG, FOLDER, NOT_STORED, WEIGHTS, downloaded, read_co
 _LONGEST_REASON = 200  # in characters
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Where a model is made from.
-
-    Attributes:
-        file: Its configuration.
-        elements: Number of elements of the tensors beside it.
-        arguments: Arguments of the class, from the file and from the caller.
-        given: Names of the caller's.
-    """
-
-    file: Path
-    elements: int
-    arguments: dict[str, Any]
-    given: frozenset[str]
-
-
 class DclsHubMixin(  # type: ignore[misc]
     PyTorchModelHubMixin,
     library_name="torchdcls",
@@ -44,7 +27,7 @@ class DclsHubMixin(  # type: ignore[misc]
     """`from_pretrained`, `save_pretrained` and `push_to_hub` for `class Net(nn.Module, DclsHubMixin)`.
 
     Arguments of the constructor are stored as JSON; those that JSON cannot hold, such as tensors, have to be given to
-    `from_pretrained` again. Changes of layers, such as `torchdcls.convert`, belong into `__init__`. A class may say
+    `from_pretrained` again. Changes of layers, such as `torchdcls.convert`, belong in `__init__`. A class may say
     `class Net(nn.Module, DclsHubMixin, license="mit", pipeline_tag="image-classification")` for its model cards, and
     `coders={torch.dtype: (encode, decode)}` for arguments of other types.
 
@@ -181,16 +164,16 @@ class DclsHubMixin(  # type: ignore[misc]
                 revision=revision,
             )
         config = read_config(folder / CONFIG, optional=optional)
-        arguments = {**constructor.arguments(config, model_kwargs, folder), **model_kwargs}
-        header = read_header(folder / WEIGHTS)
+        arguments = constructor.arguments(config, model_kwargs, folder)
+        elements, not_stored = read_header(folder / WEIGHTS)
         # Where it was made with what JSON cannot hold, the configuration has the default.
-        for name in header.not_stored:
+        for name in not_stored:
             if name not in model_kwargs:
                 raise ValueError(
                     f"{name}: expected to be given to from_pretrained, as JSON could not hold what {cls.__name__} was "
                     "made with"
                 )
-        model = cls._made(Reading(folder / CONFIG, header.elements, arguments, frozenset(model_kwargs)))
+        model = cls._made(arguments, folder / CONFIG, elements, model_kwargs.keys())
         assert isinstance(model, nn.Module)
         try:
             load_model(model, folder / WEIGHTS, strict=True, device=map_location)
@@ -198,16 +181,23 @@ class DclsHubMixin(  # type: ignore[misc]
             # A line may name every parameter of the model.
             lines = [line.strip().rstrip(".:")[:_LONGEST_REASON] for line in str(error).splitlines()]
             raise ValueError(
-                f"{FOLDER}: the weights in '{folder / WEIGHTS}' do not fit what {cls.__name__} makes of {CONFIG} "
-                f"({'; '.join(lines[1:3] or lines)}); what changes layers, such as torchdcls.convert, belongs into "
-                "__init__"
+                f"{FOLDER}: the weights in '{folder / WEIGHTS}' do not fit the model that {cls.__name__} makes from "
+                f"{CONFIG} ({'; '.join(lines[1:3] or lines)}); calls that change layers, such as torchdcls.convert, "
+                "belong in __init__"
             ) from None
         return model.to(map_location).eval()
 
     @classmethod
-    def _made(cls, reading: Reading) -> Self:
-        """The model, before its weights are read."""
-        return cls(**reading.arguments)
+    def _made(cls, arguments: Mapping[str, Any], file: Path, elements: int, given: Collection[str]) -> Self:
+        """The model, before its weights are read.
+
+        Args:
+            arguments: Of the class, from the file and from the caller.
+            file: The configuration.
+            elements: Number of elements of the tensors beside it.
+            given: Names of the arguments that are the caller's.
+        """
+        return cls(**arguments)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         missing = self._made_with.not_stored
@@ -239,7 +229,6 @@ class DclsHubMixin(  # type: ignore[misc]
         if scores:
             data.model_name, data.eval_results = name, [score.entry() for score in scores]
         layers = {path: layer for path, layer in self.named_modules() if isinstance(layer, DclsLayer)}
-        module = __package__ if kind.__module__.startswith(f"{__package__}.") else kind.__module__
         card: ModelCard = ModelCard.from_template(
             data,
             template_str=info.model_card_template,
@@ -247,15 +236,15 @@ class DclsHubMixin(  # type: ignore[misc]
             paper_url=info.paper_url,
             docs_url=info.docs_url,
             name=name,
-            summary=description or f"{self._subject()}{_with_layers(len(layers))}.",
+            description=description,
+            subject=self._subject(),
+            layers=len(layers),
             parameters=f"{parameter_count(self):,}",
             kernels=kernel_rows(layers),
             shared=len({layer.position for layer in layers.values()}) < len(layers),
             results=scores,
-            class_name=kind.__name__,
-            import_line=f"from {module} import {kind.__qualname__}"
-            if module != "__main__"
-            else "# from the module that defines it",
+            class_name=kind.__qualname__,
+            module=__package__ if kind.__module__.startswith(f"{__package__}.") else kind.__module__,
             not_stored=self._made_with.not_stored,
             where=repo_id or "path/to/this/folder",
         )
@@ -266,12 +255,3 @@ class DclsHubMixin(  # type: ignore[misc]
 
     def _pipeline_tag(self) -> str | None:
         return None
-
-
-def _with_layers(count: int) -> str:
-    if count == 0:
-        return ""
-    return (
-        f" with {count} {'layer' if count == 1 else 'layers'} of [Dilated Convolution with Learnable Spacings]"
-        "(https://arxiv.org/abs/2112.03740): large kernels made of a few elements whose positions are learned"
-    )

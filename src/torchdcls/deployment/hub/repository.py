@@ -1,7 +1,6 @@
 """The files of a model: in a folder, or fetched from a repository on the Hub."""
 
 import json
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,25 +18,8 @@ _EXPECTED = f"{FOLDER}: expected a folder, or a repository on the Hub"
 _PATIENCE = 5.0  # for the Hub's answer, in seconds
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a file of weights says before its tensors.
-
-    Attributes:
-        elements: Number of elements of all tensors.
-        not_stored: Arguments that the model was made with and that its configuration lacks.
-    """
-
-    elements: int
-    not_stored: list[str]
-
-
-def read_header(path: Path) -> Header:
-    """Reads what stands before the tensors.
-
-    Raises:
-        ValueError: The file is missing or cannot be read.
-    """
+def read_header(path: Path) -> tuple[int, list[str]]:
+    """Number of elements of all tensors in a file of weights, and its model's arguments that JSON cannot hold."""
     _check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -48,15 +30,11 @@ def read_header(path: Path) -> Header:
             f"{FOLDER}: '{path}' cannot be read ({str(error).rstrip('.')}); it is cut short, or no file of "
             "safetensors: save or download it again"
         ) from None
-    return Header(elements, [name for name in names if name])
+    return elements, [name for name in names if name]
 
 
 def read_config(path: Path, *, optional: bool) -> dict[str, Any]:
-    """The object in a file of JSON; an empty one where the file is missing and `optional`.
-
-    Raises:
-        ValueError: It is missing otherwise, or holds something else.
-    """
+    """The object in a file of JSON; an empty one where the file is missing and `optional`."""
     if optional and not path.is_file():
         return {}
     _check_there(path)
@@ -84,11 +62,7 @@ def downloaded(
     local_files_only: bool,
     revision: str | None,
 ) -> Path:
-    """The folder with the files of a repository.
-
-    Raises:
-        ValueError: There is no such repository or file, or the Hub cannot be reached.
-    """
+    """The folder with the downloaded files of a repository."""
     _check_name(repo_id, revision)
     unreachable = None if local_files_only else _unreachable(repo_id, revision, token)
     path = ""
@@ -111,7 +85,7 @@ def downloaded(
 
 
 def _check_name(repo_id: str, revision: str | None) -> None:
-    """Refuses what is not a repository's name, or more likely a folder's. A revision says that it is the Hub's."""
+    """Refuses a name that no repository has, or that is more likely a folder's. Only the Hub has revisions."""
     path = Path(repo_id).expanduser()
     repository = repo_id.count("/") == 1 and not repo_id.startswith((".", "~", "/"))
     folder = path.parent
@@ -126,7 +100,7 @@ def _check_name(repo_id: str, revision: str | None) -> None:
 
 
 def _unreachable(repo_id: str, revision: str | None, token: str | bool | None) -> str | None:
-    """Why the Hub does not answer, None if it does. huggingface_hub itself would try for half a minute."""
+    """Why the Hub does not answer; None if it does. huggingface_hub itself would try for half a minute."""
     try:
         get_hf_file_metadata(hf_hub_url(repo_id, WEIGHTS, revision=revision), token=token, timeout=_PATIENCE)
     except (HfHubHTTPError, EntryNotFoundError, HFValidationError):  # an answer, or a wrong name

@@ -1,9 +1,10 @@
 """Models of timm, with DCLS layers or without, that can be saved and loaded."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from fnmatch import fnmatch
+from pathlib import Path
 from types import NoneType
 from typing import Any, Self
 
@@ -15,11 +16,12 @@ from ...conversion import convert
 from ...models.named import timm_model
 from ...models.stored import check_stored, making
 from .arguments import encoded
-from .mixin import DclsHubMixin, Reading
+from .mixin import DclsHubMixin
 from .repository import FOLDER
 
-# Set while a model is made of a file: a subclass's constructor may pass on anything, so the check is in TimmModel's.
-_READING: ContextVar[Reading | None] = ContextVar("_READING", default=None)
+# The file that a model is made from, and names of arguments that are not from the file. A subclass's constructor may
+# pass on anything, so the check is in TimmModel's.
+_READING: ContextVar[tuple[Path, Collection[str]] | None] = ContextVar("_READING", default=None)
 _CONVERSION = tuple(name for name in inspect.signature(convert).parameters if name != "model")
 
 
@@ -62,27 +64,24 @@ class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
         _checks.of_type("model_args", model_args, (Mapping, NoneType), "arguments of the model by name")
         reading = _READING.get()
         if reading is not None:
+            file, given = reading
             pretrained = False  # its weights are in the folder
-            own = {} if "model_args" in reading.given else model_args or {}
+            own = {} if "model_args" in given else model_args or {}
             for arguments in (own, {"num_classes": num_classes}):
-                check_stored(FOLDER, reading.file, model_name, arguments)
+                check_stored(FOLDER, file, model_name, arguments)
         self.model = timm_model(model_name, num_classes=num_classes, pretrained=pretrained, model_args=model_args)
         self.model_name = model_name
         self.conversion = None if conversion is None else _converted(self.model, _plain(conversion))
         if type(self).__init__ is TimmModel.__init__:  # a subclass has arguments of its own
-            self._hub_mixin_config = {
-                "model_name": model_name,
-                "conversion": self.conversion,
-                "num_classes": num_classes,
-                "model_args": None if model_args is None else dict(model_args),
-            }
+            stored = {**self._made_with.stored, "conversion": self.conversion}
+            self._hub_mixin_config = {name: value for name, value in stored.items() if name != "pretrained"}
 
     @classmethod
-    def _made(cls, reading: Reading) -> Self:
-        token = _READING.set(reading)
+    def _made(cls, arguments: Mapping[str, Any], file: Path, elements: int, given: Collection[str]) -> Self:
+        token = _READING.set((file, given))
         try:
-            with making(FOLDER, reading.file, reading.elements):
-                return super()._made(reading)
+            with making(FOLDER, file, elements):
+                return super()._made(arguments, file, elements, given)
         finally:
             _READING.reset(token)
 
@@ -99,11 +98,7 @@ class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
 
 
 def _plain(conversion: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `convert` that JSON can hold.
-
-    Raises:
-        ValueError: It has no such argument, or JSON cannot hold its value.
-    """
+    """Arguments of `convert` as JSON holds them; others are refused."""
     found = {}
     for name, value in conversion.items():
         if name not in _CONVERSION:
@@ -122,13 +117,11 @@ def _plain(conversion: Mapping[str, Any]) -> dict[str, Any]:
 
 def _converted(model: nn.Module, conversion: Mapping[str, Any]) -> dict[str, Any]:
     """Converts a model, and returns the arguments that make its layers again."""
-    patterns = conversion.get("where")
-    where = None if patterns is None else _matching([patterns] if isinstance(patterns, str) else patterns)
+    where = conversion.get("where")
+    patterns = [where] if isinstance(where, str) else where
+    if patterns is not None:
+        where = lambda name, module: any(fnmatch(name, pattern) for pattern in patterns)  # noqa: E731
     report = convert(model, **{**conversion, "where": where})
     # The file has weights: nothing has to be fitted to others when it is read.
     stored = {name: value for name, value in conversion.items() if name not in ("init", "weight_std")}
     return {**stored, "kernel_count": report.kernel_count}
-
-
-def _matching(patterns: Sequence[str]) -> Any:
-    return lambda name, module: any(fnmatch(name, pattern) for pattern in patterns)

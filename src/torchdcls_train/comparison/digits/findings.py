@@ -4,14 +4,12 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from torchdcls_results import half_interval, markdown_table, mean_and_interval
+from torchdcls_results import half_interval, mean_and_interval
 
 from ..config import LEARNED
 from ..report import Part
-
-Run = Mapping[str, Any]
+from .result import DigitsResult, DigitsRun
 
 # What is asked of each pair: the first against the second.
 _QUESTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
@@ -22,84 +20,76 @@ _QUESTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
 }
 
 
-def chosen_runs(result: Mapping[str, Any]) -> dict[tuple[str, str, int], Run]:
+def chosen_runs(result: DigitsResult) -> dict[tuple[str, str, int], DigitsRun]:
     """For each speaker, method and seed the run that counts.
 
     Of runs with all learning rates it is that with the best accuracy on validation recordings; of equal ones that with
     the smaller loss there. A speaker and seed count when all methods are done, so that means are of the same ones.
-
-    Args:
-        result: The record.
     """
-    config = result["config"]
-    candidates: dict[tuple[str, str, int], list[Run]] = {}
-    for run in result["runs"]:
-        candidates.setdefault((run["speaker"], run["method"], run["seed"]), []).append(run)
+    config = result.config
+    candidates: dict[tuple[str, str, int], list[DigitsRun]] = {}
+    for run in result.runs:
+        candidates.setdefault((run.speaker, run.method, run.seed), []).append(run)
 
     def done(speaker: str, seed: int) -> bool:
-        cells = [candidates.get((speaker, method, seed), []) for method in config["methods"]]
-        return all(set(config["lrs"]) <= {run["lr"] for run in runs} for runs in cells)
+        cells = [candidates.get((speaker, method, seed), []) for method in config.methods]
+        return all(set(config.lrs) <= {run.lr for run in runs} for runs in cells)
 
     return {
-        (speaker, method, seed): min(runs, key=lambda run: (-run["validation"], run["validation_loss"]))
+        (speaker, method, seed): min(runs, key=lambda run: (-run.validation, run.validation_loss))
         for (speaker, method, seed), runs in candidates.items()
         if done(speaker, seed)
     }
 
 
-def by_speaker(result: Mapping[str, Any], method: str, quantity: str = "test") -> dict[str, float]:
+def by_speaker(result: DigitsResult, method: str, *, rounded: bool = False) -> dict[str, float]:
     """Accuracy on each speaker who was left out, mean over seeds. Unit: percent.
 
-    Args:
-        result: The record.
-        method: The method.
-        quantity: "test", or "test_rounded" with whole delays, which not all methods have.
+    With whole delays, where that is asked and they have any.
     """
     values: dict[str, list[float]] = {}
     for (speaker, name, _), run in chosen_runs(result).items():
-        if name == method and run[quantity] is not None:
-            values.setdefault(speaker, []).append(run[quantity])
-    return {speaker: statistics.mean(values[speaker]) for speaker in result["config"]["speakers"] if speaker in values}
+        accuracy = run.test_rounded if rounded else run.test
+        if name == method and accuracy is not None:
+            values.setdefault(speaker, []).append(accuracy)
+    return {speaker: statistics.mean(values[speaker]) for speaker in result.config.speakers or () if speaker in values}
 
 
-def differences(result: Mapping[str, Any], method: str, other: str) -> list[float]:
+def differences(result: DigitsResult, method: str, other: str) -> list[float]:
     """By how many points a method is better than another, for each speaker who was left out."""
     mine, theirs = by_speaker(result, method), by_speaker(result, other)
     return [mine[speaker] - theirs[speaker] for speaker in mine if speaker in theirs]
 
 
-def finished_methods(result: Mapping[str, Any]) -> list[str]:
+def finished_methods(result: DigitsResult) -> list[str]:
     """The methods, in the order of the settings, where all have finished with a speaker; else none."""
     done = {method for _, method, _ in chosen_runs(result)}
-    return [method for method in result["config"]["methods"] if method in done]
+    return [method for method in result.config.methods if method in done]
 
 
-def digit_rows(result: Mapping[str, Any]) -> list[list[str]]:
+def digit_rows(result: DigitsResult) -> list[list[str]]:
     """The table, header first: a row for each method."""
-    rows = [
-        ["delays", "parameters", "accuracy (%)", "rounded", "against none", "against fixed", "minutes a run"],
-    ]
-    runs = result["runs"]
+    rows = [["delays", "parameters", "accuracy (%)", "rounded", "against none", "against fixed", "minutes a run"]]
     for method in finished_methods(result):
-        mine = [run for run in runs if run["method"] == method]
-        rounded = list(by_speaker(result, method, "test_rounded").values())
+        mine = [run for run in result.runs if run.method == method]
+        rounded = list(by_speaker(result, method, rounded=True).values())
         against = [differences(result, method, other) if method != other else [] for other in ("none", "fixed")]
         rows.append(
             [
                 method,
-                f"{mine[0]['parameters']:,}",
+                f"{mine[0].parameters:,}",
                 mean_and_interval(list(by_speaker(result, method).values()), ".1f"),
                 mean_and_interval(rounded, ".1f") if rounded else "-",
                 *(mean_and_interval(points, "+z.1f") if points else "-" for points in against),
-                f"{statistics.median(run['seconds'] for run in mine) / 60:.1f}",
+                f"{statistics.median(run.seconds for run in mine) / 60:.1f}",
             ]
         )
     return rows
 
 
-def speaker_rows(result: Mapping[str, Any]) -> list[list[str]]:
+def speaker_rows(result: DigitsResult) -> list[list[str]]:
     """Accuracies by the speaker who was left out, header first: a row for each method."""
-    speakers = result["config"]["speakers"]
+    speakers = result.config.speakers or ()
     rows = [["delays", *speakers]]
     for method in finished_methods(result):
         accuracy = by_speaker(result, method)
@@ -107,37 +97,35 @@ def speaker_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def tuning_rows(result: Mapping[str, Any]) -> list[list[str]]:
+def tuning_rows(result: DigitsResult) -> list[list[str]]:
     """How often each learning rate was chosen, header first: a row for each method."""
-    rates = result["config"]["lrs"]
+    rates = result.config.lrs
     rows = [["delays", *(f"{lr:g}" for lr in rates), "validation accuracy (%)"]]
     for method in finished_methods(result):
         runs = [run for (_, name, _), run in chosen_runs(result).items() if name == method]
-        counts = Counter(run["lr"] for run in runs)
-        best = statistics.mean(run["validation"] for run in runs)
+        counts = Counter(run.lr for run in runs)
+        best = statistics.mean(run.validation for run in runs)
         rows.append([method, *(str(counts[lr]) for lr in rates), f"{best:.1f}"])
     return rows
 
 
-def comparisons(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def comparisons(result: DigitsResult) -> list[tuple[str, str]]:
     """All pairs that are compared, where there are two speakers at least."""
     pairs = [pair for asked in _QUESTIONS.values() for pair in asked]
     return [pair for pair in pairs if len(differences(result, *pair)) > 1]
 
 
-def verdict(result: Mapping[str, Any], method: str, other: str) -> str:
+def verdict(result: DigitsResult, method: str, other: str) -> str:
     """Whether a method is better than another, by paired differences over speakers, corrected for all comparisons."""
     points = differences(result, method, other)
     mean = statistics.mean(points)
     corrected = half_interval(points, 1 - 0.05 / len(comparisons(result)))
     ends = f"corrected interval {mean - corrected:+z.1f} to {mean + corrected:+z.1f}"
-    if abs(mean) <= corrected:
-        return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): not significant"
-    better = "better" if mean > 0 else "worse"
-    return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): significantly {better}"
+    found = "not significant" if abs(mean) <= corrected else f"significantly {'better' if mean > 0 else 'worse'}"
+    return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): {found}"
 
 
-def findings(result: Mapping[str, Any]) -> list[str]:
+def findings(result: DigitsResult) -> list[str]:
     """What was found, a sentence or two to each point, and what is significant of it."""
     means = {method: statistics.mean(by_speaker(result, method).values()) for method in finished_methods(result)}
     if not means:
@@ -155,34 +143,34 @@ def findings(result: Mapping[str, Any]) -> list[str]:
             said.append(f"{question}{'' if question.endswith('?') else ':'} {'; '.join(told)}.")
     costs = []
     for method in (name for name in LEARNED if name in means):
-        rounded, exact = by_speaker(result, method, "test_rounded"), by_speaker(result, method)
+        rounded, exact = by_speaker(result, method, rounded=True), by_speaker(result, method)
         costs.append(f"{method} {mean_and_interval([rounded[name] - exact[name] for name in exact], '+z.1f')}")
     if costs:
         said.append(f"Rounding delays to whole steps changes accuracy by these points: {', '.join(costs)}.")
     return said
 
 
-def explanations(result: Mapping[str, Any]) -> list[str]:
+def explanations(result: DigitsResult) -> list[str]:
     """What the names and numbers mean, how sure they are, and what they do not say."""
-    config, data = result["config"], result["data"]
-    speakers, rates = len(config["speakers"]), ", ".join(f"{lr:g}" for lr in config["lrs"])
-    wide, narrow = data["hidden"], data["dense_hidden"]
+    config, data = result.config, result.data
+    speakers, rates = len(config.speakers or ()), ", ".join(f"{lr:g}" for lr in config.lrs)
     tuned = (
         f"Each run was made with the learning rates {rates}, and the one with the best accuracy on "
-        f"{data['validation_recordings']} other recordings of each training speaker and digit counts: the same effort "
+        f"{data.validation_recordings} other recordings of each training speaker and digit counts: the same effort "
         "for all methods. The speaker of the test chooses nothing."
-        if len(config["lrs"]) > 1
+        if len(config.lrs) > 1
         else f"The learning rate was {rates} for all methods, and was not tuned."
     )
     said = [
         "None has no delays. Fixed delays are drawn at random from 0 to "
-        f"{config['max_delay']} steps of 10 ms, and are whole. Bilinear, triangle and gaussian name the interpolation "
+        f"{config.max_delay} steps of 10 ms, and are whole. Bilinear, triangle and gaussian name the interpolation "
         "of learned delays. The sigma of triangle is learned, a third number for each synapse; that of gaussian is "
         "not, but falls from half the window to 0.23 in the first half of training. Dense has a weight for each delay: "
-        f"{narrow} neurons in each hidden layer instead of {wide} make as many parameters as weights and delays.",
+        f"{data.dense_hidden} neurons in each hidden layer instead of {data.hidden} make as many parameters as weights "
+        "and delays.",
         f"{tuned} Other settings were the same for all, and were not tuned by method: delays and sigmas learn "
-        f"{data['position_lr_scale']:g} times as fast as weights.",
-        f"{data['name']}: {data['recordings']:,} recordings by {data['speakers']} speakers. Each of {speakers} of them "
+        f"{data.position_lr_scale:g} times as fast as weights.",
+        f"{data.name}: {data.recordings:,} recordings by {data.speakers} speakers. Each of {speakers} of them "
         "was left out in turn and is the test; networks were trained on the others.",
     ]
     if comparisons(result):
@@ -193,45 +181,22 @@ def explanations(result: Mapping[str, Any]) -> list[str]:
             "may be too narrow."
         )
     said.append(
-        f"Limits: {speakers} speakers, {config['seeds']} seed{'' if config['seeds'] == 1 else 's'}, one size of "
-        f"network and {config['epochs']} epochs. Dense kernels of fewer taps in wider networks, larger networks and "
+        f"Limits: {speakers} speakers, {config.seeds} seed{'' if config.seeds == 1 else 's'}, one size of "
+        f"network and {config.epochs} epochs. Dense kernels of fewer taps in wider networks, larger networks and "
         "other data are not tested; results say nothing of Spiking Heidelberg Digits."
     )
     return said
 
 
-def notice(result: Mapping[str, Any]) -> str:
-    """What a reader of the table must know first, or nothing."""
-    if result["status"] != "finished":
-        return (
-            f"The comparison is not complete ({result['status']}): only speakers with whom all methods are done count."
-        )
-    return (
-        "A quick run: that it runs is all it shows; its accuracies mean nothing." if result["config"]["quick"] else ""
-    )
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """The table and the sentences as Markdown."""
-    said = "\n".join(f"- {line}" for line in [*_told(result), *explanations(result)])
-    first = notice(result)
-    return "\n\n".join(filter(None, [f"**{first}**" if first else "", markdown_table(digit_rows(result)), said]))
-
-
-def digits_part(result: Mapping[str, Any], folder: Path) -> Part:
-    """What a report says; the pictures are those of the run folder."""
+def digits_part(result: DigitsResult, folder: Path) -> Part:
+    """What a report says, with the pictures of the run folder."""
     return Part(
         "Do learned delays recognize spoken digits better?",
         "Spiking networks learn ten spoken digits from some speakers, and are tested on one whom they never heard. "
         "They differ in the delays of their synapses.",
-        notice(result),
-        _told(result),
+        [] if result.config.quick else findings(result),
         explanations(result),
-        {
-            "Accuracy on speakers never heard": digit_rows(result),
-            "Accuracy by the speaker who was left out (%)": speaker_rows(result),
-            "How often each learning rate was chosen": tuning_rows(result),
-        },
+        {"Accuracy on speakers never heard": digit_rows(result)},
         {
             folder / "accuracy.png": "Accuracy by the speaker who was left out; bars are means",
             folder / "delays.png": "Delays of the second layer over training, which starts from a uniform draw; the "
@@ -240,9 +205,8 @@ def digits_part(result: Mapping[str, Any], folder: Path) -> Part:
             folder / "raster.png": "A recording as spikes, and what the two hidden layers make of it",
         },
         result,
+        {
+            "Accuracy by the speaker who was left out (%)": speaker_rows(result),
+            "How often each learning rate was chosen": tuning_rows(result),
+        },
     )
-
-
-def _told(result: Mapping[str, Any]) -> list[str]:
-    # Accuracies of a quick run mean nothing, and sentences about them would.
-    return [] if result["config"]["quick"] else findings(result)

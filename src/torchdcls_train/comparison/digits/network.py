@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchdcls.delays import SynapticDelays
 from torchdcls.ops.conv import MethodName
 
-from ..config import DelayMethod
+from ..config import Delays
 
 # Share of its potential that a neuron keeps in a step.
 _KEPT = 0.9
@@ -65,7 +65,7 @@ class DigitNetwork(nn.Module):
     """Two layers of spiking neurons, and one that integrates its input and never fires.
 
     Args:
-        method: What delays its synapses have.
+        kind: The delays of its synapses.
         widths: Neurons of the input and of each layer.
         max_delay: The largest delay. Unit: steps.
 
@@ -73,10 +73,10 @@ class DigitNetwork(nn.Module):
         delays: The synapses of each layer.
     """
 
-    def __init__(self, method: DelayMethod, widths: tuple[int, int, int, int], max_delay: int) -> None:
+    def __init__(self, kind: Delays, widths: tuple[int, int, int, int], max_delay: int) -> None:
         super().__init__()
         sizes = pairwise(widths)
-        self.delays = nn.ModuleList(_synapses(method, *size, max_delay) for size in sizes)
+        self.delays = nn.ModuleList(_synapses(kind, *size, max_delay) for size in sizes)
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:-1])
 
     def forward(self, spikes: Tensor) -> Tensor:
@@ -108,14 +108,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def dense_width(inputs: int, hidden: int, classes: int, max_delay: int) -> int:
-    """Neurons of a hidden layer with dense kernels that has at most two numbers for each synapse of other methods.
-
-    Args:
-        inputs: Neurons of the input.
-        hidden: Neurons of a hidden layer with a weight and a delay for each synapse.
-        classes: Neurons of the last layer.
-        max_delay: The largest delay. Unit: steps.
-    """
+    """Neurons of a hidden layer with dense kernels, at most two numbers for each synapse of a network with `hidden`."""
     numbers = 2 * (inputs * hidden + hidden * hidden + hidden * classes)
     width = 1
     while (max_delay + 1) * (width + 1) * (inputs + width + 1 + classes) <= numbers:
@@ -123,14 +116,14 @@ def dense_width(inputs: int, hidden: int, classes: int, max_delay: int) -> int:
     return width
 
 
-def _synapses(method: DelayMethod, before: int, after: int, max_delay: int) -> nn.Module:
-    if method == "dense":
+def _synapses(kind: Delays, before: int, after: int, max_delay: int) -> nn.Module:
+    if kind == "dense":
         return DenseDelays(before, after, max_delay)
     # On a CPU and with so many neurons this is the fastest way to train.
     fastest: MethodName = "fft"
-    if method != "none" and method != "fixed":
-        return SynapticDelays(before, after, max_delay, interpolation=method, method=fastest)
-    if method == "none":
+    if kind != "none" and kind != "fixed":
+        return SynapticDelays(before, after, max_delay, interpolation=kind, method=fastest)
+    if kind == "none":
         layer = SynapticDelays(before, after, 0, interpolation="bilinear")
     else:
         whole = torch.randint(max_delay + 1, (after, before, 1))

@@ -1,4 +1,4 @@
-"""The pictures of a comparison of delays, drawn from its record and its examples."""
+"""The pictures of a comparison of delays, drawn from its results and its examples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from torchdcls.delays import SynapticDelays
 
-from ...run_files import write_whole
+from ...runs.writer import write_whole
 from ..config import LEARNED
+from ..report import save_figures
 from .findings import by_speaker, chosen_runs, finished_methods
+from .result import DigitsResult
 from .task import Trained
 
 _NEURONS = 4
@@ -20,15 +22,15 @@ _MARKERS = "osD^vPX*"
 
 
 def save_example(folder: Path, method: str, lr: float, trained: Trained, spikes: Tensor, digit: Tensor) -> None:
-    """Writes what pictures show of a run: delays over training, synapses, and what it makes of a recording.
+    """Writes what pictures show of a run: delays over training, synapses, and its spikes for a recording.
 
     Args:
         folder: The run folder.
-        method: Of the run.
-        lr: Likewise.
-        trained: What the run came to.
+        method: The delays of the network.
+        lr: Its learning rate.
+        trained: The run.
         spikes: (inputs, time), the recording.
-        digit: What is said there.
+        digit: The digit that is said there.
     """
     network = trained.network
     example = {"input": spikes, "digit": digit}
@@ -47,38 +49,29 @@ def save_example(folder: Path, method: str, lr: float, trained: Trained, spikes:
     write_whole(path, lambda unfinished: save_file(whole, str(unfinished)))
 
 
-def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
+def draw_pictures(folder: Path, result: DigitsResult) -> list[Path]:
     """Draws what there is so far; returns the files."""
     if not finished_methods(result):
         return []
     figures = {"accuracy.png": accuracy_figure(result)}
-    config = result["config"]
-    chosen = {
-        method: run["lr"]
-        for (speaker, method, seed), run in chosen_runs(result).items()
-        if (speaker, seed) == (config["speakers"][0], 0)
-    }
+    assert result.config.speakers is not None
+    first, max_delay = result.config.speakers[0], result.config.max_delay
+    chosen = {run.method: run.lr for run in chosen_runs(result).values() if (run.speaker, run.seed) == (first, 0)}
     # Examples are for pictures alone: a comparison whose examples were deleted does without.
     paths = {method: _example_path(folder, method, lr) for method, lr in chosen.items()}
     examples = {method: load_file(path) for method, path in paths.items() if path.exists()}
     learned: dict[str, Mapping[str, Tensor]] = {method: examples[method] for method in LEARNED if method in examples}
     if learned:
-        figures["delays.png"] = delays_figure(learned, config["max_delay"])
-        figures["fields.png"] = fields_figure(learned, config["max_delay"])
+        figures["delays.png"] = delays_figure(learned, max_delay)
+        figures["fields.png"] = fields_figure(learned, max_delay)
     if examples:
         method = "gaussian" if "gaussian" in examples else next(iter(examples))
-        figures["raster.png"] = raster_figure(method, examples[method], config["speakers"][0])
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=120)
-    return [folder / name for name in figures]
+        figures["raster.png"] = raster_figure(method, examples[method], first)
+    return save_figures(folder, figures)
 
 
-def accuracy_figure(result: Mapping[str, Any]) -> Any:
-    """Accuracy of each method: a mark for each speaker who was left out, and a bar for their mean.
-
-    Args:
-        result: The record of a comparison in which a speaker is done at least.
-    """
+def accuracy_figure(result: DigitsResult) -> Any:
+    """Accuracy of each method: a mark for each speaker who was left out and is done, and a bar for their mean."""
     from matplotlib.figure import Figure
 
     accuracies = {method: by_speaker(result, method) for method in finished_methods(result)}

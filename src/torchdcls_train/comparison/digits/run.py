@@ -1,8 +1,6 @@
 """The comparison of delays on spoken digits: trains, records, draws and prints; the same command resumes it."""
 
-import json
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -15,38 +13,31 @@ from torchdcls import _checks
 
 from ...data.fsdd import RATE, Recordings, find_fsdd
 from ...data.spikes import BANDS, spikes_of
-from ...progress import ProgressBar, say
-from ..config import DelayMethod, DigitsConfig
-from ..record import RESULTS, Record
+from ...runs.progress_bar import ProgressBar, say
+from ..config import DigitsConfig
+from ..record import Record, run_folder
 from ..report import present
-from .findings import digits_part, finished_methods, markdown
+from ..result import RESULTS, origin, read_result, settings
+from .findings import digits_part, finished_methods
 from .network import dense_width, parameter_count
 from .pictures import draw_pictures, save_example
+from .result import DigitsData, DigitsResult, DigitsRun, Key, Resumption
 from .task import POSITION_LR_SCALE, VALIDATION, Spoken, fold_without, train_network
 
 _PACKAGES = ("torch", "torchdcls", "scipy")
 _DIGITS = 10
-# What is no part of the record's settings: nothing of it decides what a run computes.
-_LEFT_OUT = ("data_dir", "out", "threads")
-# Speaker, method, seed and learning rate of a run.
-Key = tuple[str, DelayMethod, int, float]
 
 
 def compare_digits(
     config: DigitsConfig, *, argv: list[str] | None = None, console: Console | None = None
-) -> dict[str, Any]:
+) -> DigitsResult:
     """Trains what is not in the run folder yet, records, draws and prints.
 
     The run folder gets `results.json` (settings, versions, every run), `table.md`, `examples/*.safetensors`,
     `accuracy.png`, `delays.png`, `fields.png`, `raster.png` and `report.html`, which holds them all.
 
     Args:
-        config: Settings.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
-
-    Returns:
-        What `results.json` holds. `result["status"]` is "finished" or "interrupted".
+        argv: The command's arguments, for `results.json`; by default those of the process.
 
     Raises:
         ValueError: A setting, the data or the folder cannot be used; the message says what to do.
@@ -58,18 +49,18 @@ def compare_digits(
     recordings = find_fsdd(config.data_dir)
     config = replace(config, speakers=_speakers(config, recordings))
     assert config.speakers is not None
-    folder = config.out or Path("runs") / f"digits-{datetime.now():%Y%m%d-%H%M%S}"
-    facts = _facts(config, recordings)
-    record = Record(folder, "digits", argv, facts, _PACKAGES, resume=partial(_resumed, config, folder))
+    folder = run_folder(config.out, "digits")
+    record = Record(folder, _new_result(config, recordings, argv), resume=partial(_resumed, folder))
     result, total = record.result, len(_keys(config))
     say(
         console,
         f"{len(recordings):,} recordings of {len(set(recordings.speakers))} speakers; {total} training runs, "
-        f"{total - len(result['runs'])} of them to do. Run folder: {folder}",
+        f"{total - len(result.runs)} of them to do. Run folder: {folder}",
     )
     with record.under_way(console, f"rerun the same command with --out {folder} to resume"):
         _train_all(config, recordings, record, console)
-    present(result, folder, console, bool(finished_methods(result)), digits_part, markdown, draw_pictures)
+    part = digits_part(result, folder) if finished_methods(result) else None
+    present(part, folder, console, lambda: draw_pictures(folder, result))
     return result
 
 
@@ -89,57 +80,51 @@ def _speakers(config: DigitsConfig, recordings: Recordings) -> tuple[str, ...]:
     return chosen
 
 
-def _facts(config: DigitsConfig, recordings: Recordings) -> dict[str, Any]:
-    settings = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(config).items()
-        if name not in _LEFT_OUT
-    }
-    return {
-        "threads": torch.get_num_threads(),
-        "config": settings,
-        "data": {
-            "name": "Free Spoken Digit Dataset",
-            "recordings": len(recordings),
-            "speakers": len(set(recordings.speakers)),
-            "fingerprint": recordings.fingerprint,
-            "validation_recordings": VALIDATION,
-            "hidden": config.hidden,
-            "dense_hidden": dense_width(2 * BANDS, config.hidden, _DIGITS, config.max_delay),
-            "position_lr_scale": POSITION_LR_SCALE,
-        },
-        "runs": [],
-    }
+def _new_result(config: DigitsConfig, recordings: Recordings, argv: list[str] | None) -> DigitsResult:
+    data = DigitsData(
+        name="Free Spoken Digit Dataset",
+        recordings=len(recordings),
+        speakers=len(set(recordings.speakers)),
+        fingerprint=recordings.fingerprint,
+        validation_recordings=VALIDATION,
+        hidden=config.hidden,
+        dense_hidden=dense_width(2 * BANDS, config.hidden, _DIGITS, config.max_delay),
+        position_lr_scale=POSITION_LR_SCALE,
+    )
+    threads, recorded = torch.get_num_threads(), replace(config, data_dir=None, out=None)
+    return DigitsResult(**origin(argv, _PACKAGES), threads=threads, config=recorded, data=data)
 
 
-def _resumed(config: DigitsConfig, folder: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The record in the folder as what would begin `now` continues it."""
+def _resumed(folder: Path, now: DigitsResult) -> DigitsResult:
+    """The results in the folder as what would begin `now` continues them."""
     try:
-        before: dict[str, Any] = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        stored, data = before["config"], before["data"]
-        begun = before["benchmark"] == "digits" and isinstance(before["runs"], list)
-    except (OSError, ValueError, KeyError, TypeError):
-        begun = False
-    if not begun:
+        before = read_result(DigitsResult, folder / RESULTS)
+    except ValueError as error:
         raise ValueError(
-            f"out: expected a folder with a comparison of digits or with none, got '{folder}'; take another one"
-        )
+            f"out: expected a folder with a comparison of digits or with none, got '{folder}' ({error}); take another "
+            "one"
+        ) from None
+    stored = settings(before.config)
     changes = [
-        f"{name} was {stored.get(name)!r}, is {value!r}"
-        for name, value in now["config"].items()
-        if value != stored.get(name) and not (name == "seeds" and value > stored.get(name, 0))
+        f"{name} was {_listed(stored[name])!r}, is {_listed(value)!r}"
+        for name, value in settings(now.config).items()
+        if _listed(value) != _listed(stored[name]) and not (name == "seeds" and value > stored[name])
     ]
-    if data != now["data"]:
-        changes.append("the recordings are others" if data.get("fingerprint") != now["data"]["fingerprint"] else "task")
+    if before.data != now.data:
+        changes.append("the recordings are others" if before.data.fingerprint != now.data.fingerprint else "task")
     if changes:
         raise ValueError(
             f"out: expected the settings of the comparison in '{folder}' to resume it, got others "
             f"({'; '.join(changes)}); give the same ones, or take another folder"
         )
-    if len(before["runs"]) == len(_keys(config)):
+    if len(before.runs) == len(_keys(now.config)):
         return before  # to be drawn again
-    resumed = [*before.get("resumed", []), {name: now[name] for name in ("date", "commit", "dirty", "command")}]
-    return {**before, "config": now["config"], "complete": False, "status": "running", "resumed": resumed}
+    resumed = [*before.resumed, Resumption(now.date, now.commit, now.dirty, now.command)]
+    return replace(before, config=now.config, complete=False, status="running", resumed=resumed)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _keys(config: DigitsConfig) -> list[Key]:
@@ -149,17 +134,15 @@ def _keys(config: DigitsConfig) -> list[Key]:
     return [(speaker, method, seed, lr) for seed, speaker, method, lr in rows]
 
 
-def _train_all(config: DigitsConfig, recordings: Recordings, record: Record, console: Console) -> None:
+def _train_all(config: DigitsConfig, recordings: Recordings, record: Record[DigitsResult], console: Console) -> None:
     """Adds to the record what it lacks; it is on the disk after each run."""
-    done = {(run["speaker"], run["method"], run["seed"], run["lr"]) for run in record.result["runs"]}
-    if todo := [key for key in _keys(config) if key not in done]:
-        console.print("Turning recordings into spikes", highlight=False)
-        spikes = spikes_of(recordings.samples, RATE)
-        spoken = Spoken(spikes, recordings.digits, recordings.speakers, recordings.numbers)
-        _train(config, spoken, todo, record, console)
-
-
-def _train(config: DigitsConfig, spoken: Spoken, todo: list[Key], record: Record, console: Console) -> None:
+    done = {run.key for run in record.result.runs}
+    todo = [key for key in _keys(config) if key not in done]
+    if not todo:
+        return
+    console.print("Turning recordings into spikes", highlight=False)
+    spikes = spikes_of(recordings.samples, RATE)
+    spoken = Spoken(spikes, recordings.digits, recordings.speakers, recordings.numbers)
     assert config.epochs is not None and config.speakers is not None
     inputs = spoken.spikes.shape[1]
     folds = {speaker: fold_without(spoken, speaker, config.train_recordings) for speaker, *_ in todo}
@@ -186,19 +169,17 @@ def _train(config: DigitsConfig, spoken: Spoken, todo: list[Key], record: Record
             if (speaker, seed) == (config.speakers[0], 0):  # before the record says that this run is done
                 first = folds[speaker].test[0]
                 save_example(record.folder, method, lr, trained, spoken.spikes[first], spoken.digits[first])
-            record.result["runs"].append(
-                {
-                    "speaker": speaker,
-                    "method": method,
-                    "seed": seed,
-                    "lr": lr,
-                    "parameters": parameter_count(trained.network),
-                    "validation": round(trained.validation, 2),
-                    "validation_loss": round(trained.validation_loss, 4),
-                    "test": round(trained.test, 2),
-                    "test_rounded": None if trained.test_rounded is None else round(trained.test_rounded, 2),
-                    "seconds": round(trained.seconds, 1),
-                }
+            rounded = trained.test_rounded
+            record.result.runs.append(
+                DigitsRun(
+                    *(speaker, method, seed, lr),
+                    parameters=parameter_count(trained.network),
+                    validation=round(trained.validation, 2),
+                    validation_loss=round(trained.validation_loss, 4),
+                    test=round(trained.test, 2),
+                    test_rounded=None if rounded is None else round(rounded, 2),
+                    seconds=round(trained.seconds, 1),
+                )
             )
             record.save()
             # Test accuracies are not told before all of them are there, so that nobody stops by them.

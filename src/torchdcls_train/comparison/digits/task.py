@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 from torchdcls.delays import SigmaSchedule, SynapticDelays, rounded_delays
 from torchdcls.optim import param_groups
 
-from ...data.seeds import generators_kept, seed_generators, seed_of
-from ..config import LEARNED, DelayMethod
+from ...data.random_numbers import generators_kept, seed_generators, seed_of
+from ...trainer import NotFiniteError, plain_updates
+from ..config import LEARNED, Delays
 from .network import DigitNetwork
 
 # Recordings of each speaker and digit that choose the learning rate; the dataset's own test set.
@@ -48,13 +49,7 @@ class Spoken:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Numbers of recordings: to train on, to choose by, and of the speaker who is left out.
-
-    Args:
-        train: Of all others.
-        validation: Of all others, other recordings than `train`.
-        test: All of the one who is left out.
-    """
+    """Numbers of the recordings to train on, to choose by, and to test with: all of the speaker who is left out."""
 
     train: Tensor
     validation: Tensor
@@ -62,13 +57,7 @@ class Fold:
 
 
 def fold_without(spoken: Spoken, speaker: str, train_recordings: int | None = None) -> Fold:
-    """The fold that leaves a speaker out.
-
-    Args:
-        spoken: All recordings.
-        speaker: Who is left out.
-        train_recordings: How many of each speaker and digit to train on at most; None for all.
-    """
+    """The fold that leaves a speaker out, with at most so many training recordings of each other speaker and digit."""
     left_out = torch.tensor([name == speaker for name in spoken.speakers])
     validation = spoken.numbers < VALIDATION
     train = ~validation
@@ -80,15 +69,9 @@ def fold_without(spoken: Spoken, speaker: str, train_recordings: int | None = No
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run came to. Accuracies are percent.
+    """A trained network, and the scores of `DigitsRun`; `seconds` are those of training alone.
 
     Args:
-        network: Trained.
-        validation: Accuracy on recordings of speakers that it was trained on.
-        validation_loss: Cross-entropy there.
-        test: Accuracy on the speaker who was left out.
-        test_rounded: The same with whole delays; None where there are none to round.
-        seconds: Of training alone.
         delays: Those of the second layer before training and after each epoch, (epochs + 1, out, in), or None.
     """
 
@@ -102,7 +85,7 @@ class Trained:
 
 
 def train_network(
-    method: DelayMethod,
+    method: Delays,
     spoken: Spoken,
     fold: Fold,
     *,
@@ -117,12 +100,9 @@ def train_network(
     """Trains a network by AdamW, the learning rate rising to `lr` and falling again.
 
     Args:
-        method: What delays it has.
-        spoken: All recordings.
-        fold: Which of them are for what.
+        method: Its delays.
         widths: Neurons of the input and of each layer.
         max_delay: The largest delay. Unit: steps.
-        epochs: Passes over the recordings to train on.
         batch_size: Recordings of an update; those that are left over in an epoch are left out.
         lr: Largest learning rate of weights.
         seed: Of initial values, dropout, and the order of recordings, which is the same for all methods.
@@ -143,23 +123,24 @@ def train_network(
         sigma = None
         if method == "gaussian":
             sigma = SigmaSchedule(network, None, _LAST_SIGMA, max(1, round(_ANNEALED * epochs)))
+
+        def loss(batch: Tensor) -> Tensor:
+            return F.nll_loss(network(inputs[batch]), digits[batch])
+
         order = Generator().manual_seed(seed_of("digits", seed, "order") % 2**63)
         delays = [_delays(network, method)]
         seconds = 0.0
         for epoch in range(epochs):
             started = time.perf_counter()
-            for number in torch.split(torch.randperm(len(digits), generator=order)[: updates * batch_size], batch_size):
-                loss = F.nll_loss(network(inputs[number]), digits[number])
-                if not loss.isfinite():
-                    raise FloatingPointError(
-                        f"the training loss of {method} with lr {lr:g} is {float(loss.detach())} in epoch {epoch + 1}; "
-                        "leave out that learning rate"
-                    )
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                schedule.step()
-                on_recordings(batch_size)
+            batches = torch.split(torch.randperm(len(digits), generator=order)[: updates * batch_size], batch_size)
+            try:
+                for _ in plain_updates(optimizer, schedule, batches, loss):
+                    on_recordings(batch_size)
+            except NotFiniteError as error:
+                raise FloatingPointError(
+                    f"the training loss of {method} with lr {lr:g} is {error.loss} in epoch {epoch + 1}; "
+                    "leave out that learning rate"
+                ) from None
             if sigma is not None:
                 sigma.step()
             seconds += time.perf_counter() - started
@@ -189,7 +170,7 @@ def _scores(network: nn.Module, spikes: Tensor, digits: Tensor) -> tuple[float, 
     return 100 * float(correct), float(F.nll_loss(logarithms, digits))
 
 
-def _delays(network: DigitNetwork, method: DelayMethod) -> Tensor | None:
+def _delays(network: DigitNetwork, method: Delays) -> Tensor | None:
     layer = network.delays[1]
     if method not in LEARNED or not isinstance(layer, SynapticDelays):
         return None

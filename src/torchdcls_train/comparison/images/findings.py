@@ -2,39 +2,38 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from torchdcls_results import half_interval, markdown_table, mean_and_interval, model_title
+from torchdcls_results import half_interval, mean_and_interval, model_title
 
 from ..config import BASELINE
 from ..report import Part
+from .result import ImagesResult, ImagesRun
 
 # With fewer, an interval over seeds would say more than they can.
 _SEEDS_FOR_A_VERDICT = 3
 
 
-def finished_runs(result: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def finished_runs(result: ImagesResult) -> dict[str, list[ImagesRun]]:
     """Runs that went through all their epochs, by method, in the order of the settings."""
-    epochs = result["config"]["epochs"]
-    done = [run for run in result["runs"] if len(run["epochs"]) == epochs]
-    methods = [method for method in result["config"]["methods"] if any(run["method"] == method for run in done)]
-    return {method: [run for run in done if run["method"] == method] for method in methods}
+    done = [run for run in result.runs if len(run.epochs) == result.config.epochs]
+    runs = {method: [run for run in done if run.method == method] for method in result.config.methods}
+    return {method: mine for method, mine in runs.items() if mine}
 
 
-def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
+def comparison_rows(result: ImagesResult) -> list[list[str]]:
     """The table, header first: one row per method, of the runs that finished."""
     rows = [["method", "elements", "parameters", "seeds", "test accuracy (%)", "training images/s"]]
     for method, runs in finished_runs(result).items():
-        accuracies = [_accuracy(run) for run in runs]
-        speeds = [epoch["images_per_second"] for run in runs for epoch in run["epochs"]]
-        count = runs[0]["kernel_count"]
+        accuracies = [run.accuracy for run in runs]
+        speeds = [epoch.images_per_second for run in runs for epoch in run.epochs]
+        count = runs[0].kernel_count
         rows.append(
             [
                 method,
                 "-" if count is None else str(count),
-                f"{runs[0]['parameters']:,}",
+                f"{runs[0].parameters:,}",
                 str(len(runs)),
                 mean_and_interval(accuracies, least=_SEEDS_FOR_A_VERDICT),
                 f"{statistics.median(speeds):.0f}",
@@ -43,26 +42,23 @@ def comparison_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def verdicts(result: Mapping[str, Any]) -> list[str]:
+def verdicts(result: ImagesResult) -> list[str]:
     """What can be concluded, then for each method how it differs from the baseline, and how sure that is."""
     runs = finished_runs(result)
-    baseline = {run["seed"]: _accuracy(run) for run in runs.get(BASELINE, [])}
-    others = {
-        method: {run["seed"]: _accuracy(run) for run in done if run["seed"] in baseline}
-        for method, done in runs.items()
-        if method != BASELINE
-    }
+    baseline = {run.seed: run.accuracy for run in runs.get(BASELINE, [])}
+    paired = {method: [run for run in done if run.seed in baseline] for method, done in runs.items()}
     differences = {
-        method: [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
-        for method, pairs in others.items()
-        if pairs
+        method: [run.accuracy - baseline[run.seed] for run in done]
+        for method, done in paired.items()
+        if done and method != BASELINE
     }
     if not differences:
         return []
     if min(map(len, differences.values())) < _SEEDS_FOR_A_VERDICT:
-        seeds, images = max(map(len, differences.values())), result["data"]["test_images"]
-        some = [*baseline.values(), *(accuracy for pairs in others.values() for accuracy in pairs.values())]
-        error = _standard_error(statistics.mean(some), images)
+        seeds, images = max(map(len, differences.values())), result.data.test_images
+        # Of the difference of two such accuracies, if the models err independently.
+        share = statistics.mean(run.accuracy for done in paired.values() for run in done) / 100
+        error = 100 * math.sqrt(2 * share * (1 - share) / images)
         told = [
             f"No conclusion from {seeds} {'seed' if seeds == 1 else 'seeds'}: the {images:,} test images alone give a "
             f"difference a standard error of about {error:.1f} points, and seeds vary as well "
@@ -98,22 +94,16 @@ def _verdict(method: str, differences: Sequence[float], least: float) -> str:
     )
 
 
-def _standard_error(accuracy: float, images: int) -> float:
-    """Of the difference of two such accuracies, in percent, if the models err independently."""
-    share = accuracy / 100
-    return 100 * math.sqrt(2 * share * (1 - share) / images)
-
-
-def setting(result: Mapping[str, Any]) -> str:
+def setting(result: ImagesResult) -> str:
     """How the accuracies came about, and what they do not say."""
-    config, data = result["config"], result["data"]
-    size = config["dilated_kernel_size"]
-    start = f"uniform within {config['position_radius']:g} cells" if config["position_radius"] else "normal, 0.5 cells"
-    if config.get("sigma_init") is not None:
-        start += f", sigmas at {config['sigma_init']:g} cells"
+    config, data = result.config, result.data
+    size = config.dilated_kernel_size
+    start = f"uniform within {config.position_radius:g} cells" if config.position_radius else "normal, 0.5 cells"
+    if config.sigma_init is not None:
+        start += f", sigmas at {config.sigma_init:g} cells"
     return (
-        f"{model_title(config['model'])} on {data['name']} ({data['train_images']:,} training and "
-        f"{data['test_images']:,} test images of {data['image_size']} pixels), {config['epochs']} epochs. "
+        f"{model_title(config.model)} on {data.name} ({data.train_images:,} training and "
+        f"{data.test_images:,} test images of {data.image_size} pixels), {config.epochs} epochs. "
         f"DCLS kernels are {size}x{size}, their positions start {start}. "
         "Accuracy is measured after the last epoch; ± is the 95 % interval of the mean over seeds (Student's t), which "
         "says nothing about other test images. A difference is significant at 5 % by the paired t-test, after "
@@ -122,27 +112,14 @@ def setting(result: Mapping[str, Any]) -> str:
     )
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """The table, how it came about, and the verdicts, as Markdown."""
-    sentences, first = [] if result["config"]["quick"] else verdicts(result), notice(result)
-    parts = [
-        f"**{first}**" if first else "",
-        markdown_table(comparison_rows(result)),
-        setting(result),
-        "\n".join(f"- {sentence}" for sentence in sentences),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def images_part(result: Mapping[str, Any], folder: Path) -> Part:
-    """What a report says; the pictures are those of the run folder."""
-    title, size = model_title(result["config"]["model"]), result["config"]["dilated_kernel_size"]
+def images_part(result: ImagesResult, folder: Path) -> Part:
+    """What a report says, with the pictures of the run folder."""
+    title, size = model_title(result.config.model), result.config.dilated_kernel_size
     return Part(
         "Do networks with learned positions classify images better?",
         f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
         "which by default have no more parameters: which is more accurate on images that it was not trained on?",
-        notice(result),
-        [] if result["config"]["quick"] else verdicts(result),
+        [] if result.config.quick else verdicts(result),
         [setting(result)],
         {"Accuracy after the last epoch": comparison_rows(result)},
         {
@@ -152,16 +129,3 @@ def images_part(result: Mapping[str, Any], folder: Path) -> Part:
         },
         result,
     )
-
-
-def notice(result: Mapping[str, Any]) -> str:
-    """What a reader of the table must know first, or nothing."""
-    if result["status"] != "finished":
-        return f"The comparison is not complete ({result['status']}): only runs that finished are shown."
-    if result["config"]["quick"]:
-        return "A quick run: that it runs is all it shows; its accuracies mean nothing."
-    return ""
-
-
-def _accuracy(run: Mapping[str, Any]) -> float:
-    return float(run["epochs"][-1]["test_accuracy"])

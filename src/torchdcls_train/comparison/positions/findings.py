@@ -1,77 +1,66 @@
 """What a comparison of interpolations has found: its table, and sentences in plain words."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from torchdcls_results import INPUTS, half_interval, markdown_table, mean_and_interval
+from torchdcls_results import INPUTS, half_interval, mean_and_interval
 
+from ..config import Inputs, StudentName
 from ..report import Part
+from .result import Cell, Place, PositionsResult
 from .task import FOUND
 
 Quantity = Literal["found", "loss", "distance", "start_found"]
-# Inputs and start, and a student there.
-Place = tuple[str, str]
-Cell = tuple[str, str, str]
 
-BASELINE = "bilinear"
+BASELINE: StudentName = "bilinear"
+_FORMS: dict[Quantity, str] = {"found": ".0f", "loss": ".3f", "distance": ".2f"}
 _MORE, _FEWER = f"More than {BASELINE}", f"Fewer than {BASELINE}"
 _NEITHER = f"Difference from {BASELINE} not significant"
-_HEADER = ("student", "found (%)", f"against {BASELINE}", "loss", "distance left")
 
 
-def per_kernel(result: Mapping[str, Any], cell: Cell, quantity: Quantity) -> dict[tuple[int, int], float]:
+def per_kernel(result: PositionsResult, cell: Cell, quantity: Quantity) -> dict[tuple[int, int], float]:
     """A quantity after training for each kernel, (seed, number), of all seeds that are done.
 
-    Args:
-        result: The record.
-        cell: Inputs, start, student.
-        quantity: "found", the share of taps found (percent), "start_found", the same before training, "loss", or
-            "distance", the mean distance of taps from their elements (grid cells).
+    It is "found", the share of taps found (percent), "start_found", the same before training, "loss", or "distance",
+    the mean distance of taps from their elements (grid cells).
     """
     values: dict[tuple[int, int], float] = {}
-    for run in result["runs"]:
-        if cell_of(run) != cell:
+    for run in result.runs:
+        if run.cell != cell:
             continue
-        rows = run["distance" if quantity == "found" else quantity]
-        for number, row in enumerate(rows):
-            match quantity:
-                case "found":
-                    value = 100 * statistics.mean(float(distance < FOUND) for distance in row)
-                case "distance":
-                    value = statistics.mean(row)
-                case "start_found":
-                    value = 100 * row
-                case "loss":
-                    value = row
-            values[run["seed"], number] = value
+        match quantity:
+            case "found":
+                of_kernels = [100 * statistics.mean(float(away < FOUND) for away in row) for row in run.distance]
+            case "distance":
+                of_kernels = [statistics.mean(row) for row in run.distance]
+            case "start_found":
+                of_kernels = [100 * share for share in run.start_found]
+            case "loss":
+                of_kernels = run.loss
+        values |= {(run.seed, number): value for number, value in enumerate(of_kernels)}
     return values
 
 
-def differences(result: Mapping[str, Any], cell: Cell, other: Cell) -> list[float]:
+def differences(result: PositionsResult, cell: Cell, other: Cell) -> list[float]:
     """How many more taps were found in `cell` than in `other`, kernel by kernel. Unit: points of percent."""
     mine, theirs = per_kernel(result, cell, "found"), per_kernel(result, other, "found")
     return [mine[kernel] - theirs[kernel] for kernel in mine if kernel in theirs]
 
 
-def cell_of(run: Mapping[str, Any]) -> Cell:
-    """Inputs, start and student of a run."""
-    return run["inputs"], run["start"], run["student"]
-
-
-def places(result: Mapping[str, Any]) -> dict[Place, list[str]]:
+def places(result: PositionsResult) -> dict[Place, list[StudentName]]:
     """Inputs and start of all runs that finished, and their students, in the order of the settings."""
-    done, config = {cell_of(run) for run in result["runs"]}, result["config"]
-    found: dict[Place, list[str]] = {}
-    for inputs, start, student in product(config["inputs"], config["starts"], config["students"]):
+    done, config = {run.cell for run in result.runs}, result.config
+    found: dict[Place, list[StudentName]] = {}
+    for inputs, start, student in product(config.inputs, config.starts, config.students):
         if (inputs, start, student) in done:
             found.setdefault((inputs, start), []).append(student)
     return found
 
 
-def typical_kernel(result: Mapping[str, Any], place: Place, students: Sequence[str]) -> int:
+def typical_kernel(result: PositionsResult, place: Place, students: Sequence[StudentName]) -> int:
     """The kernel of seed 0 for which students find shares of the taps nearest to their means over all kernels."""
     away: dict[int, float] = {}
     for student in students:
@@ -89,41 +78,34 @@ def place_title(place: Place) -> str:
     return f"{INPUTS[inputs].capitalize()}, {start} start"
 
 
-def position_rows(result: Mapping[str, Any], place: Place) -> list[list[str]]:
+def position_rows(result: PositionsResult, place: Place) -> list[list[str]]:
     """The table of one of `places`, header first: a row for each student."""
-    rows = [list(_HEADER)]
+    rows = [["student", "found (%)", f"against {BASELINE}", "loss", "distance left"]]
     for student in places(result)[place]:
         cell = (*place, student)
         against = [] if student == BASELINE else differences(result, cell, (*place, BASELINE))
         found, loss, distance = (
-            list(per_kernel(result, cell, quantity).values()) for quantity in ("found", "loss", "distance")
+            mean_and_interval(list(per_kernel(result, cell, quantity).values()), form)
+            for quantity, form in _FORMS.items()
         )
-        rows.append(
-            [
-                student,
-                mean_and_interval(found, ".0f"),
-                mean_and_interval(against, "+z.0f") if against else "-",
-                mean_and_interval(loss, ".3f"),
-                mean_and_interval(distance, ".2f"),
-            ]
-        )
+        rows.append([student, found, mean_and_interval(against, "+z.0f") if against else "-", loss, distance])
     return rows
 
 
-def findings(result: Mapping[str, Any]) -> list[str]:
+def findings(result: PositionsResult) -> list[str]:
     """What was found, a sentence or two to each point, and what is significant of it."""
     done = places(result)
     compared = len(_compared(result))
     said = []
     for inputs in dict.fromkeys(inputs for inputs, _ in done):
-        shares = {cell: _found(result, cell) for cell in _cells(result) if cell[0] == inputs}
+        shares = {cell: mean_found(result, cell) for cell in _cells(result) if cell[0] == inputs}
         (_, low, worst), (_, high, best) = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
         said.append(
             f"{INPUTS[inputs].capitalize()}: elements find from {min(shares.values()):.0f} % ({worst}, {low} start) to "
             f"{max(shares.values()):.0f} % ({best}, {high} start) of the taps."
         )
     for place, students in done.items():
-        shares_here = {student: _found(result, (*place, student)) for student in students}
+        shares_here = {student: mean_found(result, (*place, student)) for student in students}
         order = sorted(shares_here, key=lambda student: -shares_here[student])
         found = ", ".join(f"{student} {shares_here[student]:.0f} %" for student in order)
         verdicts: dict[str, list[str]] = {_MORE: [], _FEWER: [], _NEITHER: []}
@@ -132,7 +114,7 @@ def findings(result: Mapping[str, Any]) -> list[str]:
                 verdicts[_verdict(result, cell, compared)].append(cell[2])
         listed = [f"{verdict}: {', '.join(names)}." for verdict, names in verdicts.items() if names]
         said.append(" ".join([f"{place_title(place)}, most first: {found}.", *listed]))
-    for inputs in result["config"]["inputs"]:
+    for inputs in result.config.inputs:
         gained = _gained_by_spread(result, inputs)
         if len(gained) > 1:
             said.append(
@@ -142,53 +124,37 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def explanations(result: Mapping[str, Any]) -> list[str]:
+def explanations(result: PositionsResult) -> list[str]:
     """What the names and numbers mean, how sure they are, and what they do not say."""
-    config, cells = result["config"], _cells(result)
+    config, cells = result.config, _cells(result)
     kernels = max(len(per_kernel(result, cell, "found")) for cell in cells)
     by_chance = [statistics.mean(per_kernel(result, cell, "start_found").values()) for cell in cells]
-    alike = " and ".join(
-        f"{result['data']['correlated_cells'][inputs]} cells ({INPUTS[inputs]})" for inputs in config["inputs"]
-    )
+    least, most = f"{min(by_chance):.0f}", f"{max(by_chance):.0f}"
+    alike = " and ".join(f"{result.data.correlated_cells[inputs]} cells ({INPUTS[inputs]})" for inputs in config.inputs)
     return [
         "Triangle and gaussian start at the papers' sigma, those with a number at that sigma in cells; "
         "gaussian-annealed does not learn sigma, which falls from 3 to 0.",
-        f"A tap is found by an element of its sign less than a cell away; before training, {_span(by_chance)} are. "
+        f"A tap is found by an element of its sign less than a cell away; before training, "
+        f"{least if least == most else f'{least} to {most}'} % are. "
         "Loss is the squared error over the teacher's squared response, on test images.",
         f"Values correlate above 0.5 with others up to {alike} away. Where inputs are smooth, a short interpolation "
         "too has a gradient toward a tap that is farther away.",
-        f"± is the 95 % interval of the mean over {'at most ' if result['status'] != 'finished' else ''}{kernels} "
+        f"± is the 95 % interval of the mean over {'at most ' if result.status != 'finished' else ''}{kernels} "
         "independent kernels (Student's t). 'More' and 'fewer' are significant at 5 % after Bonferroni correction over "
         f"{len(_compared(result))} comparisons, paired by kernel.",
         "The animation shows the kernel of seed 0 for which the shares found are nearest to these means.",
-        f"Limits: one set of learning rates and {config['updates']} updates for all students; teachers that have as "
+        f"Limits: one set of learning rates and {config.updates} updates for all students; teachers that have as "
         "many taps as students have elements. Accuracy of networks is another question: torchdcls compare images.",
     ]
 
 
-def notice(result: Mapping[str, Any]) -> str:
-    """What a reader of the table must know first, or nothing."""
-    if result["status"] != "finished":
-        return f"The comparison is not complete ({result['status']}): only runs that finished are shown."
-    return "A quick run, with few updates: elements had less time than by default." if result["config"]["quick"] else ""
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """The table and the sentences as Markdown."""
-    said = "\n".join(f"- {line}" for line in [*findings(result), *explanations(result)])
-    first = notice(result)
-    tables = [f"**{place_title(place)}**\n\n{markdown_table(position_rows(result, place))}" for place in places(result)]
-    return "\n\n".join(filter(None, [f"**{first}**" if first else "", *tables, said]))
-
-
-def positions_part(result: Mapping[str, Any], folder: Path) -> Part:
-    """What a report says; the pictures are those of the run folder."""
-    config = result["config"]
+def positions_part(result: PositionsResult, folder: Path) -> Part:
+    """What a report says, with the pictures of the run folder."""
+    config = result.config
     return Part(
         "Can elements find where they belong?",
-        f"A teacher kernel has {config['taps']} taps at cells within {config['reach']:g} of its center. Students have "
+        f"A teacher kernel has {config.taps} taps at cells within {config.reach:g} of its center. Students have "
         "as many elements, and learn to respond to images as the teacher does. Do their elements move to the taps?",
-        notice(result),
         findings(result),
         explanations(result),
         {place_title(place): position_rows(result, place) for place in places(result)},
@@ -201,21 +167,22 @@ def positions_part(result: Mapping[str, Any], folder: Path) -> Part:
     )
 
 
-def _found(result: Mapping[str, Any], cell: Cell) -> float:
+def mean_found(result: PositionsResult, cell: Cell) -> float:
+    """Share of taps found, mean over kernels, in percent."""
     return statistics.mean(per_kernel(result, cell, "found").values())
 
 
-def _cells(result: Mapping[str, Any]) -> list[Cell]:
+def _cells(result: PositionsResult) -> list[Cell]:
     return [(*place, student) for place, students in places(result).items() for student in students]
 
 
-def _compared(result: Mapping[str, Any]) -> list[Cell]:
+def _compared(result: PositionsResult) -> list[Cell]:
     """Those beside which there is the baseline."""
     done = places(result)
     return [cell for cell in _cells(result) if cell[2] != BASELINE and BASELINE in done[cell[:2]]]
 
 
-def _verdict(result: Mapping[str, Any], cell: Cell, comparisons: int) -> str:
+def _verdict(result: PositionsResult, cell: Cell, comparisons: int) -> str:
     values = differences(result, cell, (*cell[:2], BASELINE))
     if len(values) < 2:
         return _NEITHER
@@ -223,14 +190,9 @@ def _verdict(result: Mapping[str, Any], cell: Cell, comparisons: int) -> str:
     return _NEITHER if abs(mean) <= half else (_MORE if mean > 0 else _FEWER)
 
 
-def _gained_by_spread(result: Mapping[str, Any], inputs: str) -> list[float]:
+def _gained_by_spread(result: PositionsResult, inputs: Inputs) -> list[float]:
     """For each kernel by how many points a spread start finds more taps than a narrow one, mean over students."""
     done = places(result)
     students = [student for student in done.get((inputs, "narrow"), []) if student in done.get((inputs, "spread"), [])]
     columns = [differences(result, (inputs, "spread", student), (inputs, "narrow", student)) for student in students]
     return [statistics.mean(row) for row in zip(*columns, strict=False)]
-
-
-def _span(shares: Sequence[float]) -> str:
-    least, most = f"{min(shares):.0f}", f"{max(shares):.0f}"
-    return f"{least} %" if least == most else f"{least} to {most} %"

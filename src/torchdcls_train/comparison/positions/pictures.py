@@ -1,7 +1,6 @@
-"""The pictures of a comparison of interpolations, drawn from its record alone."""
+"""The pictures of a comparison of interpolations, drawn from its results alone."""
 
 import statistics
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ from PIL import Image
 
 from torchdcls_results import half_interval
 
-from .findings import Cell, cell_of, per_kernel, place_title, places
+from ..report import save_figures
+from .findings import mean_found, place_title, places
+from .result import Cell, PositionsResult
 from .task import FOUND, Teacher, distances
 
 _STYLES: dict[str, dict[str, Any]] = {
@@ -28,29 +29,26 @@ _RINGS = 3
 _FRAME, _LAST_FRAME = 80, 2500
 
 
-def draw_pictures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
-    """Draws what the record has; returns the files."""
-    if not result["runs"]:
+def draw_pictures(folder: Path, result: PositionsResult) -> list[Path]:
+    """Draws what there are results for; returns the files."""
+    if not result.runs:
         return []
-    paths = []
-    for name, figure in (("found.png", found_figure(result)), ("curves.png", curves_figure(result))):
-        figure.savefig(folder / name, dpi=120)
-        paths.append(folder / name)
-    travel = Travel(result)
-    frames = [travel.image(frame) for frame in range(travel.frames)]
+    paths = save_figures(folder, {"found.png": found_figure(result), "curves.png": curves_figure(result)})
+    animation = Animation(result)
+    frames = [animation.image(frame) for frame in range(animation.frames)]
     # One palette for all frames, or colors flicker.
     palette = frames[-1].quantize(64)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [_FRAME] * (len(small) - 1) + [_LAST_FRAME]
     small[0].save(folder / "travel.gif", save_all=True, append_images=small[1:], duration=durations, loop=0)
-    travel.figure.savefig(folder / "travel.png", dpi=160)
+    animation.figure.savefig(folder / "travel.png", dpi=160)
     return [*paths, folder / "travel.gif", folder / "travel.png"]
 
 
-def found_figure(result: Mapping[str, Any]) -> Any:
+def found_figure(result: PositionsResult) -> Any:
     """Share of taps found against their distance from the center, a panel for each of inputs and starts."""
     figure, panels = _panels(result, 1)
-    edges = np.linspace(0, result["config"]["reach"], _RINGS + 1)
+    edges = np.linspace(0, result.config.reach, _RINGS + 1)
     for column, (place, students) in enumerate(places(result).items()):
         axes = panels[0][column]
         for number, student in enumerate(students):
@@ -69,16 +67,16 @@ def found_figure(result: Mapping[str, Any]) -> Any:
     return figure
 
 
-def curves_figure(result: Mapping[str, Any]) -> Any:
+def curves_figure(result: PositionsResult) -> Any:
     """Loss and share of taps found by update: mean over seeds, and a band from the lowest to the highest."""
     figure, panels = _panels(result, 2)
     for column, (place, students) in enumerate(places(result).items()):
         for student in students:
-            curves = [run["curve"] for run in result["runs"] if cell_of(run) == (*place, student)]
-            updates = [moment["update"] for moment in curves[0]]
-            for row, (quantity, scale) in enumerate((("found", 100), ("loss", 1))):
-                values = np.array([[scale * moment[quantity] for moment in curve] for curve in curves])
-                style = _STYLES[student]
+            curves, style = [run.curve for run in result.runs if run.cell == (*place, student)], _STYLES[student]
+            updates = [moment.update for moment in curves[0]]
+            found = np.array([[100 * moment.found for moment in curve] for curve in curves])
+            loss = np.array([[moment.loss for moment in curve] for curve in curves])
+            for row, values in enumerate((found, loss)):
                 panels[row][column].plot(updates, values.mean(0), label=student, linewidth=1.4, markersize=4, **style)
                 panels[row][column].fill_between(
                     updates, values.min(0), values.max(0), color=style["color"], alpha=0.1, linewidth=0
@@ -92,32 +90,30 @@ def curves_figure(result: Mapping[str, Any]) -> Any:
     return figure
 
 
-class Travel:
-    """The way of one kernel's elements: a panel for each student, taps as rings, elements as dots.
+class Animation:
+    """The paths of one kernel's elements: a panel for each student, taps as rings, elements as dots.
 
     Args:
-        result: The record, with a run at least.
+        result: With a run at least.
 
     Attributes:
         figure: As it is after the last frame that was asked for.
-        frames: Number of places that the record has of each element.
+        frames: Number of frames.
     """
 
-    def __init__(self, result: Mapping[str, Any]) -> None:
+    def __init__(self, result: PositionsResult) -> None:
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        self._shown, teachers = result["travel"], result["teachers"][0]
-        self.frames = len(self._shown["updates"])
-        place, kernel = (self._shown["inputs"], self._shown["start"]), self._shown["kernel"]
+        assert result.travel is not None
+        shown, taps = result.travel, result.teachers[0]
+        self._updates, self.frames = shown.updates, len(shown.updates)
         # student: (frames, row and column and weight, elements)
-        self._paths = {student: np.array(path) for student, path in self._shown["paths"].items()}
-        self._means = {
-            student: statistics.mean(per_kernel(result, (*place, student), "found").values()) for student in self._paths
-        }
-        position = torch.tensor(teachers["position"])[:, kernel, None]
-        weight = torch.tensor(teachers["weight"])[kernel, None]
-        self._teacher = Teacher(position, weight, result["config"]["dilated_kernel_size"])
+        self._paths = {student: np.array(path) for student, path in shown.paths.items()}
+        self._means = {student: mean_found(result, (*shown.place, student)) for student in shown.paths}
+        position = torch.tensor(taps.position)[:, shown.kernel, None]
+        weight = torch.tensor(taps.weight)[shown.kernel, None]
+        self._teacher = Teacher(position, weight, result.config.dilated_kernel_size)
         signs = weight[0].numpy()
         columns = min(4, len(self._paths) + 1)
         rows = -(-(len(self._paths) + 1) // columns)
@@ -126,7 +122,7 @@ class Travel:
         )
         panels = list(self.figure.subplots(rows, columns, squeeze=False).flat)
         self._panels = panels[: len(self._paths)]
-        self._title = f"{place_title(place)}: elements on their way to {len(signs)} taps"
+        self._title = f"{place_title(shown.place)}: elements on their way to {len(signs)} taps"
         edge = self._teacher.size / 2
         self._artists = []
         for axes in self._panels:
@@ -164,7 +160,7 @@ class Travel:
             found = int((distances(position, strength, self._teacher) < FOUND).sum())
             axes.set_title(f"{student}: {found} found", fontsize="medium")
             axes.set_xlabel(f"all kernels, at the end: {self._means[student]:.0f} %", fontsize="small")
-        self.figure.suptitle(f"{self._title}, update {self._shown['updates'][frame]}")
+        self.figure.suptitle(f"{self._title}, update {self._updates[frame]}")
 
 
 def _colors(weight: np.ndarray) -> list[str]:
@@ -174,30 +170,29 @@ def _colors(weight: np.ndarray) -> list[str]:
 def _explain(axes: Any) -> None:
     from matplotlib.lines import Line2D
 
-    red, blue = _colors(np.array([1, -1]))
+    signs = dict(zip(("positive", "negative"), _colors(np.array([1, -1])), strict=True))
+    looks: dict[str, dict[str, Any]] = {
+        "tap": {"markersize": 10, "markerfacecolor": "none"},
+        "element": {"markersize": 6},
+    }
     marks = [
-        Line2D(
-            [], [], linestyle="", marker="o", markersize=10, markerfacecolor="none", color=red, label="tap, positive"
-        ),
-        Line2D(
-            [], [], linestyle="", marker="o", markersize=10, markerfacecolor="none", color=blue, label="tap, negative"
-        ),
-        Line2D([], [], linestyle="", marker="o", markersize=6, color=red, label="element, positive"),
-        Line2D([], [], linestyle="", marker="o", markersize=6, color=blue, label="element, negative"),
-        Line2D([], [], color="0.6", linewidth=1, label="way of an element"),
+        Line2D([], [], linestyle="", marker="o", color=color, label=f"{what}, {sign}", **look)
+        for what, look in looks.items()
+        for sign, color in signs.items()
     ]
+    marks.append(Line2D([], [], color="0.6", linewidth=1, label="path of an element"))
     legend = axes.legend(handles=marks, loc="center", frameon=False, fontsize="small", title="area: |weight|")
     legend.get_title().set_fontsize("small")
 
 
-def _shares_by_ring(result: Mapping[str, Any], cell: Cell, edges: np.ndarray) -> list[list[float]]:
+def _shares_by_ring(result: PositionsResult, cell: Cell, edges: np.ndarray) -> list[list[float]]:
     """For each ring around the center the share of taps found, of each kernel that has a tap there."""
     shares: list[list[float]] = [[] for _ in edges[1:]]
-    for run in result["runs"]:
-        if cell_of(run) != cell:
+    for run in result.runs:
+        if run.cell != cell:
             continue
-        away = np.hypot(*np.array(result["teachers"][run["seed"]]["position"]))
-        found = np.array(run["distance"]) < FOUND
+        away = np.hypot(*np.array(result.teachers[run.seed].position))
+        found = np.array(run.distance) < FOUND
         ring = np.clip(np.digitize(away, edges, right=True) - 1, 0, len(shares) - 1)
         for number, of_ring in enumerate(shares):
             inside = ring == number
@@ -205,7 +200,7 @@ def _shares_by_ring(result: Mapping[str, Any], cell: Cell, edges: np.ndarray) ->
     return shares
 
 
-def _panels(result: Mapping[str, Any], rows: int) -> tuple[Any, Any]:
+def _panels(result: PositionsResult, rows: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     columns = list(places(result))

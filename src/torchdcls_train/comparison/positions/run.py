@@ -1,10 +1,8 @@
 """The comparison of interpolations on taps at known places: trains, records, draws and prints."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import datetime
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,16 @@ from rich.console import Console
 from torch import Tensor
 
 from ...data.fashion_mnist import read_embedded
-from ...data.seeds import seed_of
-from ...progress import ProgressBar
+from ...data.random_numbers import seed_of
+from ...runs.progress_bar import ProgressBar
 from ..config import Inputs, PositionsConfig, Start, StudentName
-from ..record import Record
+from ..record import Record, run_folder
 from ..report import present
-from .findings import markdown, positions_part, typical_kernel
+from ..result import origin
+from .findings import positions_part, typical_kernel
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
+from .result import Moment, PositionsData, PositionsResult, PositionsRun, Taps, Travel
 from .task import STUDENTS, Search, Teacher, find_taps
 
 _PACKAGES = ("torch", "torchdcls", "scipy")
@@ -33,19 +33,14 @@ _NARROW = 0.5
 
 def compare_positions(
     config: PositionsConfig, *, argv: list[str] | None = None, console: Console | None = None
-) -> dict[str, Any]:
+) -> PositionsResult:
     """Trains, records, draws and prints; what was done so far stays readable if it is interrupted.
 
     The run folder gets `results.json` (settings, versions, every kernel), `table.md`, `found.png`, `curves.png`,
     `travel.gif`, `travel.png` and `report.html`, which holds them all.
 
     Args:
-        config: Settings.
-        argv: The command's arguments, for the record; by default those of the process.
-        console: Where to print; by default standard output.
-
-    Returns:
-        What `results.json` holds. `result["status"]` is "finished" or "interrupted".
+        argv: The command's arguments, for `results.json`; by default those of the process.
 
     Raises:
         ValueError: A setting cannot be used; the message says what to do.
@@ -55,24 +50,18 @@ def compare_positions(
     config = config.checked()
     assert config.seeds is not None and config.updates is not None
     _teacher(config, 0)  # taps without room are refused before anything is written
-    folder = config.out or Path("runs") / f"positions-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = run_folder(config.out, "positions")
     torch.set_num_threads(config.threads)
     train, test = read_embedded()
     values = {inputs: (prepared(train.images, inputs), prepared(test.images, inputs)) for inputs in config.inputs}
-    facts: dict[str, Any] = {
-        "threads": torch.get_num_threads(),
-        "config": {name: value for name, value in asdict(config).items() if name != "out"},
-        "data": {
-            "name": "embedded Fashion-MNIST",
-            "train_images": len(train),
-            "test_images": len(test),
-            "correlated_cells": {inputs: correlated_cells(images) for inputs, (images, _) in values.items()},
-        },
-        "teachers": [],
-        "runs": [],
-    }
-    record = Record(folder, "positions", argv, facts, _PACKAGES)
-    result = record.result
+    alike = {inputs: correlated_cells(images) for inputs, (images, _) in values.items()}
+    result = PositionsResult(
+        **origin(argv, _PACKAGES),
+        threads=torch.get_num_threads(),
+        config=replace(config, out=None),
+        data=PositionsData("embedded Fashion-MNIST", len(train), len(test), alike),
+    )
+    record = Record(folder, result)
     console.print(
         f"Can elements find {config.taps} taps up to {config.reach:g} cells from the center? "
         f"{config.seeds * config.kernels} kernels of {config.dilated_kernel_size}x{config.dilated_kernel_size}, "
@@ -86,21 +75,21 @@ def compare_positions(
     with record.under_way(console), ProgressBar(console, images) as progress:
         try:
             for seed, inputs, start, student in runs:
-                if seed == len(result["teachers"]):
+                if seed == len(result.teachers):
                     teacher = _teacher(config, seed)
-                    places = {"position": teacher.position.tolist(), "weight": teacher.weight.tolist()}
-                    result["teachers"].append({"seed": seed, **places})
+                    result.teachers.append(Taps(seed, teacher.position.tolist(), teacher.weight.tolist()))
                 progress.describe(f"{student}, {inputs}, {start}, seed {seed}")
                 run, search = _run(config, teacher, values[inputs], (seed, inputs, start, student), progress)
-                result["runs"].append(run)
+                result.runs.append(run)
                 if (seed, inputs, start) == (0, config.inputs[0], config.starts[0]):
                     paths[student] = search.path
                 if student == config.students[-1]:
                     record.save()
         finally:
             if paths:
-                result["travel"] = _travel(result, paths)
-    present(result, folder, console, bool(result["runs"]), positions_part, markdown, draw_pictures)
+                result.travel = _travel(result, paths)
+    part = positions_part(result, folder) if result.runs else None
+    present(part, folder, console, lambda: draw_pictures(folder, result))
     return result
 
 
@@ -119,7 +108,7 @@ def _run(
     values: tuple[Tensor, Tensor],
     cell: tuple[int, Inputs, Start, StudentName],
     progress: ProgressBar,
-) -> tuple[dict[str, Any], Search]:
+) -> tuple[PositionsRun, Search]:
     """Trains one student on one seed's kernels; all students have the same teachers, starts, weights and images."""
     seed, inputs, start, student = cell
     train, test = values
@@ -151,40 +140,20 @@ def _run(
         moments=min(_MOMENTS, config.updates),
     )
     first, last = search.outcomes[0], search.outcomes[-1]
-    run = {
-        "seed": seed,
-        "inputs": inputs,
-        "start": start,
-        "student": student,
-        "loss": _rounded(last.loss),
-        "distance": _rounded(last.distance),
-        "start_found": _rounded(first.found),
-        "curve": [
-            {"update": outcome.update, "loss": float(outcome.loss.mean()), "found": float(outcome.found.mean())}
-            for outcome in search.outcomes
-        ],
-    }
-    return run, search
+    curve = [Moment(it.update, float(it.loss.mean()), float(it.found.mean())) for it in search.outcomes]
+    measured = _rounded(last.loss), _rounded(last.distance), _rounded(first.found)
+    return PositionsRun(*cell, *measured, curve), search
 
 
-def _travel(result: Mapping[str, Any], paths: Mapping[StudentName, Tensor]) -> dict[str, Any]:
-    """What the animation shows: the paths of one kernel's elements, at some updates.
-
-    Args:
-        result: The record.
-        paths: `Search.path` of the first seed, inputs and start.
-    """
-    config = result["config"]
-    kernel = typical_kernel(result, (config["inputs"][0], config["starts"][0]), list(paths))
-    updates = sorted({round(frame * config["updates"] / _FRAMES) for frame in range(_FRAMES + 1)})
-    return {
-        "inputs": config["inputs"][0],
-        "start": config["starts"][0],
-        "kernel": kernel,
-        "updates": updates,
-        # Student: (updates, row and column and weight, elements)
-        "paths": {student: _rounded(path[updates][:, :, kernel]) for student, path in paths.items()},
-    }
+def _travel(result: PositionsResult, paths: Mapping[StudentName, Tensor]) -> Travel:
+    """What the animation shows, of `Search.path` of the first seed, inputs and start."""
+    config = result.config
+    assert config.updates is not None
+    place = config.inputs[0], config.starts[0]
+    kernel = typical_kernel(result, place, list(paths))
+    updates = sorted({round(frame * config.updates / _FRAMES) for frame in range(_FRAMES + 1)})
+    shown = {student: _rounded(path[updates][:, :, kernel]) for student, path in paths.items()}
+    return Travel(*place, kernel, updates, shown)
 
 
 def _rounded(values: Tensor) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchdcls import Dcls2d, clamp_positions_, large_kernel_conv, param_groups
 from torchdcls.profiles import PROFILES, Interpolation
 
+from ...trainer import plain_updates
 from ..config import StudentName
 
 # A tap is found by an element that is less than one cell away and has its sign. An element of the other sign counts as
@@ -136,14 +137,13 @@ def find_taps(
     """Trains a student's elements to respond as the teacher does.
 
     Args:
-        student: How.
-        teacher: What it should find; it has no more taps than the student has elements.
+        teacher: Has no more taps than the student has elements.
         start: (2, kernels, elements), where elements start. Unit: grid cells.
-        weight: (kernels, elements), what their weights start from.
+        weight: (kernels, elements), their weights at the start.
         draw: Returns the images of an update, (batch, kernels, height, width).
         test: Other images, by which the loss is measured, (images, kernels, height, width).
-        updates: Number of updates by AdamW, the learning rate falling to 0 by a cosine.
-        lr: Learning rate of weights.
+        updates: Number of updates by AdamW.
+        lr: Learning rate of weights, which falls to 0 by a cosine.
         position_lr_scale: Learning rate of positions and sigmas over `lr`.
         moments: Number of outcomes after the first, evenly over the updates.
 
@@ -158,19 +158,14 @@ def find_taps(
     outcomes = [_outcome(layer, teacher, test, target, power, 0)]
     path = [_elements(layer)]
     seen = {round(updates * moment / moments) for moment in range(1, moments + 1)}
-    for update in range(1, updates + 1):
+
+    def loss(update: int) -> Tensor:
         if student.annealed and layer.sigma is not None and student.sigma is not None:
             layer.sigma.detach().fill_(student.sigma * max(0.0, 1 - update / (_ANNEALED * updates)))
         # The difference of two responses is the response of the difference, and costs one convolution less.
-        loss = (_power(draw(), layer.kernel() - target) / power).sum()
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"the training loss is {float(loss.detach())} after update {update - 1}; try a smaller learning rate"
-            )
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
+        return (_power(draw(), layer.kernel() - target) / power).sum()
+
+    for update, _ in enumerate(plain_updates(optimizer, schedule, range(1, updates + 1), loss), start=1):
         clamp_positions_(layer)
         path.append(_elements(layer))
         if update in seen:
