@@ -167,8 +167,7 @@ def _number(task: Task) -> int:
 def _advice(effects: Sequence[Effect]) -> list[str]:
     """The table of what to do, and a sentence on what makes no significant difference."""
     told: list[tuple[float, list[str]]] = []
-    silent: dict[str, list[str]] = {}
-    missed = 0.0
+    silent: dict[str, list[tuple[str, float]]] = {}
     for question in QUESTIONS:
         for inputs in _inputs(question):
             mine = [effect for effect in effects if effect.question is question and effect.inputs == inputs]
@@ -176,12 +175,15 @@ def _advice(effects: Sequence[Effect]) -> list[str]:
             if largest:
                 told.append((largest, [question.choice + (f" ({inputs})" if inputs else ""), *_then(question, mine)]))
             elif mine:
-                silent.setdefault(inputs or "networks", []).append(question.title)
-                missed = max(missed, *(effect.unseen for effect in mine))
+                unseen = max(effect.unseen for effect in mine)
+                silent.setdefault(inputs or "networks", []).append((question.title, unseen))
     rows = [row for _, row in sorted(told, key=lambda pair: -pair[0])]
     table = markdown_table([["If you", "then", "difference (points)"], *rows]).replace("---:", "---")  # words
-    listed = "".join(f"\n- {inputs}: {'; '.join(titles)}" for inputs, titles in silent.items())
-    words = f"No difference was significant, and up to {missed:.0f} points may have been missed, in:\n{listed}"
+    words = "No difference was significant in these; in brackets is the size that may have been missed, in points:\n"
+    words += "".join(
+        f"\n- {inputs}: {'; '.join(f'{title} ({unseen:.0f})' for title, unseen in missed)}"
+        for inputs, missed in silent.items()
+    )
     return [*([table] if rows else []), *([words] if silent else [])]
 
 

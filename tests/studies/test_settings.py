@@ -210,9 +210,9 @@ def test_a_question_without_a_significant_difference_is_said_to_have_none(alone:
     }
     text = page.page(alone("Interpolation", rows))
     assert "| If you |" not in text
-    assert "- edges: Interpolation\n- images: Interpolation\n" in text
-    unseen = max(effect.unseen for effect in page.Findings(alone("Interpolation", rows)).effects)
-    assert f"No difference was significant, and up to {unseen:.0f} points may have been missed, in:" in text
+    unseen = f"{max(effect.unseen for effect in page.Findings(alone('Interpolation', rows)).effects):.0f}"
+    assert "No difference was significant in these; in brackets is" in text
+    assert f"- edges: Interpolation ({unseen})\n- images: Interpolation ({unseen})\n" in text
 
 
 def test_advice_keeps_the_first_row_where_others_are_worse(alone: Any) -> None:
