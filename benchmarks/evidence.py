@@ -79,13 +79,7 @@ def comparison_section(result: Result, caption: str) -> str:
 
 
 def evidence(positions: Result | None, comparisons: Sequence[Result], found: Sequence[Results]) -> str:
-    """The README's list: how many taps elements find, and which gains over 7x7 layers were significant.
-
-    Args:
-        positions: The newest comparison of positions, if there is one.
-        comparisons: The newest ones on images.
-        found: The studies.
-    """
+    """The README's list: how many taps elements find, and which gains over 7x7 layers were significant."""
     told = []
     if positions is not None:
         # The first points say the range for each input.

@@ -56,13 +56,7 @@ class FineTuning:
 
 
 def measure(study: FineTuning, data: ImageData, bar: ProgressBar) -> list[dict[str, Any]]:
-    """Trains everything; one entry a seed, with the 7x7 model's accuracy and each arm's curve at each rate.
-
-    Args:
-        study: What to train.
-        data: On what.
-        bar: Advanced by the images trained on.
-    """
+    """Trains everything; one entry a seed, with the 7x7 model's accuracy and each arm's curve at each rate."""
     runs = []
     for seed in study.seeds:
         torch.manual_seed(seed)

@@ -22,7 +22,6 @@ from scipy.optimize import least_squares, nnls
 
 from torchdcls.ops.conv.method import Part
 from torchdcls.ops.conv.methods import METHODS, named
-from torchdcls.ops.conv.problem import Problem
 from torchdcls.ops.conv.rates import FILE
 from torchdcls.ops.conv.select import reason_against
 
@@ -117,8 +116,9 @@ def fit(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[flo
     for entry in result["shapes"]:
         problem = Shape.from_json(entry["shape"]).problem_alone()
         for method, parts in entry["ms"].items():
-            for part, taken in parts.items():
-                rows.append((f"{method}, {part}", _operations(method, problem, part), taken * 1e6))
+            count = named(method).operations
+            assert count is not None
+            rows += [(f"{method}, {part}", count(problem, part), taken * 1e6) for part, taken in parts.items()]
     names = sorted({name for _, counts, _ in rows for name in counts})
     taken = numpy.array([time for *_, time in rows])
     table = numpy.array([[counts.get(name, 0.0) for name in names] for _, counts, _ in rows])
@@ -141,12 +141,6 @@ def fit(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, list[flo
     for kind, counts, taken in rows:
         errors[kind].append(max(sum(count * rates[name] for name, count in counts.items()), 1.0) / taken)
     return rates, errors
-
-
-def _operations(method: str, problem: Problem, part: Part) -> dict[str, float]:
-    count = named(method).operations
-    assert count is not None
-    return count(problem, part)
 
 
 def source(rates: Mapping[str, float], result: Mapping[str, Any]) -> str:

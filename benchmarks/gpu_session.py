@@ -18,7 +18,7 @@ import torch
 
 from torchdcls_results import markdown_table
 
-from .gpu.part import Part
+from .gpu import Part
 from .record import RESULTS, ROOT, newest_of, record, write
 
 PARTS = ("parity", "layers", "model", "crossover", "profile")

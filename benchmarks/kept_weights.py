@@ -95,14 +95,12 @@ def _kept_against_random(result: Mapping[str, Any], arm: Arm, lr: float) -> str:
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """Test accuracy by epoch of fine-tuning, a panel a rate, a line an arm with the range of its seeds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from torchdcls.plots import line_styles
 
     rates = result["settings"]["rates"]
     figure = Figure(figsize=(4.6 * len(rates), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     for axes, lr in zip(panels, rates, strict=True):
         for arm, style in zip(ARMS, line_styles(len(ARMS)), strict=True):

@@ -14,15 +14,7 @@ from .record import ROOT
 
 
 def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> int:
-    """Bytes that `forward` saves for backward, each storage counted once and whole.
-
-    Args:
-        forward: Runs a forward pass with gradients on.
-        parameters: Tensors that exist whether or not `forward` runs; their storages do not count.
-
-    Returns:
-        The sum of the sizes of the distinct storages saved.
-    """
+    """Bytes of the storages that `forward` saves for backward, each counted once and whole, without parameters' own."""
     known = {tensor.untyped_storage().data_ptr() for tensor in parameters}
     # Holds what was saved until the count is over: a freed address could be given out again.
     storages: dict[int, torch.UntypedStorage] = {}
@@ -38,13 +30,7 @@ def saved_bytes(forward: Callable[[], object], parameters: Iterable[Tensor]) -> 
 
 
 def in_a_process(module: str, function: str, *arguments: object) -> Any:
-    """What a function gives in a process of its own, where nothing else has taken memory; through JSON.
-
-    Args:
-        module: Name of a module.
-        function: Name of a function in it.
-        arguments: Of which `repr` makes source code.
-    """
+    """What a module's function gives in a process of its own, where nothing else has taken memory; through JSON."""
     code = f"import json, {module}; print(json.dumps({module}.{function}(*{arguments!r})))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(ran.stdout)

@@ -24,13 +24,11 @@ LABELS = {"torch": "F.conv2d", "direct": "direct", "native": "native", "fft": "f
 
 def draw_speed(result: Mapping[str, Any], path: Path) -> None:
     """Time against kernel size, a line for each method, both axes logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from torchdcls.plots import line_styles
 
     figure = Figure(figsize=(7, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     sizes = [entry["kernel"] for entry in result["sizes"]]
     for (method, label), style in zip(LABELS.items(), line_styles(len(LABELS)), strict=True):
@@ -61,15 +59,10 @@ def draw_comparisons(result: Mapping[str, Any], path: Path) -> None:
         figure.savefig(place, dpi=120, metadata={"Description": caption(each)})
 
 
-def draw_settings(result: Mapping[str, Any], path: Path) -> None:
-    """Taps found at each setting, as the page Choosing settings shows it."""
-    settings_figure(result["records"]).savefig(path, dpi=120)
-
-
 PICTURES: dict[str, tuple[str, Callable[[Mapping[str, Any], Path], None]]] = {
     "speed.png": ("conv", draw_speed),
     "accuracy.png": ("comparison", draw_comparisons),
-    "settings.png": ("settings", draw_settings),
+    "settings.png": ("settings", lambda result, path: settings_figure(result["records"]).savefig(path, dpi=120)),
     "fine-tuning.png": ("fine-tuning", kept_weights.draw),
 }
 

@@ -29,15 +29,7 @@ PICTURES = {
 
 
 def publish(run: Path, results: Path, images: Path) -> Path:
-    """Copies a run folder's results, with the table made of them, and its pictures.
-
-    Args:
-        run: Folder that `torchdcls compare images`, `positions` or `digits` wrote.
-        results: Folder of the result files.
-        images: Folder of the pages' pictures.
-
-    Returns:
-        The result file.
+    """Copies a comparison's results, with the table made of them, and its pictures; returns the result file.
 
     Raises:
         ValueError: The folder holds no finished comparison.
@@ -62,13 +54,7 @@ def publish(run: Path, results: Path, images: Path) -> Path:
 def publish_study(run: Path, results: Path) -> Path:
     """Copies the records of a study, whole or not: its settings and the finished cells that belong to them.
 
-    Args:
-        run: Folder that `python -m studies.run` wrote.
-        results: Folder of the result files.
-
-    Returns:
-        The result file, which takes the place of an older one of the same name. A note in that one, which says how
-        its records came about, is kept where the settings have none.
+    The result file replaces an older one of the same name, whose note is kept where the settings have none.
     """
     study = read_run(run)
     path = results / f"study-{study.name}.jsonl"

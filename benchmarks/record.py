@@ -19,15 +19,7 @@ def record(
     gpu: str | None = None,
     module: str = "benchmarks.run",
 ) -> dict[str, Any]:
-    """The fields that every result file has.
-
-    Args:
-        benchmark: Name of the benchmark.
-        argv: Arguments of the command; for `python -m benchmarks.run` the benchmark's name first.
-        packages: Distributions whose versions matter.
-        gpu: Name of the GPU, where one is measured on.
-        module: What is run by `python -m`.
-    """
+    """The fields that every result file has, of `python -m MODULE ARGV` and of the packages whose versions matter."""
     command = " ".join(["python -m", module, *repeatable(argv)])
     result = {"benchmark": benchmark, **environment(command, packages)}
     if gpu is not None:
@@ -36,13 +28,7 @@ def record(
 
 
 def write(result: dict[str, Any], folder: Path, name: str | None = None) -> Path:
-    """Writes `<benchmark>-<machine>-<commit>.json`, `-dirty` behind the commit where the tree was, and returns it.
-
-    Args:
-        result: The result.
-        folder: Where it goes.
-        name: What the file's name begins with instead of the benchmark.
-    """
+    """Writes `<name or benchmark>-<machine>-<commit>.json`, `-dirty` behind it where the tree was, and returns it."""
     commit = (result["commit"] or "no-commit")[:10] + ("-dirty" if result["dirty"] else "")
     path = folder / f"{name or result['benchmark']}-{slug(result['machine'])}-{commit}.json"
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,14 +34,7 @@ class TableError(Exception):
 
 
 def update(text: str, results: Path) -> tuple[str, list[str]]:
-    """Replaces every table in a text.
-
-    Args:
-        text: Markdown with markers.
-        results: Folder of the result files.
-
-    Returns:
-        The text with all tables new, and the names of those that were stale.
+    """The text with all tables new, and the names of those that were stale.
 
     Raises:
         TableError: A marker without its partner, without results or of an unknown name.

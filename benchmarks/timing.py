@@ -95,16 +95,7 @@ def compare_in_turns(
     clock: Callable[[], float] = time.perf_counter,
     after_turn: Callable[[], None] | None = None,
 ) -> Timings:
-    """Times two callables against each other; the module says how.
-
-    Args:
-        candidate: What is measured.
-        baseline: What it is measured against.
-        turns: How often each side has its turn, at least 1.
-        seconds: How long the timed calls of a side's turn go on. Unit: seconds.
-        least_calls: How many timed calls a turn has even where they take longer.
-        clock: Gives the time in seconds.
-        after_turn: Called when both sides have had a turn.
+    """Times what is measured against a baseline; the module says how, `time_in_turns` what the arguments are.
 
     Raises:
         ValueError: `turns` or `least_calls` below 1.
@@ -176,10 +167,15 @@ def time_in_turns(
     clock: Callable[[], float] = time.perf_counter,
     after_turn: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Times any number of callables in turns; arguments as those of `compare_in_turns`.
+    """Times any number of callables in turns; gives each one's seconds a call, a number for each turn.
 
-    Returns:
-        Seconds a call, one number per turn, for each side.
+    Args:
+        sides: What is timed.
+        turns: How often each side has its turn.
+        seconds: How long the timed calls of a side's turn go on.
+        least_calls: How many timed calls a turn has even where they take longer.
+        clock: Gives the time in seconds.
+        after_turn: Called when all sides have had a turn.
 
     Raises:
         ValueError: `turns` or `least_calls` below 1.

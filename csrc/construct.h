@@ -438,8 +438,8 @@ static void contract(const construction *c, workplace *w, const vec *factor, int
     add_sums(w->partial[0], count, to);
 }
 
-/* Gradients of elements out of the sums over rows. The normaliser takes from a kernel's gradient what it is on average
- * over the element, which is the gradient of its weight. */
+/* Gradients of elements out of the sums over rows. The normalizer subtracts from a kernel's gradient its average over the
+ * element, which is the gradient of the element's weight. */
 static void finish_gradients(construction *c, workplace *w, int64_t first, int64_t count, const int scales) {
     const spreading *lanes = &w->axis[2];
     const int64_t groups = blocks(count, LANES);

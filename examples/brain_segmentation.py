@@ -1,9 +1,9 @@
-"""Name the lobes of a brain in a magnetic resonance image: 3-D segmentation with large, sparse kernels.
+"""Label the lobes of a brain in a magnetic resonance image: 3-D segmentation with large, sparse kernels.
 
-A patch of cortex looks the same in every lobe: to name it, a network must see where in the brain it lies. Two small
-networks with equally many parameters learn this on one hemisphere and are tested on the other one: one with dense
-3x3x3 kernels, one with `Dcls3d` kernels of 13x13x13 cells that hold a few elements each. It is one person's brain, and
-left and right resemble each other: this shows how to use the layer, not how well other brains would be segmented.
+A patch of cortex looks the same in every lobe. To label it, a network must see where in the brain it is. Two small
+networks with about equally many parameters learn this on one hemisphere and are tested on the other one. One has
+dense 3x3x3 kernels, the other has `Dcls3d` kernels of 13x13x13 cells with a few elements each. Both hemispheres are of
+one person and resemble each other. The example shows how to use the layer, not how well it segments other brains.
 
     apt-get download mricron-data && dpkg -x mricron-data_*.deb .      # or: apt install mricron-data
     python examples/brain_segmentation.py --data usr/share/mricron/templates
@@ -29,7 +29,7 @@ from torchdcls import Dcls3d, param_groups
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-# The thousands of AAL's codes; what is in no region (white matter, skull, air) is class 0.
+# The thousands of AAL's codes. Cells of no region (white matter, skull, air) are class 0.
 GROUPS = {
     2: "frontal",
     3: "insula",
@@ -45,7 +45,7 @@ CELL = 4  # mm along an edge of a cell; the files have 1 mm
 
 
 def hemispheres(folder: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Left and mirrored right: each an image (1, 1, x, y, z) and the class of each cell (1, x, y, z)."""
+    """Left and mirrored right hemisphere: an image (1, 1, x, y, z) and the class of each cell (1, x, y, z)."""
     group_of = np.zeros(256, dtype=np.int64)
     for row in (folder / "aal.nii.txt").read_text().strip().splitlines():
         region, _, code = row.split()
@@ -75,7 +75,7 @@ def network(kernels: str, channels: int = 16, blocks: int = 4) -> nn.Module:
     def spatial() -> nn.Module:
         if kernels == "dense":
             return nn.Conv3d(channels, channels, 3, padding=1, groups=channels)
-        # Each element has a weight and three coordinates: 6 of them are 24 numbers in the place of 27.
+        # Each element has a weight and three coordinates, so 6 elements are 24 numbers instead of 27.
         return Dcls3d(
             *(channels, channels, 6),
             padding="same",
@@ -90,7 +90,7 @@ def network(kernels: str, channels: int = 16, blocks: int = 4) -> nn.Module:
 
 
 def dice(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Overlap of each group with its prediction, from 0 to 1."""
+    """Dice score of each group, its overlap with the prediction, from 0 to 1."""
     each = [(predicted == group, truth == group) for group in range(1, CLASSES)]
     return torch.stack([2 * (one & other).sum() / (one.sum() + other.sum()).clamp(min=1) for one, other in each])
 
@@ -115,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     (image, lobes), (other_image, other_lobes) = hemispheres(options.data)
-    print(f"One hemisphere to learn from, {'x'.join(map(str, lobes.shape[1:]))} cells of {CELL} mm, one to test on.")
+    size = "x".join(map(str, lobes.shape[1:]))
+    print(f"Training on one hemisphere, {size} cells of {CELL} mm, testing on the other.")
     found = {}
     for kernels in ("dense", "dcls"):
         torch.manual_seed(0)

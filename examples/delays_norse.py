@@ -1,8 +1,10 @@
-"""Learned delays with norse: delay layers between norse's neurons, for whole sequences or step by step.
+"""Learned delays with norse: delay layers between norse's neurons, for whole sequences or single time steps.
 
-norse keeps time first, (time, batch, neurons), and passes states by hand. Delay layers do the same with
-`time_first=True`. Images are fed row by row, one row a time step. A neuron can only compare two rows if one of them
-waits for the other: the delays for that are learned.
+norse has the time axis first, (time, batch, neurons), and its neurons take and return their states. Delay layers do the
+same with `time_first=True`.
+
+The images are fed row by row, one row a time step. To compare two rows, the earlier one has to arrive later: the
+network learns by how much to delay it.
 
     pip install norse
     python examples/delays_norse.py
@@ -74,7 +76,7 @@ def accuracy(model: Network, images: Tensor, labels: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--images", type=int, default=6000, help="how many to learn from")
+    parser.add_argument("--images", type=int, default=6000, help="number of training images")
     parser.add_argument("--out", type=Path, default=Path("delays_norse.png"), help="the picture")
     options = parser.parse_args(arguments)
 
@@ -96,13 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     test = data.test.images, data.test.labels
     score = accuracy(model, *test)
-    with rounded_delays(model):  # hardware has whole delays
+    with rounded_delays(model):  # whole time steps, for hardware
         rounded = accuracy(model, *test)
     moved = (model.first.delay.detach() - start).abs().mean()
     print(f"Test accuracy {score:.1f} %, with delays rounded to whole steps {rounded:.1f} %.")
     print(f"Delays moved by {moved:.1f} steps on average.")
 
-    # A copy that is loaded computes the same; and the network can be fed one time step at a time.
+    # A loaded copy computes the same, and the network can be fed one time step at a time.
     copy = Network()
     copy.load_state_dict(model.state_dict())
     few = rows(test[0][:8])

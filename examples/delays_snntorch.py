@@ -1,9 +1,11 @@
-"""Learned delays with snnTorch: delays between layers, and spikes that return to their neurons after delays.
+"""Learned delays with snnTorch: delays between layers, and recurrent delays within a layer.
 
-snnTorch's neurons take one time step, (batch, neurons), and return their membrane potential, so sequences are stacked
-time first: delay layers take `time_first=True`. `RecurrentDelays` wraps a neuron and feeds its spikes back. Images are
-fed row by row, one row a time step. A neuron can only compare two rows if one of them waits for the other: the delays
-for that are learned.
+snnTorch's neurons take one time step, (batch, neurons), and return spikes and membrane potential. The example stacks
+them with the time axis first, which delay layers take with `time_first=True`. `RecurrentDelays` wraps a neuron and
+feeds its spikes back after learned delays.
+
+The images are fed row by row, one row a time step. To compare two rows, the earlier one has to arrive later: the
+network learns by how much to delay it.
 
     pip install snntorch
     python examples/delays_snntorch.py
@@ -33,7 +35,7 @@ MAX_DELAY = 14  # time steps
 
 
 class Network(nn.Module):
-    """28 rows of pixels in, 10 outputs, of which the largest over time counts."""
+    """28 pixels of a row in, 10 outputs; the output with the largest value over time is the answer."""
 
     def __init__(self, hidden: int = 64) -> None:
         super().__init__()
@@ -46,7 +48,7 @@ class Network(nn.Module):
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """(time, batch, 28) -> outputs (time, batch, 10) and the hidden spikes (time, batch, hidden)."""
-        self.recurrent.neuron.reset_mem()  # else it goes on from the sequence before
+        self.recurrent.neuron.reset_mem()  # or it continues from the sequence before
         spikes, _ = self.recurrent(self.inputs(input))
         return self.outputs(spikes), spikes
 
@@ -76,7 +78,7 @@ def accuracy(model: Network, images: Tensor, labels: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--images", type=int, default=6000, help="how many to learn from")
+    parser.add_argument("--images", type=int, default=6000, help="number of training images")
     parser.add_argument("--out", type=Path, default=Path("delays_snntorch.png"), help="the picture")
     options = parser.parse_args(arguments)
 
@@ -98,13 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     test = data.test.images, data.test.labels
     score = accuracy(model, *test)
-    with rounded_delays(model):  # hardware has whole delays
+    with rounded_delays(model):  # whole time steps, for hardware
         rounded = accuracy(model, *test)
     moved = (model.recurrent.delays.delay.detach() - start).abs().mean()
     print(f"Test accuracy {score:.1f} %, with delays rounded to whole steps {rounded:.1f} %.")
     print(f"Recurrent delays moved by {moved:.1f} steps on average.")
 
-    # A copy that is loaded computes the same; and the network can be fed in parts.
+    # A loaded copy computes the same, and the network can be fed in parts.
     copy = Network()
     copy.load_state_dict(model.state_dict())
     few = rows(test[0][:8])

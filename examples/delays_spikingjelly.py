@@ -1,9 +1,11 @@
-"""Learned delays with spikingjelly: delay layers in a Sequential of multi-step neurons, whole or in parts.
+"""Learned delays with SpikingJelly: delay layers between multi-step neurons, for whole sequences or parts.
 
-spikingjelly's multi-step mode takes (time, batch, neurons): delay layers with `time_first=True` stand in a
-`torch.nn.Sequential` beside its neurons. The neurons keep their voltages until `functional.reset_net`. Delay layers
-return what is still on its way, so a long recording can be fed in parts. Images are fed row by row, one row a time
-step. A neuron can only compare two rows if one of them waits for the other: the delays for that are learned.
+SpikingJelly's neurons in multi-step mode take (time, batch, neurons). Delay layers with `time_first=True` do the same,
+so both stand in a `torch.nn.Sequential`. The neurons keep their voltages until `functional.reset_net`. Delay layers
+return the spikes that are still delayed as a state, so a long recording can be fed in parts.
+
+The images are fed row by row, one row a time step. To compare two rows, the earlier one has to arrive later: the
+network learns by how much to delay it.
 
     pip install spikingjelly
     python examples/delays_spikingjelly.py
@@ -48,7 +50,7 @@ def forward(model: nn.Sequential, input: Tensor) -> Tensor:
 
 
 def in_parts(model: nn.Sequential, input: Tensor, length: int) -> Tensor:
-    """The same, of a sequence that comes in parts."""
+    """The same for a sequence in parts."""
     functional.reset_net(model)
     states = [None] * len(model)
     outputs = []
@@ -75,7 +77,7 @@ def accuracy(model: nn.Sequential, images: Tensor, labels: Tensor) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--images", type=int, default=6000, help="how many to learn from")
+    parser.add_argument("--images", type=int, default=6000, help="number of training images")
     parser.add_argument("--out", type=Path, default=Path("delays_spikingjelly.png"), help="the picture")
     options = parser.parse_args(arguments)
 
@@ -97,13 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     test = data.test.images, data.test.labels
     score = accuracy(model, *test)
-    with rounded_delays(model):  # hardware has whole delays
+    with rounded_delays(model):  # whole time steps, for hardware
         rounded = accuracy(model, *test)
     moved = (model[0].delay.detach() - start).abs().mean()
     print(f"Test accuracy {score:.1f} %, with delays rounded to whole steps {rounded:.1f} %.")
     print(f"Delays moved by {moved:.1f} steps on average.")
 
-    # A copy that is loaded computes the same; and the network can be fed in parts.
+    # A loaded copy computes the same, and the network can be fed in parts.
     copy = network()
     copy.load_state_dict(model.state_dict())
     few = rows(test[0][:8])

@@ -1,7 +1,7 @@
-"""Blur a photograph with kernels of 101x101 pixels: a large-kernel convolution without any learning.
+"""Blur a photograph with kernels of 101x101 pixels: a convolution with large kernels, without any learning.
 
-A disk is what a lens out of focus does to a point of light, a line what a moving camera does. Both are ordinary
-convolutions, for which `torchdcls.large_kernel_conv2d` is a drop-in replacement of `torch.nn.functional.conv2d`.
+A lens out of focus turns a point of light into a disk, and a moving camera turns it into a line. Both are convolutions.
+`torchdcls.large_kernel_conv2d` computes them as `torch.nn.functional.conv2d` does, and faster.
 
     python examples/large_kernel_filter.py
 
@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 
 
 def photograph() -> Tensor:
-    """(3, height, width), from 0 to 1, in linear light: blur adds light, not the numbers of a file."""
+    """(3, height, width), from 0 to 1, in linear light: a blur adds up light, not the gamma-coded values of a file."""
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
         pixels = torch.from_numpy(plt.imread(file, format="jpg").copy())
     return (pixels.permute(2, 0, 1).float() / 255) ** 2.2
@@ -41,7 +41,7 @@ def disk(size: int) -> Tensor:
 
 
 def line(size: int, degrees: float) -> Tensor:
-    """A line through the kernel, of elements between grid cells: what DCLS layers make their kernels of."""
+    """A line through the kernel, made of elements between cells, as in DCLS layers."""
     along = torch.linspace(-(size // 2), size // 2, 2 * size)
     angle = math.radians(degrees)
     position = torch.stack((-along * math.sin(angle), along * math.cos(angle))).reshape(2, 1, 1, -1)
@@ -75,14 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         def torchs(weight: Tensor = weight) -> Tensor:
             return F.conv2d(padded, weight, groups=3)
 
-        difference = (ours() - torchs()).abs().max().item()  # and both are warm
+        difference = (ours() - torchs()).abs().max().item()  # also warms up both
         times = [(seconds(ours), seconds(torchs)) for _ in range(options.turns)]
         fast, slow = (sorted(column)[options.turns // 2] for column in zip(*times, strict=True))
         blurred[name] = ours()
         print(
             f"{name} of {options.size}x{options.size} on {image.shape[2]}x{image.shape[1]} pixels: "
             f"{fast * 1e3:.0f} ms, F.conv2d {slow * 1e3:.0f} ms ({slow / fast:.0f}x); "
-            f"the pictures differ by {difference:.0e} of 1."
+            f"pixels, from 0 to 1, differ by {difference:.0e} at most."
         )
 
     figure, axes = plt.subplots(1, 3, figsize=(12, 5), layout="constrained")

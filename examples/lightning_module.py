@@ -1,8 +1,7 @@
 """Train DCLS layers with Lightning: parameter groups, an annealed sigma, and a checkpoint that is loaded again.
 
-A small network of the kind of ConvMixer, with `Dcls2d` layers of 17x17 cells. Lightning needs two things:
-the groups of `param_groups` in `configure_optimizers`, and a callback that steps `SigmaSchedule` and keeps its state in
-the checkpoint.
+The network is a small ConvMixer with `Dcls2d` layers of 17x17 cells. Lightning needs two things: `param_groups` in
+`configure_optimizers`, and a callback that steps `SigmaSchedule` and stores its state in the checkpoint.
 
     pip install lightning
     python examples/lightning_module.py
@@ -85,7 +84,7 @@ class Classifier(lightning.LightningModule):
 
 
 class AnnealSigma(Callback):
-    """Wide elements at first, narrow ones at the end; its state is saved in checkpoints and resumes from them."""
+    """Makes elements narrow, epoch by epoch. Its state is in the checkpoints, so that a run can resume."""
 
     def __init__(self, start: float, end: float) -> None:
         self.start, self.end = start, end
@@ -115,11 +114,11 @@ def loader(data: ImageSet, shuffle: bool) -> DataLoader:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--images", type=int, default=6000, help="how many to learn from")
+    parser.add_argument("--images", type=int, default=6000, help="number of training images")
     parser.add_argument("--out", type=Path, default=Path("lightning_module"), help="folder for checkpoint and picture")
     options = parser.parse_args(arguments)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")  # about workers, which pictures in memory do not need
+    warnings.filterwarnings("ignore", module="lightning")  # images in memory need no worker processes
 
     lightning.seed_everything(0, verbose=False)
     data = load_data("embedded")
@@ -145,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with torch.no_grad():
         torch.testing.assert_close(loaded(images), model.eval()(images))
     sigma = loaded.network[1].spatial.sigma.mean()
-    print(f"The checkpoint, loaded, gives the same outputs; its sigma is {sigma:.2f}, annealed from 2.")
+    print(f"The loaded checkpoint gives the same outputs. Its sigma is {sigma:.2f}, annealed from 2.")
 
     figure, axes = plt.subplots(1, len(start), figsize=(10, 4.6), layout="constrained")
     blocks = [block for block in loaded.network if isinstance(block, Block)]

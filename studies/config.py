@@ -1,7 +1,7 @@
 """The settings of a study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -205,11 +205,6 @@ def among(name: str, value: object, known: Sequence[str], expected: str) -> None
     """Refuses a value that is not among those known, and says which is near."""
     if value not in known:
         raise ValueError(f"{name}: expected {expected}, got {value!r}; {_checks.nearest(str(value), known)}")
-
-
-def setting_names(settings: type[Any]) -> list[str]:
-    """What a part of the file may say."""
-    return [entry.name for entry in fields(settings)]
 
 
 def _start(name: str, value: object) -> Start:

@@ -1,7 +1,7 @@
 """Reading the YAML file of a study, those in `configs/` by name."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -12,7 +12,7 @@ from jsonargparse import get_loader
 
 from torchdcls._checks import integer, nearest
 
-from .config import StudyConfig, Sweeps, Tuning, setting_names
+from .config import StudyConfig, Sweeps, Tuning
 
 _PARTS = {"tuning": Tuning, "sweeps": Sweeps}
 _SUFFIXES = (".yaml", ".yml")
@@ -86,8 +86,11 @@ def study_from(content: object) -> StudyConfig:
         if not isinstance(settings["data_dir"], str):
             raise ValueError(f"data_dir: expected a folder, got {settings['data_dir']!r}")
         settings["data_dir"] = Path(settings["data_dir"]).expanduser()
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list | range) else value for name, value in settings.items()
+    }
     try:
-        return StudyConfig(**{name: _frozen(value) for name, value in settings.items()})
+        return StudyConfig(**values)
     except TypeError as error:
         # A number where a list belongs, or the like.
         raise ValueError(f"config: expected values as in studies/configs, got others: {error}") from None
@@ -95,10 +98,7 @@ def study_from(content: object) -> StudyConfig:
 
 def content_of(config: StudyConfig) -> dict[str, Any]:
     """What a file would say that gives these settings, without where files are on this machine."""
-    content = {name: value for name, value in asdict(config).items() if name != "data_dir"}
-    plain = _plain(content)
-    assert isinstance(plain, dict)
-    return plain
+    return {name: _plain(value) for name, value in asdict(config).items() if name != "data_dir"}
 
 
 def _packaged() -> dict[str, Traversable]:
@@ -107,7 +107,7 @@ def _packaged() -> dict[str, Traversable]:
 
 
 def _known(prefix: str, content: object, kind: type[Any]) -> dict[str, Any]:
-    names = setting_names(kind)
+    names = [entry.name for entry in fields(kind)]
     if not isinstance(content, Mapping):
         what = f"{prefix.rstrip('.')}: " if prefix else ""
         got = "nothing" if content is None else repr(content)
@@ -116,10 +116,6 @@ def _known(prefix: str, content: object, kind: type[Any]) -> dict[str, Any]:
         if name not in names:
             raise ValueError(f"{prefix}{name}: expected a setting of a study; {nearest(str(name), names)}")
     return dict(content)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | range) else value
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torchdcls_results import markdown_table, mean_and_interval, model_title
 
-from .conclusions import answers, counted, crowding, limits, shown, sweep_note, tuning_note
+from .conclusions import answers, counted, crowding, limits, sweep_note, tuning_note, verdict_words
 from .config import BASELINE, Start
 from .pictures import draw_study
 from .results import Comparison, Final, Results, late_epochs
@@ -66,54 +66,53 @@ def notice(results: Results) -> str:
 
 
 def model_section(results: Results, model: str) -> str:
-    """The table of one model and what it shows."""
+    """The tables of one model, its accuracies and its comparisons, and what they do not show."""
     mine = [final for final in results.finals if final.model == model]
-    found = [comparison for comparison in results.comparisons if comparison.model == model]
-    against = {entry.method: entry for entry in found if entry.other == BASELINE}
-    header = ["method", "kernel", "elements or taps", "start", "learning rate", "weight decay", "parameters"]
-    header += ["seeds"]
-    header += ["test accuracy (%)", f"against {BASELINE} (points)", "paired seeds", "95 % interval", "corrected"]
+    header = ["method", "kernel", "elements or taps", "start", "learning rate", "weight decay", "parameters", "seeds"]
     warning = crowding([cell for final in mine for cell in final.cells.values()])
-    header += [] if warning else ["training images/s"]
-    rows = [header, *(_row(final, against.get(final.method))[: len(header)] for final in mine)]
-    sentences = [*_sentences(mine, found), *([warning] if warning else [])]
-    return f"{markdown_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
+    header += ["test accuracy (%)", *([] if warning else ["training images/s"])]
+    rows = [header, *(_row(final)[: len(header)] for final in mine)]
+    compared = [["comparison", "points", "paired seeds", "95 % interval", "corrected interval", "verdict"]]
+    compared += [_comparison_row(it) for it in results.comparisons if it.model == model]
+    sentences = [*_sentences(mine), *([warning] if warning else [])]
+    listed = "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n\n".join(part for part in (markdown_table(rows), markdown_table(compared), listed) if part)
 
 
 def _picture(title: str, path: str | None) -> str:
     return "" if path is None else f"![{title}]({path})"
 
 
-def _row(final: Final, against: Comparison | None) -> list[str]:
+def _row(final: Final) -> list[str]:
     one, choice = final.one, final.choice
     accuracies = list(final.accuracies.values())
-    difference = None if against is None else against.difference
-    row: list[str] = [final.method]
     if choice is None:
-        row += ["not chosen", *["-"] * 4]
+        settings = ["not chosen", *["-"] * 4]
     else:
         count = None if one is None else one.kernel_count
-        row += [
+        settings = [
             "7" if choice.kernel_size is None else str(choice.kernel_size),
             "49" if choice.kernel_size is None else "-" if count is None else str(count),
             _start(choice.start),
             f"{choice.lr:g}",
             f"{choice.weight_decay:g}",
         ]
-    row.append("-" if one is None else f"{one.parameters:,}")
-    row.append(str(len(accuracies)))
-    row.append("-" if not accuracies else _mean(accuracies))
-    if difference is None:
-        row += ["-"] * 4
-    else:
-        row += [f"{difference.mean:+.2f}", str(difference.pairs)]
-        row += [_interval(difference.interval), _interval(difference.corrected)]
-    speed = final.images_per_second
-    return [*row, "-" if speed is None else f"{speed:.0f}"]
+    parameters = "-" if one is None else f"{one.parameters:,}"
+    speed = "-" if final.images_per_second is None else f"{final.images_per_second:.0f}"
+    accuracy = _mean(accuracies) if accuracies else "-"
+    return [final.method, *settings, parameters, str(len(accuracies)), accuracy, speed]
 
 
-def _sentences(mine: Sequence[Final], found: Sequence[Comparison]) -> list[str]:
-    sentences = [shown(comparison)[0].upper() + shown(comparison)[1:] for comparison in found]
+def _comparison_row(comparison: Comparison) -> list[str]:
+    found, numbers = comparison.difference, ["-"] * 4
+    if found is not None:
+        ends = [f"{low:+.2f} to {high:+.2f}" for low, high in (found.interval, found.corrected)]
+        numbers = [f"{found.mean:+.2f}", str(found.pairs), *ends]
+    return [f"{comparison.method} against {comparison.other}", *numbers, verdict_words(found)]
+
+
+def _sentences(mine: Sequence[Final]) -> list[str]:
+    sentences = []
     baseline = next((final.one for final in mine if final.method == BASELINE), None)
     for final in mine:
         if baseline is not None and final.one is not None:
@@ -162,7 +161,8 @@ def _how_to_read(results: Results) -> str:
         "but for depthwise layers. The "
         f"intervals of differences are those of scipy's paired t-test, by themselves and corrected for all {number} "
         "comparisons of this study (Bonferroni). A difference is significant where the corrected interval leaves out "
-        "0. Intervals over seeds say nothing of other data, sizes or longer runs. *dense* has every tap of its extent. "
+        "0, and differences beyond its ends are unlikely. *By itself* counts a comparison as if it were the only one. "
+        "Intervals over seeds say nothing of other data, sizes or longer runs. *dense* has every tap of its extent. "
         "*dilated* has 5x5 taps at equal distances (torch's dilated convolution). *frozen* has Gaussian elements at "
         "random places that do not move while weights and sigmas learn. A start of 0 is the papers' normal "
         "distribution of 0.5 cells, others are uniform within so many cells, *whole* all over the kernel."
@@ -277,10 +277,6 @@ def _mean(values: Sequence[float]) -> str:
     # The interval of two would be ten times as wide as they are apart.
     both = f" ({min(values):.2f}, {max(values):.2f})" if len(values) == 2 else ""
     return mean_and_interval(values, least=3) + both
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
 
 
 def _start(start: Start | None) -> str:

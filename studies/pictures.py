@@ -104,11 +104,9 @@ def _sweep(results: Results, sweep: Sweep) -> Any:
 
 
 def _grid(rows: int, columns: int) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0 * columns, 3.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, sharey="row")
 
 

@@ -19,7 +19,6 @@ from torchdcls_train.runs.progress_bar import ProgressBar, say
 from torchdcls_train.runs.writer import RunWriter, command_line
 
 from .cells import Cell, FinishedCell, Platform
-from .compiling import many_shapes
 from .config import StudyConfig, among
 from .files import load_study, study_names
 from .images import StudyImages, load_images
@@ -30,7 +29,7 @@ from .results import Results, results_of
 from .schedule import ScheduleEntry, make_schedule
 from .settings.run import COMMAND as SETTINGS_STUDY
 from .status import status_table
-from .training import train_cell
+from .training import many_shapes, train_cell
 
 _PACKAGES = ("torch", "torchvision", "timm", "scipy", "torchdcls")
 

@@ -1,4 +1,4 @@
-"""Training one cell."""
+"""Training one cell; on GPUs its model by torch.compile, in pieces that all methods of a study have in common."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,8 +7,11 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 
 from torchdcls.conversion import parameter_count
+from torchdcls.conversion.swap import swap_modules_
+from torchdcls.nn import DclsLayer
 from torchdcls_train.comparison.training import Epoch, short_run, short_settings
 from torchdcls_train.data.held_batches import HeldBatches
 from torchdcls_train.data.in_memory import channel_mean_std
@@ -17,7 +20,6 @@ from torchdcls_train.settings import TrainConfig
 from torchdcls_train.validation import validate
 
 from .cells import Cell, FinishedCell, Score
-from .compiling import compile_in_pieces_
 from .images import StudyImages
 from .layers import build
 
@@ -73,7 +75,50 @@ def train_cell(
     )
 
 
-def _score(model: torch.nn.Module, images: StudyImages, settings: TrainConfig, device: torch.device) -> Score:
+def _score(model: nn.Module, images: StudyImages, settings: TrainConfig, device: torch.device) -> Score:
     batches = HeldBatches(images.test.to(device), settings.batch_size, *channel_mean_std(images.training.images))
     scores = validate(model, batches, Processes(device), settings)
     return Score(scores.loss, scores.top1)
+
+
+def compile_in_pieces_(model: nn.Module, backend: str = "inductor") -> None:
+    """Compiles a model but for its depthwise layers, in place; names in its state dict change.
+
+    The pieces are the largest modules with at most one depthwise layer: blocks, and what lies between stages. They are
+    the same for all methods, sizes and seeds, so that a study compiles each shape once; a model compiled as a whole
+    would be compiled anew for each of them. Call it under `many_shapes`.
+    """
+    swap_modules_(model, {module: _Apart(module) for module in model.modules() if _is_depthwise(module)})
+    _compile_pieces(model, backend)
+
+
+def many_shapes() -> Any:
+    """A context in which torch.compile keeps as many graphs of one function as a study has of pieces."""
+    from torch.compiler import config
+
+    return config.patch(recompile_limit=256)  # type: ignore[attr-defined]
+
+
+class _Apart(nn.Module):
+    """A layer that compiled graphs end before and go on after; of one type, whatever the layer is."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.layer(input)
+        return output
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, DclsLayer | nn.Conv2d) and module.groups == module.in_channels > 1
+
+
+def _compile_pieces(module: nn.Module, backend: str) -> None:
+    if sum(isinstance(part, _Apart) for part in module.modules()) <= 1:
+        module.compile(dynamic=False, backend=backend)
+    else:
+        for part in module.children():
+            _compile_pieces(part, backend)

@@ -16,8 +16,7 @@ from torchdcls.ops.conv.posing import pose
 from torchdcls.ops.conv.select import unsupported_reason
 
 from ..conv import Layer, tensors, trained
-from . import clock
-from .part import Problem, measured
+from . import Problem, clock, measured
 
 SUMMARY = "every method by size of map and kernel"
 SECONDS = 75

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ..conv import STAGES, Layer, ours, tensors, torchs, trained
 from ..timing import Timings, ratio_words
-from . import clock
-from .part import Problem, measured
+from . import Problem, clock, measured
 
 SUMMARY = "layers of 23x23 against F.conv2d and fused_fft_conv2d"
 SECONDS = 120

@@ -13,9 +13,8 @@ from torchdcls import convert
 
 from ..model import COUNT, GIB, KERNEL, PIXELS, ModelProblem, repeated
 from ..timing import Timings, compare_in_turns, ratio_words
-from . import clock
+from . import Problem, clock, measured
 from .convnext import ConvNeXt
-from .part import Problem, measured
 
 SUMMARY = "ConvNeXt-T with 23x23 Gaussian layers against 7x7 layers, both compiled"
 SECONDS = 165

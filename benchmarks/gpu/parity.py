@@ -14,8 +14,7 @@ from torch import Tensor
 from torchdcls import Dcls2d, construct_kernel, large_kernel_conv
 from torchdcls.profiles import INTERPOLATIONS
 
-from . import clock
-from .part import Problem
+from . import Problem, clock
 
 SUMMARY = "output and gradients against float64"
 SECONDS = 60

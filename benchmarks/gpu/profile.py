@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from ..conv import STAGES, Layer, ours, tensors, trained
-from . import clock
-from .part import Problem, measured
+from . import Problem, clock, measured
 
 SUMMARY = "time by kernel against bytes and products"
 SECONDS = 45

@@ -21,6 +21,8 @@ MODULES = (
     ".plots",
     ".testing",
 )
+# Constructors that say nothing about arguments: that of `torch.nn.Module`, and `DclsHubMixin.__new__`.
+_INTERNAL = ("Initialize internal Module state", "Notes the arguments of the constructor")
 _CODE = re.compile(r"(`[^`]+`)")
 _MARKUP = re.compile(r"[*|]|(?<=\w)_(?!\w)")
 
@@ -52,9 +54,14 @@ def correct_back_links(app: Any, page: str, template: str, context: dict[str, An
 
 def process(app: Any, what: str, name: str, found: object, options: Any, lines: list[str]) -> None:
     """Sphinx's event: changes the lines of a docstring in place."""
+    if lines and lines[0].startswith(_INTERNAL):
+        lines.clear()
+        return
     text = "\n".join(_paragraphs(lines))
     # Napoleon would take what stands before a colon, as in "Unit: cells", for a type.
     lines[:] = re.sub("^Returns:$", ":returns:", text, flags=re.MULTILINE).split("\n")
+    if what == "property":
+        lines[:0] = ["..", ""]  # a comment: what stands in the first line before a colon would be the type here, too
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:

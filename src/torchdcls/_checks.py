@@ -1,4 +1,4 @@
-"""Argument checks shared by `ops` and `nn`. Every error names the argument, what was expected and what came."""
+"""Argument checks of all rooms. Every error names the argument, what was expected and what came."""
 
 import difflib
 import functools
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from .profiles import PROFILES, Interpolation, Profile
 
-# What the versions of the PyPI package DCLS interpolate by, for hints in error messages and for its checkpoints.
+# The interpolations of the PyPI package DCLS by `version`, for hints in error messages and for its checkpoints.
 DCLS_NAMES: dict[str, Interpolation] = {"v0": "bilinear", "v1": "bilinear", "max": "triangle", "gauss": "gaussian"}
 
-# Arguments of torch's convolutions and of the PyPI package DCLS that are called otherwise here.
+# Arguments of torch's convolutions and of the PyPI package DCLS that have another name here.
 FOREIGN = {
     "dilation": "expected no such argument: positions replace it, and the size of the kernel is dilated_kernel_size",
     "kernel_size": "expected kernel_count, the number of elements, and dilated_kernel_size, the size of the kernel",
@@ -34,11 +34,11 @@ _Result = TypeVar("_Result")
 
 
 class WrongTypeError(TypeError, ValueError):
-    """An argument of a wrong type. It is a ValueError too for code that reports any refused argument."""
+    """An argument of a wrong type. It is also a ValueError, for code that reports any refused argument."""
 
 
 def integer(name: str, value: object, minimum: int) -> int:
-    """`value` as an int, refused below `minimum`. NaN and fractions are not integers, booleans not even numbers."""
+    """`value` as an int of at least `minimum`. NaN, fractions and booleans are refused."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise WrongTypeError(f"{name}: expected an integer of at least {minimum}, got {value!r}")
     number = value if isinstance(value, int) else float(value)
@@ -50,30 +50,30 @@ def integer(name: str, value: object, minimum: int) -> int:
 
 
 def number(name: str, value: object) -> None:
-    """Refuses what is no real number, nor a tensor of one."""
+    """Refuses anything but a real number or a tensor of one."""
     many = isinstance(value, Tensor) and value.numel() != 1
     if many or isinstance(value, bool) or not isinstance(value, SupportsFloat):
         raise WrongTypeError(f"{name}: expected a number, got {_kind(value)}")
 
 
 def at_least_0(name: str, value: object) -> float:
-    """`value` as a float, refused below 0 and where it is not finite."""
+    """`value` as a finite float of at least 0."""
     number(name, value)
-    found = float(value)  # type: ignore[arg-type]  # a number, as was asked
+    found = float(value)  # type: ignore[arg-type]  # a number, as was checked
     if not 0 <= found < float("inf"):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
     return found
 
 
 def share(name: str, value: object) -> float:
-    """`value` as a float, refused below 0 and from 1 on."""
+    """`value` as a float from 0 to below 1."""
     if (found := at_least_0(name, value)) >= 1:
         raise ValueError(f"{name}: expected a number from 0 to below 1, got {value!r}")
     return found
 
 
 def settings(config: Any, check: Callable[[str, object], object], *names: str) -> None:
-    """Checks settings of a dataclass, each by its name; None is right where the type says so."""
+    """Checks settings of a dataclass, each by its name; None passes if the type allows it."""
     types = get_type_hints(type(config))
     for name in names:
         value = getattr(config, name)
@@ -82,7 +82,7 @@ def settings(config: Any, check: Callable[[str, object], object], *names: str) -
 
 
 def count(name: str, value: object) -> int:
-    """`value` as an int, refused below 1."""
+    """`value` as an int of at least 1."""
     return integer(name, value, 1)
 
 
@@ -97,7 +97,7 @@ def integers(name: str, value: object, count: int, minimum: int) -> tuple[int, .
 
 
 def kernel_size(value: object, dims: int, learned_dims: Sequence[int], kernel_count: int) -> tuple[int, ...]:
-    """Dense sizes, one per axis, that leave more than one element somewhere to sit."""
+    """Dense sizes, one per axis, that have room for more than one element."""
     sizes = integers("dilated_kernel_size", value, dims, 1)
     if kernel_count > 1 and all(sizes[dim] == 1 for dim in learned_dims):
         raise ValueError(
@@ -108,7 +108,7 @@ def kernel_size(value: object, dims: int, learned_dims: Sequence[int], kernel_co
 
 
 def of_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
-    """Refuses what is not of a type; `expected` says what it should be."""
+    """Refuses other types than `kind`; `expected` says what the value should be."""
     if not isinstance(value, kind):
         raise WrongTypeError(f"{name}: expected {expected}, got {_kind(value)}")
 
@@ -121,7 +121,7 @@ def path(value: object) -> Path:
 
 
 def flags(**values: object) -> None:
-    """Refuses what is neither True nor False."""
+    """Refuses anything but True or False."""
     for name, value in values.items():
         of_type(name, value, bool, "True or False")
 
@@ -136,7 +136,7 @@ def device(value: torch.device | str) -> torch.device:
 
 
 def dtype(value: torch.dtype) -> torch.dtype:
-    """A dtype in which weights can be."""
+    """A dtype for weights."""
     if value not in _DTYPES:
         wrong = ValueError if isinstance(value, torch.dtype) else WrongTypeError
         raise wrong(f"dtype: expected a floating-point dtype, got {value!r}; {_SUPPORTED}")
@@ -144,7 +144,7 @@ def dtype(value: torch.dtype) -> torch.dtype:
 
 
 def channels(groups: object, **counts: object) -> None:
-    """Refuses channel counts that are no integers, or not divisible by the groups."""
+    """Refuses channel counts that are not integers or not divisible by the groups."""
     group_count = integer("groups", groups, 1)
     for name, value in counts.items():
         if integer(name, value, 1) % group_count:
@@ -178,7 +178,7 @@ def profile(interpolation: Interpolation | Profile) -> Profile:
 
 
 def hint_for(name: str, value: object) -> str:
-    """What to write instead of an argument of torch or of DCLS."""
+    """What to pass instead of an argument of torch or of DCLS."""
     hint = FOREIGN[name]
     if name == "version":
         hint += f"={DCLS_NAMES[value]!r}" if isinstance(value, str) and value in DCLS_NAMES else ""
@@ -186,11 +186,7 @@ def hint_for(name: str, value: object) -> str:
 
 
 def with_hints(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """A function that says what torch's and DCLS's arguments are called here; its signature stays what it is.
-
-    Raises:
-        TypeError: Such an argument, as Python has it for every unknown one.
-    """
+    """The same function, with a TypeError that names the argument to pass instead of one of torch's or DCLS's."""
 
     @functools.wraps(function)
     def hinting(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
@@ -203,9 +199,9 @@ def with_hints(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, 
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for an error message: which of the known words a wrong one resembles, up to three that do so equally.
+    """A hint for an error message: the known words that are most similar to a wrong one, at most three.
 
-    A word resembles one that it is the beginning of, and one that its initials spell. Dashes in front do not count.
+    Also similar are words that begin with it, and its initials. Leading dashes do not count.
 
     Example:
         >>> from torchdcls._checks import nearest
@@ -223,13 +219,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def also_nearest(value: object, known: Iterable[str]) -> str:
-    """The hint behind a message that names all known words itself: nothing where none is similar."""
+    """The hint at the end of a message that lists all known words: empty if none is similar."""
     hint = nearest(value, known) if isinstance(value, str) else _NONE
     return "" if hint == _NONE else f"; {hint}"
 
 
 _NONE = "no name is similar"
-# From which similarity on a word is suggested, and what its other kinds are worth.
+# The least similarity of a suggestion, and the weight of the other kinds of similarity.
 _SIMILAR, _BEGINS, _INITIALS = 0.6, 0.9, 0.8
 _SHOWN = 3
 
@@ -251,7 +247,7 @@ def first_names(names: Sequence[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its type where it says nothing."""
+    """The first line of an error, or its type if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -278,7 +274,7 @@ def one_of(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def module(name: str, value: object) -> None:
-    """Refuses what is not a torch.nn.Module."""
+    """Refuses anything but a torch.nn.Module."""
     if isinstance(value, nn.Module):
         return
     advice = ""
@@ -290,14 +286,14 @@ def module(name: str, value: object) -> None:
 
 
 def tensors(*, optional: Sequence[str] = (), **values: object) -> None:
-    """Refuses what is not a torch.Tensor, or None for those that are optional."""
+    """Refuses anything but a torch.Tensor, or None for the optional ones."""
     for name, value in values.items():
         if value is not None or name not in optional:
             tensor(name, value)
 
 
 def tensor(name: str, value: object) -> None:
-    """Refuses what is not a torch.Tensor."""
+    """Refuses anything but a torch.Tensor."""
     if not isinstance(value, Tensor):
         advice = "; torch.from_numpy makes a tensor of it" if type(value).__module__ == "numpy" else ""
         raise WrongTypeError(f"{name}: expected a torch.Tensor, got {_kind(value)}{advice}")
@@ -311,7 +307,7 @@ def _kind(value: object) -> str:
 
 
 def axis_count(name: str, value: Tensor, count: int) -> None:
-    """The tensor has this many axes."""
+    """Refuses tensors of another number of axes."""
     tensor(name, value)
     if value.dim() != count:
         raise ValueError(f"{name}: expected {count} axes, got shape {tuple(value.shape)}")
@@ -320,7 +316,7 @@ def axis_count(name: str, value: Tensor, count: int) -> None:
 def elements(
     weight: Tensor, position: Tensor, sigma: Tensor | None, learned: int, dense_sizes: tuple[int, ...], profile: Profile
 ) -> None:
-    """Weight, position and sigma are real numbers and fit each other, the dense axes and the interpolation."""
+    """Refuses elements that are not real numbers, or do not fit each other, the dense axes or the interpolation."""
     for name, value in (("weight", weight), ("position", position), ("sigma", sigma)):
         if value is not None and value.dtype not in _DTYPES:
             raise ValueError(f"{name}: expected a floating-point tensor, got {value.dtype}; {_SUPPORTED}")

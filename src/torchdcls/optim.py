@@ -1,6 +1,6 @@
-"""What a training loop needs to know about DCLS parameters; needs torch alone."""
+"""What any training loop needs for DCLS parameters."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +8,23 @@ from torch import Tensor, nn
 from . import _checks
 from .nn import DclsLayer
 
+_Layer = TypeVar("_Layer", bound=DclsLayer)
 # The norms whose parameters may have several axes.
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
-def dcls_layers(model: nn.Module) -> list[DclsLayer]:
-    """The DCLS layers of a model.
-
-    Raises:
-        ValueError: There are none.
-        TypeError: The model is no module.
-    """
+def layers_of(model: nn.Module, kind: type[_Layer], plural: str) -> dict[str, _Layer]:
+    """The layers of a kind in a model, by name; an error calls them `plural` if there are none."""
     _checks.module("model", model)
-    layers = [module for module in model.modules() if isinstance(module, DclsLayer)]
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, kind)}
     if not layers:
-        raise ValueError(f"model: expected a model with DCLS layers, got {type(model).__name__} without any")
+        raise ValueError(f"model: expected a model with {plural}, got {type(model).__name__} without any")
     return layers
+
+
+def dcls_layers(model: nn.Module) -> list[DclsLayer]:
+    """The DCLS layers of a model, of which there is at least one."""
+    return list(layers_of(model, DclsLayer, "DCLS layers").values())
 
 
 def param_groups(
@@ -31,23 +32,23 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for any torch optimizer, by the papers' recipe.
 
-    Positions and sigmas, or what a parametrization computes them from, learn at `position_lr_scale` times the base
-    rate, without weight decay. Biases, the parameters of norms, and others of at most one axis have none either. A
-    parameter that several layers share appears once; frozen parameters do not appear.
+    Positions and sigmas, or the tensors from which a parametrization computes them, learn at `position_lr_scale` times
+    the base learning rate, without weight decay. Biases, parameters of norms, and others of at most one axis have no
+    weight decay either. A parameter that several layers share appears once; frozen parameters do not appear.
 
     Args:
         model: Any model, with or without DCLS layers.
         lr: Base learning rate.
-        weight_decay: Weight decay of what is left: weights.
-        position_lr_scale: Learning rate of positions and sigmas over `lr`. 5 is the papers' for images; for layers of
-            `torchdcls.delays`, whose positions travel tens of steps, use about 100, as SNN-delays.
+        weight_decay: Weight decay of the weights.
+        position_lr_scale: Learning rate of positions and sigmas over `lr`. The papers use 5 for images. For layers of
+            `torchdcls.delays`, whose positions move by tens of steps, use about 100, as SNN-delays.
 
     Returns:
         Up to three groups (weights, no decay, positions) with "params", "lr" and "weight_decay".
 
     Raises:
         ValueError: A number below 0 or not finite.
-        TypeError: The model is no module, or what should be a number is none.
+        TypeError: The model is not a module, or another argument is not a number.
 
     Source:
         Khalfaoui-Hassani et al., arXiv:2306.00817.
@@ -92,23 +93,23 @@ def clamp_positions_(model: nn.Module) -> None:
     """Moves every position of a model back onto its grid, in place. Call it after each optimizer step for "bilinear".
 
     Raises:
-        ValueError: The model has no DCLS layers, or a parametrization without `right_inverse` computes positions that
-            are off the grid.
-        TypeError: The model is no module.
+        ValueError: The model has no DCLS layers, or positions are off the grid and a parametrization without
+            `right_inverse` computes them.
+        TypeError: The model is not a module.
     """
     for layer in dcls_layers(model):
         layer.clamp_position_()
 
 
 def repulsion_loss(model: nn.Module) -> Tensor:
-    """Repulsive loss of elements that overlap: 0 when all elements of each kernel are a cell apart.
+    """Repulsive loss of elements that overlap: 0 if all elements of each kernel are at least a cell apart.
 
     For each layer, with `d_ij` the distance of elements i and j and `n` the kernel count:
 
         2 sum_{i<j} max(0, 1 - d_ij) / (n (n - 1)), averaged over pairs of channels (and taps of dense axes)
 
-    then averaged over layers; a parameter of positions that layers share counts once. The papers add its square to the
-    loss of bilinear models, after epoch 20 of 300.
+    then averaged over layers; positions that layers share count once. The papers add its square to the loss of
+    bilinear models, after epoch 20 of 300.
 
     Args:
         model: A model with DCLS layers.
@@ -118,7 +119,7 @@ def repulsion_loss(model: nn.Module) -> Tensor:
 
     Raises:
         ValueError: The model has no DCLS layers.
-        TypeError: The model is no module.
+        TypeError: The model is not a module.
 
     Gradients:
         To positions. Elements at exactly the same place have none.

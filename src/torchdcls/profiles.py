@@ -1,7 +1,7 @@
 """Interpolation profiles: how one kernel element spreads over the cells around its position.
 
-A profile is a function of one number, the distance of a cell from the element in units of the element's scale. The
-kernel of any number of axes is made from it by `torchdcls.construct_kernel`; nothing here knows about tensors' axes.
+A profile is a function of one number: the distance of a cell from the element, in units of the element's scale.
+`torchdcls.construct_kernel` makes kernels of any number of axes from it.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 # The names of PROFILES, for type checkers; lists of options come from INTERPOLATIONS.
 Interpolation = Literal["bilinear", "triangle", "gaussian"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
-# The profiles that `ops/triton/kernels.py` has code for.
+# The profiles for which C and Triton have code.
 DeviceForm = Literal["triangle", "gaussian"]
 
 
@@ -30,18 +30,16 @@ class Profile:
 
     Args:
         function: Maps `distance / scale` (any shape, signed) to the unnormalized profile (same shape, not negative),
-            elementwise and differentiable. Use a module-level function, not a lambda, where layers are pickled.
+            elementwise and differentiable. Use a module-level function, not a lambda, if layers are pickled.
         smallest_scale: Scale at sigma 0, positive. Unit: grid cells.
-        start: What sigma starts from, or None where sigma is not learned and the scale stays at `smallest_scale`.
-        name: What `repr` shows.
-        slope: Derivative of `function` as a function of `u` and of what `function` gives there, where that is cheaper
-            than what autograd makes of it. None: autograd.
-        device_form: Which of the forms that device code has computes `function`. None: kernels are made by torch's
-            operators on GPUs too.
+        start: Start of sigma. None: sigma is not learned, and the scale is `smallest_scale`.
+        name: The name in `repr`.
+        slope: Derivative of `function`, as a function of `u` and `function(u)`, if that is cheaper than autograd. None:
+            autograd.
+        device_form: The form of `function` in C and Triton. None: torch's operators make the kernels.
 
     Raises:
-        ValueError: `smallest_scale` is not a positive finite number, `start` is not finite, or there is no such
-            `device_form`.
+        ValueError: `smallest_scale` is not positive and finite, `start` is not finite, or `device_form` is unknown.
         TypeError: An argument of a wrong type.
 
     Example:
@@ -85,8 +83,7 @@ class Profile:
         """Scale of elements with this sigma, `smallest_scale + |sigma|`, in grid cells.
 
         Gradients:
-            The derivative with respect to sigma is +1 at sigma = 0 (not torch's 0), so that a sigma that starts at 0
-            can leave it.
+            The derivative is +1 at sigma = 0 (torch's would be 0), so that a sigma that starts at 0 can leave it.
         """
         return self.smallest_scale + torch.where(sigma < 0, -sigma, sigma)
 
@@ -115,7 +112,7 @@ def gaussian(u: Tensor) -> Tensor:
     Source:
         Khalfaoui-Hassani et al., arXiv:2306.00817.
     """
-    # Where the product over two axes would leave the range of normal numbers, a hundred times slower on some CPUs, the
+    # If the product over two axes would leave the range of normal numbers, a hundred times slower on some CPUs, the
     # profile is 0: in float32 beyond 9 standard deviations, where it is 1e-19.
     least = math.sqrt(torch.finfo(u.dtype).tiny)
     limit = math.sqrt(-2 * math.log(least))
@@ -124,12 +121,12 @@ def gaussian(u: Tensor) -> Tensor:
 
 
 def gaussian_slope(u: Tensor, profile: Tensor) -> Tensor:
-    """Derivative of `gaussian`, of which `profile` is the value at `u`."""
+    """Derivative of `gaussian` at `u`, where its value is `profile`."""
     return (u * profile).neg_()
 
 
 def triangle_slope(u: Tensor, profile: Tensor) -> Tensor:
-    """Derivative of `triangle`, of which `profile` is the value at `u`; 0 at the kinks."""
+    """Derivative of `triangle` at `u`, where its value is `profile`; 0 at the kinks."""
     return torch.where(profile > 0, -u.sign(), 0.0)
 
 
@@ -142,7 +139,7 @@ PROFILES = {profile.name: profile for profile in _BUILT_IN}
 
 
 def description(profile: Profile) -> str:
-    """A profile in words: its name, and what else there is to know of one that is none of the package's."""
+    """A profile in words: its name, and the numbers of a user's own profile."""
     if PROFILES.get(profile.name) == profile:
         return profile.name
     spread = "not learned" if profile.start is None else f"sigma starts at {profile.start:g}"

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -89,9 +88,10 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     from .comparison.images.run import compare_images
     from .comparison.positions.findings import positions_part
     from .comparison.positions.run import compare_positions
+    from .comparison.record import run_folder
     from .comparison.report import write_report
 
-    out = settings.pop("out") or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    out = run_folder(settings.pop("out"), "compare")
     given = {name: value for name, value in settings.items() if value is not None}
     positions = compare_positions(PositionsConfig(**given, out=out / "positions"), argv=argv)
     if positions.status != "finished":

@@ -102,9 +102,9 @@ class NotFiniteError(FloatingPointError):
     """The loss of an update is not finite.
 
     Args:
-        loss: Its loss.
-        after: Number of updates before it, for the message.
-        done: The update, if a `Trainer` did it; none of its later ones is told.
+        loss: The loss.
+        after: Number of updates, for the message.
+        done: The update of a `Trainer`; None for those of `plain_updates`.
     """
 
     def __init__(self, loss: float, after: int, done: Done | None = None) -> None:
@@ -116,19 +116,18 @@ class NotFiniteError(FloatingPointError):
 def plain_updates(
     optimizer: torch.optim.Optimizer, schedule: LRScheduler, items: Iterable[Item], loss: Callable[[Item], Tensor]
 ) -> Iterator[float]:
-    """Updates any model: one process, one batch an update, and no more than a loss, an optimizer and a schedule.
+    """Updates any model by a loss, an optimizer and a schedule, in one process.
 
     Args:
-        optimizer: Of what is trained.
         schedule: Stepped after each update.
-        items: What the loss of each update takes, such as its batch.
-        loss: Returns a scalar. It is called before the update, and the caller's loop runs after it.
+        items: One for each update, such as a batch; the argument of `loss`.
+        loss: Returns a scalar. It is called before each update; the body of the caller's loop runs after it.
 
     Yields:
         The losses.
 
     Raises:
-        NotFiniteError: Before the update that would follow it.
+        NotFiniteError: Before that loss moves a parameter.
     """
     for number, item in enumerate(items):
         objective = loss(item)

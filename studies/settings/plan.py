@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
@@ -257,7 +257,7 @@ def planned(seeds: Mapping[Task, int]) -> Iterator[Cell]:
             every = INPUTS if question.task == "taps" else INPUTS[:1]
             for row, column, inputs in product(question.rows, question.columns, every):
                 cells.append(question.cell(row, column, seed, inputs))
-        cells.append(baseline(NetworkCell(seed=seed)))
+        cells.append(baseline(seed))
         for cell in cells:
             if seed < seeds.get(task_of(cell), 0) and cell.id not in seen:
                 seen.add(cell.id)
@@ -269,9 +269,9 @@ def task_of(cell: Cell) -> Task:
     return "taps" if isinstance(cell, TapsCell) else "networks"
 
 
-def baseline(cell: NetworkCell) -> NetworkCell:
-    """The network with its own layers and the same seed."""
-    return replace(NetworkCell(method="7x7"), seed=cell.seed)
+def baseline(seed: int) -> NetworkCell:
+    """The network with its own layers."""
+    return NetworkCell("7x7", seed=seed)
 
 
 def _id(task: Task, cell: Cell) -> str:

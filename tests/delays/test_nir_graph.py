@@ -116,7 +116,7 @@ def test_graphs_that_are_no_layer():
     del graph.nodes["output"]
     with pytest.raises(ValueError, match=r"^graph: expected one input and one output, got 1 and 0"):
         from_nir(graph, 0.01)
-    with pytest.raises(TypeError, match=r"^graph: expected a nir.NIRGraph, got torch.nn.*Linear$"):
+    with pytest.raises(TypeError, match=r"^graph: expected a nir.NIRGraph, got .*Linear$"):
         from_nir(linear, 0.01)
 
 

@@ -599,6 +599,15 @@ def test_arguments_of_the_caller_may_be_more_than_words(tmp_path: Path) -> None:
     assert any(isinstance(module, nn.ReLU) for module in back.modules())
 
 
+def test_arguments_of_the_model_that_json_cannot_hold_are_asked_for(tmp_path: Path) -> None:
+    model_args = {"act_layer": nn.ReLU}
+    model = shaken(TimmModel("convnext_atto", num_classes=3, model_args=model_args))
+    folder, images = saved(tmp_path, model), torch.randn(1, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"^model_args: expected to be given to from_pretrained"):
+        TimmModel.from_pretrained(folder)
+    assert torch.equal(TimmModel.from_pretrained(folder, model_args=model_args)(images), model(images))
+
+
 def test_a_subclass_reads_its_own_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _with_config(saved(tmp_path, TimmModel("convnext_atto", num_classes=2)), {"classes": 2})
     asked = []

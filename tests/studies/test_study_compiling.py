@@ -5,9 +5,9 @@ import torch
 from torch._dynamo.utils import counters
 
 from studies.cells import make_cell
-from studies.compiling import compile_in_pieces_, many_shapes
 from studies.config import LAYERS, Layers
 from studies.layers import build
+from studies.training import compile_in_pieces_, many_shapes
 from tests.studies.made_study import PLATFORM, toy
 from torchdcls.optim import dcls_layers
 from torchdcls_train.comparison import small as comparison

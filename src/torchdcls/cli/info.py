@@ -1,4 +1,4 @@
-"""`torchdcls info`: its options, and what it calls. timm, which takes seconds to import, is imported when it runs."""
+"""`torchdcls info`: its options, and what it calls. What only the run needs is imported there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,12 +7,10 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
 from .. import _checks
 from ..conversion import parameter_count
 from ..inspection import inspect_model
-from ..inspection.tables import print_info
 from ..profiles import INTERPOLATIONS, Interpolation
 from .options import Command, add_settings
 
@@ -55,6 +53,9 @@ def _options(arguments: Sequence[str]) -> ArgumentParser:
 
 
 def _run(settings: dict[str, Any], arguments: list[str]) -> int:
+    from rich.console import Console
+
+    from ..inspection.tables import print_info
     from ..models.named import named_model
 
     name, config = settings.pop("model"), InfoConfig(**settings)

@@ -1,6 +1,6 @@
-"""The authors' checkpoints: which there are, what they call their parameters, and what their numbers mean here.
+"""The authors' checkpoints: the published files, the names of their parameters, and the meaning of their numbers here.
 
-The only file that knows `P` and `SIG`. A checkpoint holds for each layer `weight` (out, in/groups, n), `P` (axes, out,
+Only this file reads `P` and `SIG`. A checkpoint holds for each layer `weight` (out, in/groups, n), `P` (axes, out,
 in/groups, n), `SIG` like `P` where the interpolation has one, and `bias`. The versions of the package DCLS are
 
 | version | interpolation | axes of `P` and `SIG` | weights are ours times |

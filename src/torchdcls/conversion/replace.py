@@ -63,8 +63,8 @@ def convert(
     """Replaces convolutions of any model by DCLS layers, in place.
 
     Stride, output size, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Weights
-    are new, or with `init="keep"` those with which the elements make the old kernels as well as they can; train the
-    model afterwards. Hooks of the replaced layers are lost.
+    are new; with `init="keep"` they make the old kernels as well as the elements can. Train the model afterwards. Hooks
+    of the replaced layers are lost.
 
     Args:
         model: The model; its modules are exchanged.
@@ -83,17 +83,17 @@ def convert(
             sigmas as the interpolation has them. "short", for training runs of few updates: positions uniform within 3,
             sigmas at 3. From there elements find more of the taps of known kernels where inputs vary from cell to cell
             (the page "Choosing settings"); accuracy of networks was not compared. Refused with `init="keep"`.
-        position_init: Where positions start if not as by `preset`, see `torchdcls.Dcls2d`. With `init="keep"` those of
-            elements that are not needed, for example ("uniform", 11) to have them all over a kernel of 23; a tensor is
-            refused then.
-        sigma_init: Where sigmas start if not as by `preset`, refused with `init="keep"`. Unit: grid cells.
+        position_init: Where positions start instead of `preset`'s, see `torchdcls.Dcls2d`. With `init="keep"` it places
+            the elements that are not needed, for example ("uniform", 11) to spread them over a kernel of 23, and a
+            tensor is refused.
+        sigma_init: Where sigmas start instead of `preset`'s, refused with `init="keep"`. Unit: grid cells.
         weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
             None for torch's convolution default. Refused with `init="keep"`.
         method: How the new layers convolve, see `torchdcls.large_kernel_conv`.
-        init: "random", or "keep" for a warm start. With as many elements as the old kernel has taps there is one at
-            each, as narrow as the interpolation allows: with "bilinear" and "triangle" the model computes what it did,
-            to rounding; with "gaussian" up to the spread of its narrowest, a thousandth of the kernel. Elements beyond
-            that have weight 0. With fewer elements, positions are found from which least squares make the old kernels
+        init: "random", or "keep" for a warm start. With as many elements as the old kernel has taps, each tap has one,
+            as narrow as the interpolation allows: the outputs stay the same up to rounding with "bilinear" and
+            "triangle", and up to the narrowest spread, a thousandth of the kernel, with "gaussian". Further elements
+            have weight 0. With fewer elements, positions are found from which least squares make the old kernels
             of all layers that share them. What a small or even new kernel cannot hold is lost. The report has the
             difference, layer by layer. Where its mean over layers is above 0.3, the model has likely lost what it had
             learned: a warning names a count that is enough.

@@ -8,18 +8,16 @@ from torch import nn
 
 from ..ops.tracing import own_parameters
 from .report import counted
+from .swap import CONVOLUTIONS, TRANSPOSED
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Where = Callable[[str, nn.Module], bool]
 Share = Callable[[str, nn.Module], Hashable]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 
 def is_convolution(module: nn.Module) -> bool:
     """Whether a report should say something about this module."""
-    return isinstance(module, _CONVOLUTIONS + _TRANSPOSED)
+    return isinstance(module, CONVOLUTIONS + TRANSPOSED)
 
 
 def default_reason(module: Convolution) -> str | None:
@@ -39,13 +37,13 @@ def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> s
     # First, as a parametrization makes a subclass of its module's type. A bias of None is among the parameters.
     if not own_parameters(module).keys() >= {"weight", "bias"}:
         return "its weight or bias is computed by a parametrization, which has to be removed first"
-    if type(module) not in _CONVOLUTIONS:
+    if type(module) not in CONVOLUTIONS:
         if isinstance(module, nn.modules.lazy.LazyModuleMixin):
             return f"{type(module).__name__} has no sizes yet: run the model once first"
-        if isinstance(module, _TRANSPOSED):
+        if isinstance(module, TRANSPOSED):
             return f"{type(module).__name__} is not converted: make a torchdcls.Dcls{type(module).__name__[4:]} instead"
         return f"{type(module).__name__} is a subclass with a behavior of its own"
-    assert isinstance(module, _CONVOLUTIONS)
+    assert isinstance(module, CONVOLUTIONS)
     if any(step != 1 for step in module.dilation):
         return f"it has dilation {module.dilation}, and DCLS layers have none"
     if kernel_size is None:

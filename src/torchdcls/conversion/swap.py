@@ -1,4 +1,4 @@
-"""Modules replaced by others, and a DCLS layer by the torch layer."""
+"""Replacing modules by others, and torch's layers with the settings of DCLS layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,17 +9,16 @@ from torch import nn
 from ..nn import DclsLayer, DclsTransposeNd
 from ..ops.conv import Padding
 
-_PLAIN: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_PLAIN_TRANSPOSED: tuple[Any, ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def swap_modules_(model: nn.Module, others: Mapping[nn.Module, nn.Module]) -> None:
-    """Replaces a model's modules by others, wherever these hang; the model itself stays."""
-    # A module may hang at several places, of one parent even. The innermost go first: their places are the old ones.
+    """Replaces a model's modules by others, at all their places; the model itself stays."""
+    # A module may have several places, even in one parent. The innermost are replaced first, while their parents stay.
     for name, module in reversed(list(model.named_modules(remove_duplicate=False))):
         if name and module in others:
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, others[module])
+            model.set_submodule(name, others[module])
 
 
 def convolution_like(
@@ -29,10 +28,11 @@ def convolution_like(
     device: torch.device | str,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """torch's layer of a DCLS layer's settings, with any weights."""
-    kinds, more = _PLAIN, {}
+    """torch's layer with a DCLS layer's settings and any weights."""
+    kinds: tuple[Any, ...] = CONVOLUTIONS
+    more = {}
     if isinstance(layer, DclsTransposeNd):
-        kinds, more = _PLAIN_TRANSPOSED, {"output_padding": layer.output_padding}
+        kinds, more = TRANSPOSED, {"output_padding": layer.output_padding}
     return kinds[layer.dims - 1](
         layer.in_channels,
         layer.out_channels,

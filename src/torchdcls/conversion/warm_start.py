@@ -1,4 +1,4 @@
-"""DCLS layers that start from the kernels of the convolutions whose places they take."""
+"""DCLS layers that start from the kernels of the convolutions that they replace."""
 
 import math
 from collections.abc import Sequence
@@ -75,12 +75,12 @@ def _rows(layer: DclsNd, kernels: Sequence[Tensor], placed: Sequence[Tensor]) ->
 
 
 def _offset(taps: int, cells: int) -> int:
-    # Whichever padding `select.converted_padding` finds, it is this much more before the map than the old one.
+    # Every padding from `select.converted_padding` is this much larger before the feature map than the old one.
     return (cells - 1) // 2 - (taps - 1) // 2
 
 
 def _placed(kernel: Tensor, new: Sequence[int]) -> Tensor:
-    """A kernel in one of another size, with zeros around it or less of it, in float64."""
+    """A kernel padded with zeros or cut to another size, in float64."""
     # Apple's GPUs have no float64.
     kernel = kernel.detach().to("cpu" if kernel.device.type == "mps" else kernel.device).double()
     pads = []

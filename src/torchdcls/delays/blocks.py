@@ -1,8 +1,8 @@
-"""Delayed sums of a sequence that depends on them: block by block, with far fewer products than one a step and lag.
+"""Delayed sums of a sequence that depends on them, block by block: with fewer products than one per step and lag.
 
-A convolution whose input comes to be step by step still has inputs that are known together: a half of a block is,
-before the other half begins, and a whole block before the next. What a few steps add to some that follow is a short
-convolution, and that takes fewer products as one of spectra than it has pairs of steps.
+The inputs of such a convolution become known step by step, but one half of a block is known before the other half
+begins, and a block before the next one. The sums that a few known steps add to the following ones are a short
+convolution. By spectra it takes fewer products than it has pairs of steps.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from ..ops.conv.api import large_kernel_weight_gradient
 
 
 def block_length(lags: int, steps: int) -> int:
-    """How many steps a block has, a power of 2: about half the lags, where halves and wholes cost the same."""
+    """The steps of a block, a power of 2: about half the lags, so that its halves cost as much as the block."""
     return 1 << min(((lags + 1) // 2 - 1).bit_length(), steps.bit_length() - 1)
 
 
 class Reach:
-    """What `inputs` steps add to the `outputs` that follow at once.
+    """The sums that `inputs` steps add to the `outputs` steps after them.
 
     Args:
-        filters: (out, in, lags), or (channels, 1, lags) where each is delayed by itself; of lag 1 last.
+        filters: (out, in, lags), or (channels, 1, lags) if each channel is delayed by itself; lag 1 is the last.
         inputs, outputs: Numbers of steps.
-        at_once: Whether the gradient of the filters comes through `FiltersAtOnce`, and not through these sums.
+        at_once: Whether the gradient of the filters comes from `FiltersAtOnce` instead of these sums.
     """
 
     def __init__(self, filters: Tensor, inputs: int, outputs: int, at_once: bool = False) -> None:
@@ -50,16 +50,16 @@ class Reach:
 def _products(inputs: int, outputs: int, lags: int) -> tuple[Tensor, Tensor, Tensor]:
     """A short convolution as products: (products, inputs), (products, lags) and (products, outputs).
 
-    Sums of inputs by the first are multiplied by sums of taps by the second, and summed to outputs by the third. They
-    are the pairs of an input and an output, or spectra, whichever are fewer.
+    The first matrix sums inputs, the second sums taps, and the third sums their products to outputs. The products are
+    those of all pairs of an input and an output, or of spectra, whichever are fewer.
     """
     size = inputs + outputs - 1
     pairs = [(j, inputs + k - j - 1, k) for k in range(outputs) for j in range(inputs) if inputs + k - j <= lags]
     if len(pairs) <= (3 * size - 1) // 2:
         ones = (torch.eye(count, dtype=torch.float64) for count in (inputs, lags, outputs))
         return tuple(one[list(which)] for one, which in zip(ones, zip(*pairs, strict=True), strict=True))  # type: ignore[return-value]
-    # Around a circle of this size nothing that is not asked for falls on an output that is. Of a complex number times
-    # another, three products of real ones are enough.
+    # On a circle of this size no other sum falls on these outputs. Three products of real numbers make one of complex
+    # numbers.
     (before, before_sines), (within, within_sines), (after, after_sines) = (
         _waves(size, range(first, first + count)) for first, count in ((0, inputs), (1, lags), (inputs, outputs))
     )
@@ -90,7 +90,7 @@ def _weighed(neurons: Tensor, taps: Tensor) -> Tensor:
 
 
 class _WeighedOnce(torch.autograd.Function):
-    """`_weighed` whose gradient goes to the neurons alone, and from there on to the taps too."""
+    """`_weighed` with a gradient of the neurons alone; only the gradient's own gradient reaches the taps."""
 
     @staticmethod
     def forward(ctx: Any, neurons: Tensor, taps: Tensor) -> Tensor:
@@ -104,11 +104,10 @@ class _WeighedOnce(torch.autograd.Function):
 
 
 class FiltersAtOnce(torch.autograd.Function):
-    """Zeros that are added to the delayed sums, through which the gradient of the filters comes: of all steps at once.
+    """Zeros to add to the delayed sums; they carry the gradient of the filters, for all steps at once.
 
-    `FiltersAtOnce.apply(filters, known, shape)`, with the filters of `Reach`. `known` is a list into which the neurons
-    that were delayed, (steps, ..., in), are put when they are known. The zeros are for as many steps, and one for each
-    lag more.
+    `FiltersAtOnce.apply(filters, known, shape)` takes the filters of `Reach`. Append the delayed neurons, (steps, ...,
+    in), to the list `known` when they are known. The zeros have one step for each of these and for each lag.
 
     Gradients:
         To the filters; not differentiable again.
@@ -123,8 +122,8 @@ class FiltersAtOnce(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Of a convolution of the whole sequence."""
-        # (steps, ..., channels) -> (batch, channels, steps); nothing is due at the first step.
+        """The gradient of a convolution of the whole sequence."""
+        # (steps, ..., channels) -> (batch, channels, steps); no sum is due at the first step.
         neurons, sums = (
             each.to(gradient.dtype).reshape(len(each), -1, each.shape[-1]).permute(1, 2, 0)
             for each in (ctx.known[0], gradient[1:])

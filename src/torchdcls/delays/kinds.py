@@ -1,8 +1,7 @@
 """Layers of learned delays: DCLS layers over time whose positions are read and set as delays in steps.
 
-They differ from `torchdcls.Dcls1d` in three ways: an output never depends on later inputs, positions off the window
-count as its nearest end with a gradient that still reaches them, and what a delay belongs to (a synapse, an axon, a
-dendrite) is the class.
+They differ from `torchdcls.Dcls1d` in three ways: an output never depends on later inputs. Positions off the window
+count as its nearest end, but keep their gradients. Delays belong to synapses, axons or dendrites, by class.
 """
 
 import math
@@ -54,7 +53,7 @@ class SynapticDelays(DelayLayer):
         return super()._delayed(neurons, after)
 
     def _whole_delays(self) -> Tensor:
-        # Clamped for the sake of memory alone, see `_taps`.
+        # Clamped only to stay within memory, see `_taps`.
         return self.delay.int().clamp(0, self.max_delay)
 
     def _leave(self, delayed: Tensor) -> Tensor:
@@ -66,18 +65,18 @@ class SynapticDelays(DelayLayer):
 
 
 class _SharedDelays(DelayLayer):
-    """Delays that all synapses of a neuron share: channels are delayed one by one, and one product mixes them."""
+    """Delays that all synapses of a neuron share: each channel is delayed, and one matrix product mixes them."""
 
     def kernel(self) -> Tensor:
         """The dense kernel of a cross-correlation, (out_features, in_features, max_delay + 1), oldest input first.
 
-        For other programs; the layer itself never makes it.
+        It is for other programs; the layer itself does not use it.
         """
         taps = self.filters().reshape(*self.position.shape[1:], self.max_delay + 1)
         return (self.weight.unsqueeze(-1) * taps).sum(-2)
 
     def filters(self) -> Tensor:
-        """The delays alone, (the delays, 1, max_delay + 1), the oldest step first, each of weight 1."""
+        """The delays with weight 1, (the delays, 1, max_delay + 1), the oldest step first."""
         ones = torch.ones((1, math.prod(self.delay_shape), 1), dtype=self.position.dtype, device=self.position.device)
         return self._taps(ones).transpose(0, 1).to(self.weight.dtype)
 
@@ -138,26 +137,26 @@ class DendriticDelays(_SharedDelays):
 
 def _mixed(neurons: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A matrix product over neurons at each step: (batch, in, time) -> (batch, out, time)."""
-    if neurons.shape[-1] == 1:  # of a stream
+    if neurons.shape[-1] == 1:  # a step of a stream
         return F.linear(neurons.squeeze(-1), weight, bias).unsqueeze(-1)
     return F.conv1d(neurons, weight.unsqueeze(-1), bias)
 
 
 def _shifted(padded: Tensor, delay: Tensor, before: int) -> Tensor:
-    """Channels, (..., channels, before + time), each as many whole steps later: (..., channels, time)."""
+    """Channels, (..., channels, before + time), each delayed by whole steps: (..., channels, time)."""
     index = torch.arange(padded.shape[-1] - before, device=padded.device) + (before - delay.unsqueeze(-1))
     return padded.gather(-1, index.expand(*padded.shape[:-1], -1))
 
 
 def _is_sparse(neurons: Tensor) -> bool:
-    # Where rows are read one by one: fewer than one product would read.
+    # Whether reading single rows is less than one matrix product reads.
     if neurons.requires_grad or neurons.device.type != "cpu" or neurons.dtype.itemsize < 4 or special_tensors():
         return False
     return 2 * int(neurons.count_nonzero()) < neurons.shape[-1]
 
 
 def _rows_of_active(neurons: Tensor, rows: Tensor) -> Tensor:
-    """`neurons @ rows`, of which only the rows of inputs that are not 0 are read."""
+    """`neurons @ rows`, which only reads the rows of inputs other than 0."""
     batch = neurons.reshape(-1, neurons.shape[-1])
     active = batch != 0
     starts = F.pad(active.sum(-1).cumsum(0), (1, 0))[:-1]

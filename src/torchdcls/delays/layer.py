@@ -32,9 +32,6 @@ class Rounding:
         """Whether delays are rounded now."""
         return self.final or self.contexts > 0
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Rounding":
-        return Rounding(self.final)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return Rounding, (self.final,)
 

@@ -1,42 +1,33 @@
-"""Whole delays: for an evaluation, or for good."""
+"""Whole delays, for an evaluation or for good."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
-from .. import _checks
+from ..optim import layers_of
 from .layer import DelayLayer
 
 
 def delay_layers(model: nn.Module) -> dict[str, DelayLayer]:
-    """The delay layers of a model, by name.
-
-    Raises:
-        ValueError: There are none.
-        TypeError: The model is no module.
-    """
-    _checks.module("model", model)
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, DelayLayer)}
-    if not layers:
-        raise ValueError(f"model: expected a model with layers of delays, got {type(model).__name__} without any")
-    return layers
+    """The delay layers of a model, by name; at least one."""
+    return layers_of(model, DelayLayer, "layers of delays")  # type: ignore[type-abstract]
 
 
 @contextmanager
 def rounded_delays(model: nn.Module) -> Iterator[None]:
-    """Inside, the delay layers of a model shift by whole steps, each spike to one step alone, without any spread.
+    """Inside, the delay layers of a model delay by whole steps, without any spread.
 
     Delays are clamped to the window, then rounded, halves to even positions. No parameter changes: a state dict that is
     saved inside is that of the unrounded model, and a copy made inside is not rounded. Weights keep their gradients,
     delays have none.
 
     Args:
-        model: A model with delay layers, an average of one too.
+        model: A model with delay layers, or an average of one.
 
     Raises:
         ValueError: The model has no delay layers, or delays that are not finite.
-        TypeError: The model is no module.
+        TypeError: The model is not a module.
 
     Example:
         >>> import torch
@@ -57,16 +48,16 @@ def rounded_delays(model: nn.Module) -> Iterator[None]:
 
 
 def round_delays_(model: nn.Module) -> None:
-    """Makes the delays of a model whole for good, as inside `rounded_delays`, and positions with them, in place.
+    """Rounds the delays of a model for good, as inside `rounded_delays`, and its positions with them, in place.
 
-    The state dict of such a layer says so where it is loaded: into a layer that is rounded too.
+    The state dict of such a layer only loads into a layer that is rounded too.
 
     Args:
         model: A model with delay layers.
 
     Raises:
         ValueError: The model has no delay layers, or delays that are not finite or cannot be set.
-        TypeError: The model is no module.
+        TypeError: The model is not a module.
     """
     layers = _finite_layers(model)
     with rounded_delays(model):

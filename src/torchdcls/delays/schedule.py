@@ -1,4 +1,4 @@
-"""How wide elements spread, epoch by epoch: wide at first, so that they feel where they are needed, and then narrow."""
+"""The spread of elements, epoch by epoch: wide at first, so that gradients reach far, then narrow."""
 
 import math
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ _KINDS: tuple[ScheduleKind, ...] = get_args(ScheduleKind)
 
 
 class SigmaSchedule:
-    """Sets every sigma of a model, the same in all elements of a layer, and moves it from `start` to `end`.
+    """Sets every sigma of a model, equal for all elements of a layer, and moves it from `start` to `end`.
 
     In epoch `e`, counted from 0 and not beyond `epochs`:
 
         exponential: sigma = start * (end / start) ** (e / epochs)
         linear:      sigma = start + (end - start) * e / epochs
 
-    Sigmas are frozen, as they are not learned then. Call `step` after each epoch.
+    Sigmas are frozen and not learned. Call `step` after each epoch.
 
     Args:
-        model: A model with DCLS layers of any dimension. Those without sigma ("bilinear") stay as they are; where there
-            are no others, the schedule counts epochs and changes nothing, so that code that compares needs no branch.
+        model: A model with DCLS layers of any dimension. Layers without sigma ("bilinear") do not change, also if there
+            are no others: code that compares interpolations needs no branch.
         start: Sigma in epoch 0, in steps or grid cells, at least 0. The spread is the profile's smallest scale (0.27 of
             "gaussian") plus sigma. None: half of the window, `(max_delay + 1) // 2`, in each layer and along each axis.
         end: Sigma from epoch `epochs` on.
@@ -35,11 +35,11 @@ class SigmaSchedule:
         kind: "exponential", for which `start` and `end` are more than 0, or "linear".
 
     Attributes:
-        epoch: How many epochs are over.
+        epoch: The number of finished epochs.
 
     Raises:
-        ValueError: A number out of range, no such kind, a model without DCLS layers, or a sigma that is computed by a
-            parametrization.
+        ValueError: A number out of range, an unknown kind, a model without DCLS layers, or a sigma that a
+            parametrization computes.
         TypeError: An argument of a wrong type.
 
     Source:
@@ -89,21 +89,21 @@ class SigmaSchedule:
         return cls(model, 10.0, 10 * 0.95**100, epochs)
 
     def step(self) -> None:
-        """An epoch is over."""
+        """Ends an epoch."""
         self.epoch += 1
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a run needs to resume."""
+        """Everything that a run needs to resume."""
         names = "start", "end", "epochs", "kind", "epoch"
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Resumes where a schedule was, with its settings, and sets the model's sigmas.
+        """Resumes a schedule with its settings, and sets the model's sigmas.
 
         Raises:
-            ValueError: What is no state of a schedule.
-            TypeError: No mapping, or a value of a wrong type.
+            ValueError: Not a state of a schedule.
+            TypeError: Not a mapping, or a value of a wrong type.
         """
         _checks.of_type("state_dict", state_dict, Mapping, "the state of a schedule")
         if missing := [name for name in self.state_dict() if name not in state_dict]:

@@ -1,4 +1,4 @@
-"""Fewer synapses, fewer delays, and delays that come to be whole."""
+"""Fewer synapses, fewer delays, and delays near whole steps."""
 
 from typing import Literal, get_args
 
@@ -14,7 +14,13 @@ DelayChoice = Literal["random", "learned"]
 _CHOICES: tuple[DelayChoice, ...] = get_args(DelayChoice)
 
 
-class FixedMask(nn.Module):
+class _Mask(nn.Module):
+    def right_inverse(self, masked: Tensor) -> Tensor:
+        """An original with this masked tensor."""
+        return masked
+
+
+class FixedMask(_Mask):
     """A parametrization: entries outside a mask are `value`, and do not learn."""
 
     mask: Tensor
@@ -28,15 +34,11 @@ class FixedMask(nn.Module):
         """The masked tensor, in the shape of the original."""
         return torch.where(self.mask, original, self.value)
 
-    def right_inverse(self, masked: Tensor) -> Tensor:
-        """An original that is masked to this."""
-        return masked
 
-
-class LearnedMask(nn.Module):
+class LearnedMask(_Mask):
     """A parametrization: the entries with the largest scores stay, the others are `value`.
 
-    A score has the gradient of a factor of its entry's distance to `value`, also where the entry is not active.
+    A score has the gradient of a factor on the distance of its entry to `value`, also if the entry is not active.
     """
 
     active: Tensor
@@ -53,24 +55,20 @@ class LearnedMask(nn.Module):
         masked = torch.where(rank < self.active, original, self.value)
         return masked + (self.score - self.score.detach()) * (original.detach() - self.value)
 
-    def right_inverse(self, masked: Tensor) -> Tensor:
-        """An original that is masked to this."""
-        return masked
-
 
 def sparsify_weights_(model: nn.Module, active: float) -> None:
-    """Keeps a share of the synapses of each delay layer, drawn at random; the weights of the others are 0 for good.
+    """Keeps a random share of the synapses of each delay layer; the weights of the others are 0 for good.
 
-    `weight` is a parametrization then (torch.nn.utils.parametrize), whose mask is in the state dict. To load one,
-    sparsify the new model first. Removing the parametrization leaves plain weights, with which `step` is faster.
+    A parametrization then computes `weight` (torch.nn.utils.parametrize), and its mask is in the state dict. To load
+    one, sparsify the new model first. Removing the parametrization leaves plain weights, with which `step` is faster.
 
     Args:
         model: A model with delay layers.
-        active: The share that stays, from 0 to 1, of each layer.
+        active: The share of each layer that stays, from 0 to 1.
 
     Raises:
-        ValueError: `active` out of range, no delay layers, or one that is sparse already.
-        TypeError: `model` is no module, `active` no number.
+        ValueError: `active` out of range, no delay layers, or a layer that is sparse already.
+        TypeError: `model` is not a module, or `active` not a number.
     """
     share = _share(active)
     layers = delay_layers(model)
@@ -82,21 +80,21 @@ def sparsify_weights_(model: nn.Module, active: float) -> None:
 
 
 def sparsify_delays_(model: nn.Module, active: float, choice: DelayChoice = "random") -> None:
-    """Lets a share of the delays of each layer be learned; the others are 0.
+    """Keeps a share of the delays of each layer; the others are 0 and do not learn.
 
-    `position` is a parametrization then (torch.nn.utils.parametrize), whose mask or scores are in the state dict. To
-    load one, sparsify the new model first, in the same way. Delays that are not active stay 0 also where `delay` is
-    set. Removing the parametrization leaves plain positions, with which `step` is faster.
+    A parametrization then computes `position` (torch.nn.utils.parametrize), and its mask or scores are in the state
+    dict. To load one, sparsify the new model first, in the same way. Setting `delay` leaves inactive delays at 0.
+    Removing the parametrization leaves plain positions, with which `step` is faster.
 
     Args:
         model: A model with delay layers.
-        active: The share that is learned, from 0 to 1, of each layer.
-        choice: "random": drawn once. "learned": those with the largest scores at each time. Scores learn with the
-            positions, at the rate that `param_groups` gives to these.
+        active: The share of each layer that is learned, from 0 to 1.
+        choice: "random": drawn once. "learned": always those with the largest scores. Scores learn with the positions,
+            at the learning rate that `param_groups` gives these.
 
     Raises:
-        ValueError: `active` out of range, no such choice, no delay layers, or one that is sparse already.
-        TypeError: `model` is no module, `active` no number.
+        ValueError: `active` out of range, an unknown choice, no delay layers, or a layer that is sparse already.
+        TypeError: `model` is not a module, or `active` not a number.
 
     Example:
         >>> from torchdcls.delays import SynapticDelays, sparsify_delays_
@@ -123,17 +121,17 @@ def sparsify_delays_(model: nn.Module, active: float, choice: DelayChoice = "ran
 def integer_loss(model: nn.Module) -> Tensor:
     """Mean squared distance of delays to the nearest integers, averaged over the delay layers; 0 when all are whole.
 
-    Added to the loss late in training, it makes rounding cost less.
+    Add it to the loss late in training to lose less by rounding.
 
     Returns:
         Scalar, float32 at least, from 0 to 0.25. Unit: steps squared.
 
     Raises:
         ValueError: The model has no delay layers.
-        TypeError: The model is no module.
+        TypeError: The model is not a module.
 
     Gradients:
-        To positions. Delays between two integers, at the same distance from both, are drawn to the even position.
+        To positions. Delays halfway between two integers are drawn to the even position.
     """
     losses = []
     for layer in delay_layers(model).values():
@@ -150,7 +148,7 @@ def _share(active: float) -> float:
 
 
 def _drawn(like: Tensor, share: float) -> Tensor:
-    # Exactly so many: two masks of one share are equally dense.
+    # Exactly this share: two masks are equally dense.
     count = like.numel()
     order = torch.randperm(count, device=like.device)
     return (order < round(share * count)).reshape(like.shape)

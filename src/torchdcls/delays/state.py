@@ -1,4 +1,4 @@
-"""What a stream of time steps keeps from one part to the next."""
+"""The state of a stream of time steps between two of its parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from ..ops.tracing import version
 
 
 class Source:
-    """Tensors at this version, and settings: equal while nothing that is made of them would be different."""
+    """Versions of tensors, and settings: equal as long as a result of them stays the same."""
 
     def __init__(self, tensors: Sequence[Tensor], settings: tuple[Any, ...]) -> None:
-        self._kept = [tensor.detach() for tensor in tensors]  # so that no other tensor comes to stand where they do
+        self._kept = [tensor.detach() for tensor in tensors]  # so that no other tensor takes their memory
         self._key = settings, [(version(tensor), tensor.data_ptr()) for tensor in tensors]
 
     def __eq__(self, other: object) -> bool:
@@ -24,12 +24,12 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class DelayState:
-    """What inputs so far will still add to later outputs of a delay layer; see `SynapticDelays.step` and `stream`.
+    """The sums that earlier inputs add to later outputs of a delay layer; see `SynapticDelays.step` and `stream`.
 
     Args:
         pending: (batch, neurons, max_delay), or without batch; entry `k` is due `k` steps from now. Neurons are the
-            outputs of synaptic delays, and those that have the delays, `kernel_count` times, of others.
-        taps, source: What a step made of the parameters, and of which ones; made again where they are missing.
+            outputs of synaptic delays; of axonal and dendritic ones, those with delays, `kernel_count` times.
+        taps, source: The kernel of a step, and the parameters that it was made from. None: they are made again.
     """
 
     pending: Tensor

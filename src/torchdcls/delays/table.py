@@ -3,7 +3,7 @@
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -234,15 +234,13 @@ def _pyarrow() -> tuple[Any, Any]:
 
 def _numbers(name: str, values: list[Any], path: str | Path) -> Tensor:
     kind, dtype = (int, torch.int64) if name in ("pre", "post") else (float, torch.float64)
-
-    def refuse(value: object) -> NoReturn:
-        raise ValueError(f"{name}: expected {kind.__name__} in every row of {path}, got {value!r}")
-
-    def number(value: Any) -> int | float:
+    numbers = []
+    for value in values:
         try:
-            found = kind(value)
+            numbers.append(kind(value))
+            exact = isinstance(value, str) or numbers[-1] == value
         except (TypeError, ValueError):
-            refuse(value)
-        return found if isinstance(value, str) or found == value else refuse(value)
-
-    return torch.tensor([number(value) for value in values], dtype=dtype)
+            exact = False
+        if not exact:
+            raise ValueError(f"{name}: expected {kind.__name__} in every row of {path}, got {value!r}")
+    return torch.tensor(numbers, dtype=dtype)

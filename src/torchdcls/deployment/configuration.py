@@ -62,11 +62,6 @@ class Configuration:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError(f"configuration: expected a mapping, got {type(values).__name__}")
-        if not isinstance(values.get("model"), str | None) or not isinstance(values.get("arguments", {}), dict):
-            raise ValueError(
-                "configuration: expected a name and a mapping for model and arguments, got "
-                f"{values.get('model')!r} and {values.get('arguments')!r}"
-            )
         return cls(**{entry.name: values[entry.name] for entry in fields(cls) if entry.name in values})
 
 

@@ -13,6 +13,7 @@ from .. import _checks
 from .._extras import require
 from .._files import whole_file
 from ..conversion import FuseReport, fuse
+from ..conversion.report import by_axis
 from ..nn import DclsLayer
 from . import onnx_file
 from .agreement import Check, Reference
@@ -208,8 +209,12 @@ def _expected(reference: Reference, example: Tensor, dynamic_size: DynamicSize) 
         for batch, size in zip((3, 1), sizes, strict=True):
             reference.add(_input(example, batch, size))
     except Exception as error:
-        return [own], f"the model itself takes no other size, such as {'x'.join(map(str, first))} ({reason(error)})"
+        return [own], f"the model itself takes no other size, such as {by_axis(first)} ({reason(error)})"
     return [own, *sizes], ""
+
+
+# The names of the free axes, sentences about them, and the comparisons.
+_Written = tuple[dict[int, str], tuple[str, ...], tuple[Check, ...]]
 
 
 @dataclass(frozen=True)
@@ -224,54 +229,49 @@ class _Writer:
     text: str  # the configuration
     say: Callable[[str], None]
 
-    def write(
-        self, sizes: list[tuple[int, ...]], note: str, dynamic_size: DynamicSize
-    ) -> tuple[dict[int, str], tuple[str, ...], tuple[Check, ...]]:
-        """Writes with free sizes where there are several; if any part of it fails, with those of the example.
+    def write(self, sizes: list[tuple[int, ...]], note: str, dynamic_size: DynamicSize) -> _Written:
+        """Writes with free sizes where there are several; if any part of it fails, with the example's.
 
         Args:
             sizes, note: As `_expected` returns them.
             dynamic_size: As in `export`.
-
-        Returns:
-            The names of the free axes, sentences about them, and the comparisons.
         """
-        own, names = sizes[0], axis_names(self.example.dim())
         if len(sizes) > 1:
             try:
-                return names, *self._written(names, sizes)
+                return self._written(sizes)
             except ExportError as error:
                 if dynamic_size is True and not str(error).startswith(_OF_THE_MODEL):
                     raise
                 note = _after_name(error)
         if note and dynamic_size is True:
             raise ExportError(f"dynamic_size: expected a model that can be written for all sizes, but {note}")
-        _, checks = self._written({0: names[0]}, [own])
-        notes = (f"the size is fixed at {'x'.join(map(str, own))}: {note}",) if note else ()
-        return {0: names[0]}, notes, checks
+        free, notes, checks = self._written(sizes[:1])
+        return free, (f"the size is fixed at {by_axis(sizes[0])}: {note}",) if note else notes, checks
 
-    def _written(self, free: dict[int, str], sizes: list[tuple[int, ...]]) -> tuple[tuple[str, ...], tuple[Check, ...]]:
-        """A sentence about the sizes that a file with free axes of these names takes, and its comparisons."""
+    def _written(self, sizes: list[tuple[int, ...]]) -> _Written:
+        several = len(sizes) > 1
+        names = axis_names(self.example.dim())
+        free = names if several else {0: names[0]}
         # A program keeps the limits under which it was traced. ONNX has none, so that the largest input is traced,
         # in which no axis has size 1.
         program = trace(self.model, _input(self.example, 2, sizes[0 if self.opset is None else -1]), free)
-        least = least_sizes(program) if len(sizes) > 1 else sizes[0]
+        least = least_sizes(program) if several else sizes[0]
         taken = [size for size in sizes if self.opset is None or all(map(ge, size, least))]
         try:
             self.reference.check(run_program(program.module()), "the program that torch.export makes", taken)
         except ExportError as error:
-            but = "" if len(sizes) > 1 else "expected one that torch.export follows for any batch size, but "
+            but = "" if several else "expected one that torch.export follows for any batch size, but "
             raise ExportError(f"{_OF_THE_MODEL}{but}{_after_name(error)}") from None
         self.say("writing and checking the file")
         for file in self.path.parent.iterdir():  # of an earlier attempt
             file.unlink()
-        of = None if len(sizes) > 1 else sizes
         if self.opset is not None:
             onnx_file.write_onnx(program, self.path, opset=self.opset, free=free, text=self.text)
-            return (), self.reference.check(onnx_file.run_onnx(self.path), "the ONNX file", of)
+            return free, (), self.reference.check(onnx_file.run_onnx(self.path), "the ONNX file", sizes)
         write_program(program, self.path, self.text)
-        notes = (f"sizes from {'x'.join(map(str, least))} up",) if len(sizes) > 1 else ()
-        return notes, self.reference.check(run_program(read_program(self.path)), "torch.export's file", of)
+        notes = (f"sizes from {by_axis(least)} up",) if several else ()
+        run = run_program(read_program(self.path))
+        return free, notes, self.reference.check(run, "torch.export's file", sizes)
 
 
 def _after_name(error: ExportError) -> str:

@@ -19,8 +19,6 @@ DEFAULT_OPSET = 20
 METADATA = "torchdcls"
 # What onnxruntime computes in on a CPU.
 DTYPES = (torch.float32, torch.float16, torch.float64)
-# Protobuf's limit is 2 GiB for the whole file, of which the graph needs a part.
-_LARGEST = 2**31 - 2**26
 
 
 def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[int, str], text: str) -> None:
@@ -28,7 +26,7 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
 
     Args:
         program: From `trace`.
-        path: The file; weights that do not fit into it go into NAME.data beside it.
+        path: The file. Torch puts weights of more than 1.5 GiB into NAME.data beside it, as Protobuf's limit is 2 GiB.
         opset: Version of the operators.
         free: Names of the free axes.
         text: The configuration, for the file's metadata.
@@ -56,7 +54,7 @@ def write_onnx(program: ExportedProgram, path: Path, *, opset: int, free: dict[i
                 f"leave it out, or take {got}"
             )
         written.model.metadata_props[METADATA] = text
-        written.save(str(path), external_data=_weight_bytes(program) > _LARGEST)
+        written.save(path)
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -78,11 +76,6 @@ def run_onnx(path: Path) -> Callable[[Tensor], list[Tensor]]:
             "or a newer onnxruntime"
         ) from None
     return lambda given: [torch.from_numpy(output) for output in session.run(None, {"input": given.numpy()})]
-
-
-def _weight_bytes(program: ExportedProgram) -> int:
-    tensors = [*program.state_dict.values(), *(c for c in program.constants.values() if isinstance(c, Tensor))]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _cause(error: BaseException) -> str:

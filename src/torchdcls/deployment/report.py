@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..conversion import FuseReport
 from ..conversion.fuse import moved_onto_the_grid
-from ..conversion.report import counted
+from ..conversion.report import by_axis, counted
 from .agreement import Check
 
 Format = Literal["onnx", "pt2", "safetensors"]
@@ -19,7 +19,7 @@ class ExportReport:
     Attributes:
         path: The file.
         to: Its format.
-        files: All files, with their sizes in bytes: a model of more than 2 GB has its weights in a second one.
+        files: All files, with their sizes in bytes: ONNX weights of more than 1.5 GiB are in a second one.
         opset: ONNX's version of operators, None for the other formats.
         input: Shape of the input, with names for the axes whose sizes are free; None where there is no program.
         fused: How DCLS layers were fused; None where they were kept, or there are none.
@@ -52,7 +52,7 @@ class ExportReport:
                 lines.append(f"  {moved_onto_the_grid(self.fused.clamped)}")
         lines += [f"  {note}" for note in self.notes]
         lines += [
-            f"  {'x'.join(map(str, check.shape))}: largest difference from the model {check.difference:.2g} "
+            f"  {by_axis(check.shape)}: largest difference from the model {check.difference:.2g} "
             f"(allowed {check.tolerance:.2g})"
             for check in self.checks
         ]

@@ -193,14 +193,14 @@ def _read(path: Path) -> _Stored:
 def _foreign(path: Path, found: str | None) -> str:
     if found is not None and found.startswith("torchdcls checkpoint"):
         return (
-            f"path: expected a file of torchdcls export, got the checkpoint '{path}' of a run; make one of it with "
+            f"path: expected a file of torchdcls export, got the checkpoint '{path}' of a run; export it with "
             "torchdcls export CHECKPOINT --to safetensors"
         )
     if found is not None and found.startswith("torchdcls model"):
         return f"path: expected {FORMAT!r}, got '{path}' with {found!r}; a newer torchdcls reads it"
     return (
         f"path: expected a file that torchdcls has exported ({FORMAT!r}), got '{path}' with format {found!r}; "
-        "weights of other programs are read by safetensors.torch.load_model"
+        "load weights of other programs with safetensors.torch.load_model"
     )
 
 

@@ -105,14 +105,6 @@ def _pointwise(call: Call) -> Reach:
     return joined(map(call.reach, call.inputs), call.shape)
 
 
-def _fresh(call: Call) -> Reach:
-    return independent(call.shape, len(call.image))
-
-
-def _copied(call: Call) -> Reach:
-    return call.reach(call.given["src"]).expanded(call.shape)
-
-
 def _moved(call: Call) -> Reach:
     """For elements that are moved: the same operation moves what they depend on."""
     more = {name: value for number, (name, value) in enumerate(call.given.items()) if number}
@@ -155,10 +147,6 @@ def _convolution(call: Call) -> Reach:
     shape = list(each.shape)
     shape[channels] = call.shape[channels] // groups
     return reach.of(each.expand(shape).flatten(channels - 1, channels))
-
-
-def _pool(call: Call) -> Reach:
-    return _slid(call, call.main, call.numbers("kernel_size", _axes_in(call.name)))
 
 
 def _slid(call: Call, reach: Reach, taps: Sequence[int]) -> Reach:
@@ -253,7 +241,9 @@ def _attention(call: Call) -> Reach:
 # were made from the image, their pixels are not followed.
 _RULES: dict[str, Rule] = {
     r"_?convolution": _convolution,
-    r"max_pool2d|max_pool[23]d_with_indices|avg_pool\dd": _pool,
+    r"max_pool2d|max_pool[23]d_with_indices|avg_pool\dd": lambda call: _slid(
+        call, call.main, call.numbers("kernel_size", _axes_in(call.name))
+    ),
     r"_?adaptive_(avg|max)_pool\dd": _adaptive,
     r"upsample_(nearest\dd|linear1d|bilinear2d|bicubic2d|trilinear3d)": _enlarged,
     # Borders of the image are left out, whatever is there.
@@ -267,8 +257,10 @@ _RULES: dict[str, Rule] = {
 }
 _RULES_FOR_ALL_INPUTS: dict[str, Rule] = {
     # These take only the shape of a tensor, or overwrite it.
-    r"(zeros|ones|empty|full|rand|randn)_like|new_(zeros|ones|empty|full)(_strided)?|zero": _fresh,
-    r"copy": _copied,
+    r"(zeros|ones|empty|full|rand|randn)_like|new_(zeros|ones|empty|full)(_strided)?|zero": lambda call: independent(
+        call.shape, len(call.image)
+    ),
+    r"copy": lambda call: call.reach(call.given["src"]).expanded(call.shape),
     r"cat|stack": _laid,
     r"(add|b|baddb)?mm": _product,
     r"_scaled_dot_product\w*": _attention,

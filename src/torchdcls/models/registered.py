@@ -88,9 +88,9 @@ class FoldablePosEnc(RepConditionalPosEnc):  # type: ignore[misc]
 
 
 # Kernels are those of the authors' models and files for ConvNeXt at 17x17, CAFormer, FastViT and ResNet-50; elsewhere
-# the largest counts that do not exceed the host's parameters, at most 40 at 17x17 and 26 at 23x23. More parameters than
-# the host have CAFormer (29 elements at 17x17 and 21 at 23x23 would fit) and ResNet-50 with sigmas (4 would fit), as
-# would ConvFormer-S18 with the 40 elements at 17x17 of the authors' file.
+# the largest counts that do not exceed the host's parameters, at most 40 at 17x17 and 26 at 23x23. CAFormer (29
+# elements at 17x17 and 21 at 23x23 would fit) and ResNet-50 with sigmas (4 would fit) have more parameters than the
+# host, as ConvFormer-S18 would with the 40 elements at 17x17 of the authors' file.
 _23 = Elements(23, 26)
 _7 = Elements(7, 5)
 FASTVIT_ARGUMENTS = {"pos_embs": (None, None, None, partial(FoldablePosEnc, spatial_shape=(7, 7)))}
@@ -104,7 +104,7 @@ HOSTS = (
     Host("convformer_b36", "sail_in1k", Elements(17, 40), _23),
     Host("caformer_s18", "sail_in1k", Elements(17, 34), _23),
     Host("fastvit_sa24", "apple_in1k", Elements(17, 34), _23, arguments=FASTVIT_ARGUMENTS),
-    # timm draws its weights for each layer's channels, so that no single standard deviation is right.
+    # timm draws its weights by each layer's channels, so that no single standard deviation is right.
     Host("resnet50", "a2_in1k", _7, _7, "dense 3x3", weight_std=None, feature_levels=5, flat_stages=False),
 )
 
@@ -249,7 +249,7 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
             features["flatten_sequential"] = True
         if pretrained:
             _check_file(name, **arguments)
-        # timm itself allows the settings in training programs' files only where a file is named, not an address.
+        # timm itself allows the settings in training programs' files only for a file, not for an address.
         with torch.serialization.safe_globals(files.SAFE_GLOBALS):
             model: nn.Module = build_model_with_cfg(
                 partial(_converted, host, interpolation),
@@ -270,7 +270,7 @@ def _entry(host: Host, interpolation: Interpolation) -> Callable[..., nn.Module]
     return entry
 
 
-# Where register_model looks for them. Weights are the authors' own, where they publish any of the same kernels.
+# register_model looks here. Weights are the authors' own, where they publish some with the same kernels.
 default_cfgs = generate_default_cfgs(
     {
         f"{host.name}_dcls_{name}": pretrained_cfg(host, official.address(host.name, name, **vars(host.elements(name))))

@@ -1,8 +1,8 @@
 """Models of timm made from the description in a file, in which nothing can name another file or an address.
 
 timm's `create_model` passes its arguments on to a builder and to the constructor of the model. The builder and
-`create_model` load weights, a constructor makes layers alone. So a file may give arguments of the constructor, as
-numbers, flags and words; whatever timm's version, the arguments that load are those of the other two functions.
+`create_model` load weights; a constructor only makes layers. So a file may give arguments of the constructor, as
+numbers, flags and words. In every version of timm only arguments of the other two functions load something.
 """
 
 import inspect
@@ -24,11 +24,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from .._checks import first_line, nearest
 from .registered import twin
 
-# Taken out of the arguments on their way to the constructor; none of them loads anything.
+# Arguments that do not reach the constructor; none of them loads anything.
 _ON_THE_WAY = frozenset(
     ("bn_eps", "bn_momentum", "exportable", "feature_cls", "features_only", "no_jit", "out_indices", "scriptable")
 )
-# Where a model is made, and in which precision, says who loads it.
+# The caller who loads a model decides its device and precision.
 _OF_THE_LOADER = {"device", "dtype"}
 # timm's tags of weights, behind a dot, have characters of their own.
 _NAME = re.compile(r"\w+(\.[\w.-]+)?", re.ASCII)
@@ -36,7 +36,7 @@ _WORD = re.compile(r"\w*", re.ASCII)
 _LONGEST, _DEEPEST, _LARGEST = 80, 8, 2**24
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxlong = _LONGEST
-# A conversion may leave few of the parameters that a model is made with first.
+# A conversion may remove most of the parameters that a model is made with.
 _MADE_PER_STORED, _ALWAYS_MADE = 64, 2**20
 
 

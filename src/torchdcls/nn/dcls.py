@@ -1,8 +1,8 @@
 """Dilated convolutions with learnable spacings as modules: `torch.nn.ConvNd` with elements instead of a dense kernel.
 
-They differ from torch's layers in three ways: `kernel_count` elements take the place of a kernel size, the dense kernel
-they make is `dilated_kernel_size` large, and there is no `dilation`, which the positions replace. The functions behind
-them are `torchdcls.construct_kernel` and `torchdcls.dcls_conv`.
+They differ from torch's layers in three ways: `kernel_count` elements replace the kernel size, the size of the dense
+kernel is `dilated_kernel_size`, and positions replace `dilation`. The functions behind them are
+`torchdcls.construct_kernel` and `torchdcls.dcls_conv`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from .layer import DclsLayer, arguments_of
 
 
 class DclsNd(DclsLayer):
-    """What `Dcls1d`, `Dcls2d` and `Dcls3d` have in common; use those.
+    """The base of `Dcls1d`, `Dcls2d` and `Dcls3d`; use those.
 
     Source:
         Khalfaoui-Hassani et al., arXiv:2112.03740 and arXiv:2306.00817.
@@ -58,10 +58,10 @@ class DclsNd(DclsLayer):
                 tap of the dense axes, if any).
             stride: As in torch.
             padding: As in torch: one integer, one per axis, "same" or "valid". For even sizes "same" pads one cell less
-                before the map than after it, as in torch, so that an element at position 0 reads the cell after the
+                before the map than after it, as in torch: an element at position 0 then reads the cell after the
                 output's own.
-            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. The default of 1 is
-                for a single element alone, which has nowhere to move: always give it.
+            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. Always pass it: the
+                default of 1 only suits a single element, which cannot move.
             groups: As in torch.
             bias: Whether to add a learned bias.
             padding_mode: "zeros", "reflect", "replicate" or "circular". Padding may be larger than the map, which is
@@ -70,11 +70,13 @@ class DclsNd(DclsLayer):
             learned_dims: Spatial axes (0 is the first after the channels) along which positions are learned; the others
                 are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
             position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
-                broadcasts to the shape of `position`; all in grid cells, then clamped to the grid.
-            sigma_init: Where every sigma starts, at least 0, in grid cells. None: where the interpolation has it start.
+                broadcasts to the shape of `position`; all in grid cells, then clamped to the grid. A radius of more
+                than half the kernel size warns.
+            sigma_init: The start of every sigma, at least 0, in grid cells. None: the start of the interpolation.
             method: How to convolve, see `torchdcls.large_kernel_conv`.
-            device: Where parameters are made.
-            dtype: Of weight and bias. Position and sigma are kept in float32 at least, also by `.to(torch.bfloat16)`.
+            device: Device of the parameters.
+            dtype: Dtype of weight and bias. Position and sigma stay in float32 at least, also after
+                `.to(torch.bfloat16)`.
 
         Attributes:
             weight: (out_channels, in_channels/groups, *dense sizes, kernel_count).
@@ -117,8 +119,8 @@ class Dcls1d(DclsNd):
     """1-D convolution whose kernel elements learn where to sit.
 
     Maps (batch, in_channels, length) to (batch, out_channels, length out). See `__init__` for arguments and attributes.
-    As a layer of delays, with zeros in front of the signal so that nothing reads the future, the delay of an element is
-    `size - 1 - size // 2 - position`, from 0 to `size - 1` steps.
+    As a layer of delays, with `size - 1` zeros before the signal, the delay of an element is `size - 1 - size // 2 -
+    position`, from 0 to `size - 1` steps. `torchdcls.delays` has layers for this.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Where the positions and sigmas of elements start."""
+"""Where positions and sigmas start."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""What every layer with learnable spacings has: elements, the kernel that they make, and its cache."""
+"""The base of every layer with learnable spacings: its elements, their kernel, and its cache."""
 
 import math
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
 from ..profiles import Profile
 from .init import PositionInit, check_position_init, check_sigma_init, position_start_
 
-# What the metadata of a state dict call a layer's `kernel_text`.
+# The key of `kernel_text` in the metadata of a state dict.
 _KERNEL = "dcls kernel"
-# The settings that others are checked by.
+# The settings that the checks of others need.
 _FIRST = ("kernel_count", "learned_dims", "dilated_kernel_size", "stride", "interpolation")
-# What torch's older functions call what they compute an element from: weight_norm, spectral_norm, and those of pruning.
+# Endings of the tensors from which torch's older functions compute a parameter: weight_norm, spectral_norm, pruning.
 _SOURCE_ENDINGS = ("", "_g", "_v", "_orig", "_u", "_mask")
 
 
@@ -30,19 +30,10 @@ def arguments_of(names: dict[str, Any]) -> dict[str, Any]:
 
 
 class DclsLayer(nn.Module):
-    """What `DclsNd` and `DclsTransposeNd` have in common; a module of it holds DCLS parameters.
+    """The base of `DclsNd`, `DclsTransposeNd` and delay layers: every module with DCLS parameters is one.
 
-    Args:
-        in_channels, out_channels, kernel_count, stride, dilated_kernel_size, groups, bias: See `DclsNd`.
-        interpolation, learned_dims, position_init, sigma_init, method, device, dtype: See `DclsNd`.
-
-    Attributes:
-        weight: (channels, channels/groups, *dense sizes, kernel_count), see `weight_channels`.
-        position, sigma, bias: See `DclsNd`.
-
-    Raises:
-        ValueError: An argument is out of range; the message names it.
-        TypeError: An argument of a wrong type.
+    See `DclsNd` for arguments and attributes. `weight` is (channels, channels/groups, *dense sizes, kernel_count), with
+    the channels of `weight_channels`.
     """
 
     dims: int
@@ -71,7 +62,6 @@ class DclsLayer(nn.Module):
         _checks.flags(bias=bias)
         device = None if device is None else _checks.device(device)
         _checks.channels(**{name: settings[name] for name in ("groups", "in_channels", "out_channels")})
-        # What others are checked by comes first.
         self._set(**{name: settings.pop(name) for name in _FIRST})
         self._set(**settings)
 
@@ -92,11 +82,11 @@ class DclsLayer(nn.Module):
         self.reset_parameters()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As in torch; a setting is checked as when the layer is made, and refused where its parameters do not fit."""
+        """As in torch; a setting is checked as in the constructor, and refused if the parameters do not fit it."""
         super().__setattr__(name, self._checked(name, value))
 
     def _set(self, **settings: Any) -> None:
-        # What comes is checked, and not yet what an attribute is declared as.
+        # Values are not of the declared types until they are checked.
         for name, value in settings.items():
             setattr(self, name, value)
 
@@ -104,7 +94,7 @@ class DclsLayer(nn.Module):
         return name in self.__dict__
 
     def _checked(self, name: str, value: Any) -> Any:
-        """The value of a setting as the layer keeps it; of any other attribute as it is."""
+        """The value of a setting in the form that the layer keeps; other attributes unchanged."""
         match name:
             case _ if name in _checks.FOREIGN:
                 raise ValueError(_checks.hint_for(name, value))
@@ -144,12 +134,12 @@ class DclsLayer(nn.Module):
 
     @property
     def weight_channels(self) -> tuple[int, int]:
-        """The first two axes of `weight`: (out_channels, in_channels/groups), or as torch's layer has them."""
+        """The first two axes of `weight`, as in torch's layer: (out_channels, in_channels/groups)."""
         return self.out_channels, self.in_channels // self.groups
 
     @property
     def position_channels(self) -> tuple[int, int]:
-        """What the first two axes of `weight` are in `position` and `sigma`; 1 where all channels share them."""
+        """The channel axes of `position` and `sigma`: those of `weight`, or 1 where channels share them."""
         return self.weight_channels
 
     @property
@@ -158,7 +148,7 @@ class DclsLayer(nn.Module):
         return tuple(self.dilated_kernel_size[dim] for dim in self.learned_dims)
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias as torch's convolutions do, elements being the taps, positions by `position_init`."""
+        """Draws weight and bias as torch's convolutions do, elements being taps, and positions by `position_init`."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
@@ -180,19 +170,19 @@ class DclsLayer(nn.Module):
         )
 
     def with_plain(self, convolution: nn.Module) -> nn.Module:
-        """What computes the same as the layer, of torch's modules, with the convolution of its kernel."""
+        """A module of torch's that computes the same as the layer, from the convolution with its kernel."""
         return convolution
 
     def kernel_text(self) -> str:
-        """What makes a kernel of the parameters and shows in no shape: size, interpolation, learned axes."""
+        """The settings of the kernel that no shape shows: size, interpolation, learned axes."""
         size = "x".join(map(str, self.dilated_kernel_size))
         return f"{size} {self.interpolation.name}, axes {self.learned_dims}"
 
     def clamp_position_(self) -> None:
-        """Moves positions that are off the grid to its nearest edge, in place; after an optimizer step, say.
+        """Moves positions that are off the grid to its nearest edge, in place, for example after an optimizer step.
 
         Raises:
-            ValueError: Positions that a parametrization without `right_inverse` computes are off the grid.
+            ValueError: Positions are off the grid, and a parametrization without `right_inverse` computes them.
         """
         if "position" in self._parameters:
             clamp_position_(self.position, self.learned_size)
@@ -203,7 +193,7 @@ class DclsLayer(nn.Module):
             self._write_position(clamped, "to clamp, got positions off the grid")
 
     def _write_position(self, values: Tensor, purpose: str) -> None:
-        """Sets positions in place, through the inverse of the parametrization that computes them, if any."""
+        """Sets positions in place, through the inverse of their parametrization, if any."""
         if "position" in self._parameters:
             with torch.no_grad():
                 self.position.copy_(values)
@@ -217,7 +207,7 @@ class DclsLayer(nn.Module):
         self.position = values  # type: ignore[assignment]  # a property now, which asks the inverse
 
     def position_sources(self) -> list[Tensor]:
-        """Position and sigma or, where one is computed, what it is computed from: what learns and moves as they do."""
+        """Position and sigma, or the tensors from which they are computed: what learns with their rate."""
         sources: list[Tensor] = []
         for name in ("position", "sigma"):
             chain = self._parametrizations(name)
@@ -242,7 +232,7 @@ class DclsLayer(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch; in evaluation the kernel is kept until an element changes, while no gradient is asked for."""
+        """As in torch; in evaluation without gradients the kernel is kept until an element changes."""
         if mode:
             self._cache.clear()
         return super().train(mode)
@@ -251,7 +241,7 @@ class DclsLayer(nn.Module):
         return self._kept(self.kernel, self.dilated_kernel_size, self.interpolation, self.learned_dims)
 
     def _kept(self, make: Callable[[], Tensor], *settings: Any) -> Tensor:
-        """What `make` makes of the elements and these settings."""
+        """The result of `make` for the elements and these settings."""
         if written_as_onnx():  # a constant of the file, as the exporter does not know all that makes it
             with torch.no_grad():
                 return with_numbers(make)
@@ -259,23 +249,15 @@ class DclsLayer(nn.Module):
             return make()
         return self._cache.get([self.weight, self.position, self.sigma], settings, make)
 
-    # In the metadata of a state dict, as torch's version numbers. An entry of its own would be no tensor, which neither
-    # averages nor safetensors nor older state dicts know. Where metadata are lost, nothing is compared.
+    # The text is in the metadata of a state dict, as torch's version numbers: an entry that is not a tensor would break
+    # averages, safetensors and older state dicts. Without metadata nothing is compared.
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {})
         metadata.setdefault(prefix[:-1], {})[_KERNEL] = self.kernel_text()
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *settings: Any) -> None:
+        local_metadata, *_, error_msgs = settings
         own = self.kernel_text()
         saved = local_metadata.get(_KERNEL, own)
         if saved != own:
@@ -284,11 +266,10 @@ class DclsLayer(nn.Module):
                 f"got one of another ({saved}); make the layer with the arguments of the saved one"
             )
             return
-        settings = local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         super()._load_from_state_dict(state_dict, prefix, *settings)
 
     def extra_repr(self) -> str:
-        """What a reader of `print(model)` needs: torch's fields first, defaults left out."""
+        """The settings without defaults, for `print(model)`."""
         text = (
             f"{self.in_channels}, {self.out_channels}, kernel_count={self.kernel_count}, "
             f"dilated_kernel_size={self.dilated_kernel_size}, interpolation={self.interpolation.name}"
@@ -306,7 +287,7 @@ class DclsLayer(nn.Module):
         return text
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # In half precision a position would be off by a sixteenth of a cell at size 23: it moves, but keeps its dtype.
+        # In half precision a position would err by a sixteenth of a cell at size 23: it changes its device only.
         precise = self.position_sources()
         kept = {id(tensor) for source in precise for tensor in (source, source.grad) if tensor is not None}
 

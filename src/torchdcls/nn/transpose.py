@@ -1,8 +1,7 @@
 """Transposed convolutions with learnable spacings: `torch.nn.ConvTransposeNd` with elements instead of a dense kernel.
 
-They differ from torch's layers as `DclsNd` does: `kernel_count` elements take the place of a kernel size, the dense
-kernel that they make is `dilated_kernel_size` large, and there is no `dilation`. The functions behind them are
-`torchdcls.construct_kernel` and `torchdcls.dcls_conv_transpose`.
+They differ from torch's layers as `DclsNd` does. The functions behind them are `torchdcls.construct_kernel` and
+`torchdcls.dcls_conv_transpose`.
 """
 
 from collections.abc import Sequence
@@ -20,13 +19,12 @@ from .layer import DclsLayer, arguments_of
 
 
 class DclsTransposeNd(DclsLayer):
-    """What `DclsTranspose1d`, `DclsTranspose2d` and `DclsTranspose3d` have in common; use those.
+    """The base of `DclsTranspose1d`, `DclsTranspose2d` and `DclsTranspose3d`; use those.
 
-    The transpose of `DclsNd`: what a layer from `out_channels` to `in_channels` with these elements, this stride,
-    padding and groups gives as the gradient of its input. `kernel()` is the weight of a `torch.nn.ConvTransposeNd` that
-    gives the same. Along an axis an element brings cell `i` of the input to `i * stride - padding + size // 2 +
-    position` of the output: at stride 1, with `padding=size // 2`, an element at position 0 leaves everything where it
-    is, and one at 2 moves it two cells on.
+    The output is the gradient of the input of a `DclsNd` from `out_channels` to `in_channels` with the same elements,
+    stride, padding and groups. `kernel()` is the weight of the `torch.nn.ConvTransposeNd` that computes the same. Along
+    an axis an element moves cell `i` of the input to cell `i * stride - padding + size // 2 + position` of the output:
+    at stride 1, with `padding=size // 2`, an element at position 2 moves the map by two cells.
     """
 
     padding: tuple[int, ...]
@@ -63,9 +61,9 @@ class DclsTransposeNd(DclsLayer):
                 tap of the dense axes, if any).
             stride: As in torch.
             padding: As in torch: cells cut off both ends of each axis of the output, one integer or one per axis.
-            output_padding: As in torch: cells that the output has more at the end of each axis, fewer than the stride.
-            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. The default of 1 is
-                for a single element alone, which has nowhere to move: always give it.
+            output_padding: As in torch: additional cells at the end of each axis of the output, fewer than the stride.
+            dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. Always pass it: the
+                default of 1 only suits a single element, which cannot move.
             groups: As in torch.
             bias: Whether to add a learned bias.
             padding_mode: "zeros"; torch's transposed layers have no other.
@@ -111,7 +109,7 @@ class DclsTransposeNd(DclsLayer):
                 `output_padding`.
 
         Raises:
-            ValueError: `output_size` is out of reach; the message says what is not. Shapes that do not fit.
+            ValueError: An `output_size` that is not possible; the message says which are. Shapes that do not fit.
             TypeError: An argument of a wrong type.
         """
         sizes = self.dilated_kernel_size, self.stride, self.padding
@@ -120,8 +118,8 @@ class DclsTransposeNd(DclsLayer):
         if output_size is not None and input.dim() in (self.dims + 1, self.dims + 2):
             beyond = output_padding_for(output_size, input.shape, *sizes)
             if traced_by_jit():
-                # It records output padding as numbers, and each call may ask for another size: all that there may be is
-                # made, and what is asked for is taken.
+                # The trace would record the output padding as numbers. Each call may have another size, so the largest
+                # output is made and then cut.
                 beyond, asked = tuple(step - 1 for step in self.stride), tuple(output_size)[-self.dims :]
         output = large_kernel_conv_transpose(
             input, self._kept_kernel(), self.bias, self.stride, self.padding, beyond, self.groups, method=self.method

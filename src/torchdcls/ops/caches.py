@@ -79,9 +79,6 @@ class LastResult(Generic[_R]):
         for last in list(cls._all):
             last.clear()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "LastResult[_R]":
-        return LastResult()
-
     def __reduce__(self) -> tuple[Any, ...]:
         return LastResult, ()
 

@@ -110,14 +110,15 @@ class _Kernel(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, position, sigma)
         ctx.sizes, ctx.profile, ctx.fuses = sizes, profile, fuses
-        kernel: Tensor = _maker(weight, sizes, profile, fuses).construct(weight, position, sigma, sizes, profile)
+        maker = fused if fuses else _other_maker(weight, sizes, profile)
+        kernel: Tensor = maker.construct(weight, position, sigma, sizes, profile)
         return kernel
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, position, sigma = ctx.saved_tensors
         if not torch.is_grad_enabled() and numbers_when_run(*gradients):
-            maker = _maker(weight, ctx.sizes, ctx.profile, ctx.fuses)
+            maker = fused if ctx.fuses else _other_maker(weight, ctx.sizes, ctx.profile)
             settings = ctx.sizes, ctx.profile, *gradients
             return *maker.gradients(weight, position, sigma, *settings), None, None, None
         # Gradients that are differentiated again, or are more than numbers, go through the steps.
@@ -129,10 +130,8 @@ class _Kernel(torch.autograd.Function):
         return *(next(made) if want else None for want in wanted), None, None, None
 
 
-def _maker(weight: Tensor, sizes: tuple[int, ...], profile: Profile, fuses: bool) -> Any:
-    # A module with `construct` and `gradients`. A hundred launches of torch's operators take longer than what they do.
-    if fuses:
-        return fused
+def _other_maker(weight: Tensor, sizes: tuple[int, ...], profile: Profile) -> Any:
+    # A module with `construct` and `gradients`, as `fused` is.
     if can_construct(weight, sizes, profile):
         from .triton import launch
 

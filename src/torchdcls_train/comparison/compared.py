@@ -28,17 +28,13 @@ _FORMAT = "torchdcls comparison 1"
 
 @dataclass(frozen=True)
 class Compared:
-    """What the file of a trained model says of it: all that is needed to make it and to score it.
+    """The metadata of a trained model's file: all that is needed to build and to score the model.
 
     Args:
         config: Settings of its comparison, checked; `data` is a name or an absolute path.
         method: Its layers.
-        seed: Its seed.
-        channels: Channels of its images.
         image_size: Height and width of its images. Unit: pixels.
-        classes: Names of its classes.
-        mean: Of each channel of the training images.
-        std: Likewise.
+        mean: Of each channel of the training images, as is `std`.
     """
 
     config: CompareConfig

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torchdcls import _checks
 from torchdcls.profiles import INTERPOLATIONS, Interpolation
@@ -100,19 +100,10 @@ class CompareConfig:
         from .small import check_model  # timm takes seconds, and `--help` does without
 
         check_model(self.model)
-        for method in self.methods:
-            _checks.one_of("methods", method, LAYERS)
-        if not self.methods or len(set(self.methods)) != len(self.methods):
-            raise ValueError(f"methods: expected each method once, at least one, got {' '.join(self.methods)!r}")
-        for name in ("batch_size", "dilated_kernel_size", "max_image_pixels"):
-            _checks.integer(name, getattr(self, name), 1)
-        for name in ("seeds", "epochs", "train_images", "kernel_count", "threads"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
-        for name in ("lr", "sigma_init", "weight_decay", "position_radius", "warmup_epochs"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+        _check_each_once("methods", self.methods, LAYERS)
+        _check_counts(self, "batch_size", "dilated_kernel_size", "max_image_pixels")
+        _check_counts(self, "seeds", "epochs", "train_images", "kernel_count", "threads")
+        _check_finite(self, "lr", "sigma_init", "weight_decay", "position_radius", "warmup_epochs")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing: expected a number from 0 to below 1, got {self.label_smoothing!r}")
         seeds, epochs, lr = (6, 4, 1e-2) if self.model == "convmixer" else (1, 6, 4e-3)
@@ -166,16 +157,8 @@ class PositionsConfig:
             ValueError: A setting is out of range; the message names its argument.
         """
         for name, choices in (("inputs", Inputs), ("starts", Start), ("students", StudentName)):
-            chosen = getattr(self, name)
-            for choice in chosen:
-                _checks.one_of(name, choice, get_args(choices))
-            if not chosen or len(set(chosen)) != len(chosen):
-                raise ValueError(f"{name}: expected each once, at least one, got {' '.join(chosen)!r}")
-        for name in ("kernels", "taps", "dilated_kernel_size", "batch_size", "threads"):
-            _checks.integer(name, getattr(self, name), 1)
-        for name in ("seeds", "updates"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
+            _check_each_once(name, getattr(self, name), get_args(choices))
+        _check_counts(self, "kernels", "taps", "dilated_kernel_size", "batch_size", "threads", "seeds", "updates")
         if self.dilated_kernel_size % 2 == 0:
             raise ValueError(f"dilated_kernel_size: expected an odd size, got {self.dilated_kernel_size}")
         if not 0 < self.reach <= self.dilated_kernel_size // 2:
@@ -183,9 +166,7 @@ class PositionsConfig:
                 f"reach: expected more than 0 and at most {self.dilated_kernel_size // 2} cells, half the kernel size, "
                 f"got {self.reach!r}"
             )
-        for name in ("lr", "position_lr_scale"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)!r}")
+        _check_finite(self, "lr", "position_lr_scale")
         return replace(
             self,
             seeds=self.seeds or (1 if self.quick else 4),
@@ -238,18 +219,12 @@ class DigitsConfig:
         Raises:
             ValueError: A setting is out of range; the message names its argument.
         """
-        for method in self.methods:
-            _checks.one_of("methods", method, get_args(Delays))
-        for name in ("methods", "speakers", "lrs"):
-            chosen = getattr(self, name)
-            if chosen is not None and (not chosen or len(set(chosen)) != len(chosen)):
-                raise ValueError(f"{name}: expected each once, at least one, got {' '.join(map(str, chosen))!r}")
-        for name in ("seeds", "hidden", "max_delay", "threads"):
-            _checks.integer(name, getattr(self, name), 1)
+        _check_each_once("methods", self.methods, get_args(Delays))
+        _check_each_once("lrs", self.lrs)
+        if self.speakers is not None:
+            _check_each_once("speakers", self.speakers)
+        _check_counts(self, "seeds", "hidden", "max_delay", "threads", "epochs", "train_recordings")
         _checks.integer("batch_size", self.batch_size, 2)
-        for name in ("epochs", "train_recordings"):
-            if getattr(self, name) is not None:
-                _checks.integer(name, getattr(self, name), 1)
         for lr in self.lrs:
             if not 0 < lr < float("inf"):
                 raise ValueError(f"lrs: expected finite numbers above 0, got {lr!r}")
@@ -268,3 +243,23 @@ class CompareAllConfig:
     quick: bool = setting(False, "short runs that show that everything works")
     out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
     threads: int | None = setting(None, "CPU threads (default: those of each comparison)")
+
+
+def _check_each_once(name: str, chosen: Sequence[Any], choices: Sequence[str] = ()) -> None:
+    for choice in chosen if choices else ():
+        _checks.one_of(name, choice, choices)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ValueError(f"{name}: expected each once, at least one, got {' '.join(map(str, chosen))!r}")
+
+
+def _check_counts(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) is not None:
+            _checks.integer(name, getattr(config, name), 1)
+
+
+def _check_finite(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")

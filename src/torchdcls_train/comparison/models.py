@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from torchdcls import large_kernel_conv2d
 from torchdcls.conversion import ConversionReport, convert, select
-from torchdcls.conversion.swap import swap_modules_
 
 from .config import BASELINE, CompareConfig, Layers
 from .small import comparison_model, weight_std
@@ -37,14 +36,8 @@ def compared_model(
 ) -> tuple[nn.Module, ConversionReport | None]:
     """The model with the layers compared; weights of others than depthwise layers are the same for all of these.
 
-    Args:
-        config: Settings.
-        layers: What replaces the depthwise layers.
-        data: Decides on channels, classes and size.
-        seed: Of all initial values.
-
     Returns:
-        The model, and the report of its conversion, None for the baseline.
+        The model, its initial values drawn from the seed, and the report of its conversion, None for the baseline.
 
     Raises:
         ValueError: A kernel count with which the model would have more parameters than the baseline.
@@ -73,20 +66,9 @@ def compared_model(
 
 
 def _speed_up_(model: nn.Module) -> None:
-    """Has depthwise layers computed by the library; their weights stay."""
-    others: dict[nn.Module, nn.Module] = {}
-    for old in model.modules():
-        if type(old) is not nn.Conv2d or select.default_reason(old) is not None:
+    """Has depthwise layers computed by the library; all else of them stays."""
+    for layer in model.modules():
+        if type(layer) is not nn.Conv2d or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
             continue
-        if old.dilation == (1, 1) and old.padding_mode == "zeros":
-            size, padding = old.kernel_size, old.padding
-            others[old] = new = DenseConv2d(
-                old.in_channels,
-                old.out_channels,
-                size,  # type: ignore[arg-type]
-                padding=padding,  # type: ignore[arg-type]
-                groups=old.groups,
-                device="meta",
-            )
-            new.weight, new.bias = old.weight, old.bias
-    swap_modules_(model, others)
+        if select.default_reason(layer) is None:
+            layer.__class__ = DenseConv2d

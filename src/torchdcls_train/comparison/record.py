@@ -19,15 +19,15 @@ def run_folder(out: Path | None, word: str) -> Path:
 
 
 class Record(RunWriter, Generic[AnyResult]):
-    """What a comparison has come to so far: `results.json` in its folder, rewritten as a whole by each `save`.
+    """The results of a comparison so far: `results.json` in its folder, rewritten as a whole by each `save`.
 
     Args:
         folder: The run folder, made if it is missing.
-        result: What it begins with.
-        resume: Makes the results that continue of those that would begin, where there are some in the folder.
+        result: The results to begin with.
+        resume: Returns the results in the folder, if there are some, as they continue. It takes those to begin with.
 
     Attributes:
-        result: What `results.json` holds after the next `save`.
+        result: The results that the next `save` writes.
 
     Raises:
         ValueError: There is a comparison in the folder that is not resumed, another process has the folder, or it
@@ -46,7 +46,7 @@ class Record(RunWriter, Generic[AnyResult]):
         self.save()
 
     def save(self) -> None:
-        """Writes what `result` holds now."""
+        """Writes `result`."""
         self.write(self.result.json())
 
     @contextmanager

@@ -18,16 +18,15 @@ from .result import RESULTS, Result, settings
 
 @dataclass(frozen=True)
 class Part:
-    """What a report says of one comparison.
+    """The part of a report about one comparison.
 
     Args:
         title: Its heading.
         asked: The question.
         found: The answer, a sentence or two to each point; accuracies of a quick run mean nothing, and it has none.
-        explained: What names and numbers mean, and what they do not say.
+        explained: Meaning and limits of names and numbers.
         tables: Each with its title; rows, the header first.
-        pictures: Each with what it shows; those without a file are left out.
-        result: The results, which say how the comparison was made.
+        pictures: Each with its caption; those without a file are left out.
         more_tables: Tables of the report alone.
     """
 
@@ -49,10 +48,10 @@ def present(part: Part | None, folder: Path, console: Console, draw: Callable[[]
     """Prints what was found, and writes `table.md`, the pictures and `report.html`.
 
     Args:
-        part: What the report says; None before a run has finished, when nothing is written but what `draw` draws.
+        part: None before a run has finished: then only pictures are written.
         folder: The run folder.
         console: Where to print.
-        draw: Draws what there is, and returns the files.
+        draw: Draws the pictures, and returns the files.
     """
     written = [folder / RESULTS]
     if part is not None:
@@ -75,11 +74,18 @@ def present(part: Part | None, folder: Path, console: Console, draw: Callable[[]
 
 
 def markdown(part: Part) -> str:
-    """What a reader must know first, the tables, what was found as a list, and what it means."""
+    """Notice, tables, findings as a list, and explanations."""
     tables = [f"**{title}**\n\n{markdown_table(rows)}" for title, rows in part.tables.items()]
     notice = f"**{part.result.notice}**" if part.result.notice else ""
     found = "\n".join(f"- {sentence}" for sentence in part.found)
     return "\n\n".join(filter(None, [notice, *tables, found, *part.explained]))
+
+
+def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
+    """Writes figures by their names; returns the files."""
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=120)
+    return [folder / name for name in figures]
 
 
 def write_report(path: Path, parts: Sequence[Part]) -> None:

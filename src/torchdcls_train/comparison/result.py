@@ -1,4 +1,4 @@
-"""What a comparison has come to, and the `results.json` of its folder, which is read and written here alone."""
+"""The results of a comparison, which are read from and written to JSON here alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Machine:
 
 @dataclass(kw_only=True)
 class Result:
-    """What the results of all comparisons say; see `torchdcls_results.environment` too.
+    """The results of any comparison, with the fields of `torchdcls_results.environment`.
 
     Attributes:
         benchmark: What is compared, in a word.
@@ -53,31 +53,27 @@ class Result:
     threads: int
     config: Any
 
-    # What is told of one that is not complete, and of a quick one.
-    counts: ClassVar[str] = "only runs that finished are shown"
-    quickly: ClassVar[str] = "A quick run: that it runs is all it shows; its accuracies mean nothing."
+    # Parts of the notice, if a comparison is not complete or quick.
+    incomplete_notice: ClassVar[str] = "only runs that finished are shown"
+    quick_notice: ClassVar[str] = "A quick run: that it runs is all it shows; its accuracies mean nothing."
 
     @property
     def notice(self) -> str:
-        """What a reader must know first, or nothing."""
+        """The sentence that a reader must know first, or nothing."""
         if self.status != "finished":
-            return f"The comparison is not complete ({self.status}): {self.counts}."
-        return self.quickly if self.config.quick else ""
+            return f"The comparison is not complete ({self.status}): {self.incomplete_notice}."
+        return self.quick_notice if self.config.quick else ""
 
     def json(self) -> dict[str, Any]:
-        """What the file holds."""
-        return {"benchmark": self.benchmark, **asdict(self), "config": settings(self.config)}
+        """The content of the file; not all results have all keys."""
+        row = {"benchmark": self.benchmark, **asdict(self), "config": settings(self.config)}
+        return {name: value for name, value in row.items() if value or name not in ("travel", "resumed")}
 
 
 def origin(argv: Sequence[str] | None, packages: Sequence[str]) -> dict[str, Any]:
-    """The fields of a `Result` that say where it comes from.
-
-    Args:
-        argv: The command's arguments; None for those of the process.
-        packages: Distributions whose versions matter.
-    """
+    """The fields of a `Result` that say where it comes from; see `environment`. `argv` may be that of the process."""
     made = environment(command_line(argv), packages)
-    return {**made, "machine": Machine(**made["machine"])}
+    return {**made, "machine": from_json(Machine, made["machine"])}
 
 
 def settings(config: Any) -> dict[str, Any]:
@@ -111,15 +107,17 @@ def result_from(kind: type[AnyResult], stored: Any) -> AnyResult:
 
 
 def from_json(kind: Any, stored: Any, place: str = "") -> Any:
-    """A value of a type from what JSON has of it: missing settings take their defaults, further ones are ignored.
+    """A value of a type, read from JSON.
+
+    Fields of a dataclass that are missing take their defaults; unknown ones are ignored.
 
     Args:
-        kind: A dataclass, or what the fields of these are.
-        stored: The JSON.
-        place: Where it stands, for the message.
+        kind: A dataclass, a type of JSON, a path, a Literal, or lists, dicts and options of these.
+        stored: The parsed JSON.
+        place: Its place in the file, for the message.
 
     Raises:
-        ValueError: It is of another type.
+        ValueError: The JSON is of another type.
     """
     container, inner = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind) and isinstance(stored, dict):

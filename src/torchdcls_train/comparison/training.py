@@ -99,8 +99,6 @@ def short_run(
         model: On `device`; trained in place.
         batches: What to train on; every pass continues the random numbers of the one before.
         watched: What is scored after each epoch; the training itself does not see it.
-        settings: As `short_settings` makes them.
-        device: Where to compute.
         on_images: Called with the number of images after each update.
         cuda_graph: Whether updates are replayed as a CUDA graph (`GraphedUpdate`); on CUDA alone.
 

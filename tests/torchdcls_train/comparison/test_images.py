@@ -162,8 +162,8 @@ def test_bilinear_positions_stay_on_the_grid(config: CompareConfig) -> None:
     ("change", "message"),
     [
         ({"methods": ("7x7", "dense")}, "methods: expected one of .* got 'dense'"),
-        ({"methods": ("7x7", "7x7")}, "methods: expected each method once"),
-        ({"methods": ()}, "methods: expected each method once, at least one"),
+        ({"methods": ("7x7", "7x7")}, "methods: expected each once"),
+        ({"methods": ()}, "methods: expected each once, at least one"),
         ({"model": "resnet"}, "model: expected .* got 'resnet'"),
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),

@@ -9,6 +9,8 @@ from huggingface_hub import EvalResult
 from torch import nn
 
 from ..._checks import number, of_type
+from ...conversion import parameter_count
+from ...conversion.report import by_axis
 from ...conversion.select import stages
 from ...nn import DclsLayer
 from ...profiles import description
@@ -81,14 +83,13 @@ def kernel_rows(layers: Mapping[str, DclsLayer]) -> list[list[str]]:
         look = (
             type(layer).__name__,
             str(layer.out_channels),
-            "x".join(map(str, layer.dilated_kernel_size)),
+            by_axis(layer.dilated_kernel_size),
             str(layer.kernel_count),
             description(layer.interpolation).replace("|", "/"),
             "all" if len(layer.learned_dims) == layer.dims else ", ".join(map(str, layer.learned_dims)),
         )
         groups[named[name], *look].append(layer)
-    rows = []
-    for (stage, *kind), members in groups.items():
-        own: dict[int, nn.Parameter] = {id(own): own for layer in members for own in layer.parameters()}
-        rows.append([stage, str(len(members)), *kind, f"{sum(entry.numel() for entry in own.values()):,}"])
-    return rows
+    return [
+        [stage, str(len(members)), *kind, f"{parameter_count(nn.ModuleList(members)):,}"]
+        for (stage, *kind), members in groups.items()
+    ]

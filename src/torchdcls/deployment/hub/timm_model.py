@@ -73,12 +73,8 @@ class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
         self.model_name = model_name
         self.conversion = None if conversion is None else _converted(self.model, _plain(conversion))
         if type(self).__init__ is TimmModel.__init__:  # a subclass has arguments of its own
-            self._hub_mixin_config = {
-                "model_name": model_name,
-                "conversion": self.conversion,
-                "num_classes": num_classes,
-                "model_args": None if model_args is None else dict(model_args),
-            }
+            stored = {**self._made_with.stored, "conversion": self.conversion}
+            self._hub_mixin_config = {name: value for name, value in stored.items() if name != "pretrained"}
 
     @classmethod
     def _made(cls, arguments: Mapping[str, Any], file: Path, elements: int, given: Collection[str]) -> Self:

@@ -35,20 +35,17 @@ def pose(
     """
     sizes = map(_hashable, (stride, padding, groups, output_padding))
     facts = (output, *with_numbers(_facts, input, weight, bias), *sizes)
-    # The same call comes again and again, and posing it takes a large part of the time of a small one.
+    # The same call comes again and again, and posing it takes a large part of the time of a small one. In a program
+    # more than these arguments matters.
+    traced = torch.compiler.is_compiling() or traced_by_jit()
     try:
-        problem, taps = _posed(*facts) if _traced() else _known_posed(*facts)
+        problem, taps = _posed(*facts) if traced else _known_posed(*facts)
     except TypeError:  # symbols of a tracer, or arguments of a wrong type, cannot be looked up
         problem, taps = _posed(*facts)
     for axis, (start, size) in enumerate(taps, start=2):
         if size != shape_of(weight)[axis]:
             weight = weight.narrow(axis, start, size)
     return weight, problem
-
-
-def _traced() -> bool:
-    # A traced problem depends on more than these arguments.
-    return torch.compiler.is_compiling() or traced_by_jit()
 
 
 def _facts(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:

@@ -69,9 +69,7 @@ def finished_methods(result: DigitsResult) -> list[str]:
 
 def digit_rows(result: DigitsResult) -> list[list[str]]:
     """The table, header first: a row for each method."""
-    rows = [
-        ["delays", "parameters", "accuracy (%)", "rounded", "against none", "against fixed", "minutes a run"],
-    ]
+    rows = [["delays", "parameters", "accuracy (%)", "rounded", "against none", "against fixed", "minutes a run"]]
     for method in finished_methods(result):
         mine = [run for run in result.runs if run.method == method]
         rounded = list(by_speaker(result, method, rounded=True).values())
@@ -123,10 +121,8 @@ def verdict(result: DigitsResult, method: str, other: str) -> str:
     mean = statistics.mean(points)
     corrected = half_interval(points, 1 - 0.05 / len(comparisons(result)))
     ends = f"corrected interval {mean - corrected:+z.1f} to {mean + corrected:+z.1f}"
-    if abs(mean) <= corrected:
-        return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): not significant"
-    better = "better" if mean > 0 else "worse"
-    return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): significantly {better}"
+    found = "not significant" if abs(mean) <= corrected else f"significantly {'better' if mean > 0 else 'worse'}"
+    return f"{method} {mean_and_interval(points, '+z.1f')} points against {other} ({ends}): {found}"
 
 
 def findings(result: DigitsResult) -> list[str]:

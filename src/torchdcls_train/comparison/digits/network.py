@@ -65,7 +65,7 @@ class DigitNetwork(nn.Module):
     """Two layers of spiking neurons, and one that integrates its input and never fires.
 
     Args:
-        kind: What delays its synapses have.
+        kind: The delays of its synapses.
         widths: Neurons of the input and of each layer.
         max_delay: The largest delay. Unit: steps.
 
@@ -108,14 +108,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def dense_width(inputs: int, hidden: int, classes: int, max_delay: int) -> int:
-    """Neurons of a hidden layer with dense kernels that has at most two numbers for each synapse of other networks.
-
-    Args:
-        inputs: Neurons of the input.
-        hidden: Neurons of a hidden layer with a weight and a delay for each synapse.
-        classes: Neurons of the last layer.
-        max_delay: The largest delay. Unit: steps.
-    """
+    """Neurons of a hidden layer with dense kernels, at most two numbers for each synapse of a network with `hidden`."""
     numbers = 2 * (inputs * hidden + hidden * hidden + hidden * classes)
     width = 1
     while (max_delay + 1) * (width + 1) * (inputs + width + 1 + classes) <= numbers:

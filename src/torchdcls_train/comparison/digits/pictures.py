@@ -1,4 +1,4 @@
-"""The pictures of a comparison of delays, drawn from its record and its examples."""
+"""The pictures of a comparison of delays, drawn from its results and its examples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from torchdcls.delays import SynapticDelays
 
 from ...runs.writer import write_whole
 from ..config import LEARNED
+from ..report import save_figures
 from .findings import by_speaker, chosen_runs, finished_methods
 from .result import DigitsResult
 from .task import Trained
@@ -21,15 +22,15 @@ _MARKERS = "osD^vPX*"
 
 
 def save_example(folder: Path, method: str, lr: float, trained: Trained, spikes: Tensor, digit: Tensor) -> None:
-    """Writes what pictures show of a run: delays over training, synapses, and what it makes of a recording.
+    """Writes what pictures show of a run: delays over training, synapses, and its spikes for a recording.
 
     Args:
         folder: The run folder.
-        method: Of the run.
-        lr: Likewise.
-        trained: What the run came to.
+        method: The delays of the network.
+        lr: Its learning rate.
+        trained: The run.
         spikes: (inputs, time), the recording.
-        digit: What is said there.
+        digit: The digit that is said there.
     """
     network = trained.network
     example = {"input": spikes, "digit": digit}
@@ -66,17 +67,11 @@ def draw_pictures(folder: Path, result: DigitsResult) -> list[Path]:
     if examples:
         method = "gaussian" if "gaussian" in examples else next(iter(examples))
         figures["raster.png"] = raster_figure(method, examples[method], first)
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=120)
-    return [folder / name for name in figures]
+    return save_figures(folder, figures)
 
 
 def accuracy_figure(result: DigitsResult) -> Any:
-    """Accuracy of each method: a mark for each speaker who was left out, and a bar for their mean.
-
-    Args:
-        result: The record of a comparison in which a speaker is done at least.
-    """
+    """Accuracy of each method: a mark for each speaker who was left out and is done, and a bar for their mean."""
     from matplotlib.figure import Figure
 
     accuracies = {method: by_speaker(result, method) for method in finished_methods(result)}

@@ -1,7 +1,7 @@
-"""What a comparison of delays has come to."""
+"""The results of a comparison of delays."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..config import Delays, DigitsConfig
 from ..result import Result
@@ -12,13 +12,11 @@ Key = tuple[str, Delays, int, float]
 
 @dataclass(frozen=True)
 class DigitsData:
-    """The recordings, and what of the task is no setting.
+    """The recordings, and constants of the task.
 
     Args:
-        fingerprint: Of the recordings.
-        validation_recordings: Of each speaker and digit, to choose by.
-        hidden: Neurons of a hidden layer.
-        dense_hidden: Likewise with dense kernels.
+        validation_recordings: Recordings of each speaker and digit to choose by.
+        hidden: Neurons of a hidden layer; `dense_hidden` of one with dense kernels.
     """
 
     name: str
@@ -33,10 +31,13 @@ class DigitsData:
 
 @dataclass(frozen=True)
 class DigitsRun:
-    """A network. `validation`, `test` and `test_rounded` (with whole delays, if it has any) are accuracies in percent.
+    """A trained network. Accuracies are percent.
 
     Args:
-        speaker: Who was left out, and speaks the test.
+        speaker: The speaker who was left out, and whose recordings are the test.
+        validation: Accuracy on other recordings of the speakers that the network was trained on.
+        validation_loss: Cross-entropy there.
+        test_rounded: Accuracy with whole delays; None without delays to round.
     """
 
     speaker: str
@@ -52,13 +53,13 @@ class DigitsRun:
 
     @property
     def key(self) -> Key:
-        """What tells it from others."""
+        """Settings that tell the run from others."""
         return self.speaker, self.method, self.seed, self.lr
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a comparison was resumed."""
+    """When and by which command a comparison was resumed."""
 
     date: str
     commit: str | None
@@ -71,13 +72,8 @@ class DigitsResult(Result):
     """See `Result`. Files of comparisons that were never interrupted have no `resumed`."""
 
     benchmark: ClassVar[str] = "digits"
-    counts: ClassVar[str] = "only speakers with whom all methods are done count"
+    incomplete_notice: ClassVar[str] = "only speakers with whom all methods are done count"
     config: DigitsConfig
     data: DigitsData
     runs: list[DigitsRun] = field(default_factory=list)
     resumed: list[Resumption] = field(default_factory=list)
-
-    def json(self) -> dict[str, Any]:
-        """What the file holds."""
-        row = super().json()
-        return row if self.resumed else {name: row[name] for name in row if name != "resumed"}

@@ -49,13 +49,7 @@ class Spoken:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Numbers of recordings: to train on, to choose by, and of the speaker who is left out.
-
-    Args:
-        train: Of all others.
-        validation: Of all others, other recordings than `train`.
-        test: All of the one who is left out.
-    """
+    """Numbers of the recordings to train on, to choose by, and to test with: all of the speaker who is left out."""
 
     train: Tensor
     validation: Tensor
@@ -63,13 +57,7 @@ class Fold:
 
 
 def fold_without(spoken: Spoken, speaker: str, train_recordings: int | None = None) -> Fold:
-    """The fold that leaves a speaker out.
-
-    Args:
-        spoken: All recordings.
-        speaker: Who is left out.
-        train_recordings: How many of each speaker and digit to train on at most; None for all.
-    """
+    """The fold that leaves a speaker out, with at most so many training recordings of each other speaker and digit."""
     left_out = torch.tensor([name == speaker for name in spoken.speakers])
     validation = spoken.numbers < VALIDATION
     train = ~validation
@@ -81,15 +69,9 @@ def fold_without(spoken: Spoken, speaker: str, train_recordings: int | None = No
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run came to. Accuracies are percent.
+    """A trained network, and the scores of `DigitsRun`; `seconds` are those of training alone.
 
     Args:
-        network: Trained.
-        validation: Accuracy on recordings of speakers that it was trained on.
-        validation_loss: Cross-entropy there.
-        test: Accuracy on the speaker who was left out.
-        test_rounded: The same with whole delays; None where there are none to round.
-        seconds: Of training alone.
         delays: Those of the second layer before training and after each epoch, (epochs + 1, out, in), or None.
     """
 
@@ -118,12 +100,9 @@ def train_network(
     """Trains a network by AdamW, the learning rate rising to `lr` and falling again.
 
     Args:
-        method: What delays it has.
-        spoken: All recordings.
-        fold: Which of them are for what.
+        method: Its delays.
         widths: Neurons of the input and of each layer.
         max_delay: The largest delay. Unit: steps.
-        epochs: Passes over the recordings to train on.
         batch_size: Recordings of an update; those that are left over in an epoch are left out.
         lr: Largest learning rate of weights.
         seed: Of initial values, dropout, and the order of recordings, which is the same for all methods.

@@ -46,22 +46,19 @@ def verdicts(result: ImagesResult) -> list[str]:
     """What can be concluded, then for each method how it differs from the baseline, and how sure that is."""
     runs = finished_runs(result)
     baseline = {run.seed: run.accuracy for run in runs.get(BASELINE, [])}
-    others = {
-        method: {run.seed: run.accuracy for run in done if run.seed in baseline}
-        for method, done in runs.items()
-        if method != BASELINE
-    }
+    paired = {method: [run for run in done if run.seed in baseline] for method, done in runs.items()}
     differences = {
-        method: [accuracy - baseline[seed] for seed, accuracy in pairs.items()]
-        for method, pairs in others.items()
-        if pairs
+        method: [run.accuracy - baseline[run.seed] for run in done]
+        for method, done in paired.items()
+        if done and method != BASELINE
     }
     if not differences:
         return []
     if min(map(len, differences.values())) < _SEEDS_FOR_A_VERDICT:
         seeds, images = max(map(len, differences.values())), result.data.test_images
-        some = [*baseline.values(), *(accuracy for pairs in others.values() for accuracy in pairs.values())]
-        error = _standard_error(statistics.mean(some), images)
+        # Of the difference of two such accuracies, if the models err independently.
+        share = statistics.mean(run.accuracy for done in paired.values() for run in done) / 100
+        error = 100 * math.sqrt(2 * share * (1 - share) / images)
         told = [
             f"No conclusion from {seeds} {'seed' if seeds == 1 else 'seeds'}: the {images:,} test images alone give a "
             f"difference a standard error of about {error:.1f} points, and seeds vary as well "
@@ -95,12 +92,6 @@ def _verdict(method: str, differences: Sequence[float], least: float) -> str:
         f"{method}: {mean:+z.2f} points against {BASELINE}, 95 % interval {mean - half:+z.2f} to {mean + half:+z.2f} "
         f"over {len(differences)} seeds, paired: {found}; {least:.2f} points or more would be significant."
     )
-
-
-def _standard_error(accuracy: float, images: int) -> float:
-    """Of the difference of two such accuracies, in percent, if the models err independently."""
-    share = accuracy / 100
-    return 100 * math.sqrt(2 * share * (1 - share) / images)
 
 
 def setting(result: ImagesResult) -> str:

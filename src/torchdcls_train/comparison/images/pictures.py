@@ -13,10 +13,11 @@ from torchdcls.conversion import select
 from torchdcls.nn import Dcls2d
 from torchdcls_results import model_title
 
+from ..report import save_figures
 from .result import ImagesResult
 
-# Elements of a stage that are drawn.
-_SHOWN = 600
+# Elements of a stage that are drawn, and kernels of all stages together.
+_SHOWN, _KERNELS = 600, 8
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,11 @@ class StageView:
     start: Tensor | None = None
 
 
-def stage_views(model: nn.Module, kernels: int = 8, before: Sequence[StageView] = ()) -> list[StageView]:
+def stage_views(model: nn.Module, before: Sequence[StageView] = ()) -> list[StageView]:
     """Views of a model's stages, on the CPU: of its DCLS layers, or of the depthwise layers that they would replace.
 
     Args:
         model: The model.
-        kernels: Number of kernels to keep of all stages together, as many of each.
         before: The model's views before training, from where its elements came.
     """
     starts = {view.name: view.position for view in before}
@@ -69,17 +69,32 @@ def stage_views(model: nn.Module, kernels: int = 8, before: Sequence[StageView] 
                 assert isinstance(first, nn.Conv2d)
                 kernel, position, weight = first.weight.detach(), None, None
             height, width = kernel.shape[-2:]
-            shown = kernel[: max(1, kernels // len(members_of)), 0].cpu()
+            shown = kernel[: max(1, _KERNELS // len(members_of)), 0].cpu()
             views.append(StageView(stage, (height, width), position, weight, shown, starts.get(stage)))
     return views
 
 
-def accuracy_figure(result: ImagesResult) -> Any:
-    """The picture of accuracy by epoch, which says what it is worth.
+def draw_pictures(folder: Path, result: ImagesResult, views: Mapping[str, list[StageView]]) -> list[Path]:
+    """Draws accuracy by epoch, positions and kernels, of which there is something; returns the files.
 
     Args:
-        result: The record of a comparison with an epoch at least.
+        folder: Where the PNG files go.
+        result: The results.
+        views: For each of the layers compared what the first finished seed has learned.
     """
+    figures = {}
+    if _curves(result):
+        figures["accuracy.png"] = accuracy_figure(result)
+    learned = {method: stages for method, stages in views.items() if stages[0].position is not None}
+    if learned:
+        figures["positions.png"] = _positions_figure(learned)
+    if views:
+        figures["kernels.png"] = _kernels_figure(views)
+    return save_figures(folder, figures)
+
+
+def accuracy_figure(result: ImagesResult) -> Any:
+    """The picture of accuracy by epoch, of one at least; it says what it is worth."""
     from matplotlib.figure import Figure
 
     from torchdcls.plots import draw_accuracy
@@ -92,80 +107,59 @@ def accuracy_figure(result: ImagesResult) -> Any:
     return figure
 
 
-def draw_pictures(folder: Path, result: ImagesResult, views: Mapping[str, list[StageView]]) -> list[Path]:
-    """Draws accuracy by epoch, positions and kernels; leaves out those for which there is nothing yet.
-
-    Args:
-        folder: Where the PNG files go.
-        result: The record of the comparison.
-        views: For each method what the first finished seed has learned.
-
-    Returns:
-        The files.
-    """
+def _positions_figure(learned: Mapping[str, Sequence[StageView]]) -> Any:
     from matplotlib.figure import Figure
 
-    from torchdcls.plots import draw_kernel, draw_positions
+    from torchdcls.plots import draw_positions
 
-    paths = []
+    columns = len(next(iter(learned.values())))
+    alone = columns == 1  # the layers of a single stage stand side by side
+    across, down = (len(learned), 1) if alone else (columns, len(learned))
+    figure = Figure(figsize=(2.6 * across + 0.6, 2.75 * down + 1), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    reach = _reach(learned)
+    furthest = max(float(_moved(view).max()) for stages in learned.values() for view in stages)
+    for row, (method, stages) in zip(grid.T if alone else grid, learned.items(), strict=True):
+        for axes, view in zip(row, stages, strict=True):
+            assert view.position is not None and view.weight is not None
+            # More would hide each other.
+            some = slice(None, None, math.ceil(view.weight.numel() / _SHOWN))
+            position = view.position.flatten(1)[:, some]
+            start = None if view.start is None else view.start.flatten(1)[:, some]
+            ways = draw_positions(axes, position, view.weight.flatten()[some], view.size, start, furthest)
+            moved = "" if start is None else f", median move {float(_moved(view).median()):.2f}"
+            count = f"{position[0].numel():,} of {view.weight.numel():,}"
+            axes.set_title(f"{method}, {view.name}\n{count}{moved}", fontsize="x-small")
+            axes.tick_params(labelsize="x-small")
+            axes.set(xlim=(-reach, reach), ylim=(reach, -reach))
+    title = "Positions of elements after training, in cells\n(dot: end, its area: |weight|"
+    if all(view.start is not None for stages in learned.values() for view in stages):
+        figure.colorbar(ways, ax=grid, label="distance moved (cells)", shrink=0.6, aspect=40)
+        title += "; line: from the start; dashed: all starts"
+    figure.suptitle(f"{title})")
+    return figure
 
-    def save(figure: Figure, name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / name, dpi=120)
-        paths.append(folder / name)
 
-    if _curves(result):
-        save(accuracy_figure(result), "accuracy.png")
+def _kernels_figure(views: Mapping[str, Sequence[StageView]]) -> Any:
+    from matplotlib.figure import Figure
 
-    learned = {method: stages for method, stages in views.items() if stages[0].position is not None}
-    if learned:
-        columns = len(next(iter(learned.values())))
-        alone = columns == 1  # the methods of a single stage stand side by side
-        across, down = (len(learned), 1) if alone else (columns, len(learned))
-        figure = Figure(figsize=(2.6 * across + 0.6, 2.75 * down + 1), layout="constrained")
-        grid = figure.subplots(down, across, squeeze=False)
-        reach = _reach(learned)
-        furthest = max((float(_moved(view).max()) for stages in learned.values() for view in stages), default=0.0)
-        for row, (method, stages) in zip(grid.T if alone else grid, learned.items(), strict=True):
-            for axes, view in zip(row, stages, strict=True):
-                assert view.position is not None and view.weight is not None
-                # More would hide each other.
-                some = slice(None, None, math.ceil(view.weight.numel() / _SHOWN))
-                position, start = (
-                    None if place is None else place.flatten(1)[:, some] for place in (view.position, view.start)
-                )
-                assert position is not None
-                ways = draw_positions(axes, position, view.weight.flatten()[some], view.size, start, furthest)
-                moved = "" if start is None else f", median move {float(_moved(view).median()):.2f}"
-                count = f"{position[0].numel():,} of {view.weight.numel():,}"
-                axes.set_title(f"{method}, {view.name}\n{count}{moved}", fontsize="x-small")
-                axes.tick_params(labelsize="x-small")
-                axes.set_xlim(-reach, reach)
-                axes.set_ylim(reach, -reach)
-        title = "Positions of elements after training, in cells\n(dot: end, its area: |weight|"
-        if all(view.start is not None for stages in learned.values() for view in stages):
-            figure.colorbar(ways, ax=grid, label="distance moved (cells)", shrink=0.6, aspect=40)
-            title += "; line: from the start; dashed: all starts"
-        figure.suptitle(f"{title})")
-        save(figure, "positions.png")
+    from torchdcls.plots import draw_kernel
 
-    if views:
-        columns = sum(len(view.kernels) for view in next(iter(views.values())))
-        figure = Figure(figsize=(1.35 * columns, 1.55 * len(views) + 0.8), layout="constrained")
-        grid = figure.subplots(len(views), columns, squeeze=False)
-        heights, widths = zip(*(view.size for stages in views.values() for view in stages), strict=True)
-        for row, (method, stages) in zip(grid, views.items(), strict=True):
-            kernels = [(view, kernel) for view in stages for kernel in view.kernels]
-            for axes, (view, kernel) in zip(row, kernels, strict=True):
-                draw_kernel(axes, kernel, (max(heights), max(widths)))
-                axes.set_title(view.name, fontsize="x-small")
-            size = "x".join(map(str, stages[0].size))
-            row[0].set_ylabel(method if method == size else f"{method}, {size}")
-        figure.suptitle(
-            "Dense kernels after training, in cells of one size\n(red: positive, blue: negative; each on its own scale)"
-        )
-        save(figure, "kernels.png")
-    return paths
+    columns = sum(len(view.kernels) for view in next(iter(views.values())))
+    figure = Figure(figsize=(1.35 * columns, 1.55 * len(views) + 0.8), layout="constrained")
+    grid = figure.subplots(len(views), columns, squeeze=False)
+    heights, widths = zip(*(view.size for stages in views.values() for view in stages), strict=True)
+    for row, (method, stages) in zip(grid, views.items(), strict=True):
+        kernels = [(view, kernel) for view in stages for kernel in view.kernels]
+        for axes, (view, kernel) in zip(row, kernels, strict=True):
+            draw_kernel(axes, kernel, (max(heights), max(widths)))
+            axes.set_title(view.name, fontsize="x-small")
+        size = "x".join(map(str, stages[0].size))
+        row[0].set_ylabel(method if method == size else f"{method}, {size}")
+    figure.suptitle(
+        "Dense kernels after training, in cells of one size\n(red: positive, blue: negative; each on its own scale)"
+    )
+    return figure
 
 
 def _worth(result: ImagesResult) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison on images has come to."""
+"""The results of a comparison on images."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -22,7 +22,7 @@ class ImagesData:
 
 @dataclass(frozen=True)
 class ImagesEpoch:
-    """What one epoch came to; see `Epoch`, whose watched images are the test images here."""
+    """An `Epoch` of a run that is watched by the test images."""
 
     epoch: int
     train_loss: float

@@ -109,18 +109,11 @@ def _run(
     checkpoints.mkdir(exist_ok=True)
     path = checkpoints / f"{method}-seed{seed}.safetensors"
     save_compared(path, model, config, method, seed, data)
-    return stage_views(model, before=before)
+    return stage_views(model, before)
 
 
 def new_result(config: CompareConfig, data: ImageData, device: str, argv: Sequence[str] | None) -> ImagesResult:
-    """What the results of a comparison begin with.
-
-    Args:
-        config: Settings, checked.
-        data: The images.
-        device: Where models are trained, in words.
-        argv: As for `compare_images`.
-    """
+    """The results to begin with. The device is one in words; `argv` is that of `compare_images`."""
     counts = len(data.train), len(data.test)
     about = ImagesData(data.name, *counts, data.image_size, data.channels, list(data.classes), data.skipped)
     return ImagesResult(

@@ -16,19 +16,16 @@ from .task import FOUND
 Quantity = Literal["found", "loss", "distance", "start_found"]
 
 BASELINE: StudentName = "bilinear"
+_FORMS: dict[Quantity, str] = {"found": ".0f", "loss": ".3f", "distance": ".2f"}
 _MORE, _FEWER = f"More than {BASELINE}", f"Fewer than {BASELINE}"
 _NEITHER = f"Difference from {BASELINE} not significant"
-_HEADER = ("student", "found (%)", f"against {BASELINE}", "loss", "distance left")
 
 
 def per_kernel(result: PositionsResult, cell: Cell, quantity: Quantity) -> dict[tuple[int, int], float]:
     """A quantity after training for each kernel, (seed, number), of all seeds that are done.
 
-    Args:
-        result: The results.
-        cell: Inputs, start, student.
-        quantity: "found", the share of taps found (percent), "start_found", the same before training, "loss", or
-            "distance", the mean distance of taps from their elements (grid cells).
+    It is "found", the share of taps found (percent), "start_found", the same before training, "loss", or "distance",
+    the mean distance of taps from their elements (grid cells).
     """
     values: dict[tuple[int, int], float] = {}
     for run in result.runs:
@@ -83,22 +80,15 @@ def place_title(place: Place) -> str:
 
 def position_rows(result: PositionsResult, place: Place) -> list[list[str]]:
     """The table of one of `places`, header first: a row for each student."""
-    rows = [list(_HEADER)]
+    rows = [["student", "found (%)", f"against {BASELINE}", "loss", "distance left"]]
     for student in places(result)[place]:
         cell = (*place, student)
         against = [] if student == BASELINE else differences(result, cell, (*place, BASELINE))
         found, loss, distance = (
-            list(per_kernel(result, cell, quantity).values()) for quantity in ("found", "loss", "distance")
+            mean_and_interval(list(per_kernel(result, cell, quantity).values()), form)
+            for quantity, form in _FORMS.items()
         )
-        rows.append(
-            [
-                student,
-                mean_and_interval(found, ".0f"),
-                mean_and_interval(against, "+z.0f") if against else "-",
-                mean_and_interval(loss, ".3f"),
-                mean_and_interval(distance, ".2f"),
-            ]
-        )
+        rows.append([student, found, mean_and_interval(against, "+z.0f") if against else "-", loss, distance])
     return rows
 
 
@@ -108,14 +98,14 @@ def findings(result: PositionsResult) -> list[str]:
     compared = len(_compared(result))
     said = []
     for inputs in dict.fromkeys(inputs for inputs, _ in done):
-        shares = {cell: _found(result, cell) for cell in _cells(result) if cell[0] == inputs}
+        shares = {cell: mean_found(result, cell) for cell in _cells(result) if cell[0] == inputs}
         (_, low, worst), (_, high, best) = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
         said.append(
             f"{INPUTS[inputs].capitalize()}: elements find from {min(shares.values()):.0f} % ({worst}, {low} start) to "
             f"{max(shares.values()):.0f} % ({best}, {high} start) of the taps."
         )
     for place, students in done.items():
-        shares_here = {student: _found(result, (*place, student)) for student in students}
+        shares_here = {student: mean_found(result, (*place, student)) for student in students}
         order = sorted(shares_here, key=lambda student: -shares_here[student])
         found = ", ".join(f"{student} {shares_here[student]:.0f} %" for student in order)
         verdicts: dict[str, list[str]] = {_MORE: [], _FEWER: [], _NEITHER: []}
@@ -139,11 +129,13 @@ def explanations(result: PositionsResult) -> list[str]:
     config, cells = result.config, _cells(result)
     kernels = max(len(per_kernel(result, cell, "found")) for cell in cells)
     by_chance = [statistics.mean(per_kernel(result, cell, "start_found").values()) for cell in cells]
+    least, most = f"{min(by_chance):.0f}", f"{max(by_chance):.0f}"
     alike = " and ".join(f"{result.data.correlated_cells[inputs]} cells ({INPUTS[inputs]})" for inputs in config.inputs)
     return [
         "Triangle and gaussian start at the papers' sigma, those with a number at that sigma in cells; "
         "gaussian-annealed does not learn sigma, which falls from 3 to 0.",
-        f"A tap is found by an element of its sign less than a cell away; before training, {_span(by_chance)} are. "
+        f"A tap is found by an element of its sign less than a cell away; before training, "
+        f"{least if least == most else f'{least} to {most}'} % are. "
         "Loss is the squared error over the teacher's squared response, on test images.",
         f"Values correlate above 0.5 with others up to {alike} away. Where inputs are smooth, a short interpolation "
         "too has a gradient toward a tap that is farther away.",
@@ -175,7 +167,8 @@ def positions_part(result: PositionsResult, folder: Path) -> Part:
     )
 
 
-def _found(result: PositionsResult, cell: Cell) -> float:
+def mean_found(result: PositionsResult, cell: Cell) -> float:
+    """Share of taps found, mean over kernels, in percent."""
     return statistics.mean(per_kernel(result, cell, "found").values())
 
 
@@ -203,8 +196,3 @@ def _gained_by_spread(result: PositionsResult, inputs: Inputs) -> list[float]:
     students = [student for student in done.get((inputs, "narrow"), []) if student in done.get((inputs, "spread"), [])]
     columns = [differences(result, (inputs, "spread", student), (inputs, "narrow", student)) for student in students]
     return [statistics.mean(row) for row in zip(*columns, strict=False)]
-
-
-def _span(shares: Sequence[float]) -> str:
-    least, most = f"{min(shares):.0f}", f"{max(shares):.0f}"
-    return f"{least} %" if least == most else f"{least} to {most} %"

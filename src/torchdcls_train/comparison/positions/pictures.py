@@ -1,4 +1,4 @@
-"""The pictures of a comparison of interpolations, drawn from its record alone."""
+"""The pictures of a comparison of interpolations, drawn from its results alone."""
 
 import statistics
 from pathlib import Path
@@ -10,7 +10,8 @@ from PIL import Image
 
 from torchdcls_results import half_interval
 
-from .findings import per_kernel, place_title, places
+from ..report import save_figures
+from .findings import mean_found, place_title, places
 from .result import Cell, PositionsResult
 from .task import FOUND, Teacher, distances
 
@@ -29,13 +30,10 @@ _FRAME, _LAST_FRAME = 80, 2500
 
 
 def draw_pictures(folder: Path, result: PositionsResult) -> list[Path]:
-    """Draws what the record has; returns the files."""
+    """Draws what there are results for; returns the files."""
     if not result.runs:
         return []
-    paths = []
-    for name, figure in (("found.png", found_figure(result)), ("curves.png", curves_figure(result))):
-        figure.savefig(folder / name, dpi=120)
-        paths.append(folder / name)
+    paths = save_figures(folder, {"found.png": found_figure(result), "curves.png": curves_figure(result)})
     animation = Animation(result)
     frames = [animation.image(frame) for frame in range(animation.frames)]
     # One palette for all frames, or colors flicker.
@@ -93,14 +91,14 @@ def curves_figure(result: PositionsResult) -> Any:
 
 
 class Animation:
-    """The way of one kernel's elements: a panel for each student, taps as rings, elements as dots.
+    """The paths of one kernel's elements: a panel for each student, taps as rings, elements as dots.
 
     Args:
-        result: The record, with a run at least.
+        result: With a run at least.
 
     Attributes:
         figure: As it is after the last frame that was asked for.
-        frames: Number of places that the record has of each element.
+        frames: Number of frames.
     """
 
     def __init__(self, result: PositionsResult) -> None:
@@ -112,10 +110,7 @@ class Animation:
         self._updates, self.frames = shown.updates, len(shown.updates)
         # student: (frames, row and column and weight, elements)
         self._paths = {student: np.array(path) for student, path in shown.paths.items()}
-        self._means = {
-            student: statistics.mean(per_kernel(result, (*shown.place, student), "found").values())
-            for student in self._paths
-        }
+        self._means = {student: mean_found(result, (*shown.place, student)) for student in shown.paths}
         position = torch.tensor(taps.position)[:, shown.kernel, None]
         weight = torch.tensor(taps.weight)[shown.kernel, None]
         self._teacher = Teacher(position, weight, result.config.dilated_kernel_size)
@@ -175,18 +170,17 @@ def _colors(weight: np.ndarray) -> list[str]:
 def _explain(axes: Any) -> None:
     from matplotlib.lines import Line2D
 
-    red, blue = _colors(np.array([1, -1]))
+    signs = dict(zip(("positive", "negative"), _colors(np.array([1, -1])), strict=True))
+    looks: dict[str, dict[str, Any]] = {
+        "tap": {"markersize": 10, "markerfacecolor": "none"},
+        "element": {"markersize": 6},
+    }
     marks = [
-        Line2D(
-            [], [], linestyle="", marker="o", markersize=10, markerfacecolor="none", color=red, label="tap, positive"
-        ),
-        Line2D(
-            [], [], linestyle="", marker="o", markersize=10, markerfacecolor="none", color=blue, label="tap, negative"
-        ),
-        Line2D([], [], linestyle="", marker="o", markersize=6, color=red, label="element, positive"),
-        Line2D([], [], linestyle="", marker="o", markersize=6, color=blue, label="element, negative"),
-        Line2D([], [], color="0.6", linewidth=1, label="way of an element"),
+        Line2D([], [], linestyle="", marker="o", color=color, label=f"{what}, {sign}", **look)
+        for what, look in looks.items()
+        for sign, color in signs.items()
     ]
+    marks.append(Line2D([], [], color="0.6", linewidth=1, label="path of an element"))
     legend = axes.legend(handles=marks, loc="center", frameon=False, fontsize="small", title="area: |weight|")
     legend.get_title().set_fontsize("small")
 

@@ -1,7 +1,7 @@
-"""What a comparison of interpolations has come to."""
+"""The results of a comparison of interpolations."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..result import Result
@@ -61,16 +61,16 @@ class PositionsRun:
 
     @property
     def cell(self) -> Cell:
-        """What is compared."""
+        """Inputs, start and student."""
         return self.inputs, self.start, self.student
 
 
 @dataclass(frozen=True)
 class Travel:
-    """What the animation shows: the ways of one kernel's elements in the first seed.
+    """The paths of one kernel's elements in the first seed, for the animation.
 
     Args:
-        updates: After which there are their places.
+        updates: Numbers of the updates after which elements are shown.
         paths: Of each student, (updates, row and column and weight, elements). Unit of places: grid cells.
     """
 
@@ -91,14 +91,9 @@ class PositionsResult(Result):
     """See `Result`. Files of comparisons that ended before their first run have no `travel`."""
 
     benchmark: ClassVar[str] = "positions"
-    quickly: ClassVar[str] = "A quick run, with few updates: elements had less time than by default."
+    quick_notice: ClassVar[str] = "A quick run, with few updates: elements had less time than by default."
     config: PositionsConfig
     data: PositionsData
     teachers: list[Taps] = field(default_factory=list)
     runs: list[PositionsRun] = field(default_factory=list)
     travel: Travel | None = None
-
-    def json(self) -> dict[str, Any]:
-        """What the file holds."""
-        row = super().json()
-        return row if self.travel is not None else {name: row[name] for name in row if name != "travel"}

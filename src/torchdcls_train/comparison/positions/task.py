@@ -137,14 +137,13 @@ def find_taps(
     """Trains a student's elements to respond as the teacher does.
 
     Args:
-        student: How.
-        teacher: What it should find; it has no more taps than the student has elements.
+        teacher: Has no more taps than the student has elements.
         start: (2, kernels, elements), where elements start. Unit: grid cells.
-        weight: (kernels, elements), what their weights start from.
+        weight: (kernels, elements), their weights at the start.
         draw: Returns the images of an update, (batch, kernels, height, width).
         test: Other images, by which the loss is measured, (images, kernels, height, width).
-        updates: Number of updates by AdamW, the learning rate falling to 0 by a cosine.
-        lr: Learning rate of weights.
+        updates: Number of updates by AdamW.
+        lr: Learning rate of weights, which falls to 0 by a cosine.
         position_lr_scale: Learning rate of positions and sigmas over `lr`.
         moments: Number of outcomes after the first, evenly over the updates.
 

@@ -1,19 +1,19 @@
-"""Depthwise convolution as matrix products, a banded matrix made from the kernel on the right; only device code here.
+"""Depthwise convolution as matrix products with banded matrices that are made from the kernel; only device code here.
 
-A patch is ROWS x COLUMNS cells of the output of one channel. What a row of the input adds to a patch is that row times
-a matrix that holds the kernel's taps along its diagonals, and the same matrix serves every patch of the channel:
-patches, of all samples and places, are the rows of one matrix product. Rows and columns of the input that lie in the
-padding for all patches of a program are never multiplied.
+A patch is ROWS x COLUMNS cells of the output of one channel. A row of the input contributes to a patch that row times a
+matrix with the kernel's taps along its diagonals. One matrix serves every patch of the channel: patches, of all samples
+and places, are the rows of one matrix product. Rows and columns of the input that are padding for all patches of a
+program are never multiplied.
 
-Places in memory are counted in OFFSET, of 64 bits where 32 are not enough; sums are of type SUM. Sizes are no
-constants, so that one program serves maps and kernels of all sizes; only strides and the number of channels are looked
-at for what they are multiples of, as it decides how many neighbours are read at once.
+Offsets in memory are of type OFFSET, with 64 bits if 32 are not enough; sums are of type SUM. Sizes are not constants,
+so that one program serves maps and kernels of all sizes. Triton only looks at the factors of strides and of the number
+of channels, which decide how many neighbors it reads at once.
 """
 
 import triton
 import triton.language as tl
 
-# Numbers that programs are not compiled anew for.
+# Numbers for which programs are not compiled again.
 _NUMBERS = [
     "samples",
     "rows_in",
