@@ -42,7 +42,8 @@ class Result:
     """The results of any comparison, with the fields of `torchdcls_results.environment`.
 
     Attributes:
-        benchmark: What is compared, in a word.
+        benchmark: The word in the file that tells comparisons apart.
+        subject: What is compared, in a word.
 
     Args:
         status: "running", "finished", "interrupted" or "failed: ERROR".
@@ -53,6 +54,7 @@ class Result:
     """
 
     benchmark: ClassVar[str]
+    subject: ClassVar[str]
     date: str
     commit: str | None
     dirty: bool | None
@@ -120,21 +122,21 @@ def resumed(folder: Path, now: AnyResult) -> AnyResult:
         before = read_result(type(now), folder / RESULTS)
     except ValueError as error:
         raise ValueError(
-            f"out: expected a folder with a comparison of {now.benchmark} or with none, got '{folder}' ({error}); "
+            f"out: expected a folder with a comparison of {now.subject} or with none, got '{folder}' ({error}); "
             "take another one"
         ) from None
-    changes = []
-    for stored, given in ((settings(before.config), settings(now.config)), (asdict(before.data), asdict(now.data))):
-        for name, value in given.items():
-            old, new = (list(each) if isinstance(each, tuple) else each for each in (stored[name], value))
-            if old != new and not (name == "seeds" and new > old):
-                changes.append(f"{name} was {old!r}, is {new!r}")
+    stored, given = (json.loads(json.dumps(settings(it.config) | asdict(it.data))) for it in (before, now))
+    changes = [
+        f"{name} was {stored[name]!r}, is {value!r}"
+        for name, value in given.items()
+        if value != stored[name] and not (name == "seeds" and value > stored[name])
+    ]
     if changes:
         raise ValueError(
             f"out: expected the settings and data of the comparison in '{folder}' to resume it, got others "
             f"({'; '.join(changes)}); give the same ones, or take another folder"
         )
-    if before.complete and settings(before.config) == settings(now.config):
+    if before.complete and stored == given:
         return before  # to be drawn again
     resumption = Resumption(now.date, now.commit, now.dirty, now.command)
     return replace(before, config=now.config, complete=False, status="running", resumed=[*before.resumed, resumption])

@@ -138,6 +138,47 @@ def test_interruption_leaves_a_readable_folder(config: CompareConfig, monkeypatc
     assert not (config.out / "table.md").exists()
 
 
+def test_an_interrupted_comparison_resumes_to_the_same_result(
+    config: CompareConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = replace(config, methods=("7x7", "gaussian"), seeds=2, epochs=2)
+    started: list[int] = []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        started.append(len(started))
+        epochs = short_run(*args, **kwargs)
+        yield next(epochs)
+        if len(started) == 4:
+            raise KeyboardInterrupt
+        yield from epochs
+
+    monkeypatch.setattr(images_run, "short_run", interrupted)
+    first, printed = quietly(config)
+    assert first.status == "interrupted" and [len(run.epochs) for run in first.runs] == [2, 2, 2, 1]
+    assert "Interrupted; rerun the same command with --out" in printed
+    assert config.out is not None
+    (config.out / "checkpoints" / "gaussian-seed0.safetensors").unlink()  # as if killed before it was written
+    started[:] = [0] * 10
+    resumed, _ = quietly(config)
+    assert len(started) == 10 + 2 and resumed.status == "finished" and len(resumed.resumed) == 1
+    assert resumed.date == first.date
+    whole, _ = quietly(replace(config, out=tmp_path / "whole"))
+
+    def scores(result: ImagesResult) -> dict[tuple[str, int], list[tuple[float, float]]]:
+        return {
+            (run.method, run.seed): [(epoch.train_loss, epoch.test_accuracy) for epoch in run.epochs]
+            for run in result.runs
+        }
+
+    assert scores(resumed) == scores(whole)
+    for name in ("positions.png", "kernels.png"):  # drawn of the models' files where they were trained before
+        assert (config.out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    started.clear()
+    assert quietly(config)[0] == resumed and started == []
+    with pytest.raises(ValueError, match=r"out: expected the settings and data of .*epochs was 2, is 3"):
+        quietly(replace(config, epochs=3))
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(config: CompareConfig) -> None:
     with pytest.raises(FloatingPointError, match=r"training loss of epoch \d is \w+ after update \d; try a smaller"):
         quietly(replace(config, methods=("7x7",), epochs=8, lr=1e30, warmup_epochs=0))
@@ -274,11 +315,11 @@ def test_as_many_threads_as_help(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.helpful_threads(2) in (1, 2) and torch.get_num_threads() == before
 
 
-def test_a_run_is_not_overwritten(config: CompareConfig) -> None:
+def test_another_file_is_not_overwritten(config: CompareConfig) -> None:
     assert config.out is not None
     config.out.mkdir()
     (config.out / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
+    with pytest.raises(ValueError, match="out: expected a folder with a comparison of images or with none"):
         quietly(config)
 
 

@@ -284,8 +284,6 @@ def test_everything_a_run_leaves(config: PositionsConfig) -> None:
     assert (folder / "travel.gif").stat().st_size < 1.5e6
     report = (folder / "report.html").read_text()
     assert report.count("data:image/") == 3 and all(sentence in unescape(report) for sentence in sentences(result))
-    with pytest.raises(ValueError, match="out: expected a folder without a run in it"):
-        quietly(config)
 
 
 def test_same_settings_same_result_and_the_same_start_for_all(config: PositionsConfig, tmp_path: Path) -> None:
@@ -316,6 +314,33 @@ def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: p
     assert (config.out / "travel.gif").exists()
     # The seed that is cut short is paired where both have it.
     assert len(differences(result, ("edges", "spread", "gaussian-3"), ("edges", "spread", "bilinear"))) == 3
+
+
+def test_an_interrupted_comparison_resumes_to_the_same_result(
+    config: PositionsConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[None] = []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Search:
+        calls.append(None)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return find_taps(*args, **kwargs)
+
+    monkeypatch.setattr(positions_run, "find_taps", interrupted)
+    quietly(config)
+    resumed, _ = quietly(config)
+    # Two runs that are done are repeated: the animation shows them.
+    assert len(calls) == 12 + 5 + 2 and len(resumed.runs) == 16
+    assert resumed.status == "finished" and len(resumed.resumed) == 1
+    whole, _ = quietly(replace(config, out=tmp_path / "whole"))
+    assert resumed.runs == whole.runs and resumed.teachers == whole.teachers and resumed.travel == whole.travel
+    calls.clear()
+    assert quietly(config)[0] == resumed and calls == []
+    more, _ = quietly(replace(config, seeds=3))  # more seeds may be asked for later
+    assert len(more.runs) == 24 and more.runs[:16] == resumed.runs and len(more.teachers) == 3
+    with pytest.raises(ValueError, match=r"out: expected the settings and data of .*updates was 4, is 5"):
+        quietly(replace(config, updates=5))
 
 
 @pytest.mark.parametrize(

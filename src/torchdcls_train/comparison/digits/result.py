@@ -62,6 +62,7 @@ class DigitsResult(Result):
     """See `Result`."""
 
     benchmark: ClassVar[str] = "digits"
+    subject: ClassVar[str] = "digits"
     incomplete_notice: ClassVar[str] = "only speakers with whom all methods are done count"
     config: DigitsConfig
     data: DigitsData

@@ -53,6 +53,7 @@ class ImagesResult(Result):
     """See `Result`; `device` is where models were trained, in words."""
 
     benchmark: ClassVar[str] = "comparison"
+    subject: ClassVar[str] = "images"
     device: str
     config: CompareConfig
     data: ImagesData

@@ -132,6 +132,6 @@ def new_result(config: CompareConfig, data: ImageData, device: str, argv: Sequen
         **origin(argv, _PACKAGES),
         device=device,
         threads=torch.get_num_threads(),
-        config=replace(config, data=Path(config.data).name, data_dir=None, out=None, methods=list(config.methods)),
+        config=replace(config, data=Path(config.data).name, data_dir=None, out=None, methods=tuple(config.methods)),
         data=about,
     )

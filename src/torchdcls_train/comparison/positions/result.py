@@ -91,6 +91,7 @@ class PositionsResult(Result):
     """See `Result`. Files of comparisons that ended before their first run have no `travel`."""
 
     benchmark: ClassVar[str] = "positions"
+    subject: ClassVar[str] = "positions"
     quick_notice: ClassVar[str] = "A quick run, with few updates: elements had less time than by default."
     config: PositionsConfig
     data: PositionsData
