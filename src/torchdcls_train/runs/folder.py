@@ -14,10 +14,10 @@ from torch import nn
 from torchdcls.nn import DclsLayer
 from torchdcls_results import environment, write_text
 
-from .checkpoint import Checkpoint, load_checkpoint
-from .writer import RunWriter, read_rows
 from ..settings import TrainConfig
 from ..trainer import Step
+from .checkpoint import Checkpoint, load_checkpoint
+from .writer import RunWriter, read_rows
 
 # What may differ between a run and its continuation: nothing that decides what is computed.
 _FREE = {

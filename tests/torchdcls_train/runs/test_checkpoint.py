@@ -14,8 +14,8 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from torchdcls import Dcls2d, param_groups
-from torchdcls_train.runs.checkpoint import load_checkpoint, save_checkpoint, weights
 from torchdcls_train.recipes import load_recipe, recipe_names
+from torchdcls_train.runs.checkpoint import load_checkpoint, save_checkpoint, weights
 
 
 def make_model(channels: int = 4) -> nn.Module:
@@ -112,9 +112,7 @@ def test_another_model_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"of another model \(shapes differ for 0.bias, .*made with model 'one'"):
         checkpoint.load_weights(wider)
     assert torch.equal(wider[0].weight, before)
-    with pytest.raises(
-        ValueError, match=r"it lacks bias, weight; it also has 0.bias, 0.position, 0.sigma and 10 more"
-    ):
+    with pytest.raises(ValueError, match=r"it lacks bias, weight; it also has 0.bias, 0.position, 0.sigma and 10 more"):
         checkpoint.load_weights(other)
 
 

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.torchdcls_train import made_runs as runs
-from torchdcls_train.runs import initial_weights
-from torchdcls_train.runs.checkpoint import load_checkpoint, weights
-from torchdcls_train.train import train
 from torchdcls_train.evaluate import load_model
 from torchdcls_train.export import export_checkpoint
+from torchdcls_train.runs import initial_weights
+from torchdcls_train.runs.checkpoint import load_checkpoint, weights
 from torchdcls_train.runs.initial_weights import load_initial_
 from torchdcls_train.settings import ExportConfig, TrainConfig
+from torchdcls_train.train import train
 from torchdcls_train.trainer import build_model
 
 HEAD = ("head.fc.weight", "head.fc.bias")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from torchdcls_train.runs.trained_model import taken_part
 from torchdcls_train.runs.checkpoint import Checkpoint
+from torchdcls_train.runs.trained_model import taken_part
 
 
 def stored(*parts: str, decay: float = 0.9, updates: int = 100, **scores: float) -> Checkpoint:
