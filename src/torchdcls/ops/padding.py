@@ -16,8 +16,8 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 def pad(input: Tensor, pads: Sequence[tuple[int, int]], mode: PaddingMode) -> Tensor:
     """The input with the cells (before, after) of `pads` around its last axes, as `numpy.pad` adds them.
 
-    Torch reflects and wraps around at most once. Here the map goes on: "circular" repeats it with the period `size`,
-    "reflect" goes there and back with the period `2 * size - 2`.
+    Torch reflects and wraps around at most once. Here "circular" repeats the input with the period `size`,
+    and "reflect" goes there and back with the period `2 * size - 2`.
 
     Example:
         >>> import torch
