@@ -16,12 +16,11 @@ from torch import Tensor
 from torchdcls import construct_kernel
 
 from .memory import saved_bytes
-from .timing import check_parity, compare_in_turns
+from .timing import check_parity, compare_in_turns, duration, ratio_words, size, turns_note
 
 SUMMARY = "kernel construction, forward and backward, against DCLS 0.1.1"
 PACKAGES: tuple[str, ...] = ("torch", "DCLS", "torchdcls")
 
-MIB = 2**20
 # Kernels of the parity check: what one of them is does not depend on how many there are.
 PARITY_CHANNELS = 8
 # Largest difference allowed, as a part of the largest value: float64 rounds at 1e-16, sums of some hundred terms above.
@@ -88,33 +87,22 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    table = [["stage", "torchdcls, ms", "DCLS, ms", "speedup", "torchdcls saves, MiB", "DCLS saves, MiB"]]
-    for problem in result["problems"]:
-        low, high = problem["spread"]
-        ratio = f"{_short(problem['ratio'])} ({_short(low)} to {_short(high)})"
-        if problem["verdict"] == "no difference":
-            ratio = "no difference"
-        table.append([problem["name"], f"{problem['candidate_ms']:.2f}", *_row(problem, ratio)])
     total = result["total"]
-    table.append([f"all {total['layers']} layers", f"{total['candidate_ms']:.0f}", *_row(total, "")])
-    return table
+    return [
+        ["stage", "torchdcls", "DCLS", "speedup", "torchdcls saves", "DCLS saves"],
+        *(_row(problem["name"], problem, ratio_words(problem)) for problem in result["problems"]),
+        _row(f"all {total['layers']} layers", total, ""),
+    ]
 
 
-def _row(entry: Mapping[str, Any], ratio: str) -> list[str]:
-    saved = [f"{entry[f'{side}_saved_bytes'] / MIB:.1f}" for side in ("candidate", "baseline")]
-    return [f"{entry['baseline_ms']:.0f}", ratio, *saved]
+def _row(name: str, entry: Mapping[str, Any], ratio: str) -> list[str]:
+    times = [duration(entry[f"{side}_ms"]) for side in ("candidate", "baseline")]
+    return [name, *times, ratio, *(size(entry[f"{side}_saved_bytes"]) for side in ("candidate", "baseline"))]
 
 
 def note(result: Mapping[str, Any]) -> str:
-    turns = len(result["problems"][0]["ratio_by_turn"])
-    return (
-        f"Construction of one layer's kernels, forward and backward, threads: {result['settings']['threads']}, median "
-        f"of {turns} turns (the ratio's spread in brackets), and the memory saved for backward."
-    )
-
-
-def _short(ratio: float) -> str:
-    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    what = "Construction of one layer's kernels, forward and backward, and the memory saved for backward"
+    return f"{what}; {turns_note(result)}"
 
 
 def _measure_problem(

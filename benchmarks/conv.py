@@ -147,9 +147,11 @@ def measure(names: Sequence[str], arguments: argparse.Namespace, after_turn: Cal
         elif name == "large map":
             result["large_map"] = {"problem": problem, **in_a_process("benchmarks.conv", "run_large_map")}
         elif name == "auto":
-            result["auto"] = _auto(arguments.turns, after_turn)
+            drawn = {shape: {"shape": shape.to_json()} for shape in draw_shapes(AUTO_SHAPES, AUTO_SEED)}
+            result["auto"] = _by_every_method(drawn, arguments.turns, after_turn)
         else:
-            result["sizes"] = _sizes(arguments.turns, after_turn)
+            sized = {Shape(4, 96, 96, 96, (56, 56), (size, size), True): {"kernel": size} for size in SIZES}
+            result["sizes"] = _by_every_method(sized, arguments.turns, after_turn, least_calls=1, longest=math.inf)
     return result
 
 
@@ -279,21 +281,15 @@ def _delay_layers(neurons: int) -> tuple[Any, Any]:
     return ours, Theirs(neurons, neurons, 1, dilated_kernel_size=31, bias=False, version="gauss")
 
 
-def _auto(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
-    shapes = draw_shapes(AUTO_SHAPES, AUTO_SEED)
-    entries: list[dict[str, Any]] = [{"shape": shape.to_json(), "ms": {}} for shape in shapes]
-    return _by_every_method(shapes, entries, turns, after_turn)
-
-
 def _by_every_method(
-    shapes: Sequence[Shape],
-    entries: list[dict[str, Any]],
+    shapes: Mapping[Shape, Mapping[str, Any]],
     turns: int,
     after_turn: Callable[[], None],
     least_calls: int = 3,
     longest: float = LONGEST,
 ) -> list[dict[str, Any]]:
-    """Puts the milliseconds of every method's turns into the shapes' entries."""
+    """The shapes' entries with the milliseconds of every method's turns."""
+    entries: list[dict[str, Any]] = [{**entry, "ms": {}} for entry in shapes.values()]
     # One turn goes over all shapes, so that each shape's turns are spread over the whole time.
     for turn in range(turns):
         for shape, entry in zip(shapes, entries, strict=True):
@@ -332,9 +328,3 @@ def _by(method: MethodName, shape: Shape, input: Tensor, weight: Tensor) -> Call
 def _seconds(run: Callable[[], object]) -> float:
     (times,) = time_in_turns({"": run}, turns=1, seconds=0, least_calls=1).values()
     return times[0]
-
-
-def _sizes(turns: int, after_turn: Callable[[], None]) -> list[dict[str, Any]]:
-    shapes = [Shape(4, 96, 96, 96, (56, 56), (kernel, kernel), True) for kernel in SIZES]
-    entries: list[dict[str, Any]] = [{"kernel": kernel, "ms": {}} for kernel in SIZES]
-    return _by_every_method(shapes, entries, turns, after_turn, least_calls=1, longest=math.inf)

@@ -123,10 +123,10 @@ def comparison_rows(header: Sequence[str], entries: Sequence[Mapping[str, Any]])
     table = [[*header, "speedup"]]
     for entry in entries:
         if "candidate_bytes" in entry:
-            sides = [_size(entry[side]) for side in ("candidate_bytes", "baseline_bytes")]
+            sides = [size(entry[side]) for side in ("candidate_bytes", "baseline_bytes")]
             ratio = f"{entry['ratio']:.2f} times the memory"
         else:
-            sides = [_duration(entry[side]) for side in ("candidate_ms", "baseline_ms")]
+            sides = [duration(entry[side]) for side in ("candidate_ms", "baseline_ms")]
             ratio = ratio_words(entry)
         table.append([entry["problem"], *sides, ratio])
     return table
@@ -138,24 +138,30 @@ def turns_note(result: Mapping[str, Any]) -> str:
     return f"threads: {settings['threads']}, median of {settings['turns']} turns, the ratio's spread in brackets."
 
 
-def _duration(milliseconds: float) -> str:
+def duration(milliseconds: float) -> str:
+    """A time, in seconds from ten on."""
     if milliseconds >= 1e4:
         return f"{milliseconds / 1e3:.1f} s"
     return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
 
 
-def _size(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+def size(count: float) -> str:
+    """An amount of memory."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 def ratio_words(entry: Mapping[str, Any]) -> str:
     """How many times as fast the candidate of a result's entry was by the medians beside it, with the turns' spread."""
     low, high = entry["spread"]
     if len(entry["ratio_by_turn"]) < 2:
-        return f"{entry['ratio']:.2f}, one turn"
+        return f"{_short(entry['ratio'])}, one turn"
     if entry["verdict"] == "no difference":
-        return f"no difference ({low:.2f} to {high:.2f})"
-    return f"{entry['baseline_ms'] / entry['candidate_ms']:.2f} ({low:.2f} to {high:.2f})"
+        return f"no difference ({_short(low)} to {_short(high)})"
+    return f"{_short(entry['baseline_ms'] / entry['candidate_ms'])} ({_short(low)} to {_short(high)})"
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}"
 
 
 def time_in_turns(

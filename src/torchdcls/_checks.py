@@ -326,16 +326,12 @@ def elements(
             f"weight: expected shape (out_channels, in_channels/groups{dense}, kernel_count), got {tuple(weight.shape)}"
         )
     expected = (learned, *weight.shape)
-    if tuple(position.shape) != tuple(expected):
-        raise ValueError(
-            f"position: expected shape (axes, *weight.shape) = {tuple(expected)}, got {tuple(position.shape)}"
-        )
+    if tuple(position.shape) != expected:
+        raise ValueError(f"position: expected shape (axes, *weight.shape) = {expected}, got {tuple(position.shape)}")
     if profile.start is None:
         if sigma is not None:
             raise ValueError(f"sigma: expected None, as {profile.name} interpolation has none, got a tensor")
     elif sigma is None:
-        raise ValueError(
-            f"sigma: expected a tensor of shape {tuple(expected)} for {profile.name} interpolation, got None"
-        )
-    elif tuple(sigma.shape) != tuple(expected):
-        raise ValueError(f"sigma: expected the shape of position, {tuple(expected)}, got {tuple(sigma.shape)}")
+        raise ValueError(f"sigma: expected a tensor of shape {expected} for {profile.name} interpolation, got None")
+    elif tuple(sigma.shape) != expected:
+        raise ValueError(f"sigma: expected the shape of position, {expected}, got {tuple(sigma.shape)}")

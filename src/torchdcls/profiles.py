@@ -21,6 +21,10 @@ INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 DeviceForm = Literal["triangle", "gaussian"]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Profile:
     """An interpolation: a profile, the smallest scale it may have, and where its sigma starts.
@@ -60,16 +64,15 @@ class Profile:
     device_form: DeviceForm | None = None
 
     def __post_init__(self) -> None:
-        numbers = {"smallest_scale": self.smallest_scale, "start": 0 if self.start is None else self.start}
-        functions = {"function": self.function, "slope": abs if self.slope is None else self.slope}
-        for name, value in (numbers | functions | {"name": self.name}).items():
-            expected, fits = "a function", callable(value)
-            if name in numbers:
-                expected, fits = "a number", isinstance(value, Real) and not isinstance(value, bool)
-            elif name == "name":
-                expected, fits = "text", isinstance(value, str)
+        for name, fits, expected in (
+            ("smallest_scale", _is_number(self.smallest_scale), "a number"),
+            ("start", self.start is None or _is_number(self.start), "a number"),
+            ("function", callable(self.function), "a function"),
+            ("slope", self.slope is None or callable(self.slope), "a function"),
+            ("name", isinstance(self.name, str), "text"),
+        ):
             if not fits:
-                raise TypeError(f"{name}: expected {expected}, got {value!r}")
+                raise TypeError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
         if not 0 < self.smallest_scale < float("inf"):
             raise ValueError(f"smallest_scale: expected a positive finite number, got {self.smallest_scale!r}")
         if self.start is not None and not abs(self.start) < float("inf"):

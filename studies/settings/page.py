@@ -13,7 +13,7 @@ from ..conclusions import counted
 from ..differences import Difference, paired_difference
 from ..page import commit_words, each_once, machine_words, version_words
 from .plan import INPUTS, QUESTIONS, SEEDS, Question, Task, baseline, planned
-from .records import Records, TapsOutcome
+from .records import NetworkOutcome, Records, TapsOutcome
 
 if TYPE_CHECKING:
     from torchdcls_train.comparison.config import Inputs
@@ -53,20 +53,25 @@ class Effect:
 
 
 class Findings:
-    """What the complete seeds of the study say. A seed of which runs are missing would weigh settings unequally.
+    """What the complete seeds of each question say. A seed of which cells are missing would weigh settings unequally.
 
     Attributes:
-        seeds: How many of each task are complete.
+        seeds: How many of each question are complete, by its title.
         effects: All differences from first rows that can be computed.
     """
 
     def __init__(self, records: Records) -> None:
         self._outcomes = records.outcomes
-        self.seeds: dict[Task, int] = {}
-        for task, number in SEEDS.items():
-            missing = (cell.seed for cell in planned({task: number}) if cell.id not in records.outcomes)
-            self.seeds[task] = next(missing, number)  # planned seed by seed
+        self.seeds = {question.title: self._complete(question) for question in QUESTIONS}
         self.effects = list(self._differences())
+
+    def _complete(self, question: Question) -> int:
+        places = list(product(question.rows, question.columns, _inputs(question)))
+        for seed in range(SEEDS[question.task]):
+            ids = (question.cell(row, column, seed, inputs or "edges").id for row, column, inputs in places)
+            if not all(id in self._outcomes for id in ids):
+                return seed
+        return SEEDS[question.task]
 
     def values(self, question: Question, row: str, column: str, inputs: "Inputs | None") -> dict[int, float]:
         """What the runs at one place of a question led to, by kernel (recovery task) or seed (networks), in percent.
@@ -74,7 +79,7 @@ class Findings:
         The recovery task has the share of taps found, or the loss over the teacher's power; networks have accuracy.
         """
         found: dict[int, float] = {}
-        for seed in range(self.seeds[question.task]):
+        for seed in range(self.seeds[question.title]):
             outcome = self._outcomes[question.cell(row, column, seed, inputs or "edges").id]
             if not isinstance(outcome, TapsOutcome):
                 found[seed] = outcome.accuracy
@@ -85,8 +90,8 @@ class Findings:
 
     def baselines(self) -> list[float]:
         """Accuracies of the network with its own layers, by seed. Unit: percent."""
-        outcomes = (self._outcomes[baseline(seed).id] for seed in range(self.seeds["networks"]))
-        return [outcome.accuracy for outcome in outcomes if not isinstance(outcome, TapsOutcome)]
+        outcomes = (self._outcomes.get(baseline(seed).id) for seed in range(SEEDS["networks"]))
+        return [outcome.accuracy for outcome in outcomes if isinstance(outcome, NetworkOutcome)]
 
     def _differences(self) -> Iterator[Effect]:
         for question in QUESTIONS:
@@ -113,7 +118,7 @@ def page(records: Records) -> str:
     for question in QUESTIONS:
         if rows := _rows(question, findings):
             parts += [f"## {question.title}", markdown_table(rows)]
-    if findings.seeds["networks"]:
+    if any(_seeds("networks", findings)):
         parts.append(_network_words(findings))
     return "\n\n".join([*parts, "## How to read it", _how_to_read(), _provenance(records)]) + "\n"
 
@@ -162,8 +167,7 @@ def _number(task: Task) -> int:
 def _advice(effects: Sequence[Effect]) -> list[str]:
     """The table of what to do, and a sentence on what makes no significant difference."""
     told: list[tuple[float, list[str]]] = []
-    silent: dict[str, list[str]] = {}
-    missed = 0.0
+    silent: dict[str, list[tuple[str, float]]] = {}
     for question in QUESTIONS:
         for inputs in _inputs(question):
             mine = [effect for effect in effects if effect.question is question and effect.inputs == inputs]
@@ -171,12 +175,15 @@ def _advice(effects: Sequence[Effect]) -> list[str]:
             if largest:
                 told.append((largest, [question.choice + (f" ({inputs})" if inputs else ""), *_then(question, mine)]))
             elif mine:
-                silent.setdefault(inputs or "networks", []).append(question.title)
-                missed = max(missed, *(effect.unseen for effect in mine))
+                unseen = max(effect.unseen for effect in mine)
+                silent.setdefault(inputs or "networks", []).append((question.title, unseen))
     rows = [row for _, row in sorted(told, key=lambda pair: -pair[0])]
     table = markdown_table([["If you", "then", "difference (points)"], *rows]).replace("---:", "---")  # words
-    listed = "".join(f"\n- {inputs}: {'; '.join(titles)}" for inputs, titles in silent.items())
-    words = f"No difference was significant, and up to {missed:.0f} points may have been missed, in:\n{listed}"
+    words = "No difference was significant in these; in brackets is the size that may have been missed, in points:\n"
+    words += "".join(
+        f"\n- {inputs}: {'; '.join(f'{title} ({unseen:.0f})' for title, unseen in missed)}"
+        for inputs, missed in silent.items()
+    )
     return [*([table] if rows else []), *([words] if silent else [])]
 
 
@@ -211,10 +218,13 @@ def _range(row: str, effects: Sequence[Effect]) -> str:
 def _rows(question: Question, findings: Findings) -> list[list[str]]:
     """The table of a question, header first; nothing before a seed is complete."""
     places = list(product(question.columns, _inputs(question)))
-    if not findings.seeds[question.task]:
+    if not (seeds := findings.seeds[question.title]):
         return []
     known = {(it.row, it.column, it.inputs): it for it in findings.effects if it.question is question}
-    header = ["", *(column if inputs is None else f"{column}, {inputs}" for column, inputs in places)]
+    header = [
+        counted(seeds, "seed"),
+        *(column if inputs is None else f"{column}, {inputs}" for column, inputs in places),
+    ]
     rows = [header]
     for row in question.rows:
         cells = [row]
@@ -238,7 +248,7 @@ def _measured(findings: Findings) -> str:
         "found counts. Inputs are images, which are smooth, or edges of images, which vary from cell to cell. "
         f"{_done('taps', findings)}",
     ]
-    if findings.seeds["networks"]:
+    if any(_seeds("networks", findings)):
         parts.append(
             "A smaller part asks for the accuracy of the small network of `torchdcls compare images`. "
             f"{_done('networks', findings)}"
@@ -246,16 +256,22 @@ def _measured(findings: Findings) -> str:
     return "\n\n".join(parts)
 
 
+def _seeds(task: Task, findings: Findings) -> list[int]:
+    return [findings.seeds[question.title] for question in QUESTIONS if question.task == task]
+
+
 def _done(task: Task, findings: Findings) -> str:
     """How much of a task is done, and what it cannot tell."""
-    done, of = findings.seeds[task], SEEDS[task]
+    done, of = _seeds(task, findings), SEEDS[task]
     runs = sum(1 for _ in planned({task: 1}))
-    state = (
-        f"{counted(done, 'seed')}, all of the plan"
-        if done == of
-        else f"**{done} of {of} seeds {'is' if done == 1 else 'are'} complete**"
-    )
-    told = f"{state}; each has {runs:,} runs, one of each setting, and only complete seeds are shown."
+    if min(done) == of:
+        told = f"All {of} seeds of {runs:,} runs are done."
+    else:
+        number = " to ".join(map(str, dict.fromkeys((min(done), max(done)))))
+        told = (
+            f"**{number} of {of} seeds are complete**, of {runs:,} runs each. A table shows the seeds of which all its "
+            "cells are done, so that all its settings have equally many."
+        )
     unseen = [it.unseen for it in findings.effects if it.question.task == task and not it.question.by_loss]
     if unseen:
         told += (

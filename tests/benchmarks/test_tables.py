@@ -163,9 +163,9 @@ def test_construction_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     lines = tables.TABLES["construction"](construction_result()).splitlines()
     assert lines[1] == "| --- | ---: | ---: | ---: | ---: | ---: |"
-    assert lines[2] == "| stage-1 | 1.23 | 123 | 100 (9.9 to 110) | 1.0 | 20.0 |"
-    assert lines[3] == "| stage-2 | 1.23 | 123 | no difference | 1.0 | 20.0 |"
-    assert lines[4] == "| all 3 layers | 4 | 370 |  | 3.0 | 60.0 |"
+    assert lines[2] == "| stage-1 | 1.23 ms | 123 ms | 100 (9.94 to 110) | 1 MiB | 20 MiB |"
+    assert lines[3] == "| stage-2 | 1.23 ms | 123 ms | no difference (9.94 to 110) | 1 MiB | 20 MiB |"
+    assert lines[4] == "| all 3 layers | 3.7 ms | 370 ms |  | 3 MiB | 60 MiB |"
     assert lines[5] == ""
     assert lines[6].endswith(tables.caption(construction_result()))
     assert "threads: 2, median of 9 turns" in lines[6]

@@ -172,7 +172,7 @@ SKIPPED = {
     "spectral norm by a hook": (lambda: nn.utils.spectral_norm(depthwise()), COMPUTED),
     "even kernel, odd size": (
         lambda: depthwise(kernel_size=4, padding=1),
-        "no padding keeps its output size with kernel (9, 9) in place of (4, 4), "
+        "no padding keeps its output size with kernel (9, 9) instead of (4, 4), "
         "unless both are odd or both are even and the new one is not smaller",
     ),
     "fewer axes than the size has": (

@@ -559,6 +559,14 @@ class TestAgreement:
         with pytest.raises(ExportError, match="expected outputs within"):
             reference.check(lambda given: [model(given) * (1 + 1e-4)], "it")
 
+    def test_outputs_are_tensors(self) -> None:
+        one, other = torch.ones(1), torch.ones(2)
+        found = agreement.outputs({"maps": [one], "scores": (other,)})
+        assert found[0] is one and found[1] is other and len(found) == 2
+        for value, kind in (("text", "str"), ([], "list"), ({"maps": [one, 3]}, "int")):
+            with pytest.raises(ValueError, match=f"^model: expected one that returns tensors, got {kind}$"):
+                agreement.outputs(value)
+
     def test_other_shapes_and_failures(self) -> None:
         model = nn.Linear(4, 2)
         reference = self.reference(model)

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+import warnings
 from typing import ClassVar
 
 import numpy
@@ -37,7 +38,8 @@ def make_layer(dims=2, spread="gaussian", dtype=torch.float64, **options):
     size = options.pop("dilated_kernel_size", (4, 5, 3)[:dims])
     arguments = {"kernel_count": 3, "padding": "same", "groups": 4, "position_init": ("uniform", 20.0), **options}
     interpolation = SPREADS[spread].interpolation
-    layer = LAYERS[dims](4, 4, **arguments, dilated_kernel_size=size, interpolation=interpolation, dtype=dtype)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of positions beyond the kernel
+        layer = LAYERS[dims](4, 4, **arguments, dilated_kernel_size=size, interpolation=interpolation, dtype=dtype)
     if layer.sigma is not None:
         nn.init.uniform_(layer.sigma, 0.05, 0.4)
     layer.spread = SPREADS[spread]

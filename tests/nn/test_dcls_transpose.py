@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -38,9 +39,9 @@ def make_layer(dims=2, spread="gaussian", channels=(4, 4, 4), dtype=torch.float6
     size = options.pop("dilated_kernel_size", (4, 5, 3)[:dims])
     arguments = {"kernel_count": 3, "position_init": ("uniform", 20.0), "groups": groups, **options}
     interpolation = SPREADS[spread].interpolation
-    layer = LAYERS[dims](
-        inside, outside, **arguments, dilated_kernel_size=size, interpolation=interpolation, dtype=dtype
-    )
+    options = {"dilated_kernel_size": size, "interpolation": interpolation, "dtype": dtype}
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of positions beyond the kernel
+        layer = LAYERS[dims](inside, outside, **arguments, **options)
     if layer.sigma is not None:
         nn.init.uniform_(layer.sigma, 0.05, 0.4)
     layer.spread = SPREADS[spread]

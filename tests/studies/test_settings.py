@@ -106,11 +106,11 @@ def test_a_toy_run_and_its_page(few: tuple[Question, ...], tmp_path: Path, monke
         assert f"## {question.title}" in text
     assert "The same network with 7x7 layers: " in text
     assert len(page.draw(records).axes) == 2
-    assert "**2 of 8 seeds are complete**; each has 26 runs" in text
-    assert f"**1 of {plan.SEEDS['networks']} seeds is complete**; each has 10 runs" in text
+    assert "**2 of 8 seeds are complete**, of 26 runs each." in text
+    assert f"**1 of {plan.SEEDS['networks']} seeds are complete**, of 10 runs each." in text
     monkeypatch.setattr(page, "SEEDS", TOY.seeds)
     text = page.page(records)
-    assert "2 seeds, all of the plan; each has 26 runs" in text and "1 seed, all of the plan" in text
+    assert "All 2 seeds of 26 runs are done." in text and "All 1 seeds of 10 runs" in text
     before = (tmp_path / RECORDS).read_bytes()
     assert "62 of 62 runs are done" in quietly(tmp_path)[1]
     assert (tmp_path / RECORDS).read_bytes() == before
@@ -210,9 +210,9 @@ def test_a_question_without_a_significant_difference_is_said_to_have_none(alone:
     }
     text = page.page(alone("Interpolation", rows))
     assert "| If you |" not in text
-    assert "- edges: Interpolation\n- images: Interpolation\n" in text
-    unseen = max(effect.unseen for effect in page.Findings(alone("Interpolation", rows)).effects)
-    assert f"No difference was significant, and up to {unseen:.0f} points may have been missed, in:" in text
+    unseen = f"{max(effect.unseen for effect in page.Findings(alone('Interpolation', rows)).effects):.0f}"
+    assert "No difference was significant in these; in brackets is" in text
+    assert f"- edges: Interpolation ({unseen})\n- images: Interpolation ({unseen})\n" in text
 
 
 def test_advice_keeps_the_first_row_where_others_are_worse(alone: Any) -> None:
@@ -253,11 +253,11 @@ def test_a_seed_that_is_not_complete_is_not_shown(few: tuple[Question, ...]) -> 
     whole = page.page(Records(outcomes, []))
     assert "**3 of 8 seeds are complete**" in whole
     assert f"**2 of {plan.SEEDS['networks']} seeds are complete**" in whole
-    last = {task: [cell for cell in planned({task: 3}) if task_of(cell) == task][-1] for task in ("taps", "networks")}
-    del outcomes[last["taps"].id]
-    less = page.page(Records(outcomes, []))
-    assert "**2 of 8 seeds are complete**; each has 26 runs" in less and "80.5 ± " in less
     question = few[0]
+    del outcomes[question.cell("gaussian", "spread start", 2, "images").id]
+    less = page.page(Records(outcomes, []))
+    assert "**2 to 3 of 8 seeds are complete**, of 26 runs each." in less and "80.5 ± " in less
+    assert "\n| 2 seeds | narrow start, edges |" in less and "\n| 3 seeds | bilinear, edges |" in less
     values = page.Findings(Records(outcomes, [])).values(question, "bilinear", "narrow start", "edges")
     assert sorted(values) == [seed * page._KERNELS + kernel for seed in range(2) for kernel in range(3)]
     assert "| --- |" not in page.page(Records({}, []))

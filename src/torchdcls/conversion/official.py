@@ -44,7 +44,7 @@ _SIGNS: dict[Layout, tuple[str, str]] = {
     "fastvit": ("patch_embed.0.rbr_conv.0.conv.weight", "stem.0.conv_kxk.0.conv.weight"),
     "resnet": ("layer1.0.conv1.weight", "layer1.0.conv1.weight"),
 }
-# From timm's names back to those of the models' own authors; timm has the other direction.
+# From timm's names back to the names of the models' own authors; timm has the other direction.
 _STAGES = (
     (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
     (r"^stages\.(\d+)\.blocks\.", r"stages.\1."),

@@ -50,7 +50,7 @@ def impossible_reason(module: nn.Module, kernel_size: Sequence[int] | None) -> s
         return f"dilated_kernel_size has another number of axes than its kernel {module.kernel_size}"
     if converted_padding(module, kernel_size) is None:
         return (
-            f"no padding keeps its output size with kernel {tuple(kernel_size)} in place of {module.kernel_size}, "
+            f"no padding keeps its output size with kernel {tuple(kernel_size)} instead of {module.kernel_size}, "
             "unless both are odd or both are even and the new one is not smaller"
         )
     return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import _checks
 from .kinds import AxonalDelays, DendriticDelays
 from .layer import DelayLayer
-from .table import SynapseTable
+from .table import SynapseTable, optional_package
 
 _Edges = Mapping[str, Sequence[str]]
 
@@ -37,7 +37,7 @@ def to_nir(layer: DelayLayer, dt: float) -> Any:
     Source:
         Pedersen et al., Nature Communications 2024, doi:10.1038/s41467-024-52259-9.
     """
-    nir = _nir()
+    nir = optional_package("nir", "a graph of NIR")
     _checks.of_type("layer", layer, DelayLayer, "a layer of torchdcls.delays")
     step = _step(dt)
     if not layer.rounding.is_on:
@@ -74,7 +74,7 @@ def from_nir(graph: Any, dt: float) -> SynapseTable:
         TypeError: Not a graph, or `dt` is not a number.
         ModuleNotFoundError: nir is missing.
     """
-    nir = _nir()
+    nir = optional_package("nir", "a graph of NIR")
     _checks.of_type("graph", graph, nir.NIRGraph, "a nir.NIRGraph")
     step = _step(dt)
     ends = [[name for name, node in graph.nodes.items() if isinstance(node, kind)] for kind in (nir.Input, nir.Output)]
@@ -136,11 +136,3 @@ def _step(dt: float) -> float:
     if step == 0:
         raise ValueError(f"dt: expected more than 0 seconds, got {dt!r}")
     return step
-
-
-def _nir() -> Any:
-    try:
-        import nir
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"a graph of NIR needs nir: pip install nir ({error})") from None
-    return nir

@@ -1,6 +1,7 @@
 """Delays for other programs: a table of synapses as a file, and a matrix of whole delays."""
 
 import csv
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,8 @@ class SynapseTable:
         """
         columns = {name: column.tolist() for name, column in self._columns().items()}
         if _suffix(path) == ".parquet":
-            pyarrow, parquet = _pyarrow()
-            parquet.write_table(pyarrow.table(columns), path)
+            parquet = optional_package("pyarrow.parquet", "a Parquet file")
+            parquet.write_table(optional_package("pyarrow", "a Parquet file").table(columns), path)
             return
         with Path(path).open("w", newline="") as file:
             writer = csv.writer(file)
@@ -211,8 +212,7 @@ def _suffix(path: str | Path) -> str:
 
 
 def _read_parquet(path: str | Path) -> dict[str, list[Any]]:
-    _, parquet = _pyarrow()
-    table = parquet.read_table(path)
+    table = optional_package("pyarrow.parquet", "a Parquet file").read_table(path)
     return {name: table[name].to_pylist() for name in table.column_names if name in _COLUMNS}
 
 
@@ -223,13 +223,13 @@ def _read_csv(path: str | Path) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in names if name in _COLUMNS}
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def optional_package(name: str, what: str) -> Any:
+    """The package of this name; if it is missing, an error that begins with `what` says how to install it."""
     try:
-        import pyarrow
-        from pyarrow import parquet
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"a Parquet file needs pyarrow: pip install pyarrow ({error})") from None
-    return pyarrow, parquet
+        package = name.partition(".")[0]
+        raise ModuleNotFoundError(f"{what} needs {package}: pip install {package} ({error})") from None
 
 
 def _numbers(name: str, values: list[Any], path: str | Path) -> Tensor:

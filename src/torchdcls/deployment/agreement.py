@@ -4,12 +4,14 @@ A file and the model round differently. How far they may differ is taken from th
 the same model in float64.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..ops.tracing import tree_leaves
 from .copies import copied
 from .errors import ExportError, reason
 
@@ -61,7 +63,7 @@ class Reference:
         if self._double is not None:
             try:
                 double = outputs(self._double(given.double()))
-            except Exception:  # a forward pass that names float32, say
+            except Exception:  # such as a forward pass that names float32
                 self._double = None
         self._expected.append(_Expected(given, own, double))
 
@@ -123,15 +125,11 @@ def _compared(run: Callable[[Tensor], Sequence[Tensor]], what: str, error: float
 
 def outputs(value: object) -> list[Tensor]:
     """The tensors of a model's output, in order. Any other output, and an empty one, is a ValueError."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        found = [tensor for entry in value for tensor in outputs(entry)]
-        if found:
-            return found
-    raise ValueError(f"model: expected one that returns tensors, got {type(value).__name__}")
+    leaves: list[Any] = tree_leaves(value)
+    others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+    if others or not leaves:
+        raise ValueError(f"model: expected one that returns tensors, got {type((others or [value])[0]).__name__}")
+    return leaves
 
 
 def _distance(one: Tensor, other: Tensor) -> float:

@@ -124,7 +124,7 @@ class Reach:
         return whole
 
     def _rows(self, axes: Sequence[int]) -> Tensor:
-        """Which bounds are those of some axes."""
+        """A mask of the bounds along some axes."""
         found = torch.tensor([row % len(self.steps) in axes for row in range(len(self.bounds))])
         return found.view(-1, *[1] * (self.bounds.dim() - 1))
 

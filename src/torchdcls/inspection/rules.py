@@ -110,7 +110,7 @@ def _moved(call: Call) -> Reach:
     more = {name: value for number, (name, value) in enumerate(call.given.items()) if number}
     try:
         rows = [call.function(row, **more) for row in call.main.bounds]
-    except (RuntimeError, NotImplementedError):  # places on the meta device, say
+    except (RuntimeError, NotImplementedError):  # such as indices on the meta device
         return everything([call.main], call.shape).but_not(call.where)
     return call.main.of(torch.stack(rows))
 

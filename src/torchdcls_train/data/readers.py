@@ -19,7 +19,7 @@ from .source_types import DataError, Encoded, Images, Share, Stream
 
 Transform = Callable[[Image.Image], Tensor]
 
-# Images tried in the place of one that cannot be read; and in a stream, unreadable ones in a row that are let pass.
+# Images tried instead of one that cannot be read; and in a stream, unreadable ones in a row that are let pass.
 _TRIES = 100
 
 

@@ -149,7 +149,7 @@ def image_count(source: Images | Stream) -> int | None:
 class Sources:
     """What to train and to validate on.
 
-    Names of the classes are None where the data do not tell them, and their number where the settings do not either.
+    Names of the classes are None where the data do not tell them, their number where the settings do not either.
     """
 
     train: Images | Stream

@@ -227,4 +227,4 @@ def _laid(tensor: Tensor, stride: Sequence[int]) -> Tensor:
 
 def _others(path: Path) -> str:
     names = [f"'{other}'" for other in sorted(path.parent.glob("*.safetensors")) if other != path]
-    return " or ".join(["a copy of it", *names])
+    return ", or ".join(["a copy of it", *names])

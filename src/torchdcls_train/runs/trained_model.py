@@ -37,7 +37,7 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model on CPU, the settings of its run, and which weights it has; no names where the data had none."""
+    """A trained model on the CPU, the settings of its run, which weights it has, and names of classes, if there are."""
 
     model: nn.Module
     run: TrainConfig

@@ -75,11 +75,11 @@ class DclsHubMixin(  # type: ignore[misc]
         """Writes config.json, model.safetensors and, if there is none yet, a README.md into a folder.
 
         Args:
-            save_directory: The folder, made where there is none.
+            save_directory: The folder, made if it does not exist.
             results: Scores for the card, as `Result`s or as {"ImageNet-1k top-1": 82.5}: data, space, metric.
             license: The license's id on the Hub, such as "mit"; None for the class's own, if any.
             description: First sentences of the card; None for a sentence about the layers.
-            config: In the place of the constructor's arguments; None for these.
+            config: Stored instead of the constructor's arguments; None for these.
             model_card_kwargs: The arguments of `generate_model_card`, where `push_to_hub` has them.
 
         Raises:
@@ -106,7 +106,7 @@ class DclsHubMixin(  # type: ignore[misc]
         """Uploads the files of `save_pretrained` in one commit.
 
         Args:
-            repo_id: The repository, "user/name", made where there is none.
+            repo_id: The repository, "user/name", made if it does not exist.
             results, license, description: See `save_pretrained`.
             commit_message, private, token, branch, create_pr: As in huggingface_hub.
 

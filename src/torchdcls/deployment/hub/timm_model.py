@@ -29,9 +29,9 @@ class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
     """A model of timm, converted if asked to, that can be saved, loaded and pushed to the Hub.
 
     Args:
-        model_name: Any of timm's names, those of `torchdcls.models` included.
-        conversion: Arguments of `torchdcls.convert`, plain values all of them: `where` is a pattern of layers' names
-            such as "*.conv2", or a list of them. None: timm's own layers.
+        model_name: Any of timm's names, `torchdcls.models` included.
+        conversion: Arguments of `torchdcls.convert` as plain values; `where` is a pattern of layers' names such as
+            "*.conv2", or a list of patterns. None keeps timm's own layers.
         num_classes: None for the model's own.
         model_args: Other arguments of timm's model.
         pretrained: Whether to start from timm's weights; not stored, as a saved model has its own.

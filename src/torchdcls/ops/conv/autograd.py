@@ -25,11 +25,9 @@ def make(map: Map, input: Any, weight: Any, gradient: Any, bias: Tensor | None, 
     method = plan.of(map)
     if map == "convolve":
         return method.convolve(input, weight, bias, problem)
-    return (
-        method.transpose(gradient, weight, problem)
-        if map == "transpose"
-        else method.correlate(input, gradient, problem)
-    )
+    if map == "transpose":
+        return method.transpose(gradient, weight, problem)
+    return method.correlate(input, gradient, problem)
 
 
 class Convolution(torch.autograd.Function):
