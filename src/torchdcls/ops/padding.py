@@ -16,13 +16,8 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 def pad(input: Tensor, pads: Sequence[tuple[int, int]], mode: PaddingMode) -> Tensor:
     """The input with the cells (before, after) of `pads` around its last axes, as `numpy.pad` adds them.
 
-<<<<<<< HEAD
-    Torch reflects and wraps around at most once. Here "circular" repeats the input with the period `size`,
-    and "reflect" goes there and back with the period `2 * size - 2`.
-=======
     Torch reflects and wraps around at most once. Beyond that, "circular" repeats the map with the period `size`, and
     "reflect" runs there and back with the period `2 * size - 2`.
->>>>>>> main
 
     Example:
         >>> import torch
