@@ -33,15 +33,16 @@ A fault is printed with all that is needed to repeat it, and the exit status is 
 """
 
 _EMBEDDED = "fashion-mnist-subset"
-# What a comparison on some data is for, and how a reader gets these.
-_ASKED = {
-    _EMBEDDED: "Gray images of clothes, which come with the package.",
+# The data of a comparison in words, what it is for, and how a reader gets them.
+_ABOUT = {
+    _EMBEDDED: ("6,000 images of Fashion-MNIST", "Gray images of clothes, which come with the package."),
     "cifar10-part": (
+        "10,000 images of CIFAR-10",
         "Color images of animals and vehicles: does a larger kernel help more where images have more to see? The run "
         "read a folder with 10,000 training images of CIFAR-10, 1,000 of each class, and all its test images. "
         "`torchdcls compare images --data cifar10 --train-images 10000 --epochs 8 --seeds 6 --methods 7x7 bilinear "
         "gaussian` downloads CIFAR-10 and takes as many of each class. It trains on them in another order: expect "
-        "accuracies that differ as those of another seed do."
+        "accuracies that differ as those of another seed do.",
     ),
 }
 PICTURES = {
@@ -70,7 +71,8 @@ def picture(data: str, name: str) -> str:
 def comparison_section(result: Result, caption: str) -> str:
     """A comparison on images: what was asked, the conclusion, the table, the pictures."""
     data, table = result["data"]["name"], result["table"]
-    parts = [f"### On {data}", *([_ASKED[data]] if data in _ASKED else [])]
+    title, about = _ABOUT.get(data, (data, ""))
+    parts = [f"### On {title}", *([about] if about else [])]
     if conclusion := _conclusion(result):
         parts.append(f"**{conclusion}**")
         table = table.replace(f"- {conclusion}\n", "")
@@ -87,11 +89,12 @@ def evidence(positions: Result | None, comparisons: Sequence[Result], found: Seq
         told.append(f"**Elements look for known taps** (`torchdcls compare positions`). {ranges}")
     for result in comparisons:
         if conclusion := _conclusion(result):
-            config, data = result["config"], result["data"]
+            config, data = result["config"], result["data"]["name"]
+            title, _ = _ABOUT.get(data, (data, ""))
             told.append(
-                f"**Networks on {data['name']}** (`torchdcls compare images`, {config['model']}, "
-                f"{data['train_images']:,} training images, {counted(config['epochs'], 'epoch')}, {config['seeds']} "
-                f"seeds). {conclusion}"
+                f"**Networks on {title}** (`torchdcls compare images`: {config['model']}, "
+                f"{counted(config['epochs'], 'epoch')}, {config['seeds']} seeds). Against {BASELINE} at no more "
+                f"parameters: {_differences(result)}. {conclusion}"
             )
     return "\n".join(f"- {line}" for line in [*told, *map(_study, found)])
 
@@ -100,6 +103,12 @@ def _conclusion(result: Result) -> str:
     # Of several seeds, the first point says what can be concluded.
     points = _points(result)
     return points[0] if points and " significant" in points[0] else ""
+
+
+def _differences(result: Result) -> str:
+    """The points of each method against the baseline."""
+    found = [re.match(r"(\S+): ([+-][\d.]+) points", point) for point in _points(result)]
+    return ", ".join(f"{it[1]} {it[2]}" for it in found if it is not None) + " points"
 
 
 def _points(result: Result) -> list[str]:
