@@ -99,7 +99,7 @@ def fuse(
 
     Args:
         model: The model; its modules are exchanged.
-        positions: "exact", or "round" to move elements to the nearest cell, where each is one tap whatever its spread,
+        positions: "exact", or "round" to move elements to the nearest cell, where each is a tap whatever its sigma,
             for hardware that needs integer offsets. Halves go to the even cell, as in torch.round. An element off the
             grid goes to the grid's edge; training leaves some there unless positions are clamped. The report
             counts them.

@@ -96,7 +96,7 @@ class DelayLayer(DclsLayer, ABC):
                 in_features, kernel_count), with 1 along the axis of neurons that share their delays. Unit: time steps.
                 `torchdcls.param_groups` gives positions 5 times the learning rate, with which delays of tens of steps
                 barely move: use `position_lr_scale=100.0`, as SNN-delays, or choose it with the rate.
-            sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
+            sigma: The shape of `position`; None for "bilinear". Width: the smallest scale plus |sigma|.
             bias: (out_features) or None.
 
         Raises:

@@ -58,14 +58,14 @@ class DclsNd(DclsLayer):
                 tap of the dense axes, if any).
             stride: As in torch.
             padding: As in torch: one integer, one per axis, "same" or "valid". For even sizes "same" pads one cell less
-                before the map than after it, as in torch: an element at position 0 then reads the cell after the
+                before the input than after it, as in torch: an element at position 0 then reads the cell after the
                 output's own.
             dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. Always pass it: the
                 default of 1 only suits a single element, which cannot move.
             groups: As in torch.
             bias: Whether to add a learned bias.
-            padding_mode: "zeros", "reflect", "replicate" or "circular". Padding may be larger than the map, which is
-                then reflected, or wrapped around, as often as needed.
+            padding_mode: "zeros", "reflect", "replicate" or "circular". Padding may be larger than the input, which
+                is then reflected, or wrapped around, as often as needed.
             interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
             learned_dims: Spatial axes (0 is the first after the channels) along which positions are learned; the others
                 are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
@@ -82,7 +82,7 @@ class DclsNd(DclsLayer):
             weight: (out_channels, in_channels/groups, *dense sizes, kernel_count).
             position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2` of each axis; axes in
                 torch's order. At the start on the grid [-(s // 2), s - 1 - s // 2], where `clamp_position_` keeps it.
-            sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
+            sigma: The shape of `position`; None for "bilinear". Width: the smallest scale plus |sigma|.
             bias: (out_channels) or None.
 
         Raises:
@@ -116,7 +116,7 @@ class DclsNd(DclsLayer):
 
 
 class Dcls1d(DclsNd):
-    """1-D convolution whose kernel elements learn where to sit.
+    """1-D convolution with a kernel of elements, whose positions are learned.
 
     Maps (batch, in_channels, length) to (batch, out_channels, length out). See `__init__` for arguments and attributes.
     As a layer of delays, with `size - 1` zeros before the signal, the delay of an element is `size - 1 - size // 2 -
@@ -135,7 +135,7 @@ class Dcls1d(DclsNd):
 
 
 class Dcls2d(DclsNd):
-    """2-D convolution whose kernel elements learn where to sit.
+    """2-D convolution with a kernel of elements, whose positions are learned.
 
     Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `__init__` for
     arguments and attributes.
@@ -152,7 +152,7 @@ class Dcls2d(DclsNd):
 
 
 class Dcls3d(DclsNd):
-    """3-D convolution whose kernel elements learn where to sit.
+    """3-D convolution with a kernel of elements, whose positions are learned.
 
     Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `__init__` for arguments and
     attributes.

@@ -148,7 +148,7 @@ class DclsLayer(nn.Module):
         return tuple(self.dilated_kernel_size[dim] for dim in self.learned_dims)
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias as torch's convolutions do, elements being taps, and positions by `position_init`."""
+        """Draws weight and bias as torch's convolutions do (an element is a tap), and positions by `position_init`."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))

@@ -24,7 +24,7 @@ class DclsTransposeNd(DclsLayer):
     The output is the gradient of the input of a `DclsNd` from `out_channels` to `in_channels` with the same elements,
     stride, padding and groups. `kernel()` is the weight of the `torch.nn.ConvTransposeNd` that computes the same. Along
     an axis an element moves cell `i` of the input to cell `i * stride - padding + size // 2 + position` of the output:
-    at stride 1, with `padding=size // 2`, an element at position 2 moves the map by two cells.
+    at stride 1, with `padding=size // 2`, an element at position 2 moves its input by two cells.
     """
 
     padding: tuple[int, ...]
@@ -104,8 +104,8 @@ class DclsTransposeNd(DclsLayer):
         """Transposed convolution of (batch, in_channels, *map), or one image without batch, with the dense kernel.
 
         Args:
-            input: The map.
-            output_size: As in torch: map size of the output, with batch and channels or without, in place of
+            input: The feature map.
+            output_size: As in torch: size of the output, with batch and channels or without, instead of
                 `output_padding`.
 
         Raises:
@@ -135,7 +135,7 @@ class DclsTransposeNd(DclsLayer):
 
 
 class DclsTranspose1d(DclsTransposeNd):
-    """1-D transposed convolution whose kernel elements learn where to sit.
+    """1-D transposed convolution with a kernel of elements, whose positions are learned.
 
     Maps (batch, in_channels, length) to (batch, out_channels, length out). See `__init__` for arguments
     and attributes.
@@ -152,7 +152,7 @@ class DclsTranspose1d(DclsTransposeNd):
 
 
 class DclsTranspose2d(DclsTransposeNd):
-    """2-D transposed convolution whose kernel elements learn where to sit.
+    """2-D transposed convolution with a kernel of elements, whose positions are learned.
 
     Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `__init__` for
     arguments and attributes.
@@ -169,7 +169,7 @@ class DclsTranspose2d(DclsTransposeNd):
 
 
 class DclsTranspose3d(DclsTransposeNd):
-    """3-D transposed convolution whose kernel elements learn where to sit.
+    """3-D transposed convolution with a kernel of elements, whose positions are learned.
 
     Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `__init__` for arguments
     and attributes.

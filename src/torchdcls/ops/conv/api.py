@@ -45,8 +45,8 @@ def large_kernel_conv(
             for each channel). "auto" takes the fastest expected one for the output and for each gradient, see
             `torchdcls.explain_method`. A named method never falls back to another. All agree to rounding, with these
             exceptions: products of spectra ("fft", and "native" for large kernels) round relative to the largest cells.
-            They lose exact zeros and the signs of cells near zero, and spread a NaN or an infinity over the map or a
-            tile of it. "triton", and "native" for small kernels, keep signs and zeros, and may spread a NaN or an
+            They lose exact zeros and the signs of cells near zero, and spread a NaN or an infinity over the feature map
+            or a tile of it. "triton", and "native" for small kernels, keep signs and zeros, and may spread a NaN or an
             infinity to neighbors. "direct" does none of this.
 
     Returns:
