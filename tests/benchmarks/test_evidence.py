@@ -58,6 +58,16 @@ def test_a_section_begins_with_its_question_and_conclusion() -> None:
     assert comparison_section(compared("mine"), "").startswith("### On mine\n\n**No difference")
 
 
+def test_a_section_tells_of_older_runs_on_the_same_images(tmp_path: Path) -> None:
+    point = "- bilinear: -1.00 points against 7x7, 95 % interval -2.00 to +0.00 over 3 seeds, paired: not significant."
+    older = compared("mine", "2025-12-31", table=f"| a |\n\n{point}", config={"model": "old", "epochs": 1, "seeds": 3})
+    (newest,) = newest_comparisons(put(tmp_path, older, compared("mine")))
+    told = "An older run on these images (2025-12-31: old, 1 epoch, 3 seeds) differed from 7x7 by these points"
+    section = comparison_section(newest, "Machine.")
+    assert told in section and ": bilinear -1.00 (-2.00 to +0.00).\n\nMachine." in section
+    assert "older run" not in comparison_section(compared("mine"), "Machine.")
+
+
 def test_the_page_has_all_of_them(tmp_path: Path) -> None:
     results = put(tmp_path / "results", compared("mine"), compared("fashion-mnist-subset"))
     readme = tmp_path / "README.md"
@@ -85,7 +95,8 @@ def test_evidence_is_a_list_of_ranges_and_conclusions() -> None:
     )
     assert second == (
         "- **Networks on mine** (`torchdcls compare images`: convmixer, 4 epochs, 6 seeds). Against 7x7 at no more "
-        f"parameters: bilinear +0.10 points. {CONCLUSION}"
+        f"parameters: bilinear +0.10 points. {CONCLUSION} The learning rate was not tuned, and fixed positions were "
+        "not compared."
     )
     assert third.startswith("- **Study made** (made, 40 training images, 1 epoch, 2 seeds). DCLS differs from 7x7 by ")
     assert "in 1 difference. Those below" in third
