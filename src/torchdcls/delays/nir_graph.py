@@ -17,11 +17,11 @@ _Edges = Mapping[str, Sequence[str]]
 
 
 def to_nir(layer: DelayLayer, dt: float) -> Any:
-    """A layer with whole delays as a `nir.NIRGraph`, which `nir.write` saves.
+    """Converts a layer with whole delays to a `nir.NIRGraph`. `nir.write` saves it.
 
-    Axonal delays are a `nir.Delay` and a `nir.Linear`, dendritic ones the other way round, once for each of
-    `kernel_count`. Synaptic delays are a `nir.Delay` and a `nir.Linear` for each lag that occurs, with the weights of
-    its synapses; the output sums their results.
+    Axonal delays become a `nir.Delay` followed by a `nir.Linear`, dendritic delays a `nir.Linear` followed by a
+    `nir.Delay`, once for each of `kernel_count`. Synaptic delays become a `nir.Delay` and a `nir.Linear` for each delay
+    that occurs, with the weights of its synapses. The output sums their results.
 
     Args:
         layer: A layer that is rounded, inside `rounded_delays` or for good, without bias.
@@ -65,7 +65,8 @@ def from_nir(graph: Any, dt: float) -> SynapseTable:
     """The synapses of a graph of `to_nir`; `set_` of the table writes them to a layer. Weights of 0 are left out.
 
     Args:
-        graph: A `nir.NIRGraph`: from its input to its output paths of one `nir.Linear` each, with delays around it.
+        graph: A `nir.NIRGraph` whose paths from input to output have one `nir.Linear` each, with delays before or after
+            it.
         dt: Length of a time step, more than 0. Unit: seconds.
 
     Returns:

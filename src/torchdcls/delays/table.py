@@ -21,7 +21,7 @@ _SUFFIXES = (".csv", ".parquet")
 
 @dataclass(frozen=True, eq=False)
 class SynapseTable:
-    """The synapses of a delay layer, one a row, as a file for simulators and hardware.
+    """The synapses of a delay layer as a table, a row for each, for simulators and hardware.
 
     `SynapseTable.of(layer).save(path)` writes one, `SynapseTable.load(path).set_(layer)` reads it back. Inside
     `rounded_delays` the delays are whole.
@@ -180,7 +180,7 @@ class SynapseTable:
 
 
 def delay_matrix(layer: DelayLayer) -> Tensor:
-    """Whole delays of all pairs of neurons, for simulators that take them beside the weights, as lava's Dense.
+    """Whole delays of all pairs of neurons, for simulators that take a matrix of delays, such as lava's Dense.
 
     Delays are clamped and rounded, as in `rounded_delays`. The weights that belong to them are `layer.weight[..., 0]`.
 
