@@ -74,7 +74,7 @@ def test_small_batches_are_one_micro_batch(
     words = ["train", "--config", "convnext_tiny-dcls-bilinear", "--data", "images", "--batch-size", "8"]
     assert main(words) == 0
     assert seen[-1][1].micro_batch == 8
-    assert capsys.readouterr().err == "torchdcls train: --micro-batch is 8 instead of 128, as --batch-size is\n"
+    assert capsys.readouterr().err == "torchdcls train: --micro-batch is 8 instead of 128, to match --batch-size\n"
     assert main([*words, "--micro-batch", "4"]) == 0
     assert seen[-1][1].micro_batch == 4
 
@@ -124,6 +124,10 @@ def test_wrong_words_end_with_one_sentence(
         (["--clamp-positions", "maybe"], "--clamp-positions: expected true or false, got 'maybe'"),
         (["--out"], "--out: expected one argument"),
         (["--config"], "--config: expected one argument"),
+        (
+            ["convnext_tiny-dcls-gaussian"],
+            "expected --config before the name of a recipe, as in --config convnext_tiny",
+        ),
         (["extra"], "expected options, which begin with --, got the extra word 'extra'"),
         (["--model", "convnex"], "got 'convnex'; did you mean 'convnext_"),
     ],
@@ -134,6 +138,12 @@ def test_a_sentence_for_each_wrong_word(capsys: pytest.CaptureFixture[str], word
     assert error.startswith("torchdcls train: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_recipe_without_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "convnext_tiny", "--data", "embedded", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("expected --config before the name of a recipe, as in --config convnext_tiny\n")
 
 
 @pytest.mark.parametrize(("words", "name"), [(["--epochs", "many"], "epochs"), (["--loss", "mse"], "loss")])
@@ -204,7 +214,7 @@ def test_fewer_epochs_shorten_the_warm_up(
         "torchdcls train: --warmup-epochs is 15 instead of 20, a quarter of --epochs 60",
     ]
     assert main([*words, "--epochs", "5", "--warmup-epochs", "5"]) == 2
-    assert "--warmup-epochs: expected less than the 5 epochs of all" in capsys.readouterr().err
+    assert "--warmup-epochs: expected less than epochs, 5, got 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
