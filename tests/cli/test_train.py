@@ -124,10 +124,6 @@ def test_wrong_words_end_with_one_sentence(
         (["--clamp-positions", "maybe"], "--clamp-positions: expected true or false, got 'maybe'"),
         (["--out"], "--out: expected one argument"),
         (["--config"], "--config: expected one argument"),
-        (
-            ["convnext_tiny-dcls-gaussian"],
-            "expected --config before the name of a recipe, as in --config convnext_tiny",
-        ),
         (["extra"], "expected options, which begin with --, got the extra word 'extra'"),
         (["--model", "convnex"], "got 'convnex'; did you mean 'convnext_"),
     ],
