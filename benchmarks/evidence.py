@@ -53,14 +53,17 @@ PICTURES = {
 
 
 def newest_comparisons(results: Path) -> list[Result]:
-    """The newest finished comparison on each data set, which is known by its name; the embedded images first."""
-    found: dict[str, Result] = {}
+    """The newest finished comparison on each data set, with the older ones as "older"; the embedded images first."""
+    found: dict[str, list[Result]] = {}
     for path in results.glob("comparison-*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
-        name = result["data"]["name"]
-        if result["complete"] and (name not in found or result["date"] > found[name]["date"]):
-            found[name] = result
-    return sorted(found.values(), key=lambda result: (result["data"]["name"] != _EMBEDDED, result["data"]["name"]))
+        if result["complete"]:
+            found.setdefault(result["data"]["name"], []).append(result)
+    newest: list[Result] = []
+    for name in sorted(found, key=lambda name: (name != _EMBEDDED, name)):
+        first, *older = sorted(found[name], key=lambda result: result["date"], reverse=True)
+        newest.append({**first, "older": older})
+    return newest
 
 
 def picture(data: str, name: str) -> str:
@@ -77,7 +80,18 @@ def comparison_section(result: Result, caption: str) -> str:
         parts.append(f"**{conclusion}**")
         table = table.replace(f"- {conclusion}\n", "")
     pictures = [f"![{title}](images/{picture(data, name)})" for name, title in PICTURES.items()]
-    return "\n\n".join([*parts, table, caption, *pictures])
+    older = [_older(it) for it in result.get("older", [])]
+    return "\n\n".join([*parts, table, *older, caption, *pictures])
+
+
+def _older(result: Result) -> str:
+    config = result["config"]
+    return (
+        f"An older run on these images ({result['date'][:10]}: {config['model']}, "
+        f"{counted(config['epochs'], 'epoch')}, {counted(config['seeds'], 'seed')}) differed from {BASELINE} by these "
+        "points, with 95 % intervals that are not corrected for the number of comparisons: "
+        f"{_differences(result, intervals=True)}."
+    )
 
 
 def evidence(positions: Result | None, comparisons: Sequence[Result], found: Sequence[Results]) -> str:
@@ -94,7 +108,8 @@ def evidence(positions: Result | None, comparisons: Sequence[Result], found: Seq
             told.append(
                 f"**Networks on {title}** (`torchdcls compare images`: {config['model']}, "
                 f"{counted(config['epochs'], 'epoch')}, {config['seeds']} seeds). Against {BASELINE} at no more "
-                f"parameters: {_differences(result)}. {conclusion}"
+                f"parameters: {_differences(result)} points. {conclusion} The learning rate was not "
+                "tuned, and fixed positions were not compared."
             )
     return "\n".join(f"- {line}" for line in [*told, *map(_study, found)])
 
@@ -105,10 +120,11 @@ def _conclusion(result: Result) -> str:
     return points[0] if points and " significant" in points[0] else ""
 
 
-def _differences(result: Result) -> str:
+def _differences(result: Result, intervals: bool = False) -> str:
     """The points of each method against the baseline."""
-    found = [re.match(r"(\S+): ([+-][\d.]+) points", point) for point in _points(result)]
-    return ", ".join(f"{it[1]} {it[2]}" for it in found if it is not None) + " points"
+    pattern = r"(\S+): ([+-][\d.]+) points(?: against \S+, 95 % interval (\S+ to \S+))?"
+    found = [it for point in _points(result) if (it := re.match(pattern, point))]
+    return ", ".join(f"{it[1]} {it[2]}{f' ({it[3]})' if intervals else ''}" for it in found)
 
 
 def _points(result: Result) -> list[str]:

@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
-from torchdcls.nn.init import PRESETS
 from torchdcls.profiles import Interpolation
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def _annealed(interpolation: Interpolation) -> dict[str, Changes]:
     return {"learned from 3": {**kind, **_WIDE}, **falls}
 
 
-_SHORT = {"sigma": PRESETS["short"].sigma_init, "radius": 3.0}
+_WIDER = {"sigma": 3.0, "radius": 3.0}
 _NETWORK_STARTS: Mapping[str, Changes] = {
     "normal, 0.5 (paper)": {},
     "uniform within 3": {"radius": 3.0},
@@ -116,10 +115,10 @@ _NETWORKS: Mapping[str, Changes] = {"bilinear": {"method": "bilinear"}, "Gaussia
 
 QUESTIONS: tuple[Question, ...] = (
     Question(
-        "The presets of convert: paper and short",
-        "take a preset of `convert`",
+        "Both starts wider: sigma 3, positions uniform within 3",
+        "choose both starts",
         "taps",
-        {"paper": {}, "short": _SHORT},
+        {"paper": {}, "both wider": _WIDER},
         {"triangle": {"interpolation": "triangle"}, "Gaussian": {}},
     ),
     Question(
@@ -239,10 +238,10 @@ QUESTIONS: tuple[Question, ...] = (
         _NETWORKS,
     ),
     Question(
-        "Networks: the presets of convert",
-        "train a small network for minutes, and take a preset of `convert`",
+        "Networks: both starts wider",
+        "train a small network for minutes, and choose both starts",
         "networks",
-        {"paper": {}, "short": _SHORT},
+        {"paper": {}, "both wider": _WIDER},
         {"Gaussian": {}},
     ),
 )

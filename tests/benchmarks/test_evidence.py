@@ -18,7 +18,7 @@ def compared(name: str, date: str = "2026-01-01", **more: Any) -> dict[str, Any]
         "complete": True,
         "data": {"name": name, "train_images": 6000},
         "config": {"model": "convmixer", "epochs": 4, "seeds": 6},
-        "table": f"| {name} {date} |\n\n- {CONCLUSION}\n- bilinear: +0.1.",
+        "table": f"| {name} {date} |\n\n- {CONCLUSION}\n- bilinear: +0.10 points against 7x7: not significant.",
         "machine": {"cpu": "AMD EPYC", "cores": 2, "os": "Linux"},
         "versions": {},
         "commit": None,
@@ -50,11 +50,22 @@ def test_the_newest_of_each_data_set_and_the_embedded_images_first(tmp_path: Pat
 
 def test_a_section_begins_with_its_question_and_conclusion() -> None:
     section = comparison_section(compared("cifar10-part"), "Machine.")
-    assert section.startswith("### On cifar10-part\n\nColor images")
+    assert section.startswith("### On 10,000 images of CIFAR-10\n\nColor images")
     assert "--data cifar10 --train-images 10000" in section
-    assert f"\n\n**{CONCLUSION}**\n\n| cifar10-part 2026-01-01 |\n\n- bilinear: +0.1.\n\nMachine.\n" in section
+    point = "- bilinear: +0.10 points against 7x7: not significant."
+    assert f"\n\n**{CONCLUSION}**\n\n| cifar10-part 2026-01-01 |\n\n{point}\n\nMachine.\n" in section
     assert "](images/compare-cifar10-part-kernels.png)" in section
     assert comparison_section(compared("mine"), "").startswith("### On mine\n\n**No difference")
+
+
+def test_a_section_tells_of_older_runs_on_the_same_images(tmp_path: Path) -> None:
+    point = "- bilinear: -1.00 points against 7x7, 95 % interval -2.00 to +0.00 over 3 seeds, paired: not significant."
+    older = compared("mine", "2025-12-31", table=f"| a |\n\n{point}", config={"model": "old", "epochs": 1, "seeds": 3})
+    (newest,) = newest_comparisons(put(tmp_path, older, compared("mine")))
+    told = "An older run on these images (2025-12-31: old, 1 epoch, 3 seeds) differed from 7x7 by these points"
+    section = comparison_section(newest, "Machine.")
+    assert told in section and ": bilinear -1.00 (-2.00 to +0.00).\n\nMachine." in section
+    assert "older run" not in comparison_section(compared("mine"), "Machine.")
 
 
 def test_the_page_has_all_of_them(tmp_path: Path) -> None:
@@ -64,7 +75,10 @@ def test_the_page_has_all_of_them(tmp_path: Path) -> None:
     assert main(["--root", str(tmp_path), "--results", str(results)]) == 0
     text = readme.read_text()
     assert (
-        0 < text.index("### On fashion-mnist-subset") < text.index("### On mine") < text.index("**Networks on mine**")
+        0
+        < text.index("### On 6,000 images of Fashion-MNIST")
+        < text.index("### On mine")
+        < text.index("**Networks on mine**")
     )
 
 
@@ -80,8 +94,9 @@ def test_evidence_is_a_list_of_ranges_and_conclusions() -> None:
         == "- **Elements look for known taps** (`torchdcls compare positions`). Edges: 5 to 78 %. Images: 59 to 73 %."
     )
     assert second == (
-        "- **Networks on mine** (`torchdcls compare images`, convmixer, 6,000 training images, 4 epochs, 6 seeds). "
-        f"{CONCLUSION}"
+        "- **Networks on mine** (`torchdcls compare images`: convmixer, 4 epochs, 6 seeds). Against 7x7 at no more "
+        f"parameters: bilinear +0.10 points. {CONCLUSION} The learning rate was not tuned, and fixed positions were "
+        "not compared."
     )
     assert third.startswith("- **Study made** (made, 40 training images, 1 epoch, 2 seeds). DCLS differs from 7x7 by ")
     assert "in 1 difference. Those below" in third

@@ -438,31 +438,6 @@ def test_default_weights_are_torchs():
     assert 0.24 < model[0].weight.abs().max() <= 0.25
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "triangle", "gaussian"])
-def test_presets(interpolation):
-    """What is said beside a preset wins over it."""
-    starts = {}
-    for name, options in {
-        "none": {},
-        "paper": {"preset": "paper"},
-        "short": {"preset": "short"},
-        "mine": {"preset": "short", "position_init": ("uniform", 1.0)},
-    }.items():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(64, 64, 7, padding=3, groups=64))
-        converted(model, interpolation=interpolation, **options)
-        starts[name] = model[0].position, model[0].sigma
-    assert torch.equal(starts["none"][0], starts["paper"][0])
-    assert starts["paper"][0].std().item() == pytest.approx(0.5, rel=0.2)
-    assert 2.8 < starts["short"][0].abs().max() <= 3
-    assert 0.9 < starts["mine"][0].abs().max() <= 1
-    if interpolation == "bilinear":
-        assert starts["short"][1] is None
-    else:
-        assert {float(sigma.detach().unique()) for _, sigma in (starts["short"], starts["mine"])} == {3.0}
-        assert torch.equal(starts["none"][1], starts["paper"][1])
-
-
 def test_sigma_init_passes_through():
     model = nn.Sequential(nn.Conv2d(4, 4, 7, padding=3, groups=4))
     converted(model, sigma_init=2.0)
@@ -529,7 +504,6 @@ WRONG = [
     ("learned_dims", (2,)),
     ("learned_dims", ()),
     ("position_init", ("normal", -1.0)),
-    ("preset", "long"),
     ("sigma_init", -1.0),
     ("position_init", torch.zeros(7, 7)),
     ("method", "fastest"),

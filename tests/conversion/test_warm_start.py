@@ -417,7 +417,6 @@ def broken():
 REFUSED = {
     "meta": (lambda: on_meta(convnext), {}, r"init: expected 'random' for a model on the meta device.*stages\.0"),
     "NaN": (broken, {}, "init: expected finite weights for 'keep', got NaN or infinity in 1"),
-    "preset": (convnext, {"preset": "short"}, "preset: expected 'paper' with init='keep'"),
     "sigma_init": (convnext, {"sigma_init": 1.0}, "sigma_init: expected None with init='keep'"),
     "weight_std": (convnext, {"weight_std": 0.02}, "weight_std: expected None with init='keep'"),
     "position_init": (convnext, {"position_init": torch.zeros(())}, "position_init: .* with init='keep'.*got a tensor"),

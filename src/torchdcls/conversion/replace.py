@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from .. import _checks
 from ..nn import Dcls1d, Dcls2d, Dcls3d, DclsNd
-from ..nn.init import PRESETS, PositionInit, Preset
+from ..nn.init import PositionInit
 from ..ops.conv import MethodName
 from ..profiles import Interpolation, Profile
 from . import select
@@ -53,8 +53,7 @@ def convert(
     where: Where | None = None,
     share: Literal["stage", "none"] | Share = "stage",
     learned_dims: Sequence[int] | None = None,
-    preset: Preset = "paper",
-    position_init: PositionInit | None = None,
+    position_init: PositionInit = ("normal", 0.5),
     sigma_init: float | None = None,
     weight_std: float | None = None,
     method: MethodName = "auto",
@@ -79,14 +78,10 @@ def convert(
             (name, module) returns the stage instead. Shared means one Parameter at several layers, which torch's
             `to_empty` and `load_state_dict(assign=True)` take apart.
         learned_dims: Axes along which positions are learned; None for all.
-        preset: Where positions and sigmas start, in grid cells. "paper": positions normal with standard deviation 0.5,
-            sigmas as the interpolation has them. "short", for training runs of few updates: positions uniform within 3,
-            sigmas at 3. From there elements find more of the taps of known kernels where inputs vary from cell to cell
-            (the page "Choosing settings"); accuracy of networks was not compared. Refused with `init="keep"`.
-        position_init: Where positions start instead of `preset`'s, see `torchdcls.Dcls2d`. With `init="keep"` it places
-            the elements that are not needed, for example ("uniform", 11) to spread them over a kernel of 23, and a
-            tensor is refused.
-        sigma_init: Where sigmas start instead of `preset`'s, refused with `init="keep"`. Unit: grid cells.
+        position_init: Where positions start, see `torchdcls.Dcls2d`. With `init="keep"` it places the elements that
+            are not needed, for example ("uniform", 11) to spread them over a kernel of 23, and a tensor is refused.
+        sigma_init: Where sigmas start; None for the start of the interpolation. Refused with `init="keep"`. Unit: grid
+            cells.
         weight_std: Standard deviation of new weights, truncated normal at two of it (0.02 in ConvNeXt and MetaFormer);
             None for torch's convolution default. Refused with `init="keep"`.
         method: How the new layers convolve, see `torchdcls.large_kernel_conv`.
@@ -128,9 +123,6 @@ def convert(
     _checks.one_of("init", init, ("random", "keep"))
     if init == "keep" and weight_std is not None:
         raise ValueError(f"weight_std: expected None with init='keep', which draws no weights, got {weight_std!r}")
-    _checks.one_of("preset", preset, tuple(PRESETS))
-    if init == "keep" and preset != "paper":
-        raise ValueError(f"preset: expected 'paper' with init='keep', which finds positions itself, got {preset!r}")
     if init == "keep" and sigma_init is not None:
         raise ValueError(f"sigma_init: expected None with init='keep', which finds sigmas itself, got {sigma_init!r}")
     if init == "keep" and isinstance(position_init, Tensor):
@@ -139,11 +131,6 @@ def convert(
             "finds positions itself, got a tensor"
         )
     profile = _checks.profile(interpolation)
-    start = PRESETS[preset]
-    position_init = start.position_init if position_init is None else position_init
-    if sigma_init is None and profile.start is not None:
-        sigma_init = start.sigma_init
-
     jobs, skipped = find_jobs(model, dilated_kernel_size, where, share)
     _check_jobs(model, jobs, skipped, init)
     before = parameter_count(model)

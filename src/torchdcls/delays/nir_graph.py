@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from .._extras import needed_by
 from .kinds import AxonalDelays, DendriticDelays
 from .layer import DelayLayer
-from .table import SynapseTable, optional_package
+from .table import SynapseTable
 
 _Edges = Mapping[str, Sequence[str]]
 
@@ -37,7 +38,8 @@ def to_nir(layer: DelayLayer, dt: float) -> Any:
     Source:
         Pedersen et al., Nature Communications 2024, doi:10.1038/s41467-024-52259-9.
     """
-    nir = optional_package("nir", "a graph of NIR")
+    with needed_by("a graph of NIR", "delays"):
+        import nir
     _checks.of_type("layer", layer, DelayLayer, "a layer of torchdcls.delays")
     step = _step(dt)
     if not layer.rounding.is_on:
@@ -75,7 +77,8 @@ def from_nir(graph: Any, dt: float) -> SynapseTable:
         TypeError: Not a graph, or `dt` is not a number.
         ModuleNotFoundError: nir is missing.
     """
-    nir = optional_package("nir", "a graph of NIR")
+    with needed_by("a graph of NIR", "delays"):
+        import nir
     _checks.of_type("graph", graph, nir.NIRGraph, "a nir.NIRGraph")
     step = _step(dt)
     ends = [[name for name, node in graph.nodes.items() if isinstance(node, kind)] for kind in (nir.Input, nir.Output)]

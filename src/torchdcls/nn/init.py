@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,6 @@ from ..profiles import Profile
 
 # ("normal", standard deviation) or ("uniform", radius), in grid cells, or the positions themselves.
 PositionInit = tuple[Literal["normal", "uniform"], float] | Tensor
-Preset = Literal["paper", "short"]
-
-
-class Start(NamedTuple):
-    """Where positions and sigmas start; a sigma of None is the interpolation's own. Unit: grid cells."""
-
-    position_init: PositionInit
-    sigma_init: float | None
-
-
-# With "short" the elements found the most taps in few updates: docs/settings.md.
-PRESETS: dict[Preset, Start] = {"paper": Start(("normal", 0.5), None), "short": Start(("uniform", 3.0), 3.0)}
 
 
 def check_position_init(position_init: PositionInit, sizes: Sequence[int] = ()) -> PositionInit:

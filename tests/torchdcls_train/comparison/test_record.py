@@ -4,6 +4,7 @@ import io
 import json
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,20 @@ def test_interval_is_student_s() -> None:
 def test_rows() -> None:
     rows = comparison_rows(make_result({"7x7": [80.0, 82.0], "gaussian": [83.0, 84.0, 85.0]}))
     assert rows[0] == ["method", "elements", "parameters", "seeds", "test accuracy (%)", "training images/s"]
-    assert rows[1] == ["7x7", "-", "1,234", "2", "81.00", "100"]
-    assert rows[2] == ["gaussian", "26", "1,200", "3", "84.00 ± 2.48", "100"]
+    assert rows[1] == ["7x7", "-", "1,234", "2", "81.00", "100 (100 to 100)"]
+    assert rows[2] == ["gaussian", "26", "1,200", "3", "84.00 ± 2.48", "100 (100 to 100)"]
+
+
+def test_speed_has_its_range_and_limits_are_told() -> None:
+    result = make_result({"7x7": [80.0, 82.0], "gaussian": [83.0, 84.0]})
+    for run, speeds in zip(result.runs, ((1000.0, 2000.0), (42.0, 1100.0)), strict=False):
+        run.epochs[:] = [
+            replace(epoch, images_per_second=speed) for epoch, speed in zip(run.epochs, speeds, strict=True)
+        ]
+    assert comparison_rows(result)[1][-1] == "1,050 (42 to 2,000)"
+    assert "This comparison does not tune them" in told(result) and "kernels have 289 cells instead of 49" in told(
+        result
+    )
 
 
 def test_a_run_that_was_cut_short_is_not_in_the_table() -> None:

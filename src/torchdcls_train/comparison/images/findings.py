@@ -36,7 +36,7 @@ def comparison_rows(result: ImagesResult) -> list[list[str]]:
                 f"{runs[0].parameters:,}",
                 str(len(runs)),
                 mean_and_interval(accuracies, least=_SEEDS_FOR_A_VERDICT),
-                f"{statistics.median(speeds):.0f}",
+                f"{statistics.median(speeds):,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f})",
             ]
         )
     return rows
@@ -104,11 +104,23 @@ def setting(result: ImagesResult) -> str:
     return (
         f"{model_title(config.model)} on {data.name} ({data.train_images:,} training and "
         f"{data.test_images:,} test images of {data.image_size} pixels), {config.epochs} epochs. "
-        f"DCLS kernels are {size}x{size}, their positions start {start}. "
-        "Accuracy is measured after the last epoch; ± is the 95 % interval of the mean over seeds (Student's t), which "
-        "says nothing about other test images. A difference is significant at 5 % by the paired t-test, after "
-        "Bonferroni correction for the number of comparisons. All layers are computed by torchdcls, also the 7x7 ones. "
-        "Images per second are those of whole training steps."
+        f"DCLS kernels are {size}x{size}, their positions start {start}; methods other than {BASELINE} name their "
+        "interpolation. Accuracy is measured after the last epoch; ± is the 95 % interval of the mean over seeds "
+        "(Student's t), which says nothing about other training and test images. A difference is significant at 5 % by "
+        "the paired t-test, after Bonferroni correction for the number of comparisons. All layers are computed by "
+        f"torchdcls, also the {BASELINE} ones. Images per second are those of whole training steps, median and range "
+        "over epochs. Other processes slow them: where ranges overlap, no method is known to be faster."
+    )
+
+
+def limits(result: ImagesResult) -> str:
+    """The limits of the comparison: effort, computation and controls."""
+    size = result.config.dilated_kernel_size
+    return (
+        "Limits: all methods have the same learning rate and weight decay. This comparison does not tune them. "
+        f"Equal parameters are not equal computation: dense kernels have {size * size} cells instead of 49. "
+        "No method here has fixed positions or a larger dense kernel, so a difference does not show what learning "
+        "positions adds."
     )
 
 
@@ -120,7 +132,7 @@ def images_part(result: ImagesResult, folder: Path) -> Part:
         f"The same network ({title}) has {BASELINE} layers, or DCLS layers of {size}x{size} instead, which by default "
         "have no more parameters. Which is more accurate on test images?",
         [] if result.config.quick else verdicts(result),
-        [setting(result)],
+        [setting(result), limits(result)],
         {"Accuracy after the last epoch": comparison_rows(result)},
         {
             folder / "accuracy.png": "Test accuracy by epoch",
