@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "compare": Entry(
-        "see what learned positions and delays do: on taps at known places, images and spoken digits",
+        "compare DCLS layers with others: on known taps, images and spoken digits",
         "torchdcls_train.commands",
         "COMPARE",
     ),
@@ -32,7 +32,7 @@ COMMANDS = {
         "torchdcls_train.commands",
         "EXPORT",
     ),
-    "info": Entry("describe a model and what a conversion makes of it", "torchdcls.cli.info", "INFO"),
+    "info": Entry("describe a model and preview its conversions", "torchdcls.cli.info", "INFO"),
 }
 
 

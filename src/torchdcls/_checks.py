@@ -260,7 +260,10 @@ def alternatives(words: Iterable[object]) -> str:
 def element_count(value: object) -> int | Literal["iso"]:
     """`kernel_count` of a conversion: an integer, or "iso"."""
     if isinstance(value, str):
-        one_of("kernel_count", value, ("iso",))
+        if value != "iso":
+            raise ValueError(
+                f"kernel_count: expected an integer or 'iso', got {value!r}{also_nearest(value, ('iso',))}"
+            )
         return "iso"
     return integer("kernel_count", value, 1)
 

@@ -25,7 +25,7 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
             usage=f"torchdcls compare [{' | '.join(COMPARISONS)}] [--SETTING VALUE ...]",
             description=" ".join(
                 [
-                    "Positions and images at their defaults.",
+                    "Without a name, positions and images run with their defaults.",
                     *(f"{word}: {about}" for word, (about, _) in COMPARISONS.items()),
                 ]
             ),
@@ -46,22 +46,22 @@ def _compare_options(arguments: Sequence[str]) -> ArgumentParser:
 
 COMPARISONS: dict[str, tuple[str, type[Any]]] = {
     "positions": (
-        "Can elements find where they belong? All interpolations look for taps at known places.",
+        "Can elements find the taps of known kernels? Compare all interpolations.",
         PositionsConfig,
     ),
     "images": (
-        "Train the same small model with 7x7 and with DCLS layers on real images, and compare them.",
+        "Train the same small model with 7x7 and with DCLS layers on real images, and compare the accuracies.",
         CompareConfig,
     ),
     "digits": (
-        "Train spiking networks with and without learned delays on spoken digits, and compare them.",
+        "Train spiking networks with and without learned delays on spoken digits, and compare the accuracies.",
         DigitsConfig,
     ),
 }
 
 
 def _refuse_settings_of_one(arguments: Sequence[str]) -> None:
-    """Without a word only those settings are taken that positions and images both have."""
+    """Where no comparison is named, refuses settings that only some of them have."""
     own = {setting.name for setting in fields(CompareAllConfig)}
     for argument in arguments:
         option = argument.partition("=")[0]
@@ -99,7 +99,7 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     images = compare_images(CompareConfig(**settings, out=out / "images"), argv=argv)
     parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
     write_report(out / "report.html", parts)
-    print(f"wrote {out / 'report.html'}, which shows both")
+    print(f"wrote {out / 'report.html'}, with both comparisons")
     return _ended(images.status)
 
 
@@ -108,9 +108,11 @@ def _ended(status: str) -> int:
 
 
 def _train_options(arguments: Sequence[str]) -> ArgumentParser:
+    if arguments and arguments[0] in recipe_names():
+        raise ValueError(f"config: expected --config before the name of a recipe, as in --config {arguments[0]}")
     parser = ArgumentParser(
         usage="torchdcls train (--config RECIPE | --model MODEL) --data DATA [--SETTING VALUE ...]",
-        description="Train a model: one of the papers' by its recipe, or any of timm's. To use many GPUs: "
+        description="Train one of the papers' models by its recipe, or any timm model. To use many GPUs: "
         "torchrun --nproc-per-node 8 -m torchdcls train ...",
     )
     parser.add_argument(
@@ -141,7 +143,7 @@ def _train(settings: dict[str, Any], arguments: list[str]) -> int:
         from .runs.folder import resolved
         from .train import check
 
-        about = check(config, name=folder) if config.data else "data: not given, so that nothing was opened"
+        about = check(config, name=folder) if config.data else "data: not given, and not checked"
         print(yaml.safe_dump(resolved(config), sort_keys=False), end="")
         print("".join(f"# {line}\n" for line in about.splitlines()), end="")
         return 0
@@ -158,7 +160,7 @@ def _fitted(settings: dict[str, Any], arguments: Sequence[str]) -> list[str]:
     batch, micro = settings["batch_size"], settings["micro_batch"]
     if "--batch-size" in given and "--micro-batch" not in given and 1 <= batch < micro:
         settings["micro_batch"] = batch
-        notes.append(f"--micro-batch is {batch} instead of {micro}, as --batch-size is")
+        notes.append(f"--micro-batch is {batch} instead of {micro}, to match --batch-size")
     epochs, warmup, repulsion = settings["epochs"], settings["warmup_epochs"], settings["repulsion_from"]
     if "--epochs" not in given or epochs < 1:
         return notes
@@ -183,7 +185,7 @@ def _eval_options(arguments: Sequence[str]) -> ArgumentParser:
     parser.add_argument(
         "checkpoint",
         type=Path,
-        help="best.safetensors or last.safetensors of a run, or checkpoints/METHOD-seedN of one of torchdcls compare",
+        help="best.safetensors or last.safetensors of a run, or checkpoints/METHOD-seedN.safetensors of a comparison",
     )
     add_settings(parser, EvalConfig, {})
     return parser
@@ -199,7 +201,7 @@ def _eval(settings: dict[str, Any], arguments: list[str]) -> int:
 def _export_options(arguments: Sequence[str]) -> ArgumentParser:
     parser = ArgumentParser(
         usage="torchdcls export CHECKPOINT --to onnx|pt2|safetensors [--SETTING VALUE ...]",
-        description="Write the model of a checkpoint of torchdcls train for use elsewhere, and compare them.",
+        description="Write the model of a checkpoint of torchdcls train for other programs, and compare the outputs.",
     )
     parser.add_argument("checkpoint", type=Path, help="best.safetensors or last.safetensors of a run")
     add_settings(parser, ExportConfig, {"to": argparse.SUPPRESS})
@@ -214,7 +216,7 @@ def _export(settings: dict[str, Any], arguments: list[str]) -> int:
 
 
 def _recipe(arguments: Sequence[str]) -> dict[str, Any]:
-    """The settings that --config names, which are defaults of the command line's."""
+    """The settings of --config, which are defaults of the command line."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", nargs="?")  # that it has no value is for the whole parser to say
     name = first.parse_known_args(list(arguments))[0].config

@@ -21,7 +21,7 @@ _CALLED = {"path": "out", "example": "image_size"}
 
 
 def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Console | None = None) -> ExportReport:
-    """Writes the model of a checkpoint for use elsewhere, compares the file with it, and prints what came of it.
+    """Writes the model of a checkpoint for other programs, compares their outputs, and prints the result.
 
     Args:
         checkpoint: best.safetensors or last.safetensors of a run.
@@ -29,8 +29,8 @@ def export_checkpoint(checkpoint: str | Path, config: ExportConfig, console: Con
         console: Where to print; by default standard output.
 
     Raises:
-        ValueError: The checkpoint or a setting cannot be used, or the file does not compute what the model does; there
-            is no new file then.
+        ValueError: The checkpoint or a setting cannot be used, or the outputs of file and model differ. No file is
+            written.
         ModuleNotFoundError: A package is missing.
     """
     to = cast(Format, config.to)  # checked where the settings are made

@@ -21,8 +21,8 @@ NAMED = ("embedded", "fashion-mnist", "cifar10")
 
 
 _WEIGHTS = (
-    "the trained weights, 'model', or their average, 'ema'; where there are both, auto takes those that were better in "
-    "the run's last validation"
+    "'model' for the trained weights, 'ema' for their average, or 'auto': the better of both in the run's last "
+    "validation"
 )
 
 
@@ -55,8 +55,8 @@ class TrainConfig:
     val_split: str | None = setting(None, "the split to validate on (default: val, validation or test)")
     train_images: int | None = setting(
         None,
-        "use only this many training images, the same number from each class, of shards the first ones (default: all); "
-        "required where the data do not tell their number, as shards without an index",
+        "use only this many training images, the same number from each class, or the first ones of shards (default: "
+        "all); required if the data do not state their number, such as shards without an index",
     )
     val_images: int | None = setting(None, "use only this many validation images, likewise")
     input_key: str | None = setting(None, "field or extension of images in shards and datasets (default: timm's)")
@@ -89,44 +89,44 @@ class TrainConfig:
 
     epochs: int = setting(300, "passes over the training images")
     batch_size: int = setting(4096, "images per update, of all processes together")
-    micro_batch: int = setting(128, "images that a process takes at once; it takes as many as make up batch_size")
+    micro_batch: int = setting(
+        128, "images that a process takes at once; gradients of batch_size images are accumulated"
+    )
     optimizer: str = setting("adamw", "timm's name of the optimizer")
     lr: float = setting(4e-3, "base learning rate at a batch of lr_batch images")
-    lr_batch: int | None = setting(
-        4096, "the learning rate grows with the batch: lr * batch_size / lr_batch (null: lr for any batch)"
-    )
+    lr_batch: int | None = setting(4096, "the learning rate is lr * batch_size / lr_batch; null: it is lr")
     min_lr: float = setting(1e-6, "learning rate at the end of the cosine")
     warmup_epochs: float = setting(20.0, "epochs of linear warm-up")
     cosine_after_warmup: bool = setting(
-        False, "the cosine begins where the warm-up ends (ConvNeXt's own), not with it (timm's)"
+        False, "start the cosine after the warm-up (as ConvNeXt's authors), not together with it (as timm)"
     )
     weight_decay: float = setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
-    clip_grad: float | None = setting(None, "largest norm of the gradient of all parameters together")
-    ema: float | None = setting(None, "decay of an average of the weights, which is validated too")
+    clip_grad: float | None = setting(None, "clip the norm of the gradient of all parameters to this number")
+    ema: float | None = setting(None, "decay of an exponential moving average of the weights, which is validated too")
 
     position_lr_scale: float = setting(5.0, "learning rate of positions and sigmas over the base learning rate")
     clamp_positions: bool = setting(False, "move positions back onto the grid after each update (bilinear)")
     repulsion_from: int | None = setting(
-        None, "epoch from which on elements that overlap repel each other, counted from 0 (bilinear: 20)"
+        None, "first epoch with the repulsion loss, counted from 0 (the papers' bilinear models: 20)"
     )
 
-    precision: Precision = setting("bfloat16", "of the forward pass: bfloat16 by autocast, or float32")
-    channels_last: bool = setting(True, "memory format of feature maps")
+    precision: Precision = setting("bfloat16", "precision of the forward pass: bfloat16 by autocast, or float32")
+    channels_last: bool = setting(True, "use the channels_last memory format")
     compile: bool | None = setting(None, "compile the model with torch.compile (default: on GPUs alone)")
     device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
     threads: int | None = setting(None, "CPU threads of each process (default: torch's)")
-    seed: int = setting(0, "of weights, order, augmentation and everything else that is random")
+    seed: int = setting(0, "seed of weights, order, augmentation and all other random numbers")
 
-    out: Path | None = setting(None, "folder of the run (default: runs/ and the configuration's or the model's name)")
+    out: Path | None = setting(None, "folder of the run (default: runs/NAME, named by the recipe or the model)")
     resume: str | None = setting(
-        None, "'auto' continues the run in the folder where there is one; or the path of a checkpoint"
+        None, "'auto' resumes the run in the folder, if there is one; or the path of a checkpoint"
     )
     initial_checkpoint: str | None = setting(
         None,
-        "a new run begins with the weights of this file or address: a checkpoint, an exported safetensors file, or a "
-        "state dict",
+        "start a new run from the weights of this file or URL: a checkpoint, an exported safetensors file, or a state "
+        "dict",
     )
-    reset_head: bool = setting(False, "with initial_checkpoint, draw a new classifier, as for other classes")
+    reset_head: bool = setting(False, "with initial_checkpoint: start with a new classifier, for other classes")
     checkpoint_every: int | None = setting(None, "updates between checkpoints (default: one after each epoch)")
     log_every: int = setting(50, "updates between lines of metrics.jsonl")
     tensorboard: bool = setting(True, "write TensorBoard's files where it is installed")
@@ -168,9 +168,7 @@ class TrainConfig:
         _checks.one_of("precision", self.precision, get_args(Precision))
         _checks.one_of("loss", self.loss, get_args(Loss))
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs: expected less than the {self.epochs} epochs of all, got {self.warmup_epochs!r}"
-            )
+            raise ValueError(f"warmup_epochs: expected less than epochs, {self.epochs}, got {self.warmup_epochs!r}")
         if (self.mixup or self.cutmix) and self.micro_batch % 2 != 0:
             raise ValueError(
                 f"micro_batch: expected an even number, as mixup and cutmix mix pairs, got {self.micro_batch}"
@@ -186,7 +184,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What to score a checkpoint on; what is not given is as in its run."""
+    """What to score a checkpoint on; defaults are those of its run."""
 
     data: str | None = setting(None, "data as for torchdcls train (default: that of the run)")
     data_dir: Path | None = setting(None, "where the files of a named dataset are")
@@ -203,7 +201,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """How to write a checkpoint for use elsewhere; what is not given is as in its run."""
+    """How to write a checkpoint for other programs; defaults are those of its run."""
 
     to: str | None = setting(  # what it may be is checked below, in one sentence
         None,
@@ -211,11 +209,11 @@ class ExportConfig:
         "(weights, DCLS layers kept, for torchdcls.deployment.load)",
     )
     out: Path | None = setting(None, "the file (default: beside the checkpoint)")
-    overwrite: bool = setting(False, "replace a file that is there")
+    overwrite: bool = setting(False, "replace an existing file")
     weights: Weights = setting("auto", _WEIGHTS)
     image_size: int | None = setting(None, "height and width of images in pixels")
     dynamic_size: DynamicSize = setting(
-        "auto", "whether onnx and pt2 take other image sizes too: true, false, or auto for where the model allows it"
+        "auto", "whether onnx and pt2 take other image sizes too: true, false, or auto: if the model allows it"
     )
     opset: int | None = setting(None, "ONNX's version of operators, 18 to 25 (default: 20)")
     positions: Positions = setting("keep", "round moves each element of DCLS layers to its nearest cell")

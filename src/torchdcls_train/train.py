@@ -49,7 +49,7 @@ class Progress:
 def train(
     config: TrainConfig, *, name: str | None = None, argv: Sequence[str] | None = None, console: Console | None = None
 ) -> dict[str, Any]:
-    """Trains a model; see `RunFolder` for what it leaves.
+    """Trains a model, and writes the files of `RunFolder`.
 
     Under torchrun each process calls this. What a run computes depends on its settings alone: every micro-batch has
     random numbers of its own. A run that is killed and resumed ends as one that is not; one process and two compute the
@@ -57,7 +57,7 @@ def train(
 
     Args:
         config: Settings.
-        name: What the default folder is called below `runs/`; by default the model's name.
+        name: Name of the default folder in `runs/`; by default the model's name.
         argv: The command's arguments, for the record; by default those of the process.
         console: Where to print; by default standard output.
 
@@ -84,13 +84,13 @@ def train(
             raise
         except torch.OutOfMemoryError as error:
             raise ValueError(
-                f"micro_batch: expected what the GPU's memory can hold, got {config.micro_batch}; halve it, which "
-                f"changes nothing but the random numbers ({str(error).splitlines()[0]})"
+                f"micro_batch: expected images that fit into the GPU's memory, got {config.micro_batch}; halve it, "
+                f"which only changes the random numbers ({str(error).splitlines()[0]})"
             ) from None
 
 
 def check(config: TrainConfig, *, name: str | None = None) -> str:
-    """Does what `train` does before the first update, but for weights and folder; arguments and errors are the same.
+    """Does what `train` does before the first update, without weights and folder. It has the same arguments and errors.
 
     Returns:
         A sentence about the run.
@@ -397,7 +397,7 @@ class _Run:
             self.trainer.ema_updates = checkpoint.about["ema_updates"]
         self.progress = Progress(**checkpoint.about["progress"])
         self._scores = checkpoint.about.get("scores")
-        done = f"the run of '{checkpoint.path}' has done all of its epochs; to train on, {new_run(checkpoint)}"
+        done = f"the run of '{checkpoint.path}' has finished all its epochs; to train further, {new_run(checkpoint)}"
         further = f"resuming at epoch {self._next.epoch + 1}, update {self._next.update + 1}"
         return [done if self.progress.epoch == self.config.epochs else further, *([] if note is None else [note])]
 
@@ -425,7 +425,7 @@ def _num_classes(config: TrainConfig, sources: Sources) -> int:
         )
     found = config.num_classes or sources.num_classes
     if found is None:
-        raise ValueError(f"num_classes: expected a number, as '{sources.name}' does not tell how many classes it has")
+        raise ValueError(f"num_classes: expected a number, as '{sources.name}' does not state its number of classes")
     return found
 
 

@@ -128,4 +128,4 @@ def test_picture(tmp_path: Path) -> None:
 
 def test_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert fine_tuning.main(["--model", "convnxt"]) == 1
-    assert "or a name that timm knows, got 'convnxt'; did you mean 'convnext'" in capsys.readouterr().err
+    assert "or a timm name, got 'convnxt'; did you mean 'convnext'" in capsys.readouterr().err

@@ -212,7 +212,7 @@ def test_compare_alone_does_both(
     assert seen == [CompareConfig(quick=True, threads=1, out=tmp_path / "images")]
     parts = [(name, tmp_path / name) for name in ("positions", "images")]
     assert reported == [(tmp_path / "report.html", parts)]
-    assert "report.html, which shows both" in capsys.readouterr().out
+    assert "report.html, with both comparisons" in capsys.readouterr().out
     seen.clear()
     status = "interrupted"
     assert main(["compare"]) == 130

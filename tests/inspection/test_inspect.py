@@ -144,7 +144,7 @@ def test_an_example_that_does_not_fit() -> None:
     [
         ({"dilated_kernel_size": 0}, "dilated_kernel_size: expected at least 1"),
         ({"interpolation": ["gauss"]}, "interpolation: expected"),
-        ({"kernel_count": "most"}, "kernel_count: expected one of 'iso'"),
+        ({"kernel_count": "most"}, "kernel_count: expected an integer or 'iso', got 'most'"),
         ({"kernel_count": 0}, "kernel_count: expected at least 1"),
     ],
 )

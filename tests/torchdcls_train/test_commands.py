@@ -74,7 +74,7 @@ def test_small_batches_are_one_micro_batch(
     words = ["train", "--config", "convnext_tiny-dcls-bilinear", "--data", "images", "--batch-size", "8"]
     assert main(words) == 0
     assert seen[-1][1].micro_batch == 8
-    assert capsys.readouterr().err == "torchdcls train: --micro-batch is 8 instead of 128, as --batch-size is\n"
+    assert capsys.readouterr().err == "torchdcls train: --micro-batch is 8 instead of 128, to match --batch-size\n"
     assert main([*words, "--micro-batch", "4"]) == 0
     assert seen[-1][1].micro_batch == 4
 
@@ -134,6 +134,12 @@ def test_a_sentence_for_each_wrong_word(capsys: pytest.CaptureFixture[str], word
     assert error.startswith("torchdcls train: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_recipe_without_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "convnext_tiny", "--data", "embedded", "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("expected --config before the name of a recipe, as in --config convnext_tiny\n")
 
 
 @pytest.mark.parametrize(("words", "name"), [(["--epochs", "many"], "epochs"), (["--loss", "mse"], "loss")])
@@ -204,7 +210,7 @@ def test_fewer_epochs_shorten_the_warm_up(
         "torchdcls train: --warmup-epochs is 15 instead of 20, a quarter of --epochs 60",
     ]
     assert main([*words, "--epochs", "5", "--warmup-epochs", "5"]) == 2
-    assert "--warmup-epochs: expected less than the 5 epochs of all" in capsys.readouterr().err
+    assert "--warmup-epochs: expected less than epochs, 5, got 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -353,7 +353,10 @@ def test_a_run_goes_on_in_another_folder(images: Path, whole: Path, tmp_path: Pa
     row, printed = quietly(runs.config(images, tmp_path / "other", resume=str(kept)))
     assert json.loads((tmp_path / "other" / "run.json").read_text())["resumed"][0]["epoch"] == 2
     assert row == {}
-    assert f"the run of '{kept}' has done all of its epochs; to train on, begin a new run with its weights" in printed
+    assert (
+        f"the run of '{kept}' has finished all its epochs; to train further, begin a new run with its weights"
+        in printed
+    )
     assert "best: epoch" in printed
     # There is no such file in this folder.
     assert "best.safetensors" not in printed
@@ -624,7 +627,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
         ({"micro_batch": 3, "mixup": 0, "cutmix": 0}, "micro_batch: expected a divisor of batch_size 8, got 3"),
         ({"mixup": 0.5, "micro_batch": 1}, "micro_batch: expected an even number"),
         ({"lr": math.nan}, "lr: expected a finite number of at least 0, got nan"),
-        ({"warmup_epochs": 2.0}, "warmup_epochs: expected less than the 2 epochs"),
+        ({"warmup_epochs": 2.0}, "warmup_epochs: expected less than epochs, 2, got 2.0"),
         ({"scale": (1.0, 0.5)}, "scale: expected two positive numbers, the smaller first"),
         ({"ema": 1.0}, "ema: expected a number from 0 to below 1"),
         ({"clip_grad": 0.0}, "clip_grad: expected a positive number"),

@@ -68,7 +68,7 @@ def _layer_table(info: ModelInfo) -> Table:
         if sizes:
             new = ", ".join(_sizes(_full(size, len(layer.kernel_size))) for size in sizes)
             row["becomes"] = new if layer.kernel_count is None else "-"
-        row["map"] = "not called" if layer.map_size is None else _sizes(layer.map_size)
+        row["feature map"] = "not called" if layer.map_size is None else _sizes(layer.map_size)
         if dcls:
             row |= {"elements": _or_dash(layer.kernel_count), "interpolation": layer.interpolation or "-"}
         rows.append(row)

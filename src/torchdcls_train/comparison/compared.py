@@ -106,7 +106,7 @@ def _of_another_version(path: Path, error: Exception) -> ValueError:
     reason = str(error).strip().splitlines()[0]
     return ValueError(
         f"checkpoint: '{path}' is of another version of torchdcls compare ({reason}); use the version that wrote it, "
-        "which results.json beside its folder names"
+        "see results.json in the run folder"
     )
 
 
@@ -124,7 +124,7 @@ def evaluate_compared(path: Path, about: Compared, config: EvalConfig, console: 
                 f"run, got {getattr(config, name)!r}"
             )
     if config.weights == "ema":
-        raise ValueError("weights: expected 'model' for a checkpoint of torchdcls compare, which has no 'ema', got it")
+        raise ValueError("weights: expected 'model' for a checkpoint of torchdcls compare, got 'ema'")
     device = find_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -50,7 +50,7 @@ class CompareConfig:
         "an image with more pixels counts as unreadable, and is not decoded (default: Pillow's limit)",
     )
     methods: Sequence[Layers] = setting(
-        LAYERS, "layers to compare: the model's own 7x7, the baseline of all others, and DCLS layers in their place"
+        LAYERS, "layers to compare: 7x7, the model's own and the baseline, and interpolations of DCLS layers instead"
     )
     seeds: int | None = setting(
         None,
@@ -63,10 +63,10 @@ class CompareConfig:
         None,
         "use only this many training images, the same number from each class (default: all, and 2,000 with --quick)",
     )
-    quick: bool = setting(False, "a short run that shows that everything works; its accuracies mean nothing")
+    quick: bool = setting(False, "a short run to check that everything works; its accuracies mean nothing")
     dilated_kernel_size: int = setting(17, "height and width of the DCLS kernels")
     kernel_count: int | None = setting(
-        None, "elements per kernel (default: as many as possible without exceeding the parameters of the 7x7 model)"
+        None, "elements per kernel (default: the most that need no more parameters than the 7x7 model)"
     )
     position_radius: float = setting(
         3.0,
@@ -79,17 +79,17 @@ class CompareConfig:
     batch_size: int = setting(64, "images per step")
     lr: float | None = setting(
         None,
-        "base learning rate of AdamW; positions and sigmas learn 5 times as fast (default: 0.01 with convmixer, 0.004 "
-        "with others)",
+        "base learning rate of AdamW; positions and sigmas get 5 times the learning rate (default: 0.01 with "
+        "convmixer, 0.004 with others)",
     )
     weight_decay: float = setting(0.05, "weight decay; not applied to biases, norms, positions and sigmas")
     label_smoothing: float = setting(0.1, "label smoothing of the training loss")
-    warmup_epochs: float = setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of all")
-    out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
-    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
-    threads: int | None = setting(
-        None, "CPU threads (default: torch's, or 1 where other processes leave no room for more)"
+    warmup_epochs: float = setting(1.0, "epochs of linear warm-up before cosine decay, at most a quarter of the epochs")
+    out: Path | None = setting(
+        None, "folder of the run; rerun with the same one to resume (default: runs/compare-DATE-TIME)"
     )
+    device: str = setting("auto", "'cpu', 'cuda', ..., or 'auto' for a GPU where there is one")
+    threads: int | None = setting(None, "CPU threads (default: torch's, or 1 if other processes use the CPU)")
 
     def checked(self) -> "CompareConfig":
         """The same settings with `seeds`, `epochs`, `lr` and `train_images` filled in.
@@ -124,8 +124,8 @@ class PositionsConfig:
 
     inputs: Sequence[Inputs] = setting(
         get_args(Inputs),
-        "what kernels see: the embedded images of Fashion-MNIST, which are smooth, or their edges (the Laplacian), "
-        "which vary from cell to cell",
+        "inputs of the kernels: the embedded images of Fashion-MNIST, which are smooth, or their edges (the "
+        "Laplacian), which vary from cell to cell",
     )
     starts: Sequence[Start] = setting(
         get_args(Start),
@@ -134,21 +134,23 @@ class PositionsConfig:
     )
     students: Sequence[StudentName] = setting(
         get_args(StudentName),
-        "how elements are interpolated: triangle and gaussian start from the papers' sigma, those with a number from "
-        "that sigma in cells; gaussian-annealed does not learn sigma, which falls from 3 to 0",
+        "interpolations to compare: triangle and gaussian start at the papers' sigma, names with a number at that "
+        "sigma in cells; gaussian-annealed does not learn sigma, but lowers it from 3 to 0 by a schedule",
     )
     seeds: int | None = setting(None, "number of seeds, 0, 1, ... (default: 4, and 1 with --quick)")
     kernels: int = setting(24, "kernels of a seed, each an independent trial")
-    taps: int = setting(6, "taps of a kernel, and elements that are to find them")
+    taps: int = setting(6, "taps of a kernel, and elements that learn to find them")
     reach: float = setting(9.0, "taps are within this many cells of the center")
     dilated_kernel_size: int = setting(23, "height and width of kernels, odd")
     updates: int | None = setting(None, "updates of a run (default: 400, and 200 with --quick)")
-    batch_size: int = setting(2, "images of each kernel in an update")
-    lr: float = setting(0.05, "learning rate of AdamW for weights, which falls to 0 by a cosine")
+    batch_size: int = setting(2, "images per update, for each kernel")
+    lr: float = setting(0.05, "learning rate of AdamW for weights, with cosine decay to 0")
     position_lr_scale: float = setting(5.0, "learning rate of positions and sigmas over that of weights")
-    quick: bool = setting(False, "a short run that shows that everything works")
-    out: Path | None = setting(None, "folder of the run (default: runs/positions-DATE-TIME)")
-    threads: int = setting(1, "CPU threads; steps are too small for more to help where other processes use the CPU")
+    quick: bool = setting(False, "a short run to check that everything works")
+    out: Path | None = setting(
+        None, "folder of the run; rerun with the same one to resume (default: runs/positions-DATE-TIME)"
+    )
+    threads: int = setting(1, "CPU threads; more do not help if other processes use the CPU, as steps are small")
 
     def checked(self) -> "PositionsConfig":
         """The same settings with `seeds` and `updates` filled in.
@@ -187,17 +189,17 @@ class DigitsConfig:
     )
     methods: Sequence[Delays] = setting(
         get_args(Delays),
-        "delays of synapses: none; fixed, drawn at random; learned, by each interpolation; or dense, a weight for each "
-        "delay, in a network so much narrower that it has no more parameters than weights and delays are",
+        "delays of synapses: none; fixed, drawn at random; learned, by each interpolation; or dense: a weight for each "
+        "delay, in a network that is narrower, so that it has no more parameters",
     )
     speakers: Sequence[str] | None = setting(
-        None, "speakers to be left out, one after the other (default: all, and two with --quick)"
+        None, "speakers to leave out of training and test on, in turn (default: all, and two with --quick)"
     )
     seeds: int = setting(1, "number of seeds, 0, 1, ...")
     lrs: Sequence[float] = setting(
         (0.01, 0.025, 0.06),
-        "largest learning rates; each run is made with all of them, and that with the best accuracy on other "
-        "recordings of the speakers it was trained on counts",
+        "largest learning rates to try; the run with the best accuracy on held-out recordings of the training "
+        "speakers counts",
     )
     epochs: int | None = setting(None, "passes over the training recordings (default: 8, and 2 with --quick)")
     train_recordings: int | None = setting(
@@ -206,12 +208,12 @@ class DigitsConfig:
     hidden: int = setting(64, "neurons of each of two hidden layers")
     max_delay: int = setting(24, "largest delay, in steps of 10 ms")
     batch_size: int = setting(50, "recordings per step")
-    quick: bool = setting(False, "a short run that shows that everything works; its accuracies mean nothing")
+    quick: bool = setting(False, "a short run to check that everything works; its accuracies mean nothing")
     out: Path | None = setting(
         None,
-        "folder of the run; with the folder of one that was interrupted it resumes (default: runs/digits-DATE-TIME)",
+        "folder of the run; rerun with the same one to resume (default: runs/digits-DATE-TIME)",
     )
-    threads: int = setting(1, "CPU threads; steps are too small for more to help where other processes use the CPU")
+    threads: int = setting(1, "CPU threads; more do not help if other processes use the CPU, as steps are small")
 
     def checked(self) -> "DigitsConfig":
         """The same settings with `epochs`, `train_recordings` and with `quick` a single learning rate filled in.
@@ -240,7 +242,7 @@ class DigitsConfig:
 class CompareAllConfig:
     """Settings that all comparisons have; each is an option of `torchdcls compare` alone."""
 
-    quick: bool = setting(False, "short runs that show that everything works")
+    quick: bool = setting(False, "short runs to check that everything works")
     out: Path | None = setting(None, "folder of the run (default: runs/compare-DATE-TIME)")
     threads: int | None = setting(None, "CPU threads (default: those of each comparison)")
 

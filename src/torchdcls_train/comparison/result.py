@@ -71,11 +71,11 @@ class Result:
 
     # Parts of the notice, if a comparison is not complete or quick.
     incomplete_notice: ClassVar[str] = "only runs that finished are shown"
-    quick_notice: ClassVar[str] = "A quick run: that it runs is all it shows; its accuracies mean nothing."
+    quick_notice: ClassVar[str] = "A quick run: it only shows that everything works, and its accuracies mean nothing."
 
     @property
     def notice(self) -> str:
-        """The sentence that a reader must know first, or nothing."""
+        """The sentence that comes first in a report, or nothing."""
         if self.status != "finished":
             return f"The comparison is not complete ({self.status}): {self.incomplete_notice}."
         return self.quick_notice if self.config.quick else ""
@@ -123,7 +123,7 @@ def resumed(folder: Path, now: AnyResult) -> AnyResult:
     except ValueError as error:
         raise ValueError(
             f"out: expected a folder with a comparison of {now.subject} or with none, got '{folder}' ({error}); "
-            "take another one"
+            "take another folder"
         ) from None
     stored, given = (json.loads(json.dumps(settings(it.config) | asdict(it.data))) for it in (before, now))
     changes = [

@@ -74,7 +74,7 @@ def check_model(name: str) -> None:
     if name in SMALL_MODELS or timm.is_model(name):
         return
     raise ValueError(
-        f"model: expected {', '.join(map(repr, SMALL_MODELS))}, or a name that timm knows, got {name!r}; "
+        f"model: expected {', '.join(map(repr, SMALL_MODELS))}, or a timm name, got {name!r}; "
         + nearest(name, [*SMALL_MODELS, *timm.list_models()])
     )
 

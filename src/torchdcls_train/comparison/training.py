@@ -36,7 +36,7 @@ class ShortSettings(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. Losses are means an image, accuracies percent, `seconds` those of training alone.
+    """The results of one epoch. Losses are means per image, accuracies percent, `seconds` those of training alone.
 
     `loss` and `accuracy` are those on the images that the run was watched by. `images_per_second` is without what is
     done once before updates are replayed (`GraphedUpdate`): compiling and capturing.

@@ -27,7 +27,9 @@ def test_accuracy_says_what_it_is_worth(quick: bool) -> None:
     (axes,) = accuracy_figure(result(quick=quick)).axes
     of, *notice = axes.get_title().splitlines()
     assert of == "2,000 training images, 1,000 test images, 2 epochs, 1 seed"
-    assert notice == (["A quick run: that it runs is all it shows; its accuracies mean nothing."] if quick else [])
+    assert notice == (
+        ["A quick run: it only shows that everything works, and its accuracies mean nothing."] if quick else []
+    )
     assert axes.get_legend().get_title().get_text() == "one seed each"
 
 

@@ -143,7 +143,7 @@ def test_teachers_have_their_taps_apart_and_within_reach() -> None:
     assert (kernel != 0).sum((1, 2, 3)).tolist() == [6] * 50
     row, column = (teacher.position[:, 7, 2] + 11).int().tolist()
     assert kernel[7, 0, row, column] == teacher.weight[7, 2]
-    with pytest.raises(ValueError, match="taps: expected a number that has room within reach"):
+    with pytest.raises(ValueError, match="taps: expected a number that fits within reach"):
         Teacher.drawn(1, 6, 2, 23, np.random.default_rng(0))
 
 
@@ -220,16 +220,16 @@ def test_statistics_of_made_kernels() -> None:
     assert bilinear == ["bilinear", "15 ± 11", "-", "0.850 ± 0.110", "4.33 ± 0.50"]
     assert gaussian[:3] == ["gaussian", "90 ± 10", f"+75 ± {half:.0f}"]
     said = "\n".join(sentences(result))
-    assert "from 15 % (bilinear, narrow start) to 90 % (gaussian, narrow start) of the taps." in said
-    assert "Edges of images, narrow start, most first: gaussian 90 %, bilinear 15 %, triangle 15 %. More than" in said
-    assert "More than bilinear: gaussian. Difference from bilinear not significant: triangle." in said
+    assert "elements find 15 % (bilinear, narrow start) to 90 % (gaussian, narrow start) of the taps." in said
+    assert "Edges of images, narrow start, share of taps found: gaussian 90 %, bilinear 15 %, triangle 15 %." in said
+    assert "Significantly more than bilinear: gaussian. Not significantly different from bilinear: triangle." in said
     assert "over 20 independent kernels" in said and "over 2 comparisons" in said
 
 
 def test_what_does_not_win_is_said_so() -> None:
     said = "\n".join(sentences(made(bilinear=MANY, gaussian=FEW)))
-    assert "Fewer than bilinear: gaussian." in said
-    assert "most first: bilinear 90 %, gaussian 15 %." in said
+    assert "Significantly fewer than bilinear: gaussian." in said
+    assert "share of taps found: bilinear 90 %, gaussian 15 %." in said
 
 
 def test_comparisons_are_corrected_for_their_number() -> None:
@@ -238,9 +238,9 @@ def test_comparisons_are_corrected_for_their_number() -> None:
     none = [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
     two = [[0, 0, 1, 0, 0, 1, 1, 0, 1, 0]]
     assert ttest_rel(two[0], none[0]).pvalue == pytest.approx(0.037, abs=1e-3)
-    assert "More than bilinear: gaussian." in "\n".join(sentences(made(bilinear=none, gaussian=two)))
+    assert "Significantly more than bilinear: gaussian." in "\n".join(sentences(made(bilinear=none, gaussian=two)))
     others = dict.fromkeys(("triangle", "triangle_2", "gaussian_1"), one)
-    assert "More than" not in "\n".join(sentences(made(bilinear=none, gaussian=two, **others)))
+    assert "more than" not in "\n".join(sentences(made(bilinear=none, gaussian=two, **others)))
 
 
 def test_the_kernel_shown_is_the_one_nearest_to_the_means() -> None:
@@ -358,7 +358,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_result(
         ({"seeds": 0}, "seeds: expected at least 1, got 0"),
         ({"dilated_kernel_size": 8}, "dilated_kernel_size: expected an odd size, got 8"),
         ({"reach": 4}, "reach: expected more than 0 and at most 3 cells"),
-        ({"taps": 20}, "taps: expected a number that has room"),
+        ({"taps": 20}, "taps: expected a number that fits"),
         ({"lr": float("inf")}, "lr: expected a finite number"),
     ],
 )

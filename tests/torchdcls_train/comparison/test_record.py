@@ -81,7 +81,7 @@ def test_speed_has_its_range_and_limits_are_told() -> None:
             replace(epoch, images_per_second=speed) for epoch, speed in zip(run.epochs, speeds, strict=True)
         ]
     assert comparison_rows(result)[1][-1] == "1,050 (42 to 2,000)"
-    assert "This comparison tunes them for none" in told(result) and "kernels have 289 cells instead of 49" in told(
+    assert "This comparison does not tune them" in told(result) and "kernels have 289 cells instead of 49" in told(
         result
     )
 
@@ -99,17 +99,17 @@ def test_a_run_that_was_cut_short_is_not_in_the_table() -> None:
     [
         (
             [82.0, 83.0, 84.1],
-            "More accurate than 7x7: gaussian. All differences from 7x7 are significant.",
-            "+2.03 points against 7x7, 95 % interval +1.89 to +2.18 over 3 seeds, paired: better; 0.14 points or more",
+            "Significantly more accurate than 7x7: gaussian. All differences from 7x7 are significant.",
+            "+2.03 points against 7x7, 95 % interval +1.89 to +2.18 over 3 seeds, paired: significantly better",
         ),
         (
             [78.0, 79.0, 80.1],
-            "Less accurate than 7x7: gaussian. All differences from 7x7 are significant.",
-            "-1.97 points against 7x7, 95 % interval -2.11 to -1.82 over 3 seeds, paired: worse",
+            "Significantly less accurate than 7x7: gaussian. All differences from 7x7 are significant.",
+            "-1.97 points against 7x7, 95 % interval -2.11 to -1.82 over 3 seeds, paired: significantly worse",
         ),
         (
             [80.0, 81.5, 81.5],
-            "No difference from 7x7 is significant; one of 1.2 points would have been, and smaller ones are below",
+            "No difference from 7x7 is significant; a difference of 1.2 points or more would have been, and smaller",
             "paired: not significant; 1.24 points or more would be significant.",
         ),
     ],
@@ -133,7 +133,7 @@ def test_significance_is_that_of_a_paired_t_test_after_correction() -> None:
     first, *sentences = verdicts(make_result({"7x7": baseline, **methods}))
     assert chances["bilinear"] < 0.05 < chances["triangle"]
     assert first.startswith(
-        "More accurate than 7x7: bilinear. Of the rest, no difference from 7x7 is significant; one of"
+        "Significantly more accurate than 7x7: bilinear. Of the rest, no difference from 7x7 is significant; a"
     )
     for (name, chance), sentence in zip(chances.items(), sentences, strict=True):
         assert sentence.startswith(f"{name}: ") and ("not significant" in sentence) == (chance > 0.05)

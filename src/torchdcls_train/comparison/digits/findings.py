@@ -13,9 +13,9 @@ from .result import DigitsResult, DigitsRun
 
 # What is asked of each pair: the first against the second.
 _QUESTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
-    "Do delays help? As many weights, with and without delays that are not learned": [("fixed", "none")],
-    "Do learned delays help? Twice the parameters, on as many synapses": [(method, "none") for method in LEARNED],
-    "Does it help to learn delays, against fixed ones?": [(method, "fixed") for method in LEARNED],
+    "Do delays help? Fixed delays against none, with as many weights": [("fixed", "none")],
+    "Do learned delays help? On as many synapses, with more parameters": [(method, "none") for method in LEARNED],
+    "Are learned delays better than fixed ones?": [(method, "fixed") for method in LEARNED],
     "Are learned delays better than a dense kernel with as many parameters?": [(method, "dense") for method in LEARNED],
 }
 
@@ -69,7 +69,7 @@ def finished_methods(result: DigitsResult) -> list[str]:
 
 def digit_rows(result: DigitsResult) -> list[list[str]]:
     """The table, header first: a row for each method."""
-    rows = [["delays", "parameters", "accuracy (%)", "rounded", "against none", "against fixed", "minutes a run"]]
+    rows = [["delays", "parameters", "accuracy (%)", "rounded (%)", "against none", "against fixed", "minutes per run"]]
     for method in finished_methods(result):
         mine = [run for run in result.runs if run.method == method]
         rounded = list(by_speaker(result, method, rounded=True).values())
@@ -157,21 +157,21 @@ def explanations(result: DigitsResult) -> list[str]:
     tuned = (
         f"Each run was made with the learning rates {rates}, and the one with the best accuracy on "
         f"{data.validation_recordings} other recordings of each training speaker and digit counts: the same effort "
-        "for all methods. The speaker of the test chooses nothing."
+        "for all methods. Recordings of the test speaker are not used for this choice."
         if len(config.lrs) > 1
         else f"The learning rate was {rates} for all methods, and was not tuned."
     )
     said = [
         "None has no delays. Fixed delays are drawn at random from 0 to "
         f"{config.max_delay} steps of 10 ms, and are whole. Bilinear, triangle and gaussian name the interpolation "
-        "of learned delays. The sigma of triangle is learned, a third number for each synapse; that of gaussian is "
-        "not, but falls from half the window to 0.23 in the first half of training. Dense has a weight for each delay: "
-        f"{data.dense_hidden} neurons in each hidden layer instead of {data.hidden} make as many parameters as weights "
-        "and delays.",
-        f"{tuned} Other settings were the same for all, and were not tuned by method: delays and sigmas learn "
-        f"{data.position_lr_scale:g} times as fast as weights.",
-        f"{data.name}: {data.recordings:,} recordings by {data.speakers} speakers. Each of {speakers} of them "
-        "was left out in turn and is the test; networks were trained on the others.",
+        "of learned delays. The sigma of triangle is learned, a third number for each synapse. The sigma of gaussian "
+        "is not learned: it falls from half the window to 0.23 in the first half of training. Dense has a weight for "
+        f"each delay, and {data.dense_hidden} neurons in each hidden layer instead of {data.hidden}, so that it has as "
+        "many parameters as the networks with weights and delays.",
+        f"{tuned} Other settings were the same for all, and were not tuned by method: delays and sigmas have "
+        f"{data.position_lr_scale:g} times the learning rate of weights.",
+        f"{data.name}: {data.recordings:,} recordings by {data.speakers} speakers. Networks were tested on "
+        f"{speakers} of them in turn, and trained on the others.",
     ]
     if comparisons(result):
         said.append(
@@ -183,7 +183,7 @@ def explanations(result: DigitsResult) -> list[str]:
     said.append(
         f"Limits: {speakers} speakers, {config.seeds} seed{'' if config.seeds == 1 else 's'}, one size of "
         f"network and {config.epochs} epochs. Dense kernels of fewer taps in wider networks, larger networks and "
-        "other data are not tested; results say nothing of Spiking Heidelberg Digits."
+        "other data are not tested; results say nothing about Spiking Heidelberg Digits."
     )
     return said
 
@@ -198,15 +198,15 @@ def digits_part(result: DigitsResult, folder: Path) -> Part:
         explanations(result),
         {"Accuracy on speakers never heard": digit_rows(result)},
         {
-            folder / "accuracy.png": "Accuracy by the speaker who was left out; bars are means",
-            folder / "delays.png": "Delays of the second layer over training, which starts from a uniform draw; the "
-            "first and the last bin reach half a step beyond the window",
+            folder / "accuracy.png": "Accuracy by test speaker; bars are means",
+            folder / "delays.png": "Delays of the second layer over training, uniform at the start; the first and the "
+            "last bin reach half a step beyond the window",
             folder / "fields.png": "Receptive fields of some neurons of the first layer after training",
-            folder / "raster.png": "A recording as spikes, and what the two hidden layers make of it",
+            folder / "raster.png": "A recording as spikes, and the spikes of the two hidden layers",
         },
         result,
         {
-            "Accuracy by the speaker who was left out (%)": speaker_rows(result),
+            "Accuracy by test speaker (%)": speaker_rows(result),
             "How often each learning rate was chosen": tuning_rows(result),
         },
     )

@@ -63,7 +63,7 @@ class DigitsResult(Result):
 
     benchmark: ClassVar[str] = "digits"
     subject: ClassVar[str] = "digits"
-    incomplete_notice: ClassVar[str] = "only speakers with whom all methods are done count"
+    incomplete_notice: ClassVar[str] = "only speakers with results of all methods count"
     config: DigitsConfig
     data: DigitsData
     runs: list[DigitsRun] = field(default_factory=list)

@@ -52,7 +52,7 @@ def compare_digits(
     say(
         console,
         f"{len(recordings):,} recordings of {len(set(recordings.speakers))} speakers; {total} training runs, "
-        f"{total - len(result.runs)} of them to do. Run folder: {folder}",
+        f"{total - len(result.runs)} of them left. Run folder: {folder}",
     )
     with record.under_way(console):
         _train_all(config, recordings, record, console)
@@ -71,7 +71,7 @@ def _speakers(config: DigitsConfig, recordings: Recordings) -> tuple[str, ...]:
     numbers = recordings.numbers
     if not (numbers < VALIDATION).any() or not (numbers >= VALIDATION).any():
         raise ValueError(
-            f"data_dir: expected recordings with numbers below {VALIDATION}, to choose by, and others to train on, "
+            f"data_dir: expected recordings with numbers below {VALIDATION} for validation, and others for training, "
             f"got {int(numbers.min())} to {int(numbers.max())}"
         )
     return chosen

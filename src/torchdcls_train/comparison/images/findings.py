@@ -43,7 +43,7 @@ def comparison_rows(result: ImagesResult) -> list[list[str]]:
 
 
 def verdicts(result: ImagesResult) -> list[str]:
-    """What can be concluded, then for each method how it differs from the baseline, and how sure that is."""
+    """The conclusion, then for each method the difference from the baseline and its significance."""
     runs = finished_runs(result)
     baseline = {run.seed: run.accuracy for run in runs.get(BASELINE, [])}
     paired = {method: [run for run in done if run.seed in baseline] for method, done in runs.items()}
@@ -60,9 +60,9 @@ def verdicts(result: ImagesResult) -> list[str]:
         share = statistics.mean(run.accuracy for done in paired.values() for run in done) / 100
         error = 100 * math.sqrt(2 * share * (1 - share) / images)
         told = [
-            f"No conclusion from {seeds} {'seed' if seeds == 1 else 'seeds'}: the {images:,} test images alone give a "
-            f"difference a standard error of about {error:.1f} points, and seeds vary as well "
-            f"(--seeds {_SEEDS_FOR_A_VERDICT} or more)."
+            f"No conclusion from {seeds} {'seed' if seeds == 1 else 'seeds'}: with {images:,} test images, a "
+            f"difference has a standard error of about {error:.1f} points even without the variation of seeds. "
+            f"Use --seeds {_SEEDS_FOR_A_VERDICT} or more."
         ]
         return told + [
             f"{method}: {statistics.mean(values):+z.2f} points against {BASELINE}."
@@ -71,23 +71,23 @@ def verdicts(result: ImagesResult) -> list[str]:
     least = {method: half_interval(values, 1 - 0.05 / len(differences)) for method, values in differences.items()}
     gains = [method for method, values in differences.items() if statistics.mean(values) > least[method]]
     losses = [method for method, values in differences.items() if -statistics.mean(values) > least[method]]
-    parts = [f"More accurate than {BASELINE}: {', '.join(gains)}."] if gains else []
-    parts += [f"Less accurate than {BASELINE}: {', '.join(losses)}."] if losses else []
+    parts = [f"Significantly more accurate than {BASELINE}: {', '.join(gains)}."] if gains else []
+    parts += [f"Significantly less accurate than {BASELINE}: {', '.join(losses)}."] if losses else []
     low, high = f"{min(least.values()):.1f}", f"{max(least.values()):.1f}"
     if len(gains) + len(losses) == len(differences):
         parts.append(f"All differences from {BASELINE} are significant.")
     else:
         parts.append(
-            f"{'Of the rest, no' if parts else 'No'} difference from {BASELINE} is significant; one of "
-            f"{low if low == high else f'{low} to {high}'} points would have been, and smaller ones are below the "
-            "resolution of this comparison."
+            f"{'Of the rest, no' if parts else 'No'} difference from {BASELINE} is significant; a difference of "
+            f"{low if low == high else f'{low} to {high}'} points or more would have been, and smaller ones are below "
+            "the resolution of this comparison."
         )
     return [" ".join(parts), *(_verdict(method, values, least[method]) for method, values in differences.items())]
 
 
 def _verdict(method: str, differences: Sequence[float], least: float) -> str:
     mean, half = statistics.mean(differences), half_interval(differences)
-    found = "not significant" if abs(mean) <= least else ("better" if mean > 0 else "worse")
+    found = "not significant" if abs(mean) <= least else f"significantly {'better' if mean > 0 else 'worse'}"
     return (
         f"{method}: {mean:+z.2f} points against {BASELINE}, 95 % interval {mean - half:+z.2f} to {mean + half:+z.2f} "
         f"over {len(differences)} seeds, paired: {found}; {least:.2f} points or more would be significant."
@@ -95,7 +95,7 @@ def _verdict(method: str, differences: Sequence[float], least: float) -> str:
 
 
 def setting(result: ImagesResult) -> str:
-    """How the accuracies came about, and what they do not say."""
+    """How the accuracies were measured, and their limits."""
     config, data = result.config, result.data
     size = config.dilated_kernel_size
     start = f"uniform within {config.position_radius:g} cells" if config.position_radius else "normal, 0.5 cells"
@@ -108,16 +108,16 @@ def setting(result: ImagesResult) -> str:
         "interpolation. Accuracy is measured after the last epoch; ± is the 95 % interval of the mean over seeds "
         "(Student's t), which says nothing about other training and test images. A difference is significant at 5 % by "
         "the paired t-test, after Bonferroni correction for the number of comparisons. All layers are computed by "
-        f"torchdcls, those of {BASELINE} too. Images per second are those of whole training steps, median and range "
-        "over epochs; other processes slow them, and where ranges overlap no method is known to be faster."
+        f"torchdcls, also the {BASELINE} ones. Images per second are those of whole training steps, median and range "
+        "over epochs. Other processes slow them: where ranges overlap, no method is known to be faster."
     )
 
 
 def limits(result: ImagesResult) -> str:
-    """What a skeptic asks: the same effort for all, the same computation, and controls."""
+    """The limits of the comparison: effort, computation and controls."""
     size = result.config.dilated_kernel_size
     return (
-        "Limits: all methods use the same learning rate and weight decay. This comparison tunes them for none. "
+        "Limits: all methods have the same learning rate and weight decay. This comparison does not tune them. "
         f"Equal parameters are not equal computation: dense kernels have {size * size} cells instead of 49. "
         "No method here has fixed positions or a larger dense kernel, so a difference does not show what learning "
         "positions adds."
@@ -129,14 +129,14 @@ def images_part(result: ImagesResult, folder: Path) -> Part:
     title, size = model_title(result.config.model), result.config.dilated_kernel_size
     return Part(
         "Do networks with learned positions classify images better?",
-        f"The same network ({title}) with {BASELINE} layers and with DCLS layers of {size}x{size} in their place, "
-        "which by default have no more parameters: which is more accurate on images that it was not trained on?",
+        f"The same network ({title}) has {BASELINE} layers, or DCLS layers of {size}x{size} instead, which by default "
+        "have no more parameters. Which is more accurate on test images?",
         [] if result.config.quick else verdicts(result),
         [setting(result), limits(result)],
         {"Accuracy after the last epoch": comparison_rows(result)},
         {
             folder / "accuracy.png": "Test accuracy by epoch",
-            folder / "positions.png": "Where the elements came from and where they sit after training",
+            folder / "positions.png": "Positions of the elements before and after training",
             folder / "kernels.png": "Some of the dense kernels after training",
         },
         result,

@@ -17,8 +17,8 @@ Quantity = Literal["found", "loss", "distance", "start_found"]
 
 BASELINE: StudentName = "bilinear"
 _FORMS: dict[Quantity, str] = {"found": ".0f", "loss": ".3f", "distance": ".2f"}
-_MORE, _FEWER = f"More than {BASELINE}", f"Fewer than {BASELINE}"
-_NEITHER = f"Difference from {BASELINE} not significant"
+_MORE, _FEWER = f"Significantly more than {BASELINE}", f"Significantly fewer than {BASELINE}"
+_NEITHER = f"Not significantly different from {BASELINE}"
 
 
 def per_kernel(result: PositionsResult, cell: Cell, quantity: Quantity) -> dict[tuple[int, int], float]:
@@ -80,7 +80,7 @@ def place_title(place: Place) -> str:
 
 def position_rows(result: PositionsResult, place: Place) -> list[list[str]]:
     """The table of one of `places`, header first: a row for each student."""
-    rows = [["student", "found (%)", f"against {BASELINE}", "loss", "distance left"]]
+    rows = [["student", "found (%)", f"against {BASELINE}", "loss", "distance (cells)"]]
     for student in places(result)[place]:
         cell = (*place, student)
         against = [] if student == BASELINE else differences(result, cell, (*place, BASELINE))
@@ -101,7 +101,7 @@ def findings(result: PositionsResult) -> list[str]:
         shares = {cell: mean_found(result, cell) for cell in _cells(result) if cell[0] == inputs}
         (_, low, worst), (_, high, best) = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
         said.append(
-            f"{INPUTS[inputs].capitalize()}: elements find from {min(shares.values()):.0f} % ({worst}, {low} start) to "
+            f"{INPUTS[inputs].capitalize()}: elements find {min(shares.values()):.0f} % ({worst}, {low} start) to "
             f"{max(shares.values()):.0f} % ({best}, {high} start) of the taps."
         )
     for place, students in done.items():
@@ -113,13 +113,13 @@ def findings(result: PositionsResult) -> list[str]:
             if cell[:2] == place:
                 verdicts[_verdict(result, cell, compared)].append(cell[2])
         listed = [f"{verdict}: {', '.join(names)}." for verdict, names in verdicts.items() if names]
-        said.append(" ".join([f"{place_title(place)}, most first: {found}.", *listed]))
+        said.append(" ".join([f"{place_title(place)}, share of taps found: {found}.", *listed]))
     for inputs in result.config.inputs:
         gained = _gained_by_spread(result, inputs)
         if len(gained) > 1:
             said.append(
-                f"{INPUTS[inputs].capitalize()}: a spread start against a narrow one: "
-                f"{mean_and_interval(gained, '+z.0f')} points of taps found, mean over students."
+                f"{INPUTS[inputs].capitalize()}: {mean_and_interval(gained, '+z.0f')} points of taps found with a "
+                "spread start against a narrow start, mean over students."
             )
     return said
 
@@ -132,19 +132,19 @@ def explanations(result: PositionsResult) -> list[str]:
     least, most = f"{min(by_chance):.0f}", f"{max(by_chance):.0f}"
     alike = " and ".join(f"{result.data.correlated_cells[inputs]} cells ({INPUTS[inputs]})" for inputs in config.inputs)
     return [
-        "Triangle and gaussian start at the papers' sigma, those with a number at that sigma in cells; "
-        "gaussian-annealed does not learn sigma, which falls from 3 to 0.",
-        f"A tap is found by an element of its sign less than a cell away; before training, "
-        f"{least if least == most else f'{least} to {most}'} % are. "
+        "Triangle and gaussian start at the papers' sigma, names with a number at that sigma in cells. "
+        "Gaussian-annealed does not learn sigma: a schedule lowers it from 3 to 0.",
+        "A tap is found if an element of the same sign is less than a cell away. Before training, "
+        f"{least if least == most else f'{least} to {most}'} % of the taps are found. "
         "Loss is the squared error over the teacher's squared response, on test images.",
-        f"Values correlate above 0.5 with others up to {alike} away. Where inputs are smooth, a short interpolation "
-        "too has a gradient toward a tap that is farther away.",
+        f"Input values up to {alike} apart have a correlation above 0.5. On smooth inputs, a narrow interpolation too "
+        "has a gradient toward taps that are farther away.",
         f"± is the 95 % interval of the mean over {'at most ' if result.status != 'finished' else ''}{kernels} "
-        "independent kernels (Student's t). 'More' and 'fewer' are significant at 5 % after Bonferroni correction over "
+        "independent kernels (Student's t). 'Significantly' is at 5 % after Bonferroni correction over "
         f"{len(_compared(result))} comparisons, paired by kernel.",
-        "The animation shows the kernel of seed 0 for which the shares found are nearest to these means.",
-        f"Limits: one set of learning rates and {config.updates} updates for all students; teachers that have as "
-        "many taps as students have elements. Accuracy of networks is another question: torchdcls compare images.",
+        "The animation shows the kernel of seed 0 whose shares of taps found are nearest to these means.",
+        f"Limits: all students have the same learning rates and {config.updates} updates. Teachers have as many taps "
+        "as students have elements. The accuracy of networks is not tested here, but by torchdcls compare images.",
     ]
 
 
@@ -154,12 +154,12 @@ def positions_part(result: PositionsResult, folder: Path) -> Part:
     return Part(
         "Can elements find where they belong?",
         f"A teacher kernel has {config.taps} taps at cells within {config.reach:g} of its center. Students have "
-        "as many elements, and learn to respond to images as the teacher does. Do their elements move to the taps?",
+        "as many elements, and learn the teacher's response to images. Do their elements move to the taps?",
         findings(result),
         explanations(result),
         {place_title(place): position_rows(result, place) for place in places(result)},
         {
-            folder / "travel.gif": "Elements on their way to the taps (rings) of one kernel",
+            folder / "travel.gif": "Elements moving to the taps (rings) of one kernel",
             folder / "found.png": "Share of taps found, by their distance from the center of the kernel",
             folder / "curves.png": "Share of taps found and loss, by update",
         },

@@ -92,7 +92,7 @@ class PositionsResult(Result):
 
     benchmark: ClassVar[str] = "positions"
     subject: ClassVar[str] = "positions"
-    quick_notice: ClassVar[str] = "A quick run, with few updates: elements had less time than by default."
+    quick_notice: ClassVar[str] = "A quick run, with fewer updates: elements had less time to move than by default."
     config: PositionsConfig
     data: PositionsData
     teachers: list[Taps] = field(default_factory=list)

@@ -240,4 +240,4 @@ def _apart(cells: np.ndarray, taps: int, random: np.random.Generator) -> np.ndar
                 chosen.append(cell)
             if len(chosen) == taps:
                 return np.stack(chosen)
-    raise ValueError(f"taps: expected a number that has room within reach, {_APART:g} cells apart, got {taps}")
+    raise ValueError(f"taps: expected a number that fits within reach, {_APART:g} cells apart, got {taps}")
