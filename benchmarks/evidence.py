@@ -114,7 +114,8 @@ def evidence(positions: Result | None, comparisons: Sequence[Result], found: Seq
             told.append(
                 f"**Networks on {title}** (`torchdcls compare images`: {config['model']}, "
                 f"{counted(config['epochs'], 'epoch')}, {config['seeds']} seeds). Against {BASELINE} at no more "
-                f"parameters: {_differences(result)} points. {conclusion} {_tuned(data)}. Fixed positions were not compared."
+                f"parameters: {_differences(result)} points. {conclusion} {_tuned(data)}. Fixed "
+                "positions were not compared."
             )
     return "\n".join(f"- {line}" for line in [*told, *map(_study, found)])
 
