@@ -23,7 +23,6 @@ _SLOW = (
         "tests/models",
         "tests/torchdcls_train",
         "tests/studies",
-        "tests/cli/test_export_command.py",
     ),
     *("tests/cli/test_export_command.py", "tests/conversion/test_warm_start.py", "tests/inspection/test_inspect.py"),
     *("tests/ops/conv/triton", "tests/ops/triton"),

@@ -41,7 +41,9 @@ _MISSING = {
     "import sys; from torchdcls.cli import main; sys.exit(main(['compare', 'positions']))": (
         "torchdcls compare: this command needs the packages of the train extra"
     ),
-    "from torchdcls.delays import SynapticDelays as S, to_nir; to_nir(S(2, 2, max_delay=3), 1e-3)": "pip install nir",
+    "from torchdcls.delays import SynapticDelays as S, to_nir; to_nir(S(2, 2, max_delay=3), 1e-3)": (
+        'pip install "torchdcls[delays]"'
+    ),
 }
 
 

@@ -15,7 +15,10 @@ from torch import nn
 from torchdcls import Dcls1d, Dcls2d, DclsTranspose2d, Profile, convert
 from torchdcls.inspection import inspect_model
 from torchdcls.ops.triton import support
+from torchdcls.optim import dcls_layers
 from torchdcls.profiles import PROFILES
+from torchdcls_train.comparison.config import CompareConfig
+from torchdcls_train.comparison.models import compared_model
 
 SOURCE = Path(__file__).parent.parent / "src"
 TOY = Profile(cauchy, 0.3, 0.2, "toy")
@@ -67,6 +70,15 @@ def test_conversions_take_it(toy):
     assert [(found.interpolation, found.iso_kernel_count) for found in info.conversions] == [
         ("toy", model[0].kernel_count)
     ]
+
+
+def test_comparisons_take_one_without_sigma(monkeypatch):
+    monkeypatch.setitem(PROFILES, "toy", replace(TOY, start=None))
+    shape = SimpleNamespace(channels=1, num_classes=2, image_size=28)
+    for layers, sigmas in (("toy", set()), ("gaussian", {0.4})):
+        model, _ = compared_model(CompareConfig(sigma_init=0.4), layers, shape, seed=0)
+        found = [layer.sigma for layer in dcls_layers(model) if layer.sigma is not None]
+        assert {round(number, 6) for sigma in found for number in sigma.unique().tolist()} == sigmas
 
 
 def test_on_gpus_it_is_made_by_torchs_operators(toy, monkeypatch):

@@ -25,7 +25,7 @@ ORDER["optim"] = ORDER["conversion"]
 ORDER["delays"] = ORDER["models"]
 ORDER["inspection"] = ORDER["deployment"]
 # Rooms beside that order, and the last room of it that they may use.
-BESIDE = {"native": "ops", "plots": "nn", "testing": "ops"}
+BESIDE = {"native": "ops", "plots": "_checks", "testing": "ops"}
 FRONT_DOORS = {"", "__main__"}
 # The benchmark that is a training, and what makes the benchmarks' records and their tables.
 TRAINS = "benchmarks.fine_tuning"
@@ -115,11 +115,8 @@ def why_not(found: Import) -> str | None:
         return None
     if there in FRONT_DOORS:
         return None if here == "cli" else "a room imports the package's front door"
-    if there == "plots":
-        allowed = here == "cli" and found.inside_function
-        return None if allowed else "plots are imported by cli, inside the function that needs them"
     if there in BESIDE:
-        return None if here == "cli" else f"{there} is nobody's foundation"
+        return f"{there} is nobody's foundation"
     rank = ORDER[BESIDE[here]] if here in BESIDE else ORDER[here] - 1
     return None if ORDER[there] <= max(rank, 0) else "the arrow points back"
 
@@ -156,6 +153,8 @@ def test_imports_point_one_way(found):
         ("torchdcls.nn.dcls", "torchdcls", False),
         ("torchdcls_train.comparison.training", "torchdcls.plots.curves", False),
         ("torchdcls.nn.dcls", "torchdcls.plots.curves", True),
+        ("torchdcls.cli.info", "torchdcls.plots.curves", True),
+        ("torchdcls.plots.kernels", "torchdcls.ops.kernel", False),
         ("torchdcls.plots.curves", "torchdcls_train.comparison.training", True),
         ("torchdcls.cli.main", "torchdcls_train.commands", True),
         ("torchdcls", "studies.plan", True),

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-Extra = Literal["train", "data", "export"]
+Extra = Literal["train", "data", "export", "delays"]
 
 # The extras of pyproject.toml, by the names under which their packages are imported.
 EXTRAS: Mapping[Extra, Sequence[str]] = {
@@ -16,6 +16,7 @@ EXTRAS: Mapping[Extra, Sequence[str]] = {
     ),
     "data": ("datasets", "webdataset"),
     "export": ("onnx", "onnxruntime", "onnxscript", "safetensors"),
+    "delays": ("nir", "pyarrow"),
 }
 
 

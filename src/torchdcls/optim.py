@@ -33,13 +33,13 @@ def param_groups(
     """Parameter groups for any torch optimizer, by the papers' recipe.
 
     Positions and sigmas, or the tensors from which a parametrization computes them, learn at `position_lr_scale` times
-    the base learning rate, without weight decay. Biases, parameters of norms, and others of at most one axis have no
-    weight decay either. A parameter that several layers share appears once; frozen parameters do not appear.
+    the base learning rate, without weight decay. Biases, parameters of norms, and other parameters of at most one axis
+    have no weight decay either. A parameter that several layers share appears once; frozen parameters do not appear.
 
     Args:
         model: Any model, with or without DCLS layers.
         lr: Base learning rate.
-        weight_decay: Weight decay of the weights.
+        weight_decay: Weight decay of all other parameters.
         position_lr_scale: Learning rate of positions and sigmas over `lr`. The papers use 5 for images. For layers of
             `torchdcls.delays`, whose positions move by tens of steps, use about 100, as SNN-delays.
 

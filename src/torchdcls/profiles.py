@@ -27,7 +27,7 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Profile:
-    """An interpolation: a profile, the smallest scale it may have, and where its sigma starts.
+    """An interpolation: a profile, its smallest scale, and the start of its sigma.
 
     The scale of an element along an axis is `smallest_scale + |sigma|`, in grid cells. Pass a `Profile` of your own as
     `interpolation=` wherever a name is accepted.

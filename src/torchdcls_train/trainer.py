@@ -1,6 +1,6 @@
 """The updates of a model: losses of micro-batches, gradients of all processes, the optimizer, the averaged weights.
 
-Nothing else in the packages steps an optimizer: what needs no `Trainer` takes `plain_updates`.
+Nothing else in this package or in the studies steps an optimizer: what needs no `Trainer` takes `plain_updates`.
 """
 
 import math

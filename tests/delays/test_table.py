@@ -198,7 +198,7 @@ def test_wrong_suffixes_and_layers(tmp_path, monkeypatch):
         with pytest.raises(TypeError, match=r"^layer: expected a layer of torchdcls.delays, got torch.nn.*Linear$"):
             call(torch.nn.Linear(3, 2))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ModuleNotFoundError, match=r"^a Parquet file needs pyarrow: pip install pyarrow"):
+    with pytest.raises(ModuleNotFoundError, match=r"^a Parquet file needs .* delays extra \(pyarrow is missing\): pip"):
         table.save(tmp_path / "synapses.parquet")
 
 

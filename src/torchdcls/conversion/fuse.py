@@ -33,9 +33,9 @@ class Fused:
     Attributes:
         name: The layer.
         old_kernel_size: Size of its dense kernel.
-        new_kernel_size: Size of the convolution's, without borders of nothing.
-        difference: Norm of what was rounded or cut off the dense kernel, over the norm of the kernel.
-        clamped: Elements whose nearest cell is off the grid, which were rounded to the grid's edge.
+        new_kernel_size: Size of the convolution's kernel, without empty borders.
+        difference: Norm of the change of the dense kernel, by rounding and cutting, over the norm of the kernel.
+        clamped: Elements whose nearest cell is outside the grid, moved to the grid's edge.
     """
 
     name: str
@@ -88,24 +88,24 @@ def fuse(
     tolerance: float = 0.0,
     example: Any = None,
 ) -> FuseReport:
-    """Replaces DCLS layers by torch convolutions with the kernels that they make, in place.
+    """Replaces DCLS layers by torch convolutions with the same kernels, in place.
 
-    Kernels are cut to their support: empty cells at both ends of an axis go, as many as padding allows. Stride, padding
-    mode, groups, bias, device, dtype, training flag and requires_grad are kept. Tensors that a parametrization
-    computes, such as weight_norm's weight, become the convolution's own. Hooks of the replaced layers are lost.
-    Layers of `torchdcls.delays` become zero padding and a dense convolution, in a torch.nn.Sequential. Torch's
-    convolutions reflect or wrap a feature map only once. With padding_mode "reflect" or "circular", keep the DCLS layer
-    for feature maps that are smaller than the padding.
+    Kernels are cut to their support: empty cells at both ends of an axis are cut off, as many as padding allows.
+    Stride, padding mode, groups, bias, device, dtype, training flag and requires_grad are kept. Tensors that a
+    parametrization computes, such as weight_norm's weight, become the convolution's own. Hooks of the replaced layers
+    are lost. Layers of `torchdcls.delays` become zero padding and a dense convolution, in a torch.nn.Sequential.
+    Torch's convolutions reflect or wrap a feature map only once. With padding_mode "reflect" or "circular", keep the
+    DCLS layer for feature maps that are smaller than the padding.
 
     Args:
-        model: The model; its modules are exchanged.
+        model: The model, which is changed in place.
         positions: "exact", or "round" to move elements to the nearest cell, where each is one tap whatever its spread,
             for hardware that needs integer offsets. Halves go to the even cell, as in torch.round. An element off the
             grid goes to the grid's edge; training leaves some there unless positions are clamped. The report
             counts them.
-        tolerance: Cells count as empty up to this share of the layer's largest.
-        example: Input of the model, a tensor or a tuple of arguments, to report how much its output changes by; the
-            model is run in its training flag, twice, without gradient.
+        tolerance: Cells up to this share of the layer's largest value count as empty.
+        example: Input of the model, a tensor or a tuple of arguments, to report the change of the output. The model
+            runs twice, without gradient, in its current mode.
 
     Returns:
         A report: layers, sizes, differences. `print` shows it.

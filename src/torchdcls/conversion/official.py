@@ -287,8 +287,8 @@ def to_official(
 ) -> dict[str, Tensor]:
     """A model's state dict in the names, axes and weights of the authors' programs and of the package DCLS.
 
-    Takes those of timm's ConvNeXt, MetaFormer, FastViT and ResNet with 2-D DCLS layers, such as
-    `torchdcls.load_official` gives. The files of v1, max and gauss have the same form, so that only v0 must be named.
+    For timm's ConvNeXt, MetaFormer, FastViT and ResNet with 2-D DCLS layers, such as models from
+    `torchdcls.load_official`. Only v0 needs `version`.
 
     Args:
         state_dict: In timm's names, with `position` and `sigma`.
@@ -301,7 +301,7 @@ def to_official(
     Raises:
         ValueError: The names of another model, layers that are not 2-D, a version that does not fit the layers, or
             "v0" without a size.
-        TypeError: No mapping.
+        TypeError: `state_dict` is not a mapping.
 
     Example:
         >>> import timm, torch, torchdcls.models

@@ -16,8 +16,8 @@ class Replaced:
         channels: Its output channels.
         old_kernel_size: Size of the convolution's kernel.
         new_kernel_size: Size of the new layer's dense kernel.
-        residual: Norm of the difference of the two kernels over the norm of the old one, their middles on each other;
-            None where the new one is random.
+        residual: Norm of the difference of old and new kernel, centers aligned, over the norm of the old kernel. None
+            for random weights.
     """
 
     name: str
@@ -41,10 +41,10 @@ class ConversionReport:
     """The result of `torchdcls.convert`.
 
     Attributes:
-        replaced: Layers that are DCLS layers now, in the model's order.
+        replaced: Layers that were replaced, in the model's order.
         skipped: Convolutions that were left alone, each with the reason.
         kernel_count: Elements per layer, as given or as found by "iso".
-        parameters_before: Parameters of the model before, each counted once however many layers share it.
+        parameters_before: Parameters of the model before. A shared parameter counts once.
         parameters_after: The same after.
         warning: The warning that too little of the kernels could be kept, with a count that is enough; or None.
     """

@@ -24,7 +24,7 @@ def from_snn_delays(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises:
         ValueError: No layer of DCLS, a layer of several axes or of other shapes, or numbers that are not finite.
-        TypeError: No mapping of names, or an entry is not a tensor.
+        TypeError: `state_dict` is not a mapping, or an entry is not a tensor.
 
     Source:
         https://github.com/Thvnvtos/SNN-delays

@@ -113,7 +113,7 @@ class AxonalDelays(_SharedDelays):
 
 
 class DendriticDelays(_SharedDelays):
-    """A delay for each output neuron, behind its synapses: one matrix product mixes channels, which are then shifted.
+    """A delay for each output neuron, after its synapses: one matrix product mixes channels, then each is shifted.
 
     Maps (batch, in_features, time) to (batch, out_features, time + tail). See `__init__` for arguments and attributes.
 

@@ -70,32 +70,32 @@ class DelayLayer(DclsLayer, ABC):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Makes the layer's parameters and draws them.
+        """Creates the parameters and initializes them.
 
         Args:
             in_features: Neurons of the input.
             out_features: Neurons of the output.
             max_delay: The largest delay. Unit: time steps. The window of an output is `max_delay + 1` steps.
-            kernel_count: Weights of each pair of neurons, each with a delay of its own (shared by the synapses of an
-                axon or a dendrite).
+            kernel_count: Number of weights for each pair of neurons. Each has its own delay, shared by the synapses of
+                an axon or a dendrite.
             interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
-            init: Where delays start: "uniform" over 0 to `max_delay`, or a number or tensor that `delay` can be set to.
-            sigma_init: Where every sigma starts, at least 0, in steps. None: where the interpolation has it start.
+            init: Start of the delays: "uniform" from 0 to `max_delay`, or a number or tensor to which `delay` is set.
+            sigma_init: The start of every sigma, at least 0, in steps. None: the start of the interpolation.
             bias: Whether to add a learned bias to the output.
-            tail: Steps by which the output is longer than the input. With `max_delay` no late spike is lost. With less,
-                a loss that sums the output over time pulls delays towards 0.
+            tail: Steps by which the output is longer than the input. With `tail=max_delay` all spikes arrive. With
+                less, late spikes are lost, and a loss that sums the output over time pulls delays toward 0.
             time_first: Whether input and output are (time, batch, neurons); otherwise (batch, neurons, time).
             method: How to convolve, see `torchdcls.large_kernel_conv`.
-            device: Where parameters are made.
-            dtype: Of weight and bias. Position and sigma are kept in float32 at least.
+            device: Device of the parameters.
+            dtype: Dtype of weight and bias. Position and sigma have at least float32.
 
         Attributes:
             weight: (out_features, in_features, kernel_count).
-            delay: See there; read and set.
-            position: `max_delay - (max_delay + 1) // 2 - delay`, what the optimizer moves: (1, out_features,
+            delay: The delays, which can be read and set.
+            position: `max_delay - (max_delay + 1) // 2 - delay`, the parameter behind `delay`: (1, out_features,
                 in_features, kernel_count), with 1 along the axis of neurons that share their delays. Unit: time steps.
-                `torchdcls.param_groups` gives positions 5 times the learning rate, with which delays of tens of steps
-                barely move: use `position_lr_scale=100.0`, as SNN-delays, or choose it with the rate.
+                With 5 times the learning rate, the default of `torchdcls.param_groups`, delays of tens of steps barely
+                move. Use `position_lr_scale=100.0`, as SNN-delays, or tune it with the learning rate.
             sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
             bias: (out_features) or None.
 
@@ -218,7 +218,7 @@ class DelayLayer(DclsLayer, ABC):
         return self.max_delay - (self.max_delay + 1) // 2
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias as torch's convolutions do, and delays by `init`."""
+        """Initializes weight and bias as in torch's convolutions, and delays by `init`."""
         super().reset_parameters()
         # An even window is not symmetric about position 0.
         if not isinstance(self.position_init, Tensor) and self.position_init == ("uniform", (self.max_delay + 1) // 2):
@@ -271,15 +271,15 @@ class DelayLayer(DclsLayer, ABC):
         """The delayed and weighted input.
 
         Args:
-            input: (batch, in_features, time), with `time_first` (time, batch, in_features); either without batch. Zeros
-                precede it.
+            input: (batch, in_features, time), with `time_first` (time, batch, in_features). The batch axis may be
+                missing. Before the input there are no spikes.
 
         Returns:
             (batch, out_features, time + tail), in the layout of `input`.
 
         Raises:
-            ValueError: Another shape or dtype, or no time step.
-            TypeError: Not a tensor.
+            ValueError: `input` has another shape or dtype than expected, or no time step.
+            TypeError: `input` is not a tensor.
         """
         neurons = self.neurons_then_time(input)
         return self._in_layout(self._leave(self._delayed(self._enter(neurons), self.tail)))
@@ -293,10 +293,11 @@ class DelayLayer(DclsLayer, ABC):
 
         Returns:
             The output at the steps of `input`, in its layout, and the state for the next part. There is no `tail`: pass
-            zeros at the end to receive late spikes.
+            zeros at the end to get the spikes that are still delayed.
 
         Raises:
-            ValueError: Another shape or dtype, no time step, or a state of other inputs.
+            ValueError: `input` has another shape or dtype than expected, or no time step, or `state` belongs to other
+                inputs.
             TypeError: Not a tensor, or not a state.
         """
         neurons = self.neurons_then_time(input)
@@ -318,7 +319,7 @@ class DelayLayer(DclsLayer, ABC):
             (batch, out_features) or (out_features), and the state for the next step.
 
         Raises:
-            ValueError: Another shape or dtype, or a state of other inputs.
+            ValueError: `input` has another shape or dtype than expected, or `state` belongs to other inputs.
             TypeError: Not a tensor, or not a state.
         """
         _checks.tensor("input", input)

@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from .. import _checks
+from .._extras import needed_by
 from .kinds import AxonalDelays, DendriticDelays
 from .layer import DelayLayer
-from .table import SynapseTable, optional_package
+from .table import SynapseTable
 
 _Edges = Mapping[str, Sequence[str]]
 
 
 def to_nir(layer: DelayLayer, dt: float) -> Any:
-    """A layer with whole delays as a `nir.NIRGraph`, which `nir.write` saves.
+    """Converts a layer with whole delays to a `nir.NIRGraph`. `nir.write` saves it.
 
-    Axonal delays are a `nir.Delay` and a `nir.Linear`, dendritic ones the other way round, once for each of
-    `kernel_count`. Synaptic delays are a `nir.Delay` and a `nir.Linear` for each lag that occurs, with the weights of
-    its synapses; the output sums their results.
+    Axonal delays become a `nir.Delay` followed by a `nir.Linear`, dendritic delays a `nir.Linear` followed by a
+    `nir.Delay`, once for each of `kernel_count`. Synaptic delays become a `nir.Delay` and a `nir.Linear` for each delay
+    that occurs, with the weights of its synapses. The output sums their results.
 
     Args:
         layer: A layer that is rounded, inside `rounded_delays` or for good, without bias.
@@ -37,7 +38,8 @@ def to_nir(layer: DelayLayer, dt: float) -> Any:
     Source:
         Pedersen et al., Nature Communications 2024, doi:10.1038/s41467-024-52259-9.
     """
-    nir = optional_package("nir", "a graph of NIR")
+    with needed_by("a graph of NIR", "delays"):
+        import nir
     _checks.of_type("layer", layer, DelayLayer, "a layer of torchdcls.delays")
     step = _step(dt)
     if not layer.rounding.is_on:
@@ -63,7 +65,8 @@ def from_nir(graph: Any, dt: float) -> SynapseTable:
     """The synapses of a graph of `to_nir`; `set_` of the table writes them to a layer. Weights of 0 are left out.
 
     Args:
-        graph: A `nir.NIRGraph`: from its input to its output paths of one `nir.Linear` each, with delays around it.
+        graph: A `nir.NIRGraph` whose paths from input to output have one `nir.Linear` each, with delays before or after
+            it.
         dt: Length of a time step, more than 0. Unit: seconds.
 
     Returns:
@@ -74,7 +77,8 @@ def from_nir(graph: Any, dt: float) -> SynapseTable:
         TypeError: Not a graph, or `dt` is not a number.
         ModuleNotFoundError: nir is missing.
     """
-    nir = optional_package("nir", "a graph of NIR")
+    with needed_by("a graph of NIR", "delays"):
+        import nir
     _checks.of_type("graph", graph, nir.NIRGraph, "a nir.NIRGraph")
     step = _step(dt)
     ends = [[name for name, node in graph.nodes.items() if isinstance(node, kind)] for kind in (nir.Input, nir.Output)]

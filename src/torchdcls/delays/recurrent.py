@@ -34,31 +34,31 @@ class RecurrentState:
 
 
 class RecurrentDelays(nn.Module):
-    """Neurons whose spikes come back to them, weighted, after learned delays.
+    """Neurons with recurrent connections, each with a weight and a learned delay.
 
     With neurons `f`, and the delay layer `D`, which returns the sum that is due at each step:
 
         spikes[t] = f(input[t] + feedback[t]),  feedback[t + 1] = D(spikes)[t]
 
-    A delay of `d` brings a spike back `d + 1` steps later, as there is no feedback within a step. Sums are computed in
-    blocks of steps as products of spectra, whatever the delays' `method` is. They round relative to the largest one of
-    a block: steps without a spike may have numbers near 0, and a NaN spreads to the steps after it.
+    A spike with delay `d` returns `d + 1` steps later, as there is no feedback within a step. Sums over past spikes are
+    computed for blocks of steps by FFT, whatever the delays' `method` is. Where no spike arrives, the feedback is
+    therefore close to 0, not exactly 0, and a NaN spreads to later steps.
 
     Args:
-        delays: `AxonalDelays`, `SynapticDelays` or `DendriticDelays` with as many inputs as outputs and no `tail`. Its
-            `time_first` holds for this layer.
-        neuron: Called at each step with the current, (batch, neurons), and its state, None at first. It returns spikes
-            of the same shape and its next state, as cells of norse do. Those of snnTorch continue the previous sequence
-            if the state is None: call their `reset_mem` first. Those of spikingjelly keep their state themselves: wrap
-            them in a module that returns `(neuron(current), None)`. A module is trained with the layer.
+        delays: `AxonalDelays`, `SynapticDelays` or `DendriticDelays` with equal numbers of inputs and outputs and
+            without `tail`. This layer has the same `time_first`.
+        neuron: Function or module, called at each step as `neuron(current, state)`, with current (batch, neurons) and
+            state None at first. It returns spikes of the same shape and its next state, as norse's cells do. Before
+            each sequence, call `reset_mem` of snnTorch's neurons. SpikingJelly's neurons keep their state: wrap them in
+            a module that returns `(neuron(current), None)`. A module is trained with the layer.
 
     Raises:
         ValueError: Delays between other numbers of neurons, or with a tail.
         TypeError: Delays of another type, or neurons that cannot be called.
 
     Gradients:
-        To input, state, and the parameters of delays and neurons. Gradients of delays are computed for the whole
-        sequence at once, and cannot be differentiated again; others can.
+        To input, state, and the parameters of delays and neurons. Gradients of delays cannot be differentiated again;
+        others can.
 
     Source:
         The update order is that of DelRec, whose delays are synaptic or axonal with "triangle" interpolation.
@@ -95,15 +95,17 @@ class RecurrentDelays(nn.Module):
         """Spikes of a sequence, or of a part that follows another.
 
         Args:
-            input: Currents, (batch, neurons, time), with `time_first` (time, batch, neurons); either without batch.
+            input: Currents, (batch, neurons, time), with `time_first` (time, batch, neurons). The batch axis may be
+                missing.
             state: The state that the previous part returned. None: this is the first part.
 
         Returns:
             Spikes in the layout of `input`, and the state for the next part.
 
         Raises:
-            ValueError: Another shape or dtype, no time step, a state of other inputs, or spikes of another shape.
-            TypeError: Not a tensor, not a state, or a neuron that does not return spikes and a state.
+            ValueError: `input` has another shape or dtype than expected, or no time step, `state` belongs to other
+                inputs, or spikes have another shape.
+            TypeError: `input` is not a tensor, `state` not a state, or a neuron does not return spikes and a state.
         """
         _checks.of_type("state", state, (RecurrentState, NoneType), "a state that forward returned")
         currents = self.delays.neurons_then_time(input).movedim(-1, 0)

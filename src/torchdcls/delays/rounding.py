@@ -16,7 +16,7 @@ def delay_layers(model: nn.Module) -> dict[str, DelayLayer]:
 
 @contextmanager
 def rounded_delays(model: nn.Module) -> Iterator[None]:
-    """Inside, the delay layers of a model delay by whole steps, without any spread.
+    """In this context, the delay layers of a model delay by whole steps, and elements have no width.
 
     Delays are clamped to the window, then rounded, halves to even positions. No parameter changes: a state dict that is
     saved inside is that of the unrounded model, and a copy made inside is not rounded. Weights keep their gradients,

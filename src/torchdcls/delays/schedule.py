@@ -28,7 +28,7 @@ class SigmaSchedule:
     Args:
         model: A model with DCLS layers of any dimension. Layers without sigma ("bilinear") do not change, also if there
             are no others: code that compares interpolations needs no branch.
-        start: Sigma in epoch 0, in steps or grid cells, at least 0. The spread is the profile's smallest scale (0.27 of
+        start: Sigma in epoch 0, in steps or grid cells, at least 0. The width is the smallest scale (0.27 of
             "gaussian") plus sigma. None: half of the window, `(max_delay + 1) // 2`, in each layer and along each axis.
         end: Sigma from epoch `epochs` on.
         epochs: Epochs from `start` to `end`, at least 1.

@@ -121,7 +121,7 @@ def sparsify_delays_(model: nn.Module, active: float, choice: DelayChoice = "ran
 def integer_loss(model: nn.Module) -> Tensor:
     """Mean squared distance of delays to the nearest integers, averaged over the delay layers; 0 when all are whole.
 
-    Add it to the loss late in training to lose less by rounding.
+    Add it to the loss late in training, so that rounding changes less.
 
     Returns:
         Scalar, float32 at least, from 0 to 0.25. Unit: steps squared.

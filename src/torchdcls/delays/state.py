@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class DelayState:
-    """The sums that earlier inputs add to later outputs of a delay layer; see `SynapticDelays.step` and `stream`.
+    """State of a stream: the sums that past inputs add to later outputs. See `SynapticDelays.step` and `stream`.
 
     Args:
         pending: (batch, neurons, max_delay), or without batch; entry `k` is due `k` steps from now. Neurons are the

@@ -1,7 +1,6 @@
 """Delays for other programs: a table of synapses as a file, and a matrix of whole delays."""
 
 import csv
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from .. import _checks
+from .._extras import needed_by
 from ..ops.tracing import own_parameters
 from .layer import DelayLayer
 from .rounding import rounded_delays
@@ -21,7 +21,7 @@ _SUFFIXES = (".csv", ".parquet")
 
 @dataclass(frozen=True, eq=False)
 class SynapseTable:
-    """The synapses of a delay layer, one a row, as a file for simulators and hardware.
+    """The synapses of a delay layer as a table, a row for each, for simulators and hardware.
 
     `SynapseTable.of(layer).save(path)` writes one, `SynapseTable.load(path).set_(layer)` reads it back. Inside
     `rounded_delays` the delays are whole.
@@ -143,8 +143,10 @@ class SynapseTable:
         """
         columns = {name: column.tolist() for name, column in self._columns().items()}
         if _suffix(path) == ".parquet":
-            parquet = optional_package("pyarrow.parquet", "a Parquet file")
-            parquet.write_table(optional_package("pyarrow", "a Parquet file").table(columns), path)
+            with needed_by("a Parquet file", "delays"):
+                import pyarrow
+                from pyarrow import parquet
+            parquet.write_table(pyarrow.table(columns), path)
             return
         with Path(path).open("w", newline="") as file:
             writer = csv.writer(file)
@@ -178,7 +180,7 @@ class SynapseTable:
 
 
 def delay_matrix(layer: DelayLayer) -> Tensor:
-    """Whole delays of all pairs of neurons, for simulators that take them beside the weights, as lava's Dense.
+    """Whole delays of all pairs of neurons, for simulators that take a matrix of delays, such as lava's Dense.
 
     Delays are clamped and rounded, as in `rounded_delays`. The weights that belong to them are `layer.weight[..., 0]`.
 
@@ -212,7 +214,9 @@ def _suffix(path: str | Path) -> str:
 
 
 def _read_parquet(path: str | Path) -> dict[str, list[Any]]:
-    table = optional_package("pyarrow.parquet", "a Parquet file").read_table(path)
+    with needed_by("a Parquet file", "delays"):
+        from pyarrow import parquet
+    table = parquet.read_table(path)
     return {name: table[name].to_pylist() for name in table.column_names if name in _COLUMNS}
 
 
@@ -221,15 +225,6 @@ def _read_csv(path: str | Path) -> dict[str, list[Any]]:
         reader = csv.DictReader(file)
         names, rows = reader.fieldnames or (), list(reader)
     return {name: [row[name] for row in rows] for name in names if name in _COLUMNS}
-
-
-def optional_package(name: str, what: str) -> Any:
-    """The package of this name; if it is missing, an error that begins with `what` says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        package = name.partition(".")[0]
-        raise ModuleNotFoundError(f"{what} needs {package}: pip install {package} ({error})") from None
 
 
 def _numbers(name: str, values: list[Any], path: str | Path) -> Tensor:

@@ -11,10 +11,10 @@ FORMAT = "torchdcls model 1"
 
 @dataclass(frozen=True)
 class Configuration:
-    """How a model is made, and which inputs it expects.
+    """How to make a model, and how to prepare its inputs.
 
     Attributes:
-        model: timm's name of the model, torchdcls's among them; None for another, which `load` has to be given.
+        model: timm's name of the model, or torchdcls's; None for another model, which must then be passed to `load`.
         arguments: Arguments of `timm.create_model` beside the name.
         classes: Names of the outputs, in their order.
         mean: Mean of each channel of the images, on the scale of 0 to 1.

@@ -46,33 +46,33 @@ def export(
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
-    """Writes a model to a file, and compares what the file computes with what the model computes.
+    """Writes a model to a file, and compares the file's outputs with the model's.
 
-    The model is not changed; a copy in evaluation mode, on the CPU, is written. There is a new file only if it agrees
-    with the model. They may differ by rounding: at most ten times as much as the model differs from itself in float64,
-    and some rounding units.
+    The model is not changed: a copy on the CPU, in evaluation mode, is written. The file appears only if its outputs
+    agree with the model's up to rounding: at most ten times the difference of the model from itself in float64, plus
+    some rounding units.
 
     Args:
         model: A model that takes one tensor (batch, channels, *sizes) of up to three sizes.
         path: The file, whose name ends in `to`.
         to: "onnx", for onnxruntime and other programs; "pt2", for torch.export; "safetensors", weights with DCLS layers
-            kept, which `load` makes a model of.
-        example: An input, of any batch size. Needed but for "safetensors".
-        dynamic_size: Whether the file takes other sizes than the example's: "auto" where the model allows it (else
-            the report says why not), True to raise an error where it does not, False for the example's size alone.
+            kept, for `load`.
+        example: An input, of any batch size. Not needed for "safetensors".
+        dynamic_size: Whether the file takes other sizes than the example's. "auto": if the model allows it, else the
+            report has the reason. True: yes, or raise an error. False: no.
         fused: Replace DCLS layers by plain convolutions. False is for "pt2" alone.
         positions: "round" moves elements to the nearest cell when layers are fused, see `torchdcls.fuse`.
         opset: ONNX's version of operators, 20 by default.
-        configuration: What others need to know about the model, put into the file as text.
-        overwrite: Replace a file that is there.
+        configuration: How to make the model and prepare its inputs, put into the file as text.
+        overwrite: Replace an existing file.
         progress: Called with the name of each step.
 
     Returns:
-        What was written and compared. `print` shows it.
+        A report of files and comparisons. `print` shows it.
 
     Raises:
-        ValueError: An argument does not fit. There is no new file, and an old one is as it was.
-        ExportError: The model cannot be written, or the file computes something else. No file changes here either.
+        ValueError: An argument does not fit. No file is written or changed.
+        ExportError: The model cannot be written, or the file's outputs differ. No file is written or changed.
         ModuleNotFoundError: A package is missing; the message says how to install it.
 
     Example:
@@ -124,10 +124,10 @@ def export(
 
 
 def check_path(path: Path, to: Format, overwrite: bool) -> None:
-    """Refuses a path to which nothing can be written, before anything is computed.
+    """Raises an error if nothing can be written to a path.
 
     Raises:
-        ValueError: The ending is another, the folder is missing, or something is there already.
+        ValueError: The name has another ending, the folder is missing, or the file exists.
     """
     if path.suffix != f".{to}":
         raise ValueError(f"path: expected a name that ends in .{to}, got '{path}'")

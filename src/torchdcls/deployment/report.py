@@ -21,9 +21,9 @@ class ExportReport:
         to: Its format.
         files: All files, with their sizes in bytes: ONNX weights of more than 1.5 GiB are in a second one.
         opset: ONNX's version of operators, None for the other formats.
-        input: Shape of the input, with names for the axes whose sizes are free; None where there is no program.
-        fused: How DCLS layers were fused; None where they were kept, or there are none.
-        notes: Sentences about what may surprise.
+        input: Shape of the input, with names for the axes whose sizes are free; None for safetensors.
+        fused: Report of `torchdcls.fuse`; None if DCLS layers were kept, or there are none.
+        notes: Remarks, such as why sizes are fixed.
         checks: Comparisons of the file with the model.
     """
 

@@ -22,15 +22,15 @@ _CHECKSUM = "checksum"
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """The model of a safetensors file that `export` wrote, as it was.
+    """Loads the model of a safetensors file that `export` wrote.
 
     Args:
         path: The file.
-        model: A model whose weights to set, in place. Needed where the file does not say how to make one, because it is
-            not of a model of timm.
+        model: A model whose weights to set, in place. Needed if the file's model is not timm's, and the file does not
+            say how to make it.
 
     Returns:
-        `model`, or a new one on the CPU in evaluation mode, its DCLS layers ready to be trained on.
+        `model`, or a new model on the CPU in evaluation mode. Its DCLS layers can be trained further.
 
     Raises:
         ValueError: The file is missing, cut short, of another program, or of another model.

@@ -38,7 +38,8 @@ class Layer:
         kernel_size: Size of its dense kernel.
         map_size: Size of its output; None if the model did not call it.
         kernel_count: Elements of a DCLS layer's kernel, or None.
-        interpolation: A DCLS layer's: the name of its profile, with its scale where it is none of the package's.
+        interpolation: Name of a DCLS layer's interpolation, with its scale if the package does not have it; None for
+            others.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Conversion:
         replaced: Layers that would be replaced.
         parameters: Parameters of the converted model.
         operations: Operations of the converted model, as `ModelInfo.operations`.
-        receptive_field: The converted model's.
+        receptive_field: Receptive field of the converted model.
         reason: Why there are no numbers, or None.
     """
 
@@ -87,12 +88,12 @@ class ModelInfo:
         input_shape: Shape of the example's first tensor.
         layers: Layers that can become DCLS layers, or are, in the model's order.
         skipped: Convolutions that a conversion leaves alone, each with the reason.
-        parameters: Each counted once however many layers share it.
+        parameters: Number of parameters. A shared parameter counts once.
         operations: Operations of one forward pass on the example, as torch.utils.flop_counter counts them: two for each
             product of convolutions, matrix products and attention, none for anything else. A DCLS layer counts as the
             plain convolution with its dense kernel; the library takes spectra or other methods where these are faster.
         receptive_field: What the center of the last feature map depends on.
-        conversions: One for each size and interpolation that was asked for.
+        conversions: One for each size and interpolation that was given.
     """
 
     name: str
@@ -124,17 +125,17 @@ def inspect_model(
     where: Where | None = None,
     name: str | None = None,
 ) -> ModelInfo:
-    """Describes a model, and previews conversions by `torchdcls.convert`. The model is left as it is.
+    """Describes a model, and previews conversions by `torchdcls.convert`. The model does not change.
 
     A copy runs on the meta device in evaluation mode, so that weights take neither memory nor time. A model that cannot
     run there, for example because it reads values of tensors, is copied and run where it is.
 
     Args:
-        model: Any module; DCLS layers that it has already are described as they are.
+        model: Any module; its DCLS layers, if any, are described as they are.
         example: Its input, or a tuple of its arguments, of which the first is (batch, channels, *map).
         dilated_kernel_size: Sizes to convert to, each an integer or a tuple of one per axis. None by default.
-        interpolation: Interpolations to convert to, or one.
-        kernel_count: Elements per kernel, or "iso" for as many as need no more parameters than before.
+        interpolation: One interpolation to convert to, or several.
+        kernel_count: Elements per kernel, or "iso" for the most that need no more parameters than before.
         where: As in `torchdcls.convert`.
         name: The model's name in the result; by default its type.
 

@@ -27,7 +27,7 @@ from .rules import Call, follow
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Pixels that the center of the last feature map depends on, the last one before pooling to a vector.
+    """Pixels that the center of the last feature map before pooling depends on.
 
     Attributes:
         size: Pixels along each axis, whatever the borders of the image; None where it is the whole image, or unknown.
@@ -60,15 +60,16 @@ def receptive_field(model: nn.Module, *inputs: Tensor) -> ReceptiveField:
     """The receptive field of a model of plain torch layers; the model is run once, without gradient.
 
     Args:
-        model: In evaluation mode, or batch norms read the whole image. May be on the meta device.
+        model: The model, which may be on the meta device. In training mode batch norms make the receptive field the
+            whole image.
         inputs: Its arguments; the first has axes (batch, channels, *map).
 
     Returns:
-        What the last tensor that is a feature map depends on.
+        The receptive field of the last tensor that is a feature map.
 
     Raises:
         ValueError: There is no input.
-        TypeError: The model is no module, or the first input no tensor.
+        TypeError: `model` is not a module, or the first input is not a tensor.
 
     Example:
         >>> import torch

@@ -20,27 +20,27 @@ _MORE_HOSTS = (Host("fastvit_sa36", "apple_in1k", Elements(17, 34), Elements(23,
 def load_official(
     path_or_url: str | os.PathLike[str], *, version: Version | None = None, dilated_kernel_size: int | None = None
 ) -> nn.Module:
-    """The model that a checkpoint of the authors belongs to: timm's, converted, with the checkpoint's weights.
+    """Loads a checkpoint of the papers' authors into timm's model, converted.
 
-    The names and shapes in the file tell the model, its DCLS layers, how many elements they have and which of them
-    share positions. Version and size are not in a file: they are known for the authors' files by their names, see
-    `torchdcls.conversion.official.PUBLISHED`, and must be given for others.
+    The model, its DCLS layers, their number of elements and which layers share positions are read from names and shapes
+    in the file. Version and size are not in a file. They are known for the authors' files, by file name, see
+    `torchdcls.conversion.official.PUBLISHED`; pass them for other files.
 
     Args:
-        path_or_url: A file of torch, of which nothing is run, or of safetensors, or the address of one, which is
-            downloaded once into torch.hub's folder.
-        version: DCLS's name of the interpolation: "v0" or "v1" (bilinear), "max" (triangle) or "gauss". The keys do
-            not tell one of the first two from the other, nor one of the last two.
+        path_or_url: A torch or safetensors file, or its URL, which is downloaded once into torch.hub's folder. No code
+            in it is run.
+        version: DCLS's name of the interpolation: "v0" or "v1" (bilinear), "max" (triangle) or "gauss". "v0" and "v1"
+            have the same keys, and so have "max" and "gauss".
         dilated_kernel_size: Kernel size along both axes. Unit: grid cells.
 
     Returns:
         The model, on CPU, as `timm.create_model` makes it. Its state dict has timm's and torchdcls's names.
-        `torchdcls.to_official` gives back the authors'. Weights of v0 are multiplied by the mass of their elements that
-        is on the grid, which v0 does not divide by: the outputs are v0's.
+        `torchdcls.to_official` converts it back to the authors' names. v0 does not divide elements by their sum on the
+        grid. Its weights are multiplied by this sum, so that outputs stay the same.
 
     Raises:
-        ValueError: The file is missing, cut short, holds code, or is none of the authors' models; version or size are
-            unknown, or do not fit the file.
+        ValueError: The file is missing, cut short, holds code, or is not one of the authors' models; version or size
+            are unknown, or do not fit the file.
 
     Source:
         Khalfaoui-Hassani et al., arXiv:2112.03740 and arXiv:2306.00817; their files on Zenodo, records 7112021,

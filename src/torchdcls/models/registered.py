@@ -42,7 +42,7 @@ class Elements:
 
 @dataclass(frozen=True)
 class Host:
-    """A model of timm, and the DCLS layers that replace its convolutions. Layers of a stage share positions and sigmas.
+    """A timm model, and the DCLS layers that replace its convolutions. Layers of a stage share positions and sigmas.
 
     Attributes:
         name: timm's name of the model.
@@ -54,7 +54,7 @@ class Host:
             of those that they replace, which keeps the variance of the layer's output.
         feature_levels: Number of feature maps that `features_only=True` returns.
         flat_stages: Whether timm takes the stages out of their container for `features_only=True`.
-        arguments: Arguments of the host beside the caller's.
+        arguments: Further arguments of the timm model.
     """
 
     name: str

@@ -49,7 +49,7 @@ class DclsNd(DclsLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Makes the layer's parameters and draws them.
+        """Creates the parameters and initializes them.
 
         Args:
             in_channels: Channels of the input.
@@ -58,17 +58,16 @@ class DclsNd(DclsLayer):
                 tap of the dense axes, if any).
             stride: As in torch.
             padding: As in torch: one integer, one per axis, "same" or "valid". For even sizes "same" pads one cell less
-                before the map than after it, as in torch: an element at position 0 then reads the cell after the
-                output's own.
+                before the input than after it, as in torch: an element at position 0 then reads the next cell.
             dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. Always pass it: the
-                default of 1 only suits a single element, which cannot move.
+                default of 1 allows one element alone, which cannot move.
             groups: As in torch.
             bias: Whether to add a learned bias.
-            padding_mode: "zeros", "reflect", "replicate" or "circular". Padding may be larger than the map, which is
+            padding_mode: "zeros", "reflect", "replicate" or "circular". Padding may be larger than the input, which is
                 then reflected, or wrapped around, as often as needed.
             interpolation: "bilinear", "triangle", "gaussian" or a `torchdcls.Profile`.
-            learned_dims: Spatial axes (0 is the first after the channels) along which positions are learned; the others
-                are dense, each of their taps with `kernel_count` elements of its own. None: all axes.
+            learned_dims: Spatial axes along which positions are learned; 0 is the first after the channels. The others
+                are dense: each of their taps has `kernel_count` elements. None: all axes.
             position_init: Where positions start: ("normal", standard deviation), ("uniform", radius), or a tensor that
                 broadcasts to the shape of `position`; all in grid cells, then clamped to the grid. A radius of more
                 than half the kernel size warns.
@@ -81,7 +80,8 @@ class DclsNd(DclsLayer):
         Attributes:
             weight: (out_channels, in_channels/groups, *dense sizes, kernel_count).
             position: (learned axes, *weight.shape). Unit: grid cells; origin: cell `size // 2` of each axis; axes in
-                torch's order. At the start on the grid [-(s // 2), s - 1 - s // 2], where `clamp_position_` keeps it.
+                torch's order. It starts on the grid, [-(s // 2), s - 1 - s // 2]; `clamp_position_` moves it back
+                there.
             sigma: The shape of `position`; None for "bilinear". Spread is the profile's smallest scale plus |sigma|.
             bias: (out_channels) or None.
 
@@ -116,7 +116,7 @@ class DclsNd(DclsLayer):
 
 
 class Dcls1d(DclsNd):
-    """1-D convolution whose kernel elements learn where to sit.
+    """1-D convolution whose kernel is the sum of elements with learned positions.
 
     Maps (batch, in_channels, length) to (batch, out_channels, length out). See `__init__` for arguments and attributes.
     As a layer of delays, with `size - 1` zeros before the signal, the delay of an element is `size - 1 - size // 2 -
@@ -135,7 +135,7 @@ class Dcls1d(DclsNd):
 
 
 class Dcls2d(DclsNd):
-    """2-D convolution whose kernel elements learn where to sit.
+    """2-D convolution whose kernel is the sum of elements with learned positions.
 
     Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `__init__` for
     arguments and attributes.
@@ -152,7 +152,7 @@ class Dcls2d(DclsNd):
 
 
 class Dcls3d(DclsNd):
-    """3-D convolution whose kernel elements learn where to sit.
+    """3-D convolution whose kernel is the sum of elements with learned positions.
 
     Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `__init__` for arguments and
     attributes.

@@ -148,7 +148,7 @@ class DclsLayer(nn.Module):
         return tuple(self.dilated_kernel_size[dim] for dim in self.learned_dims)
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias as torch's convolutions do, elements being taps, and positions by `position_init`."""
+        """Initializes weight and bias as in torch's convolutions, and positions by `position_init`."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
@@ -179,7 +179,7 @@ class DclsLayer(nn.Module):
         return f"{size} {self.interpolation.name}, axes {self.learned_dims}"
 
     def clamp_position_(self) -> None:
-        """Moves positions that are off the grid to its nearest edge, in place, for example after an optimizer step.
+        """Moves positions outside the grid to its nearest edge, in place, for example after an optimizer step.
 
         Raises:
             ValueError: Positions are off the grid, and a parametrization without `right_inverse` computes them.
@@ -232,7 +232,7 @@ class DclsLayer(nn.Module):
         )
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch; in evaluation without gradients the kernel is kept until an element changes."""
+        """As in torch. In evaluation mode and without gradients, the kernel is kept until an element changes."""
         if mode:
             self._cache.clear()
         return super().train(mode)

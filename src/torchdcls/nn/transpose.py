@@ -21,10 +21,10 @@ from .layer import DclsLayer, arguments_of
 class DclsTransposeNd(DclsLayer):
     """The base of `DclsTranspose1d`, `DclsTranspose2d` and `DclsTranspose3d`; use those.
 
-    The output is the gradient of the input of a `DclsNd` from `out_channels` to `in_channels` with the same elements,
-    stride, padding and groups. `kernel()` is the weight of the `torch.nn.ConvTransposeNd` that computes the same. Along
-    an axis an element moves cell `i` of the input to cell `i * stride - padding + size // 2 + position` of the output:
-    at stride 1, with `padding=size // 2`, an element at position 2 moves the map by two cells.
+    The output is the gradient of the input of a `DclsNd` layer from `out_channels` to `in_channels` with the same
+    elements, stride, padding and groups. `kernel()` is the weight of the `torch.nn.ConvTransposeNd` that computes the
+    same. Along an axis an element moves cell `i` of the input to cell `i * stride - padding + size // 2 + position` of
+    the output: at stride 1, with `padding=size // 2`, an element at position 2 moves its input by two cells.
     """
 
     padding: tuple[int, ...]
@@ -52,7 +52,7 @@ class DclsTransposeNd(DclsLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Makes the layer's parameters and draws them.
+        """Creates the parameters and initializes them.
 
         Args:
             in_channels: Channels of the input.
@@ -63,7 +63,7 @@ class DclsTransposeNd(DclsLayer):
             padding: As in torch: cells cut off both ends of each axis of the output, one integer or one per axis.
             output_padding: As in torch: additional cells at the end of each axis of the output, fewer than the stride.
             dilated_kernel_size: Size of the dense kernel, odd or even, one integer or one per axis. Always pass it: the
-                default of 1 only suits a single element, which cannot move.
+                default of 1 allows one element alone, which cannot move.
             groups: As in torch.
             bias: Whether to add a learned bias.
             padding_mode: "zeros"; torch's transposed layers have no other.
@@ -104,8 +104,8 @@ class DclsTransposeNd(DclsLayer):
         """Transposed convolution of (batch, in_channels, *map), or one image without batch, with the dense kernel.
 
         Args:
-            input: The map.
-            output_size: As in torch: map size of the output, with batch and channels or without, in place of
+            input: (batch, in_channels, *map), or without batch.
+            output_size: As in torch: size of the output, with or without batch and channels, instead of
                 `output_padding`.
 
         Raises:
@@ -135,7 +135,7 @@ class DclsTransposeNd(DclsLayer):
 
 
 class DclsTranspose1d(DclsTransposeNd):
-    """1-D transposed convolution whose kernel elements learn where to sit.
+    """1-D transposed convolution whose kernel is the sum of elements with learned positions.
 
     Maps (batch, in_channels, length) to (batch, out_channels, length out). See `__init__` for arguments
     and attributes.
@@ -152,7 +152,7 @@ class DclsTranspose1d(DclsTransposeNd):
 
 
 class DclsTranspose2d(DclsTransposeNd):
-    """2-D transposed convolution whose kernel elements learn where to sit.
+    """2-D transposed convolution whose kernel is the sum of elements with learned positions.
 
     Maps (batch, in_channels, height, width) to (batch, out_channels, height out, width out). See `__init__` for
     arguments and attributes.
@@ -169,7 +169,7 @@ class DclsTranspose2d(DclsTransposeNd):
 
 
 class DclsTranspose3d(DclsTransposeNd):
-    """3-D transposed convolution whose kernel elements learn where to sit.
+    """3-D transposed convolution whose kernel is the sum of elements with learned positions.
 
     Maps (batch, in_channels, depth, height, width) to the same with `out_channels`. See `__init__` for arguments
     and attributes.

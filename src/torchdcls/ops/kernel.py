@@ -24,7 +24,7 @@ def construct_kernel(
     *,
     learned_dims: Sequence[int] | None = None,
 ) -> Tensor:
-    """Dense kernel of elements that sit at real-valued positions.
+    """Constructs the dense kernel of elements at real-valued positions.
 
     With `g` the profile, `c = size // 2` the origin, and all products over the learned axes `d`:
 

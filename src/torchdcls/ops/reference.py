@@ -56,7 +56,7 @@ def reference_convolution(
         bias: (out_channels) or None.
         stride: One integer per axis; None for 1.
         padding: Zeros (before, after) the map, a pair per axis; None for none.
-        groups: Number of blocked connections.
+        groups: As in torch.
 
     Returns:
         (batch, out_channels, *map out).

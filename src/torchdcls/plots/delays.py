@@ -29,7 +29,7 @@ def draw_delays(axes: Axes, delays: Tensor, max_delay: int, moments: Sequence[fl
 
     Raises:
         ValueError: No delays, some beyond the window or NaN, or not as many of them as of moments.
-        TypeError: No tensor.
+        TypeError: `delays` is not a tensor.
     """
     _check_delays("delays", delays, max_delay)
     if delays.numel() == 0:
@@ -75,7 +75,7 @@ def draw_delay_field(axes: Axes, delay: Tensor, weight: Tensor, max_delay: int) 
 
     Raises:
         ValueError: The shapes differ, or are others, or delays are beyond the window or NaN.
-        TypeError: No tensors.
+        TypeError: An argument is not a tensor.
     """
     _check_delays("delay", delay, max_delay)
     _checks.tensor("weight", weight)
@@ -118,8 +118,8 @@ def draw_raster(axes: Axes, spikes: Tensor, first: int = 0, color: str = "black"
         The marks.
 
     Raises:
-        ValueError: Another shape.
-        TypeError: No tensor.
+        ValueError: `spikes` has another number of axes.
+        TypeError: `spikes` is not a tensor.
     """
     _checks.tensor("spikes", spikes)
     if spikes.dim() != 2:

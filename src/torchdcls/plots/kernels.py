@@ -28,12 +28,12 @@ def draw_positions(
         position: (2, ...), rows then columns. Unit: grid cells; origin: cell `size // 2`.
         weight: (...), one number per element; only its magnitude counts.
         size: Kernel size, (height, width).
-        start: As `position`, before training: a line whose color is its length leads from there to each dot, and a
-            dashed frame holds all starts.
-        furthest: Length of the last color, so that several pictures share one scale. Unit: grid cells.
+        start: Positions before training, shaped as `position`. A line leads from each start to its dot, colored by
+            length, and a dashed frame encloses all starts.
+        furthest: Length at the end of the color scale, so that several pictures share one. Unit: grid cells.
 
     Returns:
-        The lines, for a color bar; the dots where there are none.
+        The lines, for a color bar; without `start` the dots.
     """
     _checks.tensors(position=position, weight=weight, start=start, optional=("start",))
     ends = position.detach().float().reshape(2, -1).flip(0)
@@ -71,7 +71,8 @@ def draw_kernel(axes: Axes, kernel: Tensor, shown: Size | None = None) -> AxesIm
     Args:
         axes: Where to draw.
         kernel: (height, width).
-        shown: Size of the largest kernel beside it, (height, width): a cell is as large in all of them then.
+        shown: Size of the largest kernel in the figure, (height, width), so that cells have the same size in all
+            panels.
     """
     _checks.tensor("kernel", kernel)
     values = kernel.detach().float()

@@ -8,7 +8,8 @@ _MARKERS = "osD^vP"
 def line_styles(count: int) -> list[dict[str, Any]]:
     """Keyword arguments of `Axes.plot` for each of several lines, in the order in which they are drawn.
 
-    Each is narrower than the one below it, and has a marker of its own, so that one shows where another lies on it.
+    Each line is narrower than the line below it and has its own marker, so that lines on top of each other stay
+    visible.
     """
     widths = [1.4 + 0.65 * (count - 1 - number) for number in range(count)]
     return [

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from torchdcls import large_kernel_conv2d
 from torchdcls.conversion import ConversionReport, convert, select
+from torchdcls.profiles import PROFILES
 
 from .config import BASELINE, CompareConfig, Layers
 from .small import comparison_model, weight_std
@@ -54,7 +55,7 @@ def compared_model(
         kernel_count=config.kernel_count or "iso",
         interpolation=layers,  # type: ignore[arg-type]
         position_init=start,  # type: ignore[arg-type]
-        sigma_init=None if layers == "bilinear" else config.sigma_init,
+        sigma_init=None if PROFILES[layers].start is None else config.sigma_init,
         weight_std=weight_std(model),
     )
     if report.parameters_after > report.parameters_before:

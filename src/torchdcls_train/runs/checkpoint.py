@@ -150,7 +150,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ) from None
     if metadata.get("format") != _FORMAT:
         raise ValueError(
-            f"checkpoint: expected a file that torchdcls has written ({_FORMAT!r}), got '{path}' with "
+            f"checkpoint: expected one of torchdcls train ({_FORMAT!r}), got '{path}' with "
             f"{len(tensors)} tensors and format {metadata.get('format')!r}"
         )
     try:

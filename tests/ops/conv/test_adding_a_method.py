@@ -1,13 +1,16 @@
 """One more method is one record: it is named, chosen, explained and differentiated as the others are."""
 
-from typing import get_args
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from cases import answers, assert_equal_to_rounding, normal, oracle_convolution
 
-from torchdcls import Dcls2d, explain_method
+from torchdcls import Dcls2d, clear_caches, explain_method
 from torchdcls.nn import layer
 from torchdcls.ops.conv import api, large_kernel_conv, large_kernel_conv_transpose, methods, select
 from torchdcls.ops.conv.method import Method
@@ -39,6 +42,7 @@ def unsupported(problem):
     return None if able else "it is a toy"
 
 
+SOURCE = Path(__file__).parents[3] / "src"
 TOY = Method(
     name="toy",
     convolve=by_taps,
@@ -58,11 +62,9 @@ def toy(monkeypatch):
         monkeypatch.setattr(module, "METHODS", methods.METHODS)
     for module in (api, layer):
         monkeypatch.setattr(module, "METHOD_NAMES", ("auto", *(method.name for method in methods.METHODS)))
-    select._known_cheapest.cache_clear()
-    select.estimate.cache_clear()
+    clear_caches()
     yield
-    select._known_cheapest.cache_clear()
-    select.estimate.cache_clear()
+    clear_caches()
 
 
 def leaves_of(map, kernel):
@@ -103,7 +105,6 @@ def test_is_refused_with_its_reason():
         large_kernel_conv(torch.ones(1, 2, 9), torch.ones(2, 1, 3), groups=2, method="toy")
     with pytest.raises(ValueError, match=r"method: expected one of .*'toy', got 'joy'"):
         large_kernel_conv(torch.ones(1, 2, 9), torch.ones(2, 1, 3), groups=2, method="joy")
-    assert "toy" not in get_args(methods.MethodName)  # a name more in methods.py, which a test holds equal to the names
 
 
 def test_a_layer_by_it():
@@ -111,3 +112,44 @@ def test_a_layer_by_it():
     input = torch.randn(1, 3, 9, 9)
     expected = F.conv2d(input, made.kernel(), made.bias, padding=3, groups=3)
     torch.testing.assert_close(made(input), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_and_its_name_in_methods_are_all(tmp_path):
+    """The package with one file more, and its record and its name in `methods.py`; all other files as they are."""
+    changed = Path("torchdcls", "ops", "conv")
+    for folder in (*reversed(changed.parents[:-1]), changed):
+        (tmp_path / folder).mkdir()
+        for path in (SOURCE / folder).iterdir():
+            if path.name not in (*changed.parts, "methods.py", "__pycache__"):
+                (tmp_path / folder / path.name).symlink_to(path)
+    text = (SOURCE / changed / "methods.py").read_text()
+    for before, after in (
+        ("from .triton import TRITON\n", "from .toy import TOY\nfrom .triton import TRITON\n"),
+        (", TRITON)", ", TRITON, TOY)"),
+        (', "triton"]', ', "triton", "toy"]'),
+    ):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    (tmp_path / changed / "methods.py").write_text(text)
+    (tmp_path / changed / "toy.py").write_text(
+        "from dataclasses import replace\nfrom .direct import DIRECT\n"
+        "TOY = replace(DIRECT, name='toy', operations=lambda problem, part: {'direct call': 1e-6})\n"
+    )
+    program = """
+import inspect, torch, torchdcls
+from torchdcls.nn import Dcls2d
+from benchmarks.fit import METHODS
+assert [method.name for method in METHODS][-1] == "toy"
+for function in (torchdcls.large_kernel_conv, torchdcls.dcls_conv, Dcls2d):
+    assert "'toy'" in str(inspect.signature(function).parameters["method"])
+weight = torch.ones(2, 1, 3, 3, requires_grad=True)
+torchdcls.large_kernel_conv(torch.ones(1, 2, 9, 9), weight, groups=2, method="toy").sum().backward()
+assert weight.grad.unique().tolist() == [49.0]
+torchdcls.explain_method((64, 96, 56, 56), (96, 1, 23, 23), padding=11, groups=96)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, SOURCE, SOURCE.parent)))}
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.endswith("auto takes: output by toy, input gradient by toy, weight gradient by toy\n")

@@ -30,7 +30,7 @@ from torchdcls_train.comparison.positions.findings import (
     typical_kernel,
 )
 from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
-from torchdcls_train.comparison.positions.pictures import found_figure
+from torchdcls_train.comparison.positions.pictures import Animation, found_figure
 from torchdcls_train.comparison.positions.result import Cell, PositionsResult
 from torchdcls_train.comparison.positions.run import compare_positions
 from torchdcls_train.comparison.positions.task import STUDENTS, Search, Teacher, distances, find_taps
@@ -275,6 +275,11 @@ def test_everything_a_run_leaves(config: PositionsConfig) -> None:
             assert np.asarray(picture.convert("RGB")).std() > 1, f"{name} is blank"
     with Image.open(folder / "travel.gif") as animation:
         assert animation.n_frames == 5  # type: ignore[attr-defined]
+    drawn = Animation(result)
+    (heading,) = drawn.figure.texts
+    place = heading.get_position()  # where the layout leaves room for it
+    drawn.image(0)
+    assert drawn.figure.texts == [heading] and heading.get_position() == place
     assert result.travel is not None
     paths = {student: np.array(path) for student, path in result.travel.paths.items()}
     assert list(paths) == ["bilinear", "gaussian-3"] and result.travel.updates == [0, 1, 2, 3, 4]

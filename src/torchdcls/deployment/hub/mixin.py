@@ -26,7 +26,7 @@ class DclsHubMixin(  # type: ignore[misc]
 ):
     """`from_pretrained`, `save_pretrained` and `push_to_hub` for `class Net(nn.Module, DclsHubMixin)`.
 
-    Arguments of the constructor are stored as JSON; those that JSON cannot hold, such as tensors, have to be given to
+    Arguments of the constructor are stored as JSON. Pass arguments that JSON cannot hold, such as tensors, to
     `from_pretrained` again. Changes of layers, such as `torchdcls.convert`, belong in `__init__`. A class may say
     `class Net(nn.Module, DclsHubMixin, license="mit", pipeline_tag="image-classification")` for its model cards, and
     `coders={torch.dtype: (encode, decode)}` for arguments of other types.
@@ -80,10 +80,10 @@ class DclsHubMixin(  # type: ignore[misc]
             license: The license's id on the Hub, such as "mit"; None for the class's own, if any.
             description: First sentences of the card; None for a sentence about the layers.
             config: Stored instead of the constructor's arguments; None for these.
-            model_card_kwargs: The arguments of `generate_model_card`, where `push_to_hub` has them.
+            model_card_kwargs: Further arguments of `generate_model_card`.
 
         Raises:
-            ValueError: `from_pretrained` could not make the constructor's arguments again, and there is no `config`.
+            ValueError: The constructor's arguments cannot be stored, and there is no `config`.
         """
         if config is None:
             self._constructor().check_stored(self._made_with)

@@ -26,10 +26,10 @@ _CONVERSION = tuple(name for name in inspect.signature(convert).parameters if na
 
 
 class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
-    """A model of timm, converted if asked to, that can be saved, loaded and pushed to the Hub.
+    """A timm model, converted if `conversion` is given, with methods to save, load and push it to the Hub.
 
     Args:
-        model_name: Any of timm's names, `torchdcls.models` included.
+        model_name: A timm name, those of `torchdcls.models` included.
         conversion: Arguments of `torchdcls.convert` as plain values; `where` is a pattern of layers' names such as
             "*.conv2", or a list of patterns. None keeps timm's own layers.
         num_classes: None for the model's own.
@@ -37,7 +37,7 @@ class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
         pretrained: Whether to start from timm's weights; not stored, as a saved model has its own.
 
     Attributes:
-        model: timm's.
+        model: The timm model.
 
     Raises:
         ValueError: timm has no such model, or an argument is wrong.
@@ -86,7 +86,7 @@ class TimmModel(nn.Module, DclsHubMixin, tags=["timm"]):
             _READING.reset(token)
 
     def forward(self, images: Tensor) -> Tensor:
-        """As timm's model."""
+        """The output of the timm model."""
         output: Tensor = self.model(images)
         return output
 

@@ -32,7 +32,7 @@ def large_kernel_conv(
     *,
     method: MethodName = "auto",
 ) -> Tensor:
-    """The result of `torch.nn.functional.conv{1,2,3}d`, by the fastest method for these sizes.
+    """Computes `torch.nn.functional.conv{1,2,3}d` by a method that is fast for large kernels.
 
     Args:
         input: (batch, in_channels, *map) or (in_channels, *map).
@@ -45,12 +45,12 @@ def large_kernel_conv(
             for each channel). "auto" takes the fastest expected one for the output and for each gradient, see
             `torchdcls.explain_method`. A named method never falls back to another. All agree to rounding, with these
             exceptions: products of spectra ("fft", and "native" for large kernels) round relative to the largest cells.
-            They lose exact zeros and the signs of cells near zero, and spread a NaN or an infinity over the map or a
+            They lose exact zeros and the signs of cells near zero, and spread a NaN or an infinity over the output or a
             tile of it. "triton", and "native" for small kernels, keep signs and zeros, and may spread a NaN or an
             infinity to neighbors. "direct" does none of this.
 
     Returns:
-        (batch, out_channels, *map out), or without batch where the input had none.
+        (batch, out_channels, *map out), without batch if the input has none.
 
     Raises:
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
@@ -71,7 +71,7 @@ def large_kernel_conv_transpose(
     *,
     method: MethodName = "auto",
 ) -> Tensor:
-    """The result of `torch.nn.functional.conv_transpose{1,2,3}d`, by the fastest method for these sizes.
+    """Computes `torch.nn.functional.conv_transpose{1,2,3}d` by a method that is fast for large kernels.
 
     It is computed as the gradient of a convolution's input. Its own gradients are that convolution and the gradient of
     the weight.
@@ -84,8 +84,8 @@ def large_kernel_conv_transpose(
         method: As in `large_kernel_conv`. "fft" and "triton" run at stride 1.
 
     Returns:
-        (batch, out_channels, *map out), or without batch where the input had none. Along each axis the map out has
-        (map - 1) * stride - 2 * padding + kernel + output_padding cells.
+        (batch, out_channels, *map out), without batch if the input has none. Along each axis the output has (map - 1) *
+        stride - 2 * padding + kernel + output_padding cells.
 
     Raises:
         ValueError: Shapes or dtypes that do not fit, or a named method that cannot run the call; the reason is in the
@@ -194,7 +194,7 @@ def explain_method(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Prints the expected time of each method, or why it cannot run, and the choice of "auto".
+    """Prints the expected time of each method, or why it is unsupported, and the choice of "auto".
 
     Args:
         input_shape: (batch, in_channels, *map).

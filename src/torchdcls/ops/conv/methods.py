@@ -8,7 +8,7 @@ from .method import Method
 from .native import NATIVE
 from .triton import TRITON
 
-# The first is torch's own: it runs whatever torch runs.
+# The first is torch's own: it runs whatever torch runs. On CUDA `auto` takes the last with no reason against it.
 METHODS: tuple[Method, ...] = (DIRECT, NATIVE, FFT, TRITON)
 # What `method=` accepts.
 MethodName = Literal["auto", "direct", "native", "fft", "triton"]

@@ -115,14 +115,16 @@ class Animation:
         weight = torch.tensor(taps.weight)[shown.kernel, None]
         self._teacher = Teacher(position, weight, result.config.dilated_kernel_size)
         signs = weight[0].numpy()
-        columns = min(4, len(self._paths) + 1)
+        columns = min(3, len(self._paths) + 1)  # more cannot be read at the width of a telephone
         rows = -(-(len(self._paths) + 1) // columns)
         self.figure = Figure(
-            figsize=(2.1 * columns, 2.3 * rows + 0.5), dpi=90, layout=ConstrainedLayoutEngine(h_pad=0.06, hspace=0.06)
+            figsize=(2.1 * columns, 2.8 * rows + 0.6), dpi=90, layout=ConstrainedLayoutEngine(h_pad=0.08, hspace=0.08)
         )
+        self._heading = self.figure.suptitle("", fontsize="x-large")
         panels = list(self.figure.subplots(rows, columns, squeeze=False).flat)
         self._panels = panels[: len(self._paths)]
-        self._title = f"{place_title(shown.place)}: elements on their way to {len(signs)} taps"
+        self._count = len(signs)
+        self._title = f"{place_title(shown.place)}: {self._count} taps to find"
         edge = self._teacher.size / 2
         self._artists = []
         for axes in self._panels:
@@ -158,9 +160,9 @@ class Animation:
             dots.set_facecolor(_colors(weight))
             position, strength = torch.from_numpy(now[:2, None]).float(), torch.from_numpy(now[2:]).float()
             found = int((distances(position, strength, self._teacher) < FOUND).sum())
-            axes.set_title(f"{student}: {found} found", fontsize="medium")
-            axes.set_xlabel(f"all kernels, at the end: {self._means[student]:.0f} %", fontsize="small")
-        self.figure.suptitle(f"{self._title}, update {self._updates[frame]}")
+            axes.set_title(f"{student}\n{found} of {self._count} found", fontsize="large")
+            axes.set_xlabel(f"all kernels: {self._means[student]:.0f} %", fontsize="large")
+        self._heading.set_text(f"{self._title}\nupdate {self._updates[frame]}")
 
 
 def _colors(weight: np.ndarray) -> list[str]:
@@ -181,8 +183,8 @@ def _explain(axes: Any) -> None:
         for sign, color in signs.items()
     ]
     marks.append(Line2D([], [], color="0.6", linewidth=1, label="path of an element"))
-    legend = axes.legend(handles=marks, loc="center", frameon=False, fontsize="small", title="area: |weight|")
-    legend.get_title().set_fontsize("small")
+    legend = axes.legend(handles=marks, loc="center", frameon=False, fontsize="medium", title="area: |weight|")
+    legend.get_title().set_fontsize("medium")
 
 
 def _shares_by_ring(result: PositionsResult, cell: Cell, edges: np.ndarray) -> list[list[float]]:
