@@ -53,7 +53,8 @@ def test_a_section_begins_with_its_question_and_conclusion() -> None:
     assert section.startswith("### On 10,000 images of CIFAR-10\n\nColor images")
     assert "--data cifar10 --train-images 10000" in section
     point = "- bilinear: +0.10 points against 7x7: not significant."
-    assert f"\n\n**{CONCLUSION}**\n\n| cifar10-part 2026-01-01 |\n\n{point}\n\nMachine.\n" in section
+    assert f"\n\n**{CONCLUSION}**\n\nThe learning rate was not tuned: in a trial" in section
+    assert f"(#limits-and-your-own-data)).\n\n| cifar10-part 2026-01-01 |\n\n{point}\n\nMachine.\n" in section
     assert "](images/compare-cifar10-part-kernels.png)" in section
     assert comparison_section(compared("mine"), "").startswith("### On mine\n\n**No difference")
 
@@ -95,7 +96,7 @@ def test_evidence_is_a_list_of_ranges_and_conclusions() -> None:
     )
     assert second == (
         "- **Networks on mine** (`torchdcls compare images`: convmixer, 4 epochs, 6 seeds). Against 7x7 at no more "
-        f"parameters: bilinear +0.10 points. {CONCLUSION} The learning rate was not tuned, and fixed positions were "
+        f"parameters: bilinear +0.10 points. {CONCLUSION} The learning rate was not tuned. Fixed positions were "
         "not compared."
     )
     assert third.startswith("- **Study made** (made, 40 training images, 1 epoch, 2 seeds). DCLS differs from 7x7 by ")
