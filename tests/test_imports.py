@@ -287,6 +287,8 @@ def private_names(source: str) -> list[str]:
             names.append(ast.unparse(node))
             if node.attr in PRIVATE_ATTRIBUTES and ast.unparse(node.value) not in ("self", "cls", "super()"):
                 names.append(f"torch.{node.attr}")
+        elif isinstance(node, ast.Constant) and node.value in PRIVATE_ATTRIBUTES:  # as `getattr` takes them
+            names.append(f"torch.{node.value}")
     return [name for name in names if re.fullmatch(r"torch(\.\w+)*\._[^_]\w*(\.\w+)*", name)]
 
 
@@ -308,6 +310,7 @@ def test_private_names_of_torch_are_seen():
         "version = tensor._version",
         "name = func._schema.name",
         "key = tensor.untyped_storage()._cdata",
+        'versions = getattr(entries, "_metadata", {})',
     ):
         assert private_names(line)
     assert not private_names("own = self._parameters")

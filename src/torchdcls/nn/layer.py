@@ -12,7 +12,7 @@ from .. import _checks
 from ..ops.caches import LastResult
 from ..ops.conv import METHOD_NAMES, MethodName, Padding
 from ..ops.kernel import clamp_position_, construct_kernel
-from ..ops.tracing import special_tensors, with_numbers, written_as_onnx
+from ..ops.tracing import metadata, special_tensors, with_numbers, written_as_onnx
 from ..profiles import Profile
 from .init import PositionInit, check_position_init, check_sigma_init, position_start_
 
@@ -253,8 +253,7 @@ class DclsLayer(nn.Module):
     # averages, safetensors and older state dicts. Without metadata nothing is compared.
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, "_metadata", {})
-        metadata.setdefault(prefix[:-1], {})[_KERNEL] = self.kernel_text()
+        metadata(destination).setdefault(prefix[:-1], {})[_KERNEL] = self.kernel_text()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *settings: Any) -> None:
         local_metadata, *_, error_msgs = settings

@@ -145,8 +145,13 @@ def schema(operator: Any) -> Any:
 
 def with_versions(state_dict: OrderedDict[str, Tensor], entries: Any) -> OrderedDict[str, Tensor]:
     """A state dict with the metadata of another one: the versions of modules, by name."""
-    state_dict._metadata = getattr(entries, "_metadata", {})  # type: ignore[attr-defined]
+    state_dict._metadata = metadata(entries)  # type: ignore[attr-defined]
     return state_dict
+
+
+def metadata(state_dict: Any) -> Any:
+    """The metadata of a state dict, by the names of modules; an empty dict for one without."""
+    return getattr(state_dict, "_metadata", {})
 
 
 def owned(made: Tensor) -> Tensor:
