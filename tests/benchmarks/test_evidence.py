@@ -53,7 +53,7 @@ def test_a_section_begins_with_its_question_and_conclusion() -> None:
     assert section.startswith("### On 10,000 images of CIFAR-10\n\nColor images")
     assert "--data cifar10 --train-images 10000" in section
     point = "- bilinear: +0.10 points against 7x7: not significant."
-    assert f"\n\n**{CONCLUSION}**\n\nThe learning rate was not tuned: in a trial" in section
+    assert f"\n\n**{CONCLUSION}**\n\nOf the learning rates 0.01" in section
     assert f"(#limits-and-your-own-data)).\n\n| cifar10-part 2026-01-01 |\n\n{point}\n\nMachine.\n" in section
     assert "](images/compare-cifar10-part-kernels.png)" in section
     assert comparison_section(compared("mine"), "").startswith("### On mine\n\n**No difference")
@@ -61,9 +61,12 @@ def test_a_section_begins_with_its_question_and_conclusion() -> None:
 
 def test_a_section_tells_of_older_runs_on_the_same_images(tmp_path: Path) -> None:
     point = "- bilinear: -1.00 points against 7x7, 95 % interval -2.00 to +0.00 over 3 seeds, paired: not significant."
-    older = compared("mine", "2025-12-31", table=f"| a |\n\n{point}", config={"model": "old", "epochs": 1, "seeds": 3})
+    config = {"model": "old", "epochs": 1, "lr": 0.1}
+    older = compared("mine", "2025-12-31", table=f"| a |\n\n{point}", config={**config, "seeds": 3})
     (newest,) = newest_comparisons(put(tmp_path, older, compared("mine")))
-    told = "An older run on these images (2025-12-31: old, 1 epoch, 3 seeds) differed from 7x7 by these points"
+    told = (
+        "An older run on these images (2025-12-31: old, 1 epoch, 3 seeds, learning rate 0.1) differed from 7x7 by these"
+    )
     section = comparison_section(newest, "Machine.")
     assert told in section and ": bilinear -1.00 (-2.00 to +0.00).\n\nMachine." in section
     assert "older run" not in comparison_section(compared("mine"), "Machine.")
