@@ -241,8 +241,8 @@ def _rows(question: Question, findings: Findings) -> list[list[str]]:
 def _measured(findings: Findings) -> str:
     parts = [
         "Each setting is varied by itself around the paper's: a Gaussian whose sigma starts at 0.23, positions that "
-        "start normally distributed with standard deviation 0.5 cells, and a learning rate of positions 5 times that of "
-        "weights.",
+        "start normally distributed with standard deviation 0.5 cells, and a learning rate of positions 5 times that "
+        "of weights.",
         "The measure is the recovery task of `torchdcls compare positions`. A 23x23 kernel has 6 taps that are not "
         "zero, up to 9 cells away from its center. In 400 updates 6 elements look for them, and the share of taps "
         "found counts. Inputs are images, which are smooth, or edges of images, which vary from cell to cell. "
