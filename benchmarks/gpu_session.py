@@ -18,7 +18,7 @@ import torch
 
 from torchdcls_results import markdown_table
 
-from .gpu import Part
+from .gpu import GpuPart
 from .record import RESULTS, ROOT, newest_of, record, write
 
 PARTS = ("parity", "layers", "model", "crossover", "profile")
@@ -53,9 +53,9 @@ def gpu() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def part(name: str) -> Part:
+def part(name: str) -> GpuPart:
     """A part by its name."""
-    return cast(Part, importlib.import_module(f"benchmarks.gpu.{name}"))
+    return cast(GpuPart, importlib.import_module(f"benchmarks.gpu.{name}"))
 
 
 def run_part(name: str, seconds: float, out: Path) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 Problem = Callable[[], dict[str, Any]]
 
 
-class Part(Protocol):
+class GpuPart(Protocol):
     """A module of this folder.
 
     `SECONDS` is how long it may take. `problems` are in the order in which they are wanted. `rows` makes the table of

@@ -84,9 +84,9 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     if word is not None:
         compare = getattr(import_module(f".comparison.{word}.run", __package__), f"compare_{word}")
         return _ended(compare(COMPARISONS[word][1](**settings), argv=argv).status)
-    from .comparison.images.findings import images_part
+    from .comparison.images.findings import images_section
     from .comparison.images.run import compare_images
-    from .comparison.positions.findings import positions_part
+    from .comparison.positions.findings import positions_section
     from .comparison.positions.run import compare_positions
     from .comparison.record import run_folder
     from .comparison.report import write_report
@@ -97,7 +97,7 @@ def _compare(settings: dict[str, Any], arguments: list[str]) -> int:
     if positions.status != "finished":
         return _ended(positions.status)
     images = compare_images(CompareConfig(**settings, out=out / "images"), argv=argv)
-    parts = [positions_part(positions, out / "positions"), images_part(images, out / "images")]
+    parts = [positions_section(positions, out / "positions"), images_section(images, out / "images")]
     write_report(out / "report.html", parts)
     print(f"wrote {out / 'report.html'}, with both comparisons")
     return _ended(images.status)

@@ -17,8 +17,8 @@ from .result import RESULTS, Result, settings
 
 
 @dataclass(frozen=True)
-class Part:
-    """The part of a report about one comparison.
+class Section:
+    """The section of a report about one comparison.
 
     Args:
         title: Its heading.
@@ -44,41 +44,41 @@ class Part:
         return {**self.tables, **self.more_tables}
 
 
-def present(part: Part | None, folder: Path, console: Console, draw: Callable[[], Sequence[Path]]) -> None:
+def present(section: Section | None, folder: Path, console: Console, draw: Callable[[], Sequence[Path]]) -> None:
     """Prints what was found, and writes `table.md`, the pictures and `report.html`.
 
     Args:
-        part: None before a run has finished: then only pictures are written.
+        section: None before a run has finished: then only pictures are written.
         folder: The run folder.
         console: Where to print.
         draw: Draws the pictures, and returns the files.
     """
     written = [folder / RESULTS]
-    if part is not None:
+    if section is not None:
         written.append(folder / "table.md")
-        write_text(written[-1], markdown(part) + "\n")
-        for title, (header, *body) in part.all_tables.items():
+        write_text(written[-1], markdown(section) + "\n")
+        for title, (header, *body) in section.all_tables.items():
             columns = (Column(name, no_wrap=number < 2) for number, name in enumerate(header))
             table = Table(*columns, title=title, title_justify="left")
             for row in body:
                 table.add_row(*row)
             console.print(table)
-        for sentence in filter(None, [part.result.notice, *part.found, *part.explained]):
+        for sentence in filter(None, [section.result.notice, *section.found, *section.explained]):
             say(console, sentence)
     written += draw()
-    if part is not None:
+    if section is not None:
         written.append(folder / "report.html")
-        write_report(written[-1], [part])
+        write_report(written[-1], [section])
     for path in written:
         say(console, f"wrote {path}")
 
 
-def markdown(part: Part) -> str:
+def markdown(section: Section) -> str:
     """Notice, tables, findings as a list, and explanations."""
-    tables = [f"**{title}**\n\n{markdown_table(rows)}" for title, rows in part.tables.items()]
-    notice = f"**{part.result.notice}**" if part.result.notice else ""
-    found = "\n".join(f"- {sentence}" for sentence in part.found)
-    return "\n\n".join(filter(None, [notice, *tables, found, *part.explained]))
+    tables = [f"**{title}**\n\n{markdown_table(rows)}" for title, rows in section.tables.items()]
+    notice = f"**{section.result.notice}**" if section.result.notice else ""
+    found = "\n".join(f"- {sentence}" for sentence in section.found)
+    return "\n\n".join(filter(None, [notice, *tables, found, *section.explained]))
 
 
 def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
@@ -88,11 +88,11 @@ def save_figures(folder: Path, figures: Mapping[str, Any]) -> list[Path]:
     return [folder / name for name in figures]
 
 
-def write_report(path: Path, parts: Sequence[Part]) -> None:
-    """Writes the file of a report; of several parts the first finding of each stands at the top."""
-    title = " and ".join(part.title for part in parts)
-    lines = ["<h1>What was compared</h1>", *_contents(parts)] if len(parts) > 1 else []
-    lines += [line for number, part in enumerate(parts) for line in _part(part, f"part-{number}")]
+def write_report(path: Path, sections: Sequence[Section]) -> None:
+    """Writes the file of a report; of several sections the first finding of each stands at the top."""
+    title = " and ".join(section.title for section in sections)
+    lines = ["<h1>What was compared</h1>", *_contents(sections)] if len(sections) > 1 else []
+    lines += [line for number, section in enumerate(sections) for line in _section(section, f"section-{number}")]
     body = "\n".join(lines)
     write_text(
         path,
@@ -103,30 +103,30 @@ def write_report(path: Path, parts: Sequence[Part]) -> None:
     )
 
 
-def _contents(parts: Sequence[Part]) -> list[str]:
+def _contents(sections: Sequence[Section]) -> list[str]:
     items = []
-    for number, part in enumerate(parts):
-        first = " ".join(filter(None, [part.result.notice, *part.found[:1]]))
-        items.append(f'<li><a href="#part-{number}">{escape(part.title)}</a><br>{escape(first)}</li>')
+    for number, section in enumerate(sections):
+        first = " ".join(filter(None, [section.result.notice, *section.found[:1]]))
+        items.append(f'<li><a href="#section-{number}">{escape(section.title)}</a><br>{escape(first)}</li>')
     return ["<ul>", *items, "</ul>"]
 
 
-def _part(part: Part, anchor: str) -> list[str]:
-    lines = [f'<h1 id="{anchor}">{escape(part.title)}</h1>', f'<p class="asked">{escape(part.asked)}</p>']
-    if part.result.notice:
-        lines.append(f'<p class="notice">{escape(part.result.notice)}</p>')
-    lines += _list("What was found", part.found)
-    for title, rows in part.all_tables.items():
+def _section(section: Section, anchor: str) -> list[str]:
+    lines = [f'<h1 id="{anchor}">{escape(section.title)}</h1>', f'<p class="asked">{escape(section.asked)}</p>']
+    if section.result.notice:
+        lines.append(f'<p class="notice">{escape(section.result.notice)}</p>')
+    lines += _list("What was found", section.found)
+    for title, rows in section.all_tables.items():
         lines += [f"<h3>{escape(title)}</h3>", *_table(rows, header=True)]
-    for path, shows in part.pictures.items():
+    for path, shows in section.pictures.items():
         if path.exists():
             kind, data = path.suffix[1:], base64.b64encode(path.read_bytes()).decode()
             image = f'<img alt="{escape(shows)}" src="data:image/{kind};base64,{data}">'
             caption = f"<figcaption>{escape(shows)}</figcaption>"
             lines.append(f'<figure><div class="wide">{image}</div>{caption}</figure>')
-    lines += _list("How to read it", part.explained)
-    lines += ["<h2>How it was made</h2>", *_table(_origin(part.result)), "<details><summary>Settings</summary>"]
-    return [*lines, *_table(_settings(part.result)), "</details>"]
+    lines += _list("How to read it", section.explained)
+    lines += ["<h2>How it was made</h2>", *_table(_origin(section.result)), "<details><summary>Settings</summary>"]
+    return [*lines, *_table(_settings(section.result)), "</details>"]
 
 
 def _list(title: str, points: Sequence[str]) -> list[str]:

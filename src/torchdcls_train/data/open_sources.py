@@ -13,7 +13,7 @@ from ..settings import NAMED, TrainConfig
 from .image_folder import ENDINGS, FolderImages, check_data_folder
 from .image_set import ImageSet, balanced_indices
 from .in_memory import load_data
-from .source_types import Images, Part, Sources, Stream, chosen_splits, fingerprint, image_count
+from .source_types import Images, Sources, Stream, Subset, chosen_splits, fingerprint, image_count
 
 
 def open_sources(config: TrainConfig) -> Sources:
@@ -133,4 +133,4 @@ def _part(setting: str, count: int | None, source: Images | Stream) -> Images | 
     if count is None or isinstance(source, Stream) or count == there:
         return source
     indices = balanced_indices(torch.tensor(source.class_numbers()), count).sort().values
-    return Part(source, indices.tolist())
+    return Subset(source, indices.tolist())

@@ -54,7 +54,7 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """The images of a source that have these indices."""
 
     source: Images

@@ -17,8 +17,8 @@ from ..settings import SETTINGS, TrainConfig, Weights
 from ..trainer import build_model
 from .checkpoint import Checkpoint, load_checkpoint
 
-Part = Literal["model", "ema"]
-PARTS: dict[Part, str] = {"model": "trained weights", "ema": "averaged weights"}
+StoredWeights = Literal["model", "ema"]
+PARTS: dict[StoredWeights, str] = {"model": "trained weights", "ema": "averaged weights"}
 
 # The share of trained weights from which on an average counts as one of them: three of its time constants.
 _GROWN = 0.95
@@ -27,7 +27,7 @@ _GROWN = 0.95
 class Taken(NamedTuple):
     """Which weights of a checkpoint are taken, why, and what speaks against it; printed, a sentence."""
 
-    part: Part
+    part: StoredWeights
     why: str
     warning: str | None
 
@@ -67,7 +67,7 @@ def read_trained(path: Path, weights: Weights) -> Trained:
     return Trained(model, run, taken, stored.about["num_classes"], stored.about.get("classes"))
 
 
-def better_part(scores: Mapping[str, Any]) -> Part:
+def better_part(scores: Mapping[str, Any]) -> StoredWeights:
     """The better of the two in a line of metrics: by top-1, and by loss where that is equal."""
     if "ema_val_top1" not in scores:
         return "model"
@@ -86,12 +86,12 @@ def taken_part(stored: Checkpoint, asked: Weights) -> Taken:
     Raises:
         ValueError: The checkpoint has no such weights.
     """
-    there: list[Part] = [part for part in PARTS if stored.has(part)]
+    there: list[StoredWeights] = [part for part in PARTS if stored.has(part)]
     decay, updates = stored.about.get("config", {}).get("ema"), stored.about.get("ema_updates")
     # What later weights than the run's first have of the average.
     share = 1.0 if decay is None or updates is None else 1.0 - decay**updates
     scores = stored.about.get("scores")
-    part: Part
+    part: StoredWeights
     if asked != "auto":
         if asked not in there:
             raise ValueError(f"weights: expected a checkpoint with {asked!r}, got '{stored.path}' without; take 'auto'")
@@ -105,7 +105,7 @@ def taken_part(stored: Checkpoint, asked: Weights) -> Taken:
             why = f"top-1 {scores['val_top1']:.2f} % in the run's last validation, {averaged}"
         else:
             part, why = ("ema" if share >= _GROWN else "model"), "the file has no scores of a validation"
-        other: Part = "model" if part == "ema" else "ema"
+        other: StoredWeights = "model" if part == "ema" else "ema"
         why += f"; --weights {other} takes the {PARTS[other]}"
     # An average that was the better one is good enough, however young.
     unproven = part == "ema" and share < _GROWN and (scores is None or better_part(scores) == "model")

@@ -33,7 +33,7 @@ from torchdcls_train.comparison.digits.findings import (
     comparisons,
     differences,
     digit_rows,
-    digits_part,
+    digits_section,
     explanations,
     findings,
     tuning_rows,
@@ -241,7 +241,7 @@ def test_a_dense_network_has_as_many_parameters_as_weights_and_delays(hidden: in
 
 
 def told(result: DigitsResult) -> str:
-    return markdown(digits_part(result, Path()))
+    return markdown(digits_section(result, Path()))
 
 
 def made(status: str = "finished", lrs: Sequence[float] = (0.01,), **accuracy: Sequence[float]) -> DigitsResult:

@@ -26,7 +26,7 @@ from torchdcls_train.comparison.positions.findings import (
     findings,
     per_kernel,
     position_rows,
-    positions_part,
+    positions_section,
     typical_kernel,
 )
 from torchdcls_train.comparison.positions.inputs import correlated_cells, prepared
@@ -315,7 +315,7 @@ def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: p
     stored = json.loads((config.out / "results.json").read_text())
     assert stored["status"] == "interrupted" and len(stored["runs"]) == 11
     assert "Interrupted" in printed and "not complete (interrupted)" in printed
-    assert "not complete (interrupted)" in markdown(positions_part(result, config.out))
+    assert "not complete (interrupted)" in markdown(positions_section(result, config.out))
     assert (config.out / "travel.gif").exists()
     # The seed that is cut short is paired where both have it.
     assert len(differences(result, ("edges", "spread", "gaussian-3"), ("edges", "spread", "bilinear"))) == 3

@@ -16,7 +16,7 @@ from scipy.stats import ttest_rel
 from tests.torchdcls_train.comparison.made_results import made_result
 from torchdcls_results import half_interval
 from torchdcls_train.comparison.config import CompareConfig
-from torchdcls_train.comparison.images.findings import comparison_rows, finished_runs, images_part, verdicts
+from torchdcls_train.comparison.images.findings import comparison_rows, finished_runs, images_section, verdicts
 from torchdcls_train.comparison.images.result import ImagesEpoch, ImagesResult, ImagesRun
 from torchdcls_train.comparison.images.run import new_result
 from torchdcls_train.comparison.record import Record
@@ -58,7 +58,7 @@ def make_result(accuracies: dict[str, list[float]], quick: bool = False, status:
 
 
 def told(result: ImagesResult) -> str:
-    return markdown(images_part(result, Path()))
+    return markdown(images_section(result, Path()))
 
 
 def test_interval_is_student_s() -> None:

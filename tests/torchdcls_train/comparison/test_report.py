@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.torchdcls_train.comparison.made_results import made_result
 from torchdcls_train.comparison.positions.result import PositionsResult
-from torchdcls_train.comparison.report import Part, present, write_report
+from torchdcls_train.comparison.report import Section, present, write_report
 
 PNG = b"\x89PNG not really"
 
@@ -41,14 +41,14 @@ class Read(HTMLParser):
 
 
 @pytest.fixture
-def part(tmp_path: Path) -> Part:
+def part(tmp_path: Path) -> Section:
     (tmp_path / "a.png").write_bytes(PNG)
     data = {"name": "d", "train_images": 1, "test_images": 1, "correlated_cells": {}}
     config = {"students": ["bilinear", "gaussian"], "lr": 0.004, "updates": None}
     about = {"command": "torchdcls compare images", "status": "interrupted"}
     result = made_result(PositionsResult, **about, data=data, config=config)
     pictures = {tmp_path / "a.png": "What it shows", tmp_path / "missing.png": "not drawn"}
-    return Part(
+    return Section(
         "Do they?",
         "Asked & answered",
         ["more", "less < none"],
@@ -59,15 +59,15 @@ def part(tmp_path: Path) -> Part:
     )
 
 
-def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
+def test_a_report_holds_all_it_shows(part: Section, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     write_report(file, [part, part])
     read = Read()
     read.feed(file.read_text())
     assert not read.open and file.read_text().startswith("<!doctype html>")
     picture = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
-    assert read.fetched == ["#part-0", "#part-1", picture, picture]
-    assert {"part-0", "part-1"} <= read.ids
+    assert read.fetched == ["#section-0", "#section-1", picture, picture]
+    assert {"section-0", "section-1"} <= read.ids
     text = " ".join(read.text)
     for expected in (
         *(
@@ -87,20 +87,20 @@ def test_a_report_holds_all_it_shows(part: Part, tmp_path: Path) -> None:
     assert not re.search(r"https?://", file.read_text())
 
 
-def test_a_report_of_several_begins_with_what_each_found(part: Part, tmp_path: Path) -> None:
+def test_a_report_of_several_begins_with_what_each_found(part: Section, tmp_path: Path) -> None:
     file, whole = tmp_path / "report.html", replace(part.result, status="finished")
     write_report(file, [replace(part, title="First", result=whole), replace(part, title="Second")])
-    top = file.read_text().split('<h1 id="part-0">')[0]
+    top = file.read_text().split('<h1 id="section-0">')[0]
     assert [line for line in top.splitlines() if line.startswith("<li>")] == [
-        '<li><a href="#part-0">First</a><br>more</li>',
-        f'<li><a href="#part-1">Second</a><br>{part.result.notice} more</li>',
+        '<li><a href="#section-0">First</a><br>more</li>',
+        f'<li><a href="#section-1">Second</a><br>{part.result.notice} more</li>',
     ]
     write_report(file, [part])
-    assert "#part-0" not in file.read_text()
+    assert "#section-0" not in file.read_text()
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_what_is_done_is_printed_and_written(part: Part, tmp_path: Path, done: bool) -> None:
+def test_what_is_done_is_printed_and_written(part: Section, tmp_path: Path, done: bool) -> None:
     console = Console(file=io.StringIO(), width=80)
     drawn = [tmp_path / "a.png"]
     present(part if done else None, tmp_path, console, lambda: drawn)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torchdcls_results import half_interval, mean_and_interval
 
 from ..config import LEARNED
-from ..report import Part
+from ..report import Section
 from .result import DigitsResult, DigitsRun
 
 # What is asked of each pair: the first against the second.
@@ -188,9 +188,9 @@ def explanations(result: DigitsResult) -> list[str]:
     return said
 
 
-def digits_part(result: DigitsResult, folder: Path) -> Part:
+def digits_section(result: DigitsResult, folder: Path) -> Section:
     """What a report says, with the pictures of the run folder."""
-    return Part(
+    return Section(
         "Do learned delays recognize spoken digits better?",
         "Spiking networks learn ten spoken digits from some speakers, and are tested on one whom they never heard. "
         "They differ in the delays of their synapses.",

@@ -15,7 +15,7 @@ from ..config import DigitsConfig
 from ..record import Record, run_folder
 from ..report import present
 from ..result import origin
-from .findings import digits_part, finished_methods
+from .findings import digits_section, finished_methods
 from .network import dense_width, parameter_count
 from .pictures import draw_pictures, save_example
 from .result import DigitsData, DigitsResult, DigitsRun, Key
@@ -56,7 +56,7 @@ def compare_digits(
     )
     with record.under_way(console):
         _train_all(config, recordings, record, console)
-    part = digits_part(result, folder) if finished_methods(result) else None
+    part = digits_section(result, folder) if finished_methods(result) else None
     present(part, folder, console, lambda: draw_pictures(folder, result))
     return result
 

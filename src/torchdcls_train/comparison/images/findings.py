@@ -8,7 +8,7 @@ from pathlib import Path
 from torchdcls_results import half_interval, mean_and_interval, model_title
 
 from ..config import BASELINE
-from ..report import Part
+from ..report import Section
 from .result import ImagesResult, ImagesRun
 
 # With fewer, an interval over seeds would say more than they can.
@@ -124,10 +124,10 @@ def limits(result: ImagesResult) -> str:
     )
 
 
-def images_part(result: ImagesResult, folder: Path) -> Part:
+def images_section(result: ImagesResult, folder: Path) -> Section:
     """What a report says, with the pictures of the run folder."""
     title, size = model_title(result.config.model), result.config.dilated_kernel_size
-    return Part(
+    return Section(
         "Do networks with learned positions classify images better?",
         f"The same network ({title}) has {BASELINE} layers, or DCLS layers of {size}x{size} instead, which by default "
         "have no more parameters. Which is more accurate on test images?",

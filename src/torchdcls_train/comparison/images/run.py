@@ -23,7 +23,7 @@ from ..record import Record, run_folder
 from ..report import present
 from ..result import origin
 from ..training import short_run, short_settings
-from .findings import finished_runs, images_part
+from .findings import finished_runs, images_section
 from .pictures import StageView, draw_pictures, stage_views
 from .result import ImagesData, ImagesEpoch, ImagesResult, ImagesRun
 
@@ -87,7 +87,7 @@ def compare_images(
                 _train(model, run, config, data, device, record, progress)
             views.setdefault(method, stage_views(model, before))
     result = record.result
-    part = images_part(result, folder) if finished_runs(result) else None
+    part = images_section(result, folder) if finished_runs(result) else None
     present(part, folder, console, lambda: draw_pictures(folder, result, views))
     return result
 

@@ -9,7 +9,7 @@ from typing import Literal
 from torchdcls_results import INPUTS, half_interval, mean_and_interval
 
 from ..config import Inputs, StudentName
-from ..report import Part
+from ..report import Section
 from .result import Cell, Place, PositionsResult
 from .task import FOUND
 
@@ -148,10 +148,10 @@ def explanations(result: PositionsResult) -> list[str]:
     ]
 
 
-def positions_part(result: PositionsResult, folder: Path) -> Part:
+def positions_section(result: PositionsResult, folder: Path) -> Section:
     """What a report says, with the pictures of the run folder."""
     config = result.config
-    return Part(
+    return Section(
         "Can elements find where they belong?",
         f"A teacher kernel has {config.taps} taps at cells within {config.reach:g} of its center. Students have "
         "as many elements, and learn the teacher's response to images. Do their elements move to the taps?",

@@ -17,7 +17,7 @@ from ..config import Inputs, PositionsConfig, Start, StudentName
 from ..record import Record, run_folder
 from ..report import present
 from ..result import origin
-from .findings import positions_part, typical_kernel
+from .findings import positions_section, typical_kernel
 from .inputs import correlated_cells, drawn, prepared
 from .pictures import draw_pictures
 from .result import Moment, PositionsData, PositionsResult, PositionsRun, Taps, Travel
@@ -95,7 +95,7 @@ def compare_positions(
         finally:
             if paths:
                 result.travel = _travel(result, paths)
-    part = positions_part(result, folder) if result.runs else None
+    part = positions_section(result, folder) if result.runs else None
     present(part, folder, console, lambda: draw_pictures(folder, result))
     return result
 
