@@ -40,8 +40,8 @@ _ABOUT = {
         "10,000 images of CIFAR-10",
         "Color images of animals and vehicles: does a larger kernel help more where images have more to see? The run "
         "read a folder with 10,000 training images of CIFAR-10, 1,000 of each class, and all its test images. "
-        "`torchdcls compare images --data cifar10 --train-images 10000 --epochs 8 --seeds 6 --methods 7x7 bilinear "
-        "gaussian` downloads CIFAR-10 and takes as many of each class. It trains on them in another order: expect "
+        "`torchdcls compare images --data cifar10 --train-images 10000 --epochs 8 --seeds 6 --lr 0.02 --methods 7x7 "
+        "bilinear gaussian` downloads CIFAR-10 and takes as many of each class. It trains on them in another order: expect "
         "accuracies that differ as those of another seed do.",
     ),
 }
