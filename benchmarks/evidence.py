@@ -41,8 +41,8 @@ _ABOUT = {
         "Color images of animals and vehicles: does a larger kernel help more where images have more to see? The run "
         "read a folder with 10,000 training images of CIFAR-10, 1,000 of each class, and all its test images. "
         "`torchdcls compare images --data cifar10 --train-images 10000 --epochs 8 --seeds 6 --lr 0.02 --methods 7x7 "
-        "bilinear gaussian` downloads CIFAR-10 and takes as many of each class. It trains on them in another order: expect "
-        "accuracies that differ as those of another seed do.",
+        "bilinear gaussian` downloads CIFAR-10 and takes as many of each class. It trains on them in another order: "
+        "expect accuracies that differ as those of another seed do.",
     ),
 }
 # How the learning rate of a comparison was chosen, if it was.
