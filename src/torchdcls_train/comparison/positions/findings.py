@@ -153,8 +153,9 @@ def positions_section(result: PositionsResult, folder: Path) -> Section:
     config = result.config
     return Section(
         "Can elements find where they belong?",
-        f"A teacher kernel has {config.taps} taps at cells within {config.reach:g} of its center. Students have "
-        "as many elements, and learn the teacher's response to images. Do their elements move to the taps?",
+        f"A teacher kernel has {config.taps} taps, cells that are not zero, up to {config.reach:g} cells from its "
+        "center. A student has as many elements, each with a weight and a position that it learns. It learns to respond "
+        "to images as the teacher does. Do its elements move to the taps?",
         findings(result),
         explanations(result),
         {place_title(place): position_rows(result, place) for place in places(result)},
