@@ -154,7 +154,7 @@ def positions_section(result: PositionsResult, folder: Path) -> Section:
     return Section(
         "Can elements find where they belong?",
         f"A teacher kernel has {config.taps} taps, cells that are not zero, up to {config.reach:g} cells from its "
-        "center. A student has as many elements, each with a weight and a position that it learns. It learns to respond "
+        "center. A student has as many elements, each with a learned weight and position. It learns to respond "
         "to images as the teacher does. Do its elements move to the taps?",
         findings(result),
         explanations(result),
