@@ -204,8 +204,8 @@ def test_compare_alone_does_both(
         return SimpleNamespace(status=status)
 
     monkeypatch.setattr(positions_run, "compare_positions", compare_positions)
-    monkeypatch.setattr(positions_findings, "positions_part", lambda result, folder: ("positions", folder))
-    monkeypatch.setattr(images_findings, "images_part", lambda result, folder: ("images", folder))
+    monkeypatch.setattr(positions_findings, "positions_section", lambda result, folder: ("positions", folder))
+    monkeypatch.setattr(images_findings, "images_section", lambda result, folder: ("images", folder))
     monkeypatch.setattr(report, "write_report", lambda *given: reported.append(given))
     assert main(["compare", "--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
     assert positions == [PositionsConfig(quick=True, threads=1, out=tmp_path / "positions")]
