@@ -300,7 +300,8 @@ def test_same_settings_same_result_and_the_same_start_for_all(config: PositionsC
         assert bilinear.start_found == gaussian.start_found and bilinear.distance != gaussian.distance
 
 
-def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def stopped_in_the_12th(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Has the 12th search raise KeyboardInterrupt; the list grows by one with each."""
     calls: list[None] = []
 
     def interrupted(*args: Any, **kwargs: Any) -> Search:
@@ -310,6 +311,11 @@ def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: p
         return find_taps(*args, **kwargs)
 
     monkeypatch.setattr(positions_run, "find_taps", interrupted)
+    return calls
+
+
+def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_in_the_12th(monkeypatch)
     result, printed = quietly(replace(config, students=("gaussian-3", "bilinear")))
     assert config.out is not None
     stored = json.loads((config.out / "results.json").read_text())
@@ -324,15 +330,7 @@ def test_interruption_keeps_what_is_done(config: PositionsConfig, monkeypatch: p
 def test_an_interrupted_comparison_resumes_to_the_same_result(
     config: PositionsConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    calls: list[None] = []
-
-    def interrupted(*args: Any, **kwargs: Any) -> Search:
-        calls.append(None)
-        if len(calls) == 12:
-            raise KeyboardInterrupt
-        return find_taps(*args, **kwargs)
-
-    monkeypatch.setattr(positions_run, "find_taps", interrupted)
+    calls = stopped_in_the_12th(monkeypatch)
     quietly(config)
     resumed, _ = quietly(config)
     # Two runs that are done are repeated: the animation shows them.
