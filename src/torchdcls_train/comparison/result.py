@@ -50,7 +50,7 @@ class Result:
         threads: CPU threads.
         config: Settings, checked.
         data: Facts about the data, a dataclass; only a comparison with equal ones is resumed.
-        resumed: None in files of comparisons that were never interrupted.
+        resumed: One entry for each time; files of comparisons that were never resumed lack it.
     """
 
     benchmark: ClassVar[str]
